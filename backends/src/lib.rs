@@ -1,0 +1,1 @@
+//! What differs per platform: files, memory, GPU devices. All unsafe code of flashflood is here.

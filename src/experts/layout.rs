@@ -1,0 +1,142 @@
+//! Where an expert's bytes lie: on disk (one slice in a pack, up to nine in an MLX snapshot) and in its slot.
+
+use std::path::PathBuf;
+
+use crate::formats::WeightFormat;
+
+/// Sections of a slot start at multiples of this, so that kernels may read 16 bytes at a time.
+pub const SECTION_ALIGN: usize = 64;
+
+/// Where one matrix of an expert lies in its slot. Offsets are bytes from the start of the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MatrixPlace {
+    /// How the elements are stored.
+    pub format: WeightFormat,
+    /// Output rows.
+    pub rows: usize,
+    /// Input columns.
+    pub cols: usize,
+    /// Codes or dense elements, `rows * row_bytes`.
+    pub codes: usize,
+    /// Scales, `rows * row_scale_bytes`; 0 for dense formats.
+    pub scales: usize,
+    /// Biases, as many bytes as scales; 0 for dense formats.
+    pub biases: usize,
+}
+
+/// What a slot holds: gate over up as one matrix `[2I, H]`, and down `[H, I]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SlotLayout {
+    /// Rows 0..I are gate, I..2I are up.
+    pub gate_up: MatrixPlace,
+    /// Down projection.
+    pub down: MatrixPlace,
+    /// Bytes from the start of the slot to the end of the last section.
+    pub bytes: usize,
+}
+
+impl SlotLayout {
+    /// Lays gate_up `[2 * intermediate, hidden]` and down `[hidden, intermediate]` out one after the other:
+    /// gate_up codes, scales, biases, down codes, scales, biases, each at a multiple of [`SECTION_ALIGN`].
+    pub fn new(hidden: usize, intermediate: usize, gate_up: WeightFormat, down: WeightFormat) -> Self {
+        let mut end = 0;
+        let mut place = |format: WeightFormat, rows: usize, cols: usize| {
+            let mut section = |bytes: usize| {
+                let at = end;
+                end = (end + bytes).next_multiple_of(SECTION_ALIGN);
+                at
+            };
+            let codes = section(rows * format.row_bytes(cols));
+            let (mut scales, mut biases) = (0, 0);
+            if format.row_scale_bytes(cols) > 0 {
+                scales = section(rows * format.row_scale_bytes(cols));
+                biases = section(rows * format.row_scale_bytes(cols));
+            }
+            MatrixPlace { format, rows, cols, codes, scales, biases }
+        };
+        let gate_up = place(gate_up, 2 * intermediate, hidden);
+        let down = place(down, hidden, intermediate);
+        SlotLayout { gate_up, down, bytes: end }
+    }
+}
+
+/// Where a part of every expert of one layer lies on disk.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// Expert `e` starts at `base + e * stride` of one file: stacked tensors and packs.
+    Strided {
+        /// Index into [`ExpertLayout::files`].
+        file: u32,
+        /// Offset of expert 0.
+        base: u64,
+        /// Bytes from one expert to the next.
+        stride: u64,
+    },
+    /// Expert `e` lies at `places[e]` = (file, offset): one tensor per expert.
+    Listed(Vec<(u32, u64)>),
+}
+
+/// A contiguous run of bytes of every expert of a layer.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Where on disk.
+    pub place: Place,
+    /// Bytes to read.
+    pub len: usize,
+    /// Offset in the slot.
+    pub at: usize,
+}
+
+/// The experts of one layer.
+#[derive(Clone, Debug)]
+pub struct LayerExperts {
+    /// What a slot of this layer holds.
+    pub slot: SlotLayout,
+    /// What to read for one expert.
+    pub parts: Vec<Part>,
+    /// xxh3-64 of each expert's record, where the format carries it (packs: one part that is the whole record).
+    pub checksums: Option<Vec<u64>>,
+}
+
+/// A file that holds experts.
+#[derive(Clone, Debug)]
+pub enum ExpertFile {
+    /// On disk.
+    Path(PathBuf),
+    /// In the binary: the embedded model.
+    Embedded {
+        /// Name for messages.
+        name: &'static str,
+        /// The whole file.
+        bytes: &'static [u8],
+    },
+}
+
+/// The experts of the model.
+#[derive(Clone, Debug)]
+pub struct ExpertLayout {
+    /// The files that places refer to.
+    pub files: Vec<ExpertFile>,
+    /// Experts per layer.
+    pub experts: usize,
+    /// One per layer, in order.
+    pub layers: Vec<LayerExperts>,
+}
+
+impl ExpertLayout {
+    /// Bytes of a slot that fits any expert of the model.
+    pub fn slot_bytes(&self) -> usize {
+        self.layers.iter().map(|l| l.slot.bytes).max().unwrap_or(0)
+    }
+
+    /// The slices to read for one expert: (file index, offset in the file, bytes, offset in the slot).
+    pub fn slices(&self, layer: usize, expert: usize) -> impl Iterator<Item = (u32, u64, usize, usize)> + '_ {
+        self.layers[layer].parts.iter().map(move |part| {
+            let (file, offset) = match &part.place {
+                Place::Strided { file, base, stride } => (*file, base + expert as u64 * stride),
+                Place::Listed(places) => places[expert],
+            };
+            (file, offset, part.len, part.at)
+        })
+    }
+}

@@ -1,0 +1,25 @@
+//! flashflood runs Mixture-of-Experts language models that are far larger than memory.
+//!
+//! The few weights that every token needs stay resident; the experts, 95 % of the bytes, are read from the disk when
+//! the router asks for them. One set of WGSL kernels runs through wgpu on Metal, Vulkan and DX12; the same list of
+//! operations runs on the CPU where there is no GPU.
+//!
+//! A tour, in the order a token meets the code:
+//!
+//! | room | what is in it |
+//! | --- | --- |
+//! | [`formats`] | safetensors, the pack format, quantisation: bytes on disk |
+//! | [`model`] | configuration, weights by name, and `forward`, which records the operations of a token |
+//! | [`compute`] | the operations (shape check, CPU twin, GPU dispatch), the recording, and its two executors |
+//! | [`experts`] | where an expert's bytes lie, the slots they are read into, what is kept |
+//! | [`text`] | tokenizer, chat template, sampler |
+//! | [`engine`] | opens a model and decides the memory plan |
+//! | [`session`] | one timeline of tokens |
+
+pub mod compute;
+pub mod engine;
+pub mod experts;
+pub mod formats;
+pub mod model;
+pub mod session;
+pub mod text;

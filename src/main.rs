@@ -1,0 +1,2 @@
+//! The `flashflood` binary.
+fn main() {}
