@@ -1,0 +1,111 @@
+//! GPU devices: which adapter, with which limits, and shaders without runtime checks.
+
+/// Which adapters may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adapters {
+    /// GPUs only.
+    Hardware,
+    /// GPUs first, then software drivers (lavapipe, WARP).
+    Any,
+}
+
+/// An open device.
+pub struct Gpu {
+    /// Device.
+    pub device: wgpu::Device,
+    /// Its queue.
+    pub queue: wgpu::Queue,
+    /// Name, driver, type.
+    pub info: wgpu::AdapterInfo,
+    /// Limits that the device was opened with: the adapter's.
+    pub limits: wgpu::Limits,
+}
+
+/// Why no device could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum GpuError {
+    /// None that fits.
+    #[error("no {wanted} found; adapters: {found}")]
+    NoAdapter {
+        /// What was looked for.
+        wanted: &'static str,
+        /// What there is.
+        found: String,
+    },
+    /// The driver refused.
+    #[error("{adapter}: {cause}")]
+    Open {
+        /// Adapter name.
+        adapter: String,
+        /// The driver's words.
+        cause: String,
+    },
+}
+
+/// wgpu features that every kernel needs: values passed without a buffer.
+const NEEDED: wgpu::Features = wgpu::Features::IMMEDIATES;
+
+/// Bytes of immediates that kernels use.
+const IMMEDIATE_BYTES: u32 = 64;
+
+/// Opens the best adapter: discrete before integrated before virtual before software.
+pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    let instance = wgpu::Instance::new(descriptor);
+    let mut all = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
+    let rank = |info: &wgpu::AdapterInfo| match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    all.sort_by_key(|adapter| rank(&adapter.get_info()));
+    let found = all.iter().map(|a| format!("{} ({:?})", a.get_info().name, a.get_info().device_type));
+    let found = found.collect::<Vec<_>>().join(", ");
+    let usable = all.into_iter().find(|adapter| {
+        let limits = adapter.limits();
+        adapter.features().contains(NEEDED)
+            && limits.max_immediate_size >= IMMEDIATE_BYTES
+            && limits.max_storage_buffers_per_shader_stage >= 8
+            && (adapters == Adapters::Any || adapter.get_info().device_type != wgpu::DeviceType::Cpu)
+    });
+    let Some(adapter) = usable else {
+        let wanted = match adapters {
+            Adapters::Hardware => "GPU",
+            Adapters::Any => "GPU or software driver",
+        };
+        let found = if found.is_empty() { "none".to_owned() } else { found };
+        return Err(GpuError::NoAdapter { wanted, found });
+    };
+    let info = adapter.get_info();
+    // the defaults are WebGPU's: bindings of 128 MiB at most
+    let limits = adapter.limits();
+    let (device, queue) = adapter
+        .request_device(&wgpu::DeviceDescriptor {
+            label: Some("flashflood"),
+            required_features: NEEDED,
+            required_limits: limits.clone(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        })
+        .await
+        .map_err(|e| GpuError::Open { adapter: info.name.clone(), cause: e.to_string() })?;
+    Ok(Gpu { device, queue, info, limits })
+}
+
+/// Makes a shader module, with wgpu's runtime checks (bounds, loops, division) or without.
+///
+/// Checks halve the speed of a product (H200, Vulkan: 521 against 1,045 GB/s). Tests run every kernel both ways.
+pub fn shader_module(device: &wgpu::Device, name: &str, source: &str, checks: bool) -> wgpu::ShaderModule {
+    let descriptor =
+        wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Wgsl(source.into()) };
+    if checks {
+        return device.create_shader_module(descriptor);
+    }
+    // SAFETY: the source is one of the kernels compiled into this program. Ops check the shapes of all operands before a
+    // kernel is dispatched, so indices stay within the bindings; all loops end after a count known from those shapes;
+    // and the tests run every kernel with checks on as well and compare the results.
+    unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}

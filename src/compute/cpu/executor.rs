@@ -1,0 +1,188 @@
+use std::sync::Arc;
+
+use crate::compute::executor::{ExecuteError, Executor, Step, TopLogits};
+use crate::compute::ops::{Experts, LogitsTopK};
+use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
+use crate::compute::routing::group_by_expert;
+use crate::experts::{ExpertStore, HostSlots, StoreStats};
+
+use super::memory::{CpuMemory, row};
+
+/// Runs a recording on the CPU.
+pub struct CpuExecutor {
+    recording: Arc<Recording>,
+    memory: CpuMemory,
+    context: usize,
+    store: Option<(ExpertStore, Arc<HostSlots>)>,
+    experts: usize,
+    routing: Vec<Vec<u32>>,
+    last: Option<Step>,
+    patterns: Vec<String>,
+    dumps: Vec<(String, usize, Vec<f32>)>,
+}
+
+impl CpuExecutor {
+    /// Allocates tensors and caches for `context` positions. `store` reads `experts` experts a layer into `slots`; a
+    /// recording without routed experts needs none.
+    pub fn new(
+        recording: Arc<Recording>,
+        context: usize,
+        experts: usize,
+        store: Option<(ExpertStore, Arc<HostSlots>)>,
+    ) -> Self {
+        let memory = CpuMemory::new(&recording, context);
+        CpuExecutor {
+            recording,
+            memory,
+            context,
+            store,
+            experts,
+            routing: Vec::new(),
+            last: None,
+            patterns: Vec::new(),
+            dumps: Vec::new(),
+        }
+    }
+
+    /// Writes a tensor, rows of its stride: for tests of kernels.
+    pub fn write(&mut self, tensor: TensorId, values: &[f32]) {
+        self.memory.write(tensor, values);
+    }
+
+    /// Reads a tensor, rows of its stride: for tests of kernels.
+    pub fn read(&self, tensor: TensorId) -> &[f32] {
+        self.memory.tensor(tensor)
+    }
+
+    fn run_experts(&mut self, op: &Experts, step: &Step) -> Result<(), ExecuteError> {
+        let ids = &self.routing[op.layer];
+        let top_k = op.out.rows_per_token;
+        let mut groups = group_by_expert(op.layer, ids, top_k, self.experts)?;
+        let (store, slots) = self.store.as_mut().expect("a recording with experts is given a store");
+        // as many experts at a time as the layer has slots
+        for batch in groups.chunks_mut(store.capacity(op.layer)) {
+            let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
+            let acquired = store.acquire(op.layer, &wanted)?;
+            for (group, acquired) in batch.iter_mut().zip(&acquired) {
+                if !acquired.hit {
+                    store.wait(&[acquired.slot])?;
+                }
+                let bytes = slots.read(acquired.slot);
+                op.run_on_cpu(&mut self.memory, &group.pairs, &bytes, step);
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&self, view: View, step: &Step) -> usize {
+        match self.recording.spec(view.tensor).rows {
+            Rows::PerToken(n) => n * step.tokens,
+            Rows::Fixed(n) => n,
+        }
+    }
+
+    fn dump_outputs(&mut self, label: &str, views: &[View], step: &Step) {
+        if !self.patterns.iter().any(|p| label.contains(p.as_str())) {
+            return;
+        }
+        for (i, &view) in views.iter().enumerate() {
+            let tensor = self.memory.tensor(view.tensor);
+            let values = (0..self.rows(view, step)).flat_map(|r| row(tensor, view, r).to_vec()).collect();
+            let name = if i == 0 { label.to_owned() } else { format!("{label}.{i}") };
+            self.dumps.push((name, view.width, values));
+        }
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn device(&self) -> String {
+        format!("CPU ({} threads)", rayon::current_num_threads())
+    }
+
+    fn reset(&mut self) -> Result<(), ExecuteError> {
+        for &tensor in &self.recording.state {
+            let mut state = self.memory.take(tensor);
+            state.fill(0.0);
+            self.memory.put_back(tensor, state);
+        }
+        self.last = None;
+        Ok(())
+    }
+
+    fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
+        step.check(self.recording.max_tokens, self.context)?;
+        let recording = self.recording.clone();
+        self.memory.set_rope(rope);
+        if let Some(input) = recording.input {
+            self.memory.write(input.tensor, embedded);
+        }
+        self.routing.clear();
+        self.dumps.clear();
+        for recorded in &recording.steps {
+            match recorded {
+                Recorded::Kernel { label, kernel } => {
+                    kernel.run_on_cpu(&mut self.memory, &step);
+                    self.dump_outputs(label, &kernel.outputs(), &step);
+                }
+                Recorded::Route(route) => {
+                    let ids = self.memory.tensor(route.ids.tensor);
+                    let ids = (0..step.tokens).flat_map(|t| row(ids, route.ids, t)).map(|v| v.to_bits()).collect();
+                    self.routing.push(ids);
+                }
+                Recorded::Experts(op) => {
+                    self.run_experts(op, &step)?;
+                    self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step);
+                }
+            }
+        }
+        self.last = Some(step);
+        Ok(())
+    }
+
+    fn dump(&mut self, patterns: Vec<String>) {
+        self.patterns = patterns;
+    }
+
+    fn take_dumps(&mut self) -> Vec<(String, usize, Vec<f32>)> {
+        std::mem::take(&mut self.dumps)
+    }
+
+    fn logits(&mut self) -> Result<Vec<f32>, ExecuteError> {
+        let (Some(view), Some(step)) = (self.recording.logits, self.last) else { return Ok(Vec::new()) };
+        let tensor = self.memory.tensor(view.tensor);
+        Ok((0..step.logit_rows().1).flat_map(|r| row(tensor, view, r).to_vec()).collect())
+    }
+
+    fn top_logits(&mut self, top_k: usize, vocab: usize) -> Result<TopLogits, ExecuteError> {
+        let (Some(view), Some(step)) = (self.recording.logits, self.last) else { return Ok(Vec::new()) };
+        let last = step.logit_rows().1.saturating_sub(1);
+        let op = LogitsTopK { top_k, vocab: vocab.min(view.width), offset: last * view.stride };
+        let top = op.on_cpu(self.memory.tensor(view.tensor));
+        if top.is_empty() { Err(ExecuteError::NotANumber) } else { Ok(top) }
+    }
+
+    fn routing(&self) -> &[Vec<u32>] {
+        &self.routing
+    }
+
+    fn read_state(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError> {
+        let spec = self.recording.spec(tensor);
+        Ok(self.memory.tensor(tensor).chunks_exact(spec.stride).flat_map(|r| r[..spec.width].to_vec()).collect())
+    }
+
+    fn read_kv(&mut self, kv: KvId, positions: usize) -> Result<(Vec<f32>, Vec<f32>), ExecuteError> {
+        let elements = self.recording.kv[kv.0].width * positions;
+        let kv = self.memory.kv(kv);
+        Ok((kv.keys[..elements].to_vec(), kv.values[..elements].to_vec()))
+    }
+
+    fn expert_stats(&self) -> StoreStats {
+        self.store.as_ref().map(|(store, _)| store.stats()).unwrap_or_default()
+    }
+
+    fn reset_expert_stats(&mut self) {
+        if let Some((store, _)) = &mut self.store {
+            store.reset_stats();
+        }
+    }
+}

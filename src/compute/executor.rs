@@ -1,0 +1,126 @@
+//! What both executors are: something that runs a recording for a step of tokens.
+
+use crate::experts::{StoreError, StoreStats};
+
+use super::recording::{KvId, TensorId};
+
+/// One run of a recording.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Tokens of this step, at most the recording's `max_tokens`.
+    pub tokens: usize,
+    /// Position of the first of them.
+    pub position: usize,
+    /// For which tokens logits are computed.
+    pub logits: LogitRows,
+}
+
+impl Step {
+    /// Whether the step fits a recording of `max_tokens` tokens and caches of `context` positions.
+    pub(crate) fn check(&self, max_tokens: usize, context: usize) -> Result<(), ExecuteError> {
+        let limits = [
+            ("tokens of a step", max_tokens, self.tokens),
+            ("positions (raise --ctx)", context, self.position + self.tokens),
+        ];
+        match limits.into_iter().find(|(_, most, found)| found > most) {
+            Some((what, most, found)) => Err(ExecuteError::TooLarge { what, most, found }),
+            None => Ok(()),
+        }
+    }
+
+    /// First row and number of rows that get logits.
+    pub fn logit_rows(&self) -> (usize, usize) {
+        match self.logits {
+            LogitRows::None => (0, 0),
+            LogitRows::Last => (self.tokens - 1, 1),
+            LogitRows::All => (0, self.tokens),
+        }
+    }
+}
+
+/// Tokens of a step that get logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogitRows {
+    /// None: a prompt's chunk that is not the last.
+    None,
+    /// The last token.
+    Last,
+    /// Every token.
+    All,
+}
+
+/// The largest logits of the last token, largest first.
+pub type TopLogits = Vec<(u32, f32)>;
+
+/// What can go wrong while a recording runs.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// An expert could not be read.
+    #[error(transparent)]
+    Experts(#[from] StoreError),
+    /// The GPU failed.
+    #[error("GPU: {0}")]
+    Gpu(String),
+    /// A step that the recording was not made for.
+    #[error("{what}: expected at most {most}, found {found}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// The limit.
+        most: usize,
+        /// What was asked for.
+        found: usize,
+    },
+    /// The router chose something that is not an expert: NaN in the activations.
+    #[error("layer {layer}: the router chose expert {found}, expected less than {experts}; the weights may be damaged (try `flashflood pack --verify`)")]
+    Router {
+        /// Layer.
+        layer: usize,
+        /// What it chose.
+        found: u32,
+        /// Experts in the layer.
+        experts: usize,
+    },
+    /// No logit is a number.
+    #[error("the logits are not numbers (NaN); the weights may be damaged")]
+    NotANumber,
+}
+
+/// Runs a recording, step after step. State lives in the executor until [`Executor::reset`].
+pub trait Executor: Send {
+    /// Name of the device, for people.
+    fn device(&self) -> String;
+
+    /// Forgets everything: recurrent state to zero; the KV cache is overwritten from position 0.
+    fn reset(&mut self) -> Result<(), ExecuteError>;
+
+    /// Runs one step on `embedded` `[tokens, hidden]` and `rope` `[tokens, rotary_dim]` (cosines, then sines).
+    fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError>;
+
+    /// Asks for the outputs of operations whose label contains one of `patterns`, from the next step on.
+    fn dump(&mut self, patterns: Vec<String>);
+
+    /// What the operations wrote that were asked for: (label, width, values), in order.
+    fn take_dumps(&mut self) -> Vec<(String, usize, Vec<f32>)>;
+
+    /// The logits of the last step's rows, `[rows, vocab]`.
+    fn logits(&mut self) -> Result<Vec<f32>, ExecuteError>;
+
+    /// The `top_k` largest of the first `vocab` logits of the last token.
+    fn top_logits(&mut self, top_k: usize, vocab: usize) -> Result<TopLogits, ExecuteError>;
+
+    /// The experts that each token of the last step chose: per layer `[tokens, top_k]`.
+    fn routing(&self) -> &[Vec<u32>];
+
+    /// Reads a state tensor, rows of `width` elements.
+    fn read_state(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError>;
+
+    /// Reads keys and values of positions `0..positions`, `[positions, width]` each.
+    fn read_kv(&mut self, kv: KvId, positions: usize) -> Result<(Vec<f32>, Vec<f32>), ExecuteError>;
+
+    /// Counters of the expert store.
+    fn expert_stats(&self) -> StoreStats;
+
+    /// Sets the counters of the expert store to zero.
+    fn reset_expert_stats(&mut self);
+}

@@ -1,0 +1,419 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flashflood_backends::gpu::Gpu;
+
+use super::pipelines::{Pipelines, ReadyStage};
+use super::readback::Readback;
+use super::resident::{Resident, routed};
+use super::slots::GpuSlots;
+use crate::compute::executor::{ExecuteError, Executor, Step, TopLogits};
+use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
+use crate::compute::ops::{Experts, LogitsTopK, Pair, Route};
+use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
+use crate::compute::routing::group_by_expert;
+use crate::experts::{ExpertStore, StoreStats};
+
+/// How a recording is made ready for a device.
+#[derive(Clone, Copy, Debug)]
+pub struct GpuOptions {
+    /// wgpu's runtime checks in shaders: for tests.
+    pub checks: bool,
+    /// Largest binding, where less than the device's limit: for tests of what is split.
+    pub binding: u64,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        GpuOptions { checks: false, binding: u64::MAX }
+    }
+}
+
+impl GpuOptions {
+    /// The largest binding to use on a device, at most 1 GiB.
+    pub fn binding_on(&self, gpu: &Gpu) -> u64 {
+        let limits = &gpu.limits;
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 30);
+        self.binding.min(most) / 256 * 256
+    }
+}
+
+/// Runs a recording on a GPU.
+pub struct GpuExecutor {
+    gpu: Gpu,
+    recording: Arc<Recording>,
+    resident: Resident,
+    context: usize,
+    ready: Vec<Vec<ReadyStage>>,
+    top_k: Option<Vec<ReadyStage>>,
+    store: Option<(ExpertStore, Arc<GpuSlots>)>,
+    experts: usize,
+    routed_ids: Readback,
+    values: Readback,
+    encoding: Encoding,
+    dispatches: Vec<Dispatch>,
+    routing: Vec<Vec<u32>>,
+    last: Option<Step>,
+    patterns: Vec<String>,
+    dumps: Vec<(String, usize, Vec<f32>)>,
+    failed: Arc<Mutex<Option<String>>>,
+}
+
+/// Commands that are not submitted yet: one encoder with one pass.
+#[derive(Default)]
+struct Encoding {
+    encoder: Option<wgpu::CommandEncoder>,
+    pass: Option<wgpu::ComputePass<'static>>,
+}
+
+impl Encoding {
+    fn encoder(&mut self, device: &wgpu::Device) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        self.encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()))
+    }
+
+    fn pass(&mut self, device: &wgpu::Device) -> &mut wgpu::ComputePass<'static> {
+        let encoder = self.encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()));
+        self.pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime())
+    }
+
+    fn submit(&mut self, queue: &wgpu::Queue) -> wgpu::SubmissionIndex {
+        self.pass = None;
+        queue.submit(self.encoder.take().map(wgpu::CommandEncoder::finish))
+    }
+}
+
+impl GpuExecutor {
+    /// Uploads weights, allocates tensors and caches for `context` positions, and makes all pipelines and bind groups.
+    /// `store` reads `experts` experts a layer into `slots`; a recording without routed experts needs none.
+    pub fn new(
+        gpu: Gpu,
+        recording: Arc<Recording>,
+        context: usize,
+        experts: usize,
+        store: Option<(ExpertStore, Arc<GpuSlots>)>,
+        options: GpuOptions,
+    ) -> Result<Self, ExecuteError> {
+        let failed: Arc<Mutex<Option<String>>> = Arc::default();
+        let first_error = failed.clone();
+        gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            // the first error is the cause of those that follow
+            first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+        }));
+        let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
+        let resident =
+            Resident::new(&gpu.device, &gpu.queue, &recording, context, options.binding_on(&gpu), scratch2);
+        let mut pipelines = Pipelines::new(&gpu.device, options.checks);
+        let slabs = store.as_ref().map_or(&[][..], |(_, slots)| slots.slabs());
+        let mut make = |stages: Vec<Stage>| -> Vec<ReadyStage> {
+            stages.iter().map(|stage| pipelines.ready(stage, |b: Binding| resident.binding(b.1, slabs))).collect()
+        };
+        let ready = recording
+            .steps
+            .iter()
+            .map(|recorded| match recorded {
+                Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident)),
+                Recorded::Route(_) => Vec::new(),
+                Recorded::Experts(op) => make(op.stages(slabs.len())),
+            })
+            .collect();
+        let top_k = recording.logits.map(|logits| {
+            let (a, b) = (Resource::Scratch, Resource::Scratch2);
+            let passes = [(Resource::Tensor(logits.tensor), a), (a, b), (b, a)];
+            make(passes.map(|(from, to)| logits_stage(from, to)).into())
+        });
+        let ids = recording.max_tokens * routed(&recording).0.next_multiple_of(4) * 4;
+        let executor = GpuExecutor {
+            routed_ids: Readback::new(&gpu.device, ids as u64),
+            values: Readback::new(&gpu.device, 4096),
+            gpu,
+            recording,
+            resident,
+            context,
+            ready,
+            top_k,
+            store,
+            experts,
+            encoding: Encoding::default(),
+            dispatches: Vec::new(),
+            routing: Vec::new(),
+            last: None,
+            patterns: Vec::new(),
+            dumps: Vec::new(),
+            failed,
+        };
+        executor.check()?;
+        Ok(executor)
+    }
+
+    /// The first error that wgpu has reported.
+    fn check(&self) -> Result<(), ExecuteError> {
+        match &*self.failed.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(ExecuteError::Gpu(error.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a tensor, rows of its stride: for tests of kernels.
+    pub fn write(&mut self, tensor: TensorId, values: &[f32]) {
+        self.gpu.queue.write_buffer(self.resident.tensor(tensor), 0, bytemuck::cast_slice(values));
+    }
+
+    /// Reads a tensor, rows of its stride: for tests of kernels.
+    pub fn read(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError> {
+        let elements = self.recording.elements(tensor);
+        self.read_buffer(self.resident.tensor(tensor).clone(), 0, elements)
+    }
+
+    fn read_buffer(&mut self, buffer: wgpu::Buffer, first: usize, elements: usize) -> Result<Vec<f32>, ExecuteError> {
+        let bytes = elements as u64 * 4;
+        self.values.reserve(bytes);
+        let encoder = self.encoding.encoder(&self.gpu.device);
+        self.values.copy(encoder, &buffer, first as u64 * 4, 0, bytes);
+        let submission = self.encoding.submit(&self.gpu.queue);
+        let values = self.values.read(submission, bytes, |bytes| bytemuck::pod_collect_to_vec(bytes))?;
+        self.check()?;
+        Ok(values)
+    }
+
+    /// Submits everything up to the router's choice, with a copy of it that the host can map.
+    fn submit_route(&mut self, route: &Route, step: &Step) -> (wgpu::SubmissionIndex, u64) {
+        let bytes = (step.tokens * route.ids.stride * 4) as u64;
+        let encoder = self.encoding.encoder(&self.gpu.device);
+        self.routed_ids.copy(encoder, self.resident.tensor(route.ids.tensor), 0, 0, bytes);
+        (self.encoding.submit(&self.gpu.queue), bytes)
+    }
+
+    fn read_route(
+        &mut self,
+        route: &Route,
+        submission: wgpu::SubmissionIndex,
+        bytes: u64,
+    ) -> Result<(), ExecuteError> {
+        let view = route.ids;
+        let ids = self.routed_ids.read(submission, bytes, |bytes| {
+            let ids: &[u32] = bytemuck::cast_slice(bytes);
+            ids.chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect()
+        })?;
+        self.routing.push(ids);
+        Ok(())
+    }
+
+    fn run_experts(&mut self, index: usize, op: &Experts) -> Result<(), ExecuteError> {
+        let ids = &self.routing[op.layer];
+        let groups = group_by_expert(op.layer, ids, op.out.rows_per_token, self.experts)?;
+        let (store, slots) = self.store.as_mut().expect("a recording with experts is given a store");
+        let slots = slots.clone();
+        let capacity = store.capacity(op.layer);
+        let mut first_pair = 0;
+        // as many experts at a time as the layer has slots
+        for (n, batch) in groups.chunks(capacity).enumerate() {
+            if n > 0 {
+                // the next reads may overwrite slots that the last batch computes from
+                let submission = self.encoding.submit(&self.gpu.queue);
+                wait(&self.gpu.device, submission)?;
+            }
+            let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
+            let (store, _) = self.store.as_mut().expect("a recording with experts is given a store");
+            let acquired = store.acquire(op.layer, &wanted)?;
+            let missing: Vec<usize> = acquired.iter().filter(|a| !a.hit).map(|a| a.slot).collect();
+            for hits in [true, false] {
+                if !hits && !missing.is_empty() {
+                    // the GPU works on the hits and the shared expert while the misses are read
+                    self.encoding.submit(&self.gpu.queue);
+                    let (store, _) = self.store.as_mut().expect("a recording with experts is given a store");
+                    store.wait(&missing)?;
+                }
+                let chosen = acquired.iter().zip(batch).filter(|(a, _)| a.hit == hits);
+                let mut pairs: Vec<(usize, Pair)> = chosen
+                    .flat_map(|(a, group)| {
+                        let (slab, place) = slots.place(a.slot);
+                        group.pairs.iter().map(move |&pair| (slab, Pair { slot: place as u32, ..pair }))
+                    })
+                    .collect();
+                pairs.sort_by_key(|(slab, _)| *slab);
+                let table: Vec<Pair> = pairs.iter().map(|(_, pair)| *pair).collect();
+                if !table.is_empty() {
+                    let at = (first_pair * size_of::<Pair>()) as u64;
+                    self.gpu.queue.write_buffer(self.resident.pairs(), at, bytemuck::cast_slice(&table));
+                }
+                for run in pairs.chunk_by(|a, b| a.0 == b.0) {
+                    self.dispatches.clear();
+                    let slot_bytes = crate::experts::SlotMemory::slot_bytes(&*slots);
+                    op.dispatch(run[0].0, first_pair, run.len(), slot_bytes, &mut self.dispatches);
+                    self.encode(index);
+                    first_pair += run.len();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes `self.dispatches` with the stages of step `index`.
+    fn encode(&mut self, index: usize) {
+        let pass = self.encoding.pass(&self.gpu.device);
+        for dispatch in &self.dispatches {
+            self.ready[index][dispatch.stage].encode(pass, dispatch);
+        }
+    }
+
+    fn dump_outputs(&mut self, label: &str, views: &[View], step: &Step) -> Result<(), ExecuteError> {
+        if !self.patterns.iter().any(|p| label.contains(p.as_str())) {
+            return Ok(());
+        }
+        for (i, &view) in views.iter().enumerate() {
+            let rows = match self.recording.spec(view.tensor).rows {
+                Rows::PerToken(n) => n * step.tokens,
+                Rows::Fixed(n) => n,
+            };
+            let tensor = self.read(view.tensor)?;
+            let values = tensor.chunks_exact(view.stride).take(rows);
+            let values = values.flat_map(|r| r[view.offset..][..view.width].to_vec()).collect();
+            let name = if i == 0 { label.to_owned() } else { format!("{label}.{i}") };
+            self.dumps.push((name, view.width, values));
+        }
+        Ok(())
+    }
+}
+
+fn logits_stage(from: Resource, to: Resource) -> Stage {
+    Stage {
+        shader: "logits_top_k",
+        constants: vec![],
+        groups: vec![vec![Binding::read(from), Binding::write(to)]],
+    }
+}
+
+fn wait(device: &wgpu::Device, submission: wgpu::SubmissionIndex) -> Result<(), ExecuteError> {
+    device
+        .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
+        .map(|_| ())
+        .map_err(|e| ExecuteError::Gpu(format!("waiting for the GPU: {e}")))
+}
+
+impl Executor for GpuExecutor {
+    fn device(&self) -> String {
+        let info = &self.gpu.info;
+        format!("{} ({:?})", info.name, info.backend)
+    }
+
+    fn reset(&mut self) -> Result<(), ExecuteError> {
+        let encoder = self.encoding.encoder(&self.gpu.device);
+        for &tensor in &self.recording.state {
+            encoder.clear_buffer(self.resident.tensor(tensor), 0, None);
+        }
+        self.encoding.submit(&self.gpu.queue);
+        self.last = None;
+        self.check()
+    }
+
+    fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
+        step.check(self.recording.max_tokens, self.context)?;
+        let recording = self.recording.clone();
+        if let Some(input) = recording.input {
+            self.write(input.tensor, embedded);
+        }
+        self.gpu.queue.write_buffer(self.resident.rope(), 0, bytemuck::cast_slice(rope));
+        self.routing.clear();
+        self.dumps.clear();
+        let mut routed = None;
+        for (index, recorded) in recording.steps.iter().enumerate() {
+            match recorded {
+                Recorded::Kernel { label, kernel } => {
+                    self.dispatches.clear();
+                    kernel.dispatch(&self.resident, &step, &mut self.dispatches);
+                    self.encode(index);
+                    self.dump_outputs(label, &kernel.outputs(), &step)?;
+                }
+                Recorded::Route(route) => {
+                    let (submission, bytes) = self.submit_route(route, &step);
+                    routed = Some((route, submission, bytes));
+                }
+                Recorded::Experts(op) => {
+                    // what was recorded between the route and here is encoded already and runs under the reads
+                    if let Some((route, submission, bytes)) = routed.take() {
+                        self.read_route(route, submission, bytes)?;
+                    }
+                    if let Err(e) = self.run_experts(index, op) {
+                        // leave nothing half-encoded behind for the next step
+                        self.encoding.submit(&self.gpu.queue);
+                        return Err(e);
+                    }
+                    self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step)?;
+                }
+            }
+        }
+        self.encoding.submit(&self.gpu.queue);
+        self.last = Some(step);
+        self.check()
+    }
+
+    fn dump(&mut self, patterns: Vec<String>) {
+        self.patterns = patterns;
+    }
+
+    fn take_dumps(&mut self) -> Vec<(String, usize, Vec<f32>)> {
+        std::mem::take(&mut self.dumps)
+    }
+
+    fn logits(&mut self) -> Result<Vec<f32>, ExecuteError> {
+        let (Some(view), Some(step)) = (self.recording.logits, self.last) else { return Ok(Vec::new()) };
+        let rows = step.logit_rows().1;
+        let values = self.read_buffer(self.resident.tensor(view.tensor).clone(), 0, rows * view.stride)?;
+        Ok(values.chunks_exact(view.stride).flat_map(|r| r[..view.width].to_vec()).collect())
+    }
+
+    fn top_logits(&mut self, top_k: usize, vocab: usize) -> Result<TopLogits, ExecuteError> {
+        let (Some(view), Some(step), Some(stages)) = (self.recording.logits, self.last, &self.top_k) else {
+            return Ok(Vec::new());
+        };
+        let last = step.logit_rows().1.saturating_sub(1);
+        let vocab = vocab.min(view.width);
+        let top_k = top_k.min(vocab).min(LogitsTopK::MOST);
+        let (dispatches, scratch) = LogitsTopK { top_k, vocab, offset: last * view.stride }.dispatches();
+        let pass = self.encoding.pass(&self.gpu.device);
+        for dispatch in &dispatches {
+            stages[dispatch.stage].encode(pass, dispatch);
+        }
+        let values = self.read_buffer(self.resident.scratch(scratch).clone(), 0, 2 * top_k)?;
+        let top: TopLogits = values.chunks_exact(2).map(|pair| (pair[1].to_bits(), pair[0])).collect();
+        // the kernel leaves no id where no entry is a number
+        if top.iter().any(|(id, _)| *id as usize >= vocab) { Err(ExecuteError::NotANumber) } else { Ok(top) }
+    }
+
+    fn routing(&self) -> &[Vec<u32>] {
+        &self.routing
+    }
+
+    fn read_state(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError> {
+        let (stride, width) = (self.recording.spec(tensor).stride, self.recording.spec(tensor).width);
+        let values = self.read(tensor)?;
+        Ok(values.chunks_exact(stride).flat_map(|r| r[..width].to_vec()).collect())
+    }
+
+    fn read_kv(&mut self, kv: KvId, positions: usize) -> Result<(Vec<f32>, Vec<f32>), ExecuteError> {
+        let width = self.recording.kv[kv.0].width;
+        let (keys, values, rows) = self.resident.kv(kv);
+        let (keys, values) = (keys.to_vec(), values.to_vec());
+        let mut read = |windows: Vec<wgpu::Buffer>| -> Result<Vec<f32>, ExecuteError> {
+            let mut all = Vec::with_capacity(positions * width);
+            for (i, window) in windows.into_iter().enumerate() {
+                let here = rows.min(positions.saturating_sub(i * rows));
+                if here > 0 {
+                    all.extend(self.read_buffer(window, 0, here * width)?);
+                }
+            }
+            Ok(all)
+        };
+        Ok((read(keys)?, read(values)?))
+    }
+
+    fn expert_stats(&self) -> StoreStats {
+        self.store.as_ref().map(|(store, _)| store.stats()).unwrap_or_default()
+    }
+
+    fn reset_expert_stats(&mut self) {
+        if let Some((store, _)) = &mut self.store {
+            store.reset_stats();
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Pipelines and bind groups: all made before tokens flow.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use flashflood_backends::gpu::shader_module;
+
+use crate::compute::kernel::{Access, Binding, Dispatch, Stage};
+use crate::compute::shaders;
+
+/// A stage ready to be dispatched.
+pub(super) struct ReadyStage {
+    pipeline: wgpu::ComputePipeline,
+    groups: Vec<wgpu::BindGroup>,
+}
+
+impl ReadyStage {
+    /// Appends a dispatch to a pass.
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, dispatch: &Dispatch) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.groups[dispatch.group], &[]);
+        pass.set_immediates(0, dispatch.immediates.bytes());
+        let [x, y, z] = dispatch.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+type Key = (&'static str, Vec<(&'static str, u64)>);
+
+/// Makes each pipeline once.
+pub(super) struct Pipelines {
+    device: wgpu::Device,
+    checks: bool,
+    layouts: HashMap<Vec<Access>, wgpu::BindGroupLayout>,
+    modules: HashMap<&'static str, Arc<wgpu::ShaderModule>>,
+    pipelines: HashMap<Key, wgpu::ComputePipeline>,
+}
+
+impl Pipelines {
+    pub(super) fn new(device: &wgpu::Device, checks: bool) -> Self {
+        Pipelines {
+            device: device.clone(),
+            checks,
+            layouts: HashMap::new(),
+            modules: HashMap::new(),
+            pipelines: HashMap::new(),
+        }
+    }
+
+    fn layout(&mut self, access: &[Access]) -> wgpu::BindGroupLayout {
+        let device = &self.device;
+        let make = || {
+            let entries: Vec<_> = access
+                .iter()
+                .enumerate()
+                .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
+                    binding: binding as u32,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty: wgpu::BindingType::Buffer {
+                        ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
+                        has_dynamic_offset: false,
+                        min_binding_size: None,
+                    },
+                    count: None,
+                })
+                .collect();
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
+        };
+        self.layouts.entry(access.to_vec()).or_insert_with(make).clone()
+    }
+
+    fn pipeline(&mut self, stage: &Stage, layout: &wgpu::BindGroupLayout, immediates: u32) -> wgpu::ComputePipeline {
+        let key = (stage.shader, stage.constants.iter().map(|(name, v)| (*name, v.to_bits())).collect());
+        if let Some(pipeline) = self.pipelines.get(&key) {
+            return pipeline.clone();
+        }
+        let (source, entry) = shaders::source(stage.shader).expect("ops name shaders that exist");
+        let module = self
+            .modules
+            .entry(stage.shader)
+            .or_insert_with(|| Arc::new(shader_module(&self.device, stage.shader, &source, self.checks)))
+            .clone();
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(stage.shader),
+            bind_group_layouts: &[Some(layout)],
+            immediate_size: immediates,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(stage.shader),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &stage.constants,
+                // kernels write workgroup memory before they read it; zeroing it is a serial loop on Metal
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        self.pipelines.insert(key, pipeline.clone());
+        pipeline
+    }
+
+    /// Makes the pipeline and the bind groups of a stage.
+    pub(super) fn ready<'a>(
+        &mut self,
+        stage: &Stage,
+        resource: impl Fn(Binding) -> wgpu::BindingResource<'a>,
+    ) -> ReadyStage {
+        let access: Vec<Access> = stage.groups[0].iter().map(|b| b.0).collect();
+        let layout = self.layout(&access);
+        let pipeline = self.pipeline(stage, &layout, IMMEDIATES);
+        let groups = stage
+            .groups
+            .iter()
+            .map(|bindings| {
+                let entries: Vec<_> = bindings
+                    .iter()
+                    .enumerate()
+                    .map(|(binding, b)| wgpu::BindGroupEntry { binding: binding as u32, resource: resource(*b) })
+                    .collect();
+                self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some(stage.shader),
+                    layout: &layout,
+                    entries: &entries,
+                })
+            })
+            .collect();
+        ReadyStage { pipeline, groups }
+    }
+}
+
+/// Bytes of immediates of every pipeline: 16 words.
+const IMMEDIATES: u32 = 64;

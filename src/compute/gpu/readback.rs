@@ -1,0 +1,61 @@
+//! Buffers that the host maps to read what the GPU wrote.
+
+use crate::compute::executor::ExecuteError;
+
+/// A mappable buffer that is used again and again.
+pub(super) struct Readback {
+    device: wgpu::Device,
+    buffer: wgpu::Buffer,
+}
+
+impl Readback {
+    pub(super) fn new(device: &wgpu::Device, bytes: u64) -> Self {
+        Readback { device: device.clone(), buffer: mappable(device, bytes) }
+    }
+
+    /// Makes room for `bytes` bytes; only reads that are not part of a token grow it.
+    pub(super) fn reserve(&mut self, bytes: u64) {
+        if self.buffer.size() < bytes {
+            self.buffer = mappable(&self.device, bytes);
+        }
+    }
+
+    /// Copies into it: the last command of a submission.
+    pub(super) fn copy(&self, encoder: &mut wgpu::CommandEncoder, from: &wgpu::Buffer, offset: u64, at: u64, bytes: u64) {
+        encoder.copy_buffer_to_buffer(from, offset, &self.buffer, at, bytes);
+    }
+
+    /// Waits for `submission` and hands the first `bytes` bytes to `use_bytes`.
+    pub(super) fn read<R>(
+        &self,
+        submission: wgpu::SubmissionIndex,
+        bytes: u64,
+        use_bytes: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, ExecuteError> {
+        let slice = self.buffer.slice(..bytes);
+        let (send, receive) = std::sync::mpsc::channel();
+        slice.map_async(wgpu::MapMode::Read, move |result| {
+            // the receiver is gone only when this function has failed already
+            let _ = send.send(result);
+        });
+        self.device
+            .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
+            .map_err(|e| ExecuteError::Gpu(format!("waiting for the GPU: {e}")))?;
+        let mapped = receive.recv().map_err(|_| ExecuteError::Gpu("the device was lost".to_owned()))?;
+        mapped.map_err(|e| ExecuteError::Gpu(format!("reading back: {e}")))?;
+        let view = slice.get_mapped_range().map_err(|e| ExecuteError::Gpu(format!("reading back: {e}")))?;
+        let result = use_bytes(&view);
+        drop(view);
+        self.buffer.unmap();
+        Ok(result)
+    }
+}
+
+fn mappable(device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("readback"),
+        size: bytes.max(16).next_multiple_of(16),
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    })
+}

@@ -1,0 +1,166 @@
+//! What a kernel is to the executors: a shape check, a CPU twin, and dispatches on the GPU.
+
+use super::cpu::CpuMemory;
+use super::executor::Step;
+use crate::formats::WeightFormat;
+
+use super::recording::{KvId, MatrixId, Recording, ShapeError, TensorId, VectorId, View};
+
+/// A kernel with its operands. One file in `ops/` each; the WGSL has the same name.
+pub trait Kernel: Send + Sync {
+    /// Name of the WGSL file, entry point, pipeline, CPU twin, test and bench row.
+    fn name(&self) -> &'static str;
+
+    /// Whether the operands fit together.
+    fn check(&self, recording: &Recording) -> Result<(), ShapeError>;
+
+    /// What it writes, for dumps.
+    fn outputs(&self) -> Vec<View>;
+
+    /// The CPU twin: the same arithmetic in f32.
+    fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step);
+
+    /// Bytes of scratch between two of its dispatches, for `tokens` tokens at the end of a context.
+    fn scratch_bytes(&self, _context: usize, _tokens: usize) -> usize {
+        0
+    }
+
+    /// Pipelines and bind groups, made once before tokens flow.
+    fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage>;
+
+    /// The dispatches of one step.
+    fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>);
+}
+
+/// How the GPU executor has laid weights and caches out: bindings are limited (128 MiB on some drivers), so a large
+/// matrix is several parts and a long cache several windows.
+pub trait ResidentLayout {
+    /// The parts of a matrix, top to bottom.
+    fn matrix_parts(&self, matrix: MatrixId) -> &[MatrixPart];
+    /// Columns and format of a matrix.
+    fn matrix(&self, matrix: MatrixId) -> (usize, WeightFormat);
+    /// Positions that one window of a KV cache holds; the last window may hold fewer.
+    fn kv_window(&self, kv: KvId) -> usize;
+    /// Windows of a KV cache.
+    fn kv_windows(&self, kv: KvId) -> usize;
+    /// Bytes that scratch between two dispatches of one kernel may take.
+    fn scratch_bytes(&self) -> usize;
+}
+
+/// Rows of a matrix that one binding covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixPart {
+    /// First row.
+    pub first: usize,
+    /// Rows.
+    pub rows: usize,
+    /// First word of the codes in the binding.
+    pub codes: u32,
+    /// First word of the scales.
+    pub scales: u32,
+    /// First word of the biases.
+    pub biases: u32,
+}
+
+/// Whether a binding is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`
+    Write,
+}
+
+/// What a binding points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// Activations or state.
+    Tensor(TensorId),
+    /// Weights in f32.
+    Vector(VectorId),
+    /// Part `.1` of a matrix: codes, scales, biases.
+    Matrix(MatrixId, usize),
+    /// Keys of window `.1` of a cache.
+    Keys(KvId, usize),
+    /// Values of window `.1` of a cache.
+    Values(KvId, usize),
+    /// Cosines and sines of every position.
+    Rope,
+    /// Scratch between two dispatches of one kernel.
+    Scratch,
+    /// The second scratch buffer, for kernels that go back and forth.
+    Scratch2,
+    /// Expert slots of one slab.
+    Slab(usize),
+    /// Which token, row and slot each (token, expert) pair of a batch has.
+    Pairs,
+}
+
+/// One binding of a bind group; its number is its place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Binding(pub Access, pub Resource);
+
+impl Binding {
+    /// Read-only.
+    pub fn read(resource: Resource) -> Self {
+        Binding(Access::Read, resource)
+    }
+    /// Read and written.
+    pub fn write(resource: Resource) -> Self {
+        Binding(Access::Write, resource)
+    }
+}
+
+/// A pipeline with the bind groups it is used with.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Shader, a key of [`super::shaders::source`].
+    pub shader: &'static str,
+    /// WGSL `override` constants.
+    pub constants: Vec<(&'static str, f64)>,
+    /// Bind groups; all have the same shape.
+    pub groups: Vec<Vec<Binding>>,
+}
+
+/// Values that a dispatch passes without a buffer: at most 16 words (`var<immediate>`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Immediates {
+    words: [u32; 16],
+    len: usize,
+}
+
+impl Immediates {
+    /// From words in the order of the WGSL struct.
+    ///
+    /// # Panics
+    /// With more than 16 words: a mistake in a kernel.
+    pub fn new(values: &[u32]) -> Self {
+        let mut words = [0; 16];
+        words[..values.len()].copy_from_slice(values);
+        Immediates { words, len: values.len() }
+    }
+
+    /// As bytes.
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.words[..self.len])
+    }
+}
+
+/// One dispatch of one stage.
+#[derive(Clone, Copy, Debug)]
+pub struct Dispatch {
+    /// Index into [`Kernel::stages`].
+    pub stage: usize,
+    /// Index into [`Stage::groups`].
+    pub group: usize,
+    /// Values.
+    pub immediates: Immediates,
+    /// Workgroups.
+    pub grid: [u32; 3],
+}
+
+/// Workgroups for `n` tiles folded into (x, y): a dimension holds at most 65,535.
+pub(crate) fn fold(n: usize) -> (u32, u32) {
+    const MOST: usize = 32_768;
+    if n <= MOST { (n as u32, 1) } else { (MOST as u32, n.div_ceil(MOST) as u32) }
+}

@@ -1,0 +1,59 @@
+use crate::compute::kernel::{Dispatch, Immediates};
+
+/// Entries that one workgroup looks at.
+const RUN: usize = 1024;
+
+/// The largest logits of one row, found on the GPU in passes over runs of 1,024: a large vocabulary takes three.
+#[derive(Clone, Copy, Debug)]
+pub struct LogitsTopK {
+    /// How many, at most [`LogitsTopK::MOST`].
+    pub top_k: usize,
+    /// Entries of the row that are tokens; those behind are padding.
+    pub vocab: usize,
+    /// First element of the row.
+    pub offset: usize,
+}
+
+impl LogitsTopK {
+    /// Most candidates: a pass must make less than it reads.
+    pub const MOST: usize = 256;
+
+    /// The passes: even ones (from 0) write the first scratch buffer, odd ones the second; the first reads the logits.
+    /// Stage 0 is the first pass, 1 goes from the first scratch to the second, 2 back. Also tells which holds the result.
+    pub fn dispatches(&self) -> (Vec<Dispatch>, usize) {
+        let mut out = Vec::new();
+        let mut count = self.vocab;
+        loop {
+            let pass = out.len();
+            let runs = count.div_ceil(RUN);
+            let stage = if pass == 0 { 0 } else { 2 - pass % 2 };
+            let immediates =
+                Immediates::new(&[count as u32, self.top_k as u32, u32::from(pass == 0), self.offset as u32]);
+            out.push(Dispatch { stage, group: 0, immediates, grid: [runs as u32, 1, 1] });
+            if runs == 1 {
+                return (out, pass % 2);
+            }
+            count = runs * self.top_k;
+        }
+    }
+
+    /// Entries that the first pass writes for a vocabulary.
+    pub fn scratch_entries(vocab: usize) -> usize {
+        vocab.div_ceil(RUN) * Self::MOST
+    }
+
+    /// The CPU twin.
+    pub fn on_cpu(&self, logits: &[f32]) -> Vec<(u32, f32)> {
+        let row = &logits[self.offset..][..self.vocab];
+        let mut order: Vec<u32> = (0..row.len() as u32).filter(|&i| !row[i as usize].is_nan()).collect();
+        let before = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
+        let k = self.top_k.min(order.len());
+        if k == 0 {
+            return Vec::new();
+        }
+        order.select_nth_unstable_by(k - 1, before);
+        order.truncate(k);
+        order.sort_unstable_by(before);
+        order.into_iter().map(|i| (i, row[i as usize])).collect()
+    }
+}

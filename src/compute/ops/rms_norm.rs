@@ -1,0 +1,72 @@
+use rayon::prelude::*;
+
+use crate::compute::cpu::{CpuMemory, row, row_mut};
+use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
+use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
+use crate::compute::Step;
+
+/// `out = x / sqrt(mean(x²) + eps) * weight`, row by row.
+pub struct RmsNorm {
+    /// `[tokens, width]`
+    pub x: View,
+    /// `[width]`
+    pub weight: VectorId,
+    /// `[tokens, width]`
+    pub out: View,
+    /// Added to the mean of the squares.
+    pub eps: f32,
+}
+
+impl Kernel for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms_norm"
+    }
+
+    fn check(&self, recording: &Recording) -> Result<(), ShapeError> {
+        expect(self.name(), "weight", self.x.width, recording.vectors[self.weight.0].1.len())?;
+        expect(self.name(), "columns of out", self.x.width, self.out.width)
+    }
+
+    fn outputs(&self) -> Vec<View> {
+        vec![self.out]
+    }
+
+    fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
+        let mut out = memory.take(self.out.tensor);
+        let x = memory.tensor(self.x.tensor);
+        let weight = memory.vector(self.weight);
+        out.par_chunks_mut(self.out.stride).take(step.tokens).enumerate().for_each(|(t, out)| {
+            let x = row(x, self.x, t);
+            let mean = x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32;
+            let scale = 1.0 / (mean + self.eps).sqrt();
+            for ((out, x), w) in row_mut(out, self.out).iter_mut().zip(x).zip(weight) {
+                *out = x * scale * w;
+            }
+        });
+        memory.put_back(self.out.tensor, out);
+    }
+
+    fn stages(&self, _: &dyn ResidentLayout) -> Vec<Stage> {
+        vec![Stage {
+            shader: "rms_norm",
+            constants: vec![],
+            groups: vec![vec![
+                Binding::read(Resource::Tensor(self.x.tensor)),
+                Binding::read(Resource::Vector(self.weight)),
+                Binding::write(Resource::Tensor(self.out.tensor)),
+            ]],
+        }]
+    }
+
+    fn dispatch(&self, _: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+        let immediates = Immediates::new(&[
+            self.x.width as u32,
+            self.x.offset as u32,
+            self.x.stride as u32,
+            self.out.offset as u32,
+            self.out.stride as u32,
+            self.eps.to_bits(),
+        ]);
+        out.push(Dispatch { stage: 0, group: 0, immediates, grid: [step.tokens as u32, 1, 1] });
+    }
+}

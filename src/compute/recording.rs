@@ -1,0 +1,271 @@
+//! The list of operations of one step, with the tensors, weights and caches that they touch.
+//!
+//! A recording does not change from token to token: it is made once for a model and a largest chunk, and the number of
+//! tokens, their position, the slots of the experts are values given when it runs.
+
+use std::sync::Arc;
+
+use super::kernel::Kernel;
+use super::ops::{Experts, Route};
+use crate::model::Matrix;
+
+/// A tensor of activations or state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TensorId(pub(crate) usize);
+
+/// A vector of weights in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VectorId(pub(crate) usize);
+
+/// A matrix of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixId(pub(crate) usize);
+
+/// The KV cache of one attention layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KvId(pub(crate) usize);
+
+/// How many rows a tensor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// So many rows for every token of the step.
+    PerToken(usize),
+    /// A number that does not depend on the step: state.
+    Fixed(usize),
+}
+
+/// The type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// Activations and state.
+    F32,
+    /// Expert ids.
+    U32,
+}
+
+/// A tensor of activations or state: rows of `width` elements, `stride` apart.
+#[derive(Clone, Debug)]
+pub struct TensorSpec {
+    /// Name in dumps and messages.
+    pub label: String,
+    /// Number of rows.
+    pub rows: Rows,
+    /// Elements of a row.
+    pub width: usize,
+    /// Elements from one row to the next: `width` rounded up to 4, so that kernels may read 16 bytes at a time.
+    pub stride: usize,
+    /// Type.
+    pub element: Element,
+}
+
+/// Some columns of every row of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Which tensor.
+    pub tensor: TensorId,
+    /// First column.
+    pub offset: usize,
+    /// Columns.
+    pub width: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+    /// Rows per token (1 unless the tensor says otherwise).
+    pub rows_per_token: usize,
+}
+
+impl View {
+    /// Columns `offset..offset + width` of this view.
+    ///
+    /// # Panics
+    /// When they reach past the view: a mistake in model code.
+    pub fn columns(self, offset: usize, width: usize) -> View {
+        assert!(offset + width <= self.width, "columns {offset}+{width} of a view of {}", self.width);
+        View { offset: self.offset + offset, width, ..self }
+    }
+}
+
+/// One KV cache: per position `width` keys and `width` values.
+#[derive(Clone, Debug)]
+pub struct KvSpec {
+    /// Name in dumps and messages.
+    pub label: String,
+    /// kv_heads * head_dim.
+    pub width: usize,
+}
+
+/// An operation whose operands do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[error("{op} ({label}): {what}: expected {expected}, found {found}")]
+pub struct ShapeError {
+    /// Kernel name.
+    pub op: &'static str,
+    /// Label of the operation.
+    pub label: String,
+    /// Operand.
+    pub what: String,
+    /// What it should be.
+    pub expected: String,
+    /// What it is.
+    pub found: String,
+}
+
+/// One entry of a recording.
+pub enum Recorded {
+    /// A kernel; the label names it in dumps and profiles.
+    Kernel {
+        /// Such as `layer.3.mixer_out`.
+        label: String,
+        /// The kernel with its operands.
+        kernel: Box<dyn Kernel>,
+    },
+    /// The router's choice becomes known to the host: the one synchronisation of a layer.
+    Route(Route),
+    /// The routed experts of one layer, streamed.
+    Experts(Experts),
+}
+
+/// The operations of one step in order, and everything they touch.
+#[derive(Default)]
+pub struct Recording {
+    /// Most tokens a step may have.
+    pub max_tokens: usize,
+    /// Activations and state.
+    pub tensors: Vec<TensorSpec>,
+    /// Norms, conv taps, decays.
+    pub vectors: Vec<(String, Arc<Vec<f32>>)>,
+    /// Projections.
+    pub matrices: Vec<Matrix>,
+    /// KV caches.
+    pub kv: Vec<KvSpec>,
+    /// State tensors: zero at the start of a session, kept from step to step.
+    pub state: Vec<TensorId>,
+    /// The operations.
+    pub steps: Vec<Recorded>,
+    /// The embedded tokens: what a step begins with. `[tokens, hidden]`
+    pub input: Option<View>,
+    /// The logits, `[rows, vocab]`.
+    pub logits: Option<View>,
+}
+
+impl Recording {
+    /// An empty recording for steps of at most `max_tokens` tokens.
+    pub fn new(max_tokens: usize) -> Self {
+        Recording { max_tokens, ..Default::default() }
+    }
+
+    /// Adds a tensor with `rows` rows per token.
+    pub fn tensor(&mut self, label: impl Into<String>, rows: usize, width: usize) -> View {
+        self.add(label.into(), Rows::PerToken(rows), width, Element::F32)
+    }
+
+    /// Adds a tensor of ids with one row per token.
+    pub fn ids(&mut self, label: impl Into<String>, width: usize) -> View {
+        self.add(label.into(), Rows::PerToken(1), width, Element::U32)
+    }
+
+    /// Adds a state tensor `[rows, width]`.
+    pub fn state(&mut self, label: impl Into<String>, rows: usize, width: usize) -> View {
+        let view = self.add(label.into(), Rows::Fixed(rows), width, Element::F32);
+        self.state.push(view.tensor);
+        view
+    }
+
+    fn add(&mut self, label: String, rows: Rows, width: usize, element: Element) -> View {
+        let stride = width.next_multiple_of(4);
+        self.tensors.push(TensorSpec { label, rows, width, stride, element });
+        let rows_per_token = match rows {
+            Rows::PerToken(n) => n,
+            Rows::Fixed(_) => 0,
+        };
+        View { tensor: TensorId(self.tensors.len() - 1), offset: 0, width, stride, rows_per_token }
+    }
+
+    /// Adds a vector of weights.
+    pub fn vector(&mut self, label: impl Into<String>, values: &[f32]) -> VectorId {
+        self.vectors.push((label.into(), Arc::new(values.to_vec())));
+        VectorId(self.vectors.len() - 1)
+    }
+
+    /// Adds a matrix of weights.
+    pub fn matrix(&mut self, matrix: Matrix) -> MatrixId {
+        self.matrices.push(matrix);
+        MatrixId(self.matrices.len() - 1)
+    }
+
+    /// Adds a KV cache of `width` keys and as many values per position.
+    pub fn kv_cache(&mut self, label: impl Into<String>, width: usize) -> KvId {
+        self.kv.push(KvSpec { label: label.into(), width });
+        KvId(self.kv.len() - 1)
+    }
+
+    /// Appends a kernel after checking the shapes of its operands.
+    pub fn push(&mut self, label: impl Into<String>, kernel: impl Kernel + 'static) -> Result<(), ShapeError> {
+        let label = label.into();
+        kernel.check(self).map_err(|e| ShapeError { label: label.clone(), ..e })?;
+        self.steps.push(Recorded::Kernel { label, kernel: Box::new(kernel) });
+        Ok(())
+    }
+
+    /// The specification of a tensor.
+    pub fn spec(&self, id: TensorId) -> &TensorSpec {
+        &self.tensors[id.0]
+    }
+
+    /// Elements of a tensor when a step has `max_tokens` tokens.
+    pub fn elements(&self, id: TensorId) -> usize {
+        let spec = self.spec(id);
+        spec.stride
+            * match spec.rows {
+                Rows::PerToken(n) => n * self.max_tokens,
+                Rows::Fixed(n) => n,
+            }
+    }
+
+    /// Bytes of all activations, or of all state.
+    pub fn tensor_bytes(&self, state: bool) -> u64 {
+        (0..self.tensors.len())
+            .filter(|&i| self.state.contains(&TensorId(i)) == state)
+            .map(|i| self.elements(TensorId(i)) as u64 * 4)
+            .sum()
+    }
+
+    /// Bytes that one position takes in all KV caches.
+    pub fn kv_bytes_per_position(&self) -> u64 {
+        self.kv.iter().map(|kv| kv.width as u64 * 2 * 4).sum()
+    }
+
+    /// Bytes of all resident weights that executors hold.
+    pub fn weight_bytes(&self) -> u64 {
+        let matrices: u64 = self.matrices.iter().map(|m| m.bytes() as u64).sum();
+        matrices + self.vectors.iter().map(|(_, v)| v.len() as u64 * 4).sum::<u64>()
+    }
+}
+
+/// Fails with a [`ShapeError`] unless `found == expected`.
+pub(crate) fn expect(
+    op: &'static str,
+    what: &str,
+    expected: impl std::fmt::Debug + PartialEq<usize>,
+    found: usize,
+) -> Result<(), ShapeError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(shape_error(op, what, format!("{expected:?}"), found))
+}
+
+/// A [`ShapeError`] whose label is filled in when the operation is pushed.
+pub(crate) fn shape_error(
+    op: &'static str,
+    what: &str,
+    expected: impl std::fmt::Display,
+    found: impl std::fmt::Display,
+) -> ShapeError {
+    ShapeError {
+        op,
+        label: String::new(),
+        what: what.to_owned(),
+        expected: expected.to_string(),
+        found: found.to_string(),
+    }
+}
