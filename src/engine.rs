@@ -1,1 +1,208 @@
-//! TODO
+//! Opens a model: decides the memory plan before anything large is allocated, records the forward pass, and makes it
+//! ready on a device.
+
+mod device;
+mod plan;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use device::{Device, OpenedDevice};
+pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
+
+use crate::compute::cpu::CpuExecutor;
+use crate::compute::gpu::{GpuExecutor, GpuOptions, GpuSlots};
+use crate::compute::{ExecuteError, Executor, Recording, ShapeError};
+use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, SlotMemory, StoreError};
+use crate::model::{Config, Forward, LayerState, Matrix, ModelSource, SourceError, forward};
+use crate::session::Session;
+use crate::text::{ChatTemplate, GenerationConfig, TextError, Tokenizer};
+
+/// Worker threads that read experts: enough to keep an SSD's queue full.
+const READ_THREADS: usize = 16;
+
+/// How a model is opened.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Where to compute.
+    pub device: Device,
+    /// Positions that caches have room for; `None` takes 8,192 or what the model was trained for.
+    pub context: Option<usize>,
+    /// Memory for routed experts.
+    pub experts: ExpertBudget,
+    /// Most tokens of a prompt in one step.
+    pub chunk: usize,
+    /// Runtime checks in shaders, and smaller bindings: for tests.
+    pub gpu: GpuOptions,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            device: Device::Auto,
+            context: None,
+            experts: ExpertBudget::Auto,
+            chunk: 64,
+            gpu: GpuOptions::default(),
+        }
+    }
+}
+
+/// Why a model could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model's files.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A weight does not fit the forward pass.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The experts.
+    #[error(transparent)]
+    Experts(#[from] StoreError),
+    /// The device.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// No such device.
+    #[error(transparent)]
+    Device(#[from] flashflood_backends::gpu::GpuError),
+    /// The memory plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Tokenizer, template or generation config.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A file that text needs is not there.
+    #[error("{root}: {file} is missing; without it there is no {need}", root = root.display())]
+    NoTextFile {
+        /// The model's folder.
+        root: PathBuf,
+        /// File name.
+        file: &'static str,
+        /// What it is for.
+        need: &'static str,
+    },
+}
+
+/// A loaded model.
+pub struct Engine {
+    pub(crate) config: Config,
+    pub(crate) embed: Matrix,
+    pub(crate) executor: Box<dyn Executor>,
+    pub(crate) state: Vec<LayerState>,
+    pub(crate) recording: Arc<Recording>,
+    pub(crate) context: usize,
+    root: PathBuf,
+    text: crate::model::TextFiles,
+    plan: MemoryPlan,
+}
+
+impl Engine {
+    /// Opens the model at `path` (a snapshot folder or a pack).
+    pub fn open(path: &Path, options: &EngineOptions) -> Result<Engine, EngineError> {
+        Self::from_source(ModelSource::open(path)?, options)
+    }
+
+    /// Opens a model whose source is open.
+    pub fn from_source(source: ModelSource, options: &EngineOptions) -> Result<Engine, EngineError> {
+        let reader = Arc::new(FileReader::open(&source.experts)?);
+        Self::with_reader(source, reader, options)
+    }
+
+    /// Opens a model whose experts come from `reader`: tests inject faults here.
+    pub fn with_reader(
+        source: ModelSource,
+        reader: Arc<dyn ExpertReader>,
+        options: &EngineOptions,
+    ) -> Result<Engine, EngineError> {
+        let ModelSource { config, weights, experts, root, text_files: text } = source;
+        let embed = weights.embed_tokens.clone();
+        let Forward { recording, state } = forward::record(&config, &weights, &experts, options.chunk.max(1))?;
+        let recording = Arc::new(recording);
+        // the recording holds views of what it needs; the rest of the resident file can go
+        drop(weights);
+        let device = OpenedDevice::open(options.device)?;
+        let context = match options.context {
+            Some(context) => context.max(1),
+            None => config.max_positions.clamp(1, plan::DEFAULT_CONTEXT),
+        };
+        let plan = MemoryPlan::new(&config, &recording, &experts, context, options.experts)?;
+        let experts = Arc::new(experts);
+        let store = |memory: Arc<dyn SlotMemory>| {
+            ExpertStore::new(experts.clone(), config.top_k, memory, reader.clone(), READ_THREADS)
+        };
+        let executor: Box<dyn Executor> = match device {
+            OpenedDevice::Gpu(gpu) => {
+                let binding = options.gpu.binding_on(&gpu);
+                let slots = Arc::new(GpuSlots::new(&gpu.device, &gpu.queue, plan.slots, experts.slot_bytes(), binding));
+                let store = store(slots.clone())?;
+                let each = config.experts;
+                Box::new(GpuExecutor::new(*gpu, recording.clone(), context, each, Some((store, slots)), options.gpu)?)
+            }
+            OpenedDevice::Cpu => {
+                let slots = Arc::new(HostSlots::new(plan.slots, experts.slot_bytes())?);
+                let store = store(slots.clone())?;
+                Box::new(CpuExecutor::new(recording.clone(), context, config.experts, Some((store, slots))))
+            }
+        };
+        Ok(Engine { config, embed, executor, state, recording, context, root, text, plan })
+    }
+
+    /// Shapes and constants of the model.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where memory goes.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// Positions that caches have room for.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Name of the device, for people.
+    pub fn device(&self) -> String {
+        self.executor.device()
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer, EngineError> {
+        let json = self.need(&self.text.tokenizer, "tokenizer.json", "text, only token ids")?;
+        let path = self.root.join("tokenizer.json");
+        let config = self.text.tokenizer_config.as_deref().map(|text| (self.root.join("tokenizer_config.json"), text));
+        let config = config.as_ref().map(|(path, text)| (path.as_path(), *text));
+        Ok(Tokenizer::from_json_with_config(&path, json, config)?)
+    }
+
+    /// The model's chat template.
+    pub fn chat_template(&self) -> Result<ChatTemplate, EngineError> {
+        let need = "chat (--raw continues a text without it)";
+        let source = self.need(&self.text.chat_template, "chat_template.jinja", need)?;
+        Ok(ChatTemplate::new(&self.root.join("chat_template.jinja"), source)?)
+    }
+
+    /// The model's defaults for sampling and its stop ids.
+    pub fn generation_config(&self) -> Result<GenerationConfig, EngineError> {
+        match &self.text.generation_config {
+            Some(json) => Ok(GenerationConfig::from_json(&self.root.join("generation_config.json"), json)?),
+            None => Ok(GenerationConfig::default()),
+        }
+    }
+
+    fn need<'a>(
+        &self,
+        text: &'a Option<String>,
+        file: &'static str,
+        need: &'static str,
+    ) -> Result<&'a str, EngineError> {
+        text.as_deref().ok_or_else(|| EngineError::NoTextFile { root: self.root.clone(), file, need })
+    }
+
+    /// A new timeline of tokens. An engine has one at a time: starting another ends the last.
+    pub fn session(&mut self) -> Result<Session<'_>, ExecuteError> {
+        Session::new(self)
+    }
+}

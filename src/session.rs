@@ -1,1 +1,200 @@
-//! TODO
+//! One timeline of tokens: extend it, read logits, generate.
+
+use crate::compute::{ExecuteError, LogitRows, Step};
+use crate::engine::Engine;
+use crate::experts::StoreStats;
+use crate::formats::quantise::dequantise_row;
+use crate::model::{LayerState, forward::rope_table};
+use crate::text::{Sampler, TextError};
+
+/// Largest number of candidates that are taken from the GPU instead of all logits.
+const CANDIDATES: usize = 64;
+
+/// What can go wrong while a session runs.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The device or the experts.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// The sampler.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// An id that is not a token.
+    #[error("token {id} of the prompt: expected less than {vocab} (rows of the embedding)")]
+    Token {
+        /// What was given.
+        id: u32,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
+    /// More tokens than caches have room for. Nothing is cut off silently.
+    #[error("the context holds {context} tokens, {position} are in use and {more} more were given (hint: raise --ctx)")]
+    ContextFull {
+        /// Positions there are.
+        context: usize,
+        /// Positions in use.
+        position: usize,
+        /// Tokens to add.
+        more: usize,
+    },
+    /// A step failed before, halfway through the layers: recurrent state cannot be rewound.
+    #[error("an earlier step of this session failed halfway; start a new session")]
+    Broken,
+}
+
+/// What a layer holds after some tokens.
+#[derive(Clone, Debug)]
+pub enum LayerContents {
+    /// `[positions, kv_heads * head_dim]` each.
+    Attention {
+        /// Normed and rotated.
+        keys: Vec<f32>,
+        /// As projected.
+        values: Vec<f32>,
+    },
+    /// Gated delta-net.
+    DeltaNet {
+        /// `[taps - 1, channels]`
+        conv: Vec<f32>,
+        /// `[value_heads, key_dim, value_dim]`
+        recurrent: Vec<f32>,
+    },
+}
+
+/// One timeline of tokens on an engine.
+pub struct Session<'a> {
+    engine: &'a mut Engine,
+    tokens: Vec<u32>,
+    broken: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(engine: &'a mut Engine) -> Result<Self, ExecuteError> {
+        engine.executor.reset()?;
+        Ok(Session { engine, tokens: Vec::new(), broken: false })
+    }
+
+    /// All tokens so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Runs `tokens` in steps of at most the engine's chunk. Logits are kept for the last step's rows; `each_step` is
+    /// called after every step with the session and the tokens done, and ends the work early by returning `false`.
+    pub fn extend(
+        &mut self,
+        tokens: &[u32],
+        logits: LogitRows,
+        mut each_step: impl FnMut(&mut Self, usize) -> bool,
+    ) -> Result<(), SessionError> {
+        if self.broken {
+            return Err(SessionError::Broken);
+        }
+        let vocab = self.engine.embed.rows;
+        if let Some(&id) = tokens.iter().find(|id| **id as usize >= vocab) {
+            return Err(SessionError::Token { id, vocab });
+        }
+        let (context, position) = (self.engine.context, self.tokens.len());
+        if position + tokens.len() > context {
+            return Err(SessionError::ContextFull { context, position, more: tokens.len() });
+        }
+        let chunk = self.engine.recording.max_tokens;
+        let steps = tokens.len().div_ceil(chunk);
+        let mut done = 0;
+        for (i, now) in tokens.chunks(chunk).enumerate() {
+            let rows = if logits == LogitRows::Last && i + 1 < steps { LogitRows::None } else { logits };
+            self.step(now, rows)?;
+            done += now.len();
+            if !each_step(self, done) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, tokens: &[u32], logits: LogitRows) -> Result<(), SessionError> {
+        let engine = &mut *self.engine;
+        let hidden = engine.config.hidden;
+        let mut embedded = vec![0.0; tokens.len() * hidden.next_multiple_of(4)];
+        for (row, &id) in embedded.chunks_exact_mut(hidden.next_multiple_of(4)).zip(tokens) {
+            let one = engine.embed.slice_rows(id as usize..id as usize + 1);
+            let block = &one.blocks[0];
+            dequantise_row(one.format, one.cols, &block.codes, &block.scales, &block.biases, &mut row[..hidden]);
+        }
+        let position = self.tokens.len();
+        let rope = rope_table(&engine.config, position, tokens.len());
+        let step = Step { tokens: tokens.len(), position, logits };
+        if let Err(e) = engine.executor.run(step, &embedded, &rope) {
+            self.broken = true;
+            return Err(e.into());
+        }
+        self.tokens.extend_from_slice(tokens);
+        Ok(())
+    }
+
+    /// Logits of the last step's rows, `[rows, vocab]`.
+    pub fn logits(&mut self) -> Result<Vec<f32>, SessionError> {
+        Ok(self.engine.executor.logits()?)
+    }
+
+    /// The experts that each token of the last step chose: per layer `[tokens, top_k]`.
+    pub fn routing(&self) -> &[Vec<u32>] {
+        self.engine.executor.routing()
+    }
+
+    /// Chooses the next token after the last one run with logits. `vocab` leaves padding rows out.
+    pub fn sample(&mut self, sampler: &mut Sampler, vocab: usize) -> Result<u32, SessionError> {
+        let vocab = vocab.min(self.engine.config.vocab);
+        match sampler.settings().candidates_needed().filter(|n| *n <= CANDIDATES) {
+            Some(candidates) => {
+                let top = self.engine.executor.top_logits(candidates, vocab)?;
+                Ok(sampler.sample_from(&top)?)
+            }
+            None => {
+                let mut logits = self.engine.executor.logits()?;
+                let last = logits.len() - self.engine.config.vocab;
+                Ok(sampler.sample(&mut logits[last..last + vocab], &self.tokens)?)
+            }
+        }
+    }
+
+    /// Asks for the outputs of operations whose label contains one of `patterns`, from the next step on.
+    pub fn dump(&mut self, patterns: Vec<String>) {
+        self.engine.executor.dump(patterns);
+    }
+
+    /// What the operations of the last step wrote that were asked for: (label, width, values).
+    pub fn take_dumps(&mut self) -> Vec<(String, usize, Vec<f32>)> {
+        self.engine.executor.take_dumps()
+    }
+
+    /// What every layer holds now.
+    pub fn contents(&mut self) -> Result<Vec<LayerContents>, SessionError> {
+        let positions = self.tokens.len();
+        let engine = &mut *self.engine;
+        let mut all = Vec::new();
+        for state in &engine.state {
+            all.push(match *state {
+                LayerState::Attention { kv } => {
+                    let (keys, values) = engine.executor.read_kv(kv, positions)?;
+                    LayerContents::Attention { keys, values }
+                }
+                LayerState::DeltaNet { conv, recurrent } => LayerContents::DeltaNet {
+                    conv: engine.executor.read_state(conv.tensor)?,
+                    recurrent: engine.executor.read_state(recurrent.tensor)?,
+                },
+            });
+        }
+        Ok(all)
+    }
+
+    /// Counters of the expert store.
+    pub fn expert_stats(&self) -> StoreStats {
+        self.engine.executor.expert_stats()
+    }
+
+    /// Sets the counters of the expert store to zero.
+    pub fn reset_expert_stats(&mut self) {
+        self.engine.executor.reset_expert_stats();
+    }
+}

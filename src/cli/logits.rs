@@ -1,0 +1,111 @@
+//! `flashflood logits`: runs given token ids and writes what came out, to hold the engine against another.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use flashflood::compute::LogitRows;
+use flashflood::model::ModelSource;
+use flashflood::engine::Engine;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::model::ResourceArgs;
+use super::{Interrupted, interrupted};
+
+/// Run token ids and write logits and routing as safetensors
+#[derive(Args)]
+pub(crate) struct LogitsArgs {
+    /// Model: a snapshot folder or a pack
+    model: PathBuf,
+    #[command(flatten)]
+    resources: ResourceArgs,
+    /// Token ids: 1,2,3 or @FILE with ids between commas or blanks
+    #[arg(long, value_name = "IDS|@FILE")]
+    tokens: String,
+    /// One token at a time
+    #[arg(long, conflicts_with = "chunk")]
+    step: bool,
+    /// So many tokens at a time
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    chunk: usize,
+    /// Also write the output of every operation whose label contains OP, such as layer.3.mixer_out
+    #[arg(long, value_name = "OP")]
+    dump: Vec<String>,
+    /// File to write: `logits` f32 [tokens, vocab], `routing` u32 [tokens, layers, top_k], dumps f32 [rows, width]
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
+    let ids = token_ids(&args.tokens)?;
+    let mut options = args.resources.options();
+    options.chunk = if args.step { 1 } else { args.chunk.max(1) };
+    options.context = args.resources.context.or(Some(ids.len()));
+    let mut engine = Engine::from_source(ModelSource::open(&args.model)?, &options)?;
+    let (vocab, layers, top_k) = (engine.config().vocab, engine.config().layers.len(), engine.config().top_k);
+    let mut session = engine.session()?;
+    session.dump(args.dump.clone());
+    let mut logits: Vec<f32> = Vec::with_capacity(ids.len() * vocab);
+    let mut routing: Vec<u32> = Vec::with_capacity(ids.len() * layers * top_k);
+    let mut dumps: Vec<(String, usize, Vec<f32>)> = Vec::new();
+    let mut failed = None;
+    session.extend(&ids, LogitRows::All, |session, _| {
+        match session.logits() {
+            Ok(rows) => logits.extend(rows),
+            Err(e) => failed = Some(e),
+        }
+        let tokens = session.routing().first().map_or(0, |layer| layer.len() / top_k);
+        for t in 0..tokens {
+            routing.extend(session.routing().iter().flat_map(|layer| &layer[t * top_k..(t + 1) * top_k]));
+        }
+        for (label, width, values) in session.take_dumps() {
+            match dumps.iter_mut().find(|(known, ..)| *known == label) {
+                Some((_, _, all)) => all.extend(values),
+                None => dumps.push((label, width, values)),
+            }
+        }
+        failed.is_none() && !interrupted()
+    })?;
+    if let Some(e) = failed {
+        return Err(e.into());
+    }
+    if interrupted() {
+        return Err(Interrupted.into());
+    }
+    if dumps.is_empty() && !args.dump.is_empty() {
+        bail!("no operation's label contains {} (hint: labels look like layer.3.mixer_out)", args.dump.join(" or "));
+    }
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, &[u8])> = vec![
+        ("logits".to_owned(), Dtype::F32, vec![ids.len(), vocab], bytemuck::cast_slice(&logits)),
+        ("routing".to_owned(), Dtype::U32, vec![ids.len(), layers, top_k], bytemuck::cast_slice(&routing)),
+    ];
+    for (label, width, values) in &dumps {
+        let shape = vec![values.len() / width, *width];
+        tensors.push((label.clone(), Dtype::F32, shape, bytemuck::cast_slice(values)));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    // nothing half-written: the name appears when the file is whole
+    let part = args.out.with_extension("part");
+    safetensors::serialize_to_file(views, None, &part).with_context(|| part.display().to_string())?;
+    std::fs::rename(&part, &args.out).with_context(|| args.out.display().to_string())?;
+    Ok(())
+}
+
+fn token_ids(text: &str) -> anyhow::Result<Vec<u32>> {
+    let text = match text.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).with_context(|| path.to_owned())?,
+        None => text.to_owned(),
+    };
+    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|w| !w.is_empty());
+    let ids = words
+        .map(|word| word.parse().with_context(|| format!("token id '{word}': expected a whole number")))
+        .collect::<anyhow::Result<Vec<u32>>>()?;
+    if ids.is_empty() {
+        bail!("no token ids (hint: --tokens 1,2,3 or --tokens @FILE)");
+    }
+    Ok(ids)
+}

@@ -1,0 +1,184 @@
+//! `flashflood run`: one prompt, one answer.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use flashflood::engine::Engine;
+use flashflood::generate::{Event, Finish, GenerateOptions, Generated, generate};
+use flashflood::session::Session;
+use flashflood::text::{Message, Sampler, SamplerOptions};
+
+use super::model::ModelArgs;
+use super::{Interrupted, interrupted};
+
+/// Answer a prompt, or continue a text
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The prompt; without it, standard input is read
+    prompt: Option<String>,
+    /// Read the prompt from a file
+    #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]
+    file: Option<PathBuf>,
+    /// Continue the text as it stands, without the chat template
+    #[arg(long)]
+    raw: bool,
+    /// System message
+    #[arg(long, conflicts_with = "raw")]
+    system: Option<String>,
+    /// Let the model think before it answers [default: the template's]
+    #[arg(long, value_name = "on|off", conflicts_with = "raw", value_parser = ["on", "off"])]
+    think: Option<String>,
+    /// Most tokens to write
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 512, env = "FLASHFLOOD_MAX_TOKENS")]
+    max_tokens: usize,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Stop at this text (may be given several times)
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Print speed, memory and expert reads at the end
+    #[arg(long)]
+    stats: bool,
+}
+
+/// How tokens are chosen; what is not given comes from the model's generation_config.json.
+#[derive(Args)]
+struct SamplingArgs {
+    /// Temperature; 0 takes the most likely token
+    #[arg(long, value_name = "T", env = "FLASHFLOOD_TEMP")]
+    temp: Option<f32>,
+    /// Choose among the K most likely tokens; 0 is all
+    #[arg(long, value_name = "K", env = "FLASHFLOOD_TOP_K")]
+    top_k: Option<u32>,
+    /// Choose among the most likely tokens that have this probability together
+    #[arg(long, value_name = "P", env = "FLASHFLOOD_TOP_P")]
+    top_p: Option<f32>,
+    /// Leave out tokens less likely than this share of the most likely one
+    #[arg(long, value_name = "P", env = "FLASHFLOOD_MIN_P")]
+    min_p: Option<f32>,
+    /// Subtract from the logits of tokens that have occurred
+    #[arg(long, value_name = "X")]
+    presence_penalty: Option<f32>,
+    /// Subtract from the logits of tokens, times how often they have occurred
+    #[arg(long, value_name = "X")]
+    frequency_penalty: Option<f32>,
+    /// Divide the logits of tokens that have occurred
+    #[arg(long, value_name = "X")]
+    repeat_penalty: Option<f32>,
+    /// Seed: the same seed gives the same text
+    #[arg(short, long, value_name = "N", env = "FLASHFLOOD_SEED")]
+    seed: Option<u64>,
+}
+
+impl SamplingArgs {
+    fn options(&self) -> SamplerOptions {
+        SamplerOptions {
+            do_sample: self.temp.map(|t| t > 0.0),
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            repetition_penalty: self.repeat_penalty,
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
+    let prompt = prompt(&args)?;
+    let mut engine = args.model.open(&args.model.resources.options())?;
+    let tokenizer = engine.tokenizer()?;
+    let generation = engine.generation_config()?;
+    let text = if args.raw { prompt } else { chat(&engine, &args, prompt)? };
+    let ids = tokenizer.encode(&text)?;
+    if ids.is_empty() {
+        bail!("the prompt is empty (hint: give some text, as an argument or on standard input)");
+    }
+    let seed = args.sampling.seed.unwrap_or_else(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    });
+    let stop_ids = generation.stop_ids(&tokenizer);
+    let mut sampler = Sampler::new(args.sampling.options().or(generation.sampler), seed)?;
+    let options = GenerateOptions { max_tokens: args.max_tokens, stop_ids, stop_strings: args.stop.clone() };
+    let device = engine.device();
+    let plan = engine.plan().clone();
+    let mut session = engine.session()?;
+    let mut out = std::io::stdout().lock();
+    let mut failed = None;
+    if args.raw {
+        write!(out, "{text}")?;
+        out.flush()?;
+    }
+    let made = generate(&mut session, &tokenizer, &mut sampler, &ids, &options, |event| {
+        if let Event::Text(text) = event {
+            // a closed pipe ends the run
+            failed = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
+        }
+        failed.is_none() && !interrupted()
+    })?;
+    if let Some(e) = failed {
+        return Err(e).context("standard output");
+    }
+    writeln!(out)?;
+    if made.finish == Finish::ContextFull {
+        eprintln!("note: the context is full; raise --ctx for more");
+    }
+    if args.stats {
+        eprintln!("{}", stats(&device, &session, &made, ids.len(), seed));
+        eprint!("{plan}");
+    }
+    if made.finish == Finish::Interrupted {
+        return Err(Interrupted.into());
+    }
+    Ok(())
+}
+
+fn prompt(args: &RunArgs) -> anyhow::Result<String> {
+    if let Some(prompt) = &args.prompt {
+        return Ok(prompt.clone());
+    }
+    if let Some(path) = &args.file {
+        return std::fs::read_to_string(path).with_context(|| path.display().to_string());
+    }
+    if std::io::stdin().is_terminal() {
+        bail!("no prompt (hint: flashflood run \"What is the capital of Peru?\")");
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    // a shell's echo ends lines
+    Ok(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text))
+}
+
+fn chat(engine: &Engine, args: &RunArgs, prompt: String) -> anyhow::Result<String> {
+    let mut messages = Vec::new();
+    if let Some(system) = &args.system {
+        messages.push(Message::new("system", system));
+    }
+    messages.push(Message::new("user", prompt));
+    let mut extra = serde_json::Map::new();
+    if let Some(think) = &args.think {
+        extra.insert("enable_thinking".to_owned(), (think == "on").into());
+    }
+    Ok(engine.chat_template()?.render(&messages, None, true, &extra)?)
+}
+
+fn stats(device: &str, session: &Session<'_>, made: &Generated, prompt: usize, seed: u64) -> String {
+    let rate = |n: usize, t: std::time::Duration| n as f64 / t.as_secs_f64().max(1e-9);
+    let decoded = made.tokens.len().saturating_sub(1);
+    let memory = flashflood_backends::memory::resident_memory()
+        .map_or(String::new(), |bytes| format!(", {} resident", flashflood::engine::bytes_for_people(bytes)));
+    format!(
+        "{device}, seed {seed}{memory}\nprefill {prompt} tokens in {:.2} s ({:.1} t/s) · decode {decoded} tokens at {:.1} t/s\n{}",
+        made.prefill.as_secs_f64(),
+        rate(prompt, made.prefill),
+        rate(decoded, made.decode),
+        session.expert_stats(),
+    )
+}

@@ -1,0 +1,163 @@
+//! Where memory goes, decided before anything large is allocated.
+
+use std::fmt;
+
+use crate::compute::Recording;
+use crate::experts::{ExpertLayout, StoreError, auto_budget, plan_slots};
+use crate::model::Config;
+
+/// Positions that caches have room for unless `--ctx` says otherwise.
+pub(super) const DEFAULT_CONTEXT: usize = 8192;
+
+/// Memory for routed experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpertBudget {
+    /// What is free, less a reserve.
+    Auto,
+    /// At most so many bytes.
+    Bytes(u64),
+    /// Every expert of the model.
+    All,
+}
+
+/// A plan that does not fit.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Experts.
+    #[error(transparent)]
+    Experts(#[from] StoreError),
+    /// A longer context than the model knows.
+    #[error("a context of {found} positions; the model was trained for {most} (lower --ctx)")]
+    Context {
+        /// What was asked for.
+        found: usize,
+        /// What the model knows.
+        most: usize,
+    },
+    /// Everything together.
+    #[error("the model needs {needed} and {available} are free; the largest part is {part} (hint: {hint})")]
+    TooLarge {
+        /// Bytes, for people.
+        needed: String,
+        /// Bytes, for people.
+        available: String,
+        /// Which part.
+        part: &'static str,
+        /// The flag that would make it fit.
+        hint: &'static str,
+    },
+}
+
+/// Bytes by part.
+#[derive(Clone, Debug)]
+pub struct MemoryPlan {
+    /// Weights that every token needs.
+    pub resident: u64,
+    /// Slots for routed experts.
+    pub experts: u64,
+    /// How many slots.
+    pub slots: usize,
+    /// How many slots would hold every expert.
+    pub all_slots: usize,
+    /// KV caches for the whole context.
+    pub kv: u64,
+    /// Positions of the context.
+    pub context: usize,
+    /// Recurrent and convolution state.
+    pub state: u64,
+    /// Activations of a step.
+    pub activations: u64,
+    /// Free when the plan was made.
+    pub available: u64,
+}
+
+impl MemoryPlan {
+    /// Plans a model for `context` positions.
+    pub fn new(
+        config: &Config,
+        recording: &Recording,
+        experts: &ExpertLayout,
+        context: usize,
+        budget: ExpertBudget,
+    ) -> Result<MemoryPlan, PlanError> {
+        if context > config.max_positions {
+            return Err(PlanError::Context { found: context, most: config.max_positions });
+        }
+        let available = flashflood_backends::memory::available_memory();
+        let mut plan = MemoryPlan {
+            resident: recording.weight_bytes(),
+            experts: 0,
+            slots: 0,
+            all_slots: experts.layers.len() * experts.experts,
+            kv: recording.kv_bytes_per_position().saturating_mul(context as u64),
+            context,
+            state: recording.tensor_bytes(true),
+            activations: recording.tensor_bytes(false),
+            available,
+        };
+        let slot_bytes = experts.slot_bytes() as u64;
+        let bytes = match budget {
+            ExpertBudget::Auto => auto_budget(available, plan.total()),
+            ExpertBudget::Bytes(bytes) => bytes,
+            ExpertBudget::All => plan.all_slots as u64 * slot_bytes,
+        };
+        plan.check(0)?;
+        plan.slots = plan_slots(experts, bytes, config.top_k)?;
+        plan.experts = plan.slots as u64 * slot_bytes;
+        plan.check(plan.experts)?;
+        Ok(plan)
+    }
+
+    /// All parts.
+    pub fn total(&self) -> u64 {
+        self.resident + self.experts + self.kv + self.state + self.activations
+    }
+
+    fn check(&self, experts: u64) -> Result<(), PlanError> {
+        let rest = self.resident + self.kv + self.state + self.activations;
+        if rest.saturating_add(experts) <= self.available {
+            return Ok(());
+        }
+        let parts = [
+            (experts, "the expert cache", "a smaller --expert-cache"),
+            (self.kv, "the KV cache", "a smaller --ctx"),
+            (self.resident, "the resident weights", "a pack with fewer bits: flashflood pack --resident-bits"),
+        ];
+        let (_, part, hint) = parts.into_iter().max_by_key(|(bytes, ..)| *bytes).expect("there are parts");
+        Err(PlanError::TooLarge {
+            needed: bytes_for_people(rest.saturating_add(experts)),
+            available: bytes_for_people(self.available),
+            part,
+            hint,
+        })
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slots = format!("{} of {} experts", self.slots, self.all_slots);
+        let context = format!("{} positions", self.context);
+        let rows = [
+            ("resident weights", self.resident, ""),
+            ("expert slots", self.experts, slots.as_str()),
+            ("KV cache", self.kv, context.as_str()),
+            ("recurrent state", self.state, ""),
+            ("activations", self.activations, ""),
+            ("total", self.total(), ""),
+            ("free", self.available, ""),
+        ];
+        for (name, bytes, note) in rows {
+            writeln!(f, "{name:<18}{:>10}  {note}", bytes_for_people(bytes))?;
+        }
+        Ok(())
+    }
+}
+
+/// `7.1 MB`: powers of ten, as disks and model cards count.
+pub fn bytes_for_people(bytes: u64) -> String {
+    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
