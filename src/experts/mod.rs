@@ -1,8 +1,18 @@
 //! Routed experts: where their bytes lie on disk, the slots they are read into, and which are kept.
 
+mod budget;
+mod check;
+mod error;
 pub mod layout;
 pub mod policy;
+pub mod reader;
+mod slots;
+mod stats;
 pub mod store;
+mod worker;
 
+pub use budget::{LEAST_RESERVE, auto_budget, plan_slots};
 pub use layout::{ExpertFile, ExpertLayout, LayerExperts, MatrixPlace, Part, Place, SlotLayout};
-pub use store::{ExpertStore, SlotMemory, StoreError, StoreStats};
+pub use reader::{ExpertReader, FileReader};
+pub use slots::{HostSlot, HostSlots};
+pub use store::{Acquired, ExpertStore, SlotMemory, StoreError, StoreStats};

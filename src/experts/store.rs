@@ -1,22 +1,399 @@
 //! The expert store: slots under a hard byte budget, filled by positioned reads on worker threads.
+//!
+//! A request ([`ExpertStore::acquire`]) names the experts of one layer that the router chose. Those in slots are known
+//! at once; the others get slots, and their reads start at once, all in parallel. The caller computes what is there,
+//! then waits: for all ([`ExpertStore::wait`]) or for each as it lands ([`ExpertStore::wait_any`]).
+//!
+//! Slots belong to layers as long as each layer can hold the experts of a token: a layer then cannot push out what
+//! the next one is about to need. A smaller budget makes one set that all layers share.
 
-/// Memory that experts are read into and that an executor computes from.
-pub trait SlotMemory: Send + Sync {
-    /// Slots, all of `slot_bytes`.
-    fn slots(&self) -> usize;
-    /// Bytes of one slot.
-    fn slot_bytes(&self) -> usize;
-    /// Gives the bytes of `slot` to `read`; when it returns `Ok`, the executor sees them.
-    fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError>;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::budget::{check_slots, slots_per_layer};
+use super::check::check_layout;
+use super::layout::ExpertLayout;
+use super::policy::{Lru, Policy, SlotUse};
+use super::reader::ExpertReader;
+use super::worker::{Done, Job, Workers};
+
+pub use super::error::StoreError;
+pub use super::slots::SlotMemory;
+pub use super::stats::StoreStats;
+
+/// Threads that read experts when the caller does not know better: enough requests in flight for an NVMe disk to
+/// work in parallel.
+pub const READ_THREADS: usize = 8;
+
+/// An expert and the slot it is in, or is on the way to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acquired {
+    /// The expert, counted from 0 in its layer.
+    pub expert: u32,
+    /// Its slot.
+    pub slot: usize,
+    /// Whether its bytes are there; otherwise the slot must be waited for.
+    pub hit: bool,
 }
 
-/// What can go wrong with experts.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {}
+/// Slots, what is in them, and the threads that fill them.
+///
+/// The slots that a request returns stay as they are until the next request, and longer while they are
+/// [held](ExpertStore::hold).
+pub struct ExpertStore {
+    layout: Arc<ExpertLayout>,
+    policy: Box<dyn Policy>,
+    workers: Workers,
+    slots: Vec<Slot>,
+    /// One per slot; apart from [`Slot`], because a policy sees a set of them.
+    uses: Vec<SlotUse>,
+    /// The slots in which (layer, expert) is ready or being read.
+    places: HashMap<(usize, u32), usize>,
+    per_layer: Option<usize>,
+    request: u64,
+    in_flight: usize,
+    busy_since: Instant,
+    last_finished: Instant,
+    stats: StoreStats,
+}
 
-/// Counters.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StoreStats {}
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    holds: u32,
+}
 
-/// The expert store.
-pub struct ExpertStore {}
+#[derive(Debug)]
+enum State {
+    Empty,
+    Reading {
+        layer: usize,
+        expert: u32,
+    },
+    Ready {
+        layer: usize,
+        expert: u32,
+    },
+    /// Empty, with an error that whoever waits for the slot still has to hear.
+    Failed(StoreError),
+}
+
+impl ExpertStore {
+    /// A store with the slots of `memory`, none filled. `top_k` experts are the most that a token needs of a layer;
+    /// `threads` (at least 1) read in parallel.
+    pub fn new(
+        layout: Arc<ExpertLayout>,
+        top_k: usize,
+        memory: Arc<dyn SlotMemory>,
+        reader: Arc<dyn ExpertReader>,
+        threads: usize,
+    ) -> Result<Self, StoreError> {
+        check_layout(&layout, top_k)?;
+        let (count, slot_bytes) = (memory.slots(), memory.slot_bytes());
+        if slot_bytes < layout.slot_bytes() {
+            return Err(StoreError::SlotTooSmall { expected: layout.slot_bytes(), found: slot_bytes });
+        }
+        check_slots(count, slot_bytes as u64, count as u64 * slot_bytes as u64, top_k)?;
+        let per_layer = slots_per_layer(count, layout.layers.len(), layout.experts, top_k);
+        let now = Instant::now();
+        Ok(ExpertStore {
+            workers: Workers::start(layout.clone(), memory, reader, threads)?,
+            layout,
+            policy: Box::new(Lru),
+            slots: (0..count).map(|_| Slot { state: State::Empty, holds: 0 }).collect(),
+            uses: vec![SlotUse::default(); count],
+            places: HashMap::new(),
+            per_layer,
+            request: 0,
+            in_flight: 0,
+            busy_since: now,
+            last_finished: now,
+            stats: StoreStats::default(),
+        })
+    }
+
+    /// The same store with another eviction policy than [`Lru`].
+    #[must_use]
+    pub fn with_policy(mut self, policy: impl Policy + 'static) -> Self {
+        self.policy = Box::new(policy);
+        self
+    }
+
+    /// The most experts of one layer that one request may name.
+    pub fn capacity(&self, layer: usize) -> usize {
+        self.set(layer).len().min(self.layout.experts)
+    }
+
+    /// Whether every expert of the model has a slot, so that none is ever evicted.
+    pub fn holds_all(&self) -> bool {
+        self.per_layer == Some(self.layout.experts)
+    }
+
+    /// The slot of an expert whose bytes are there.
+    pub fn slot_of(&self, layer: usize, expert: u32) -> Option<usize> {
+        let slot = *self.places.get(&(layer, expert))?;
+        matches!(self.slots[slot].state, State::Ready { .. }).then_some(slot)
+    }
+
+    /// What happened so far. Reads under way are not counted.
+    pub fn stats(&self) -> StoreStats {
+        self.stats
+    }
+
+    /// Sets all counters to zero.
+    pub fn reset_stats(&mut self) {
+        self.stats = StoreStats::default();
+        self.busy_since = Instant::now();
+    }
+
+    /// Gives each of `experts` (distinct, at most [`capacity`](Self::capacity)) a slot and starts the reads of those
+    /// that have none. Answers in the order of `experts`. None of them is evicted for another one of the request, nor
+    /// is a slot that is held or being read; others may be.
+    ///
+    /// Blocks only when slots are short because earlier reads were not waited for.
+    pub fn acquire(&mut self, layer: usize, experts: &[u32]) -> Result<Vec<Acquired>, StoreError> {
+        self.check_request(layer, experts)?;
+        while let Some(done) = self.workers.poll() {
+            self.land(done);
+        }
+        self.request += 1;
+        for &expert in experts {
+            if let Some(&slot) = self.places.get(&(layer, expert)) {
+                self.uses[slot].last_used = self.request;
+                self.uses[slot].uses = self.uses[slot].uses.saturating_add(1);
+            }
+        }
+        let missing = self.make_room(layer, experts)?;
+        let freed = self.free_slots(layer, missing.len())?;
+        for (&expert, &slot) in missing.iter().zip(&freed) {
+            self.start_read(Job { slot, layer, expert })?;
+        }
+        self.stats.misses += missing.len() as u64;
+        self.stats.hits += (experts.len() - missing.len()) as u64;
+        let acquired = experts.iter().map(|&expert| {
+            let slot = self.places[&(layer, expert)];
+            Acquired { expert, slot, hit: matches!(self.slots[slot].state, State::Ready { .. }) }
+        });
+        Ok(acquired.collect())
+    }
+
+    /// Blocks until the reads into `slots` are done. The first in the list that failed is the error; all that failed
+    /// are empty afterwards, so that another request reads them again.
+    pub fn wait(&mut self, slots: &[usize]) -> Result<(), StoreError> {
+        let mut outcome = Ok(());
+        for &slot in slots {
+            let landed = self.wait_one(slot);
+            if outcome.is_ok() {
+                outcome = landed;
+            }
+        }
+        outcome
+    }
+
+    /// Takes the first slot whose read is done out of `pending`, blocking until there is one: the slot, or why its
+    /// read failed (it is empty then). `None` when `pending` is empty.
+    pub fn wait_any(&mut self, pending: &mut Vec<usize>) -> Option<Result<usize, StoreError>> {
+        if pending.is_empty() {
+            return None;
+        }
+        while let Some(done) = self.workers.poll() {
+            self.land(done);
+        }
+        loop {
+            let landed = pending.iter().position(|&slot| !self.is_reading(slot));
+            if let Some(index) = landed {
+                let slot = pending.remove(index);
+                return Some(self.wait_one(slot).map(|()| slot));
+            }
+            self.block();
+        }
+    }
+
+    /// Keeps slots from being evicted until they are [released](Self::release) as often as they were held: for
+    /// commands that are still to run when the next request comes. Panics on a slot that does not exist.
+    pub fn hold(&mut self, slots: &[usize]) {
+        for &slot in slots {
+            self.slots[slot].holds += 1;
+        }
+    }
+
+    /// Ends one [`hold`](Self::hold) of each slot. Panics on a slot that does not exist.
+    pub fn release(&mut self, slots: &[usize]) {
+        for &slot in slots {
+            self.slots[slot].holds = self.slots[slot].holds.saturating_sub(1);
+        }
+    }
+
+    /// The slots that experts of a layer may be in.
+    fn set(&self, layer: usize) -> Range<usize> {
+        match self.per_layer {
+            Some(each) => layer * each..(layer + 1) * each,
+            None => 0..self.slots.len(),
+        }
+    }
+
+    fn check_request(&self, layer: usize, experts: &[u32]) -> Result<(), StoreError> {
+        let (layers, count) = (self.layout.layers.len(), self.layout.experts);
+        if layer >= layers {
+            return Err(StoreError::NoSuchLayer { layer, layers });
+        }
+        let mut sorted = experts.to_vec();
+        sorted.sort_unstable();
+        if let Some(&expert) = sorted.last()
+            && expert as usize >= count
+        {
+            return Err(StoreError::NoSuchExpert { layer, expert, experts: count });
+        }
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(StoreError::Repeated { layer, expert: pair[0] });
+        }
+        if experts.len() > self.capacity(layer) {
+            let (asked, capacity) = (experts.len(), self.capacity(layer));
+            return Err(StoreError::TooManyExperts { layer, asked, capacity });
+        }
+        Ok(())
+    }
+
+    /// The experts that have no slot, once enough others can be evicted for them.
+    fn make_room(&mut self, layer: usize, experts: &[u32]) -> Result<Vec<u32>, StoreError> {
+        loop {
+            let has_none = |expert: &u32| !self.places.contains_key(&(layer, *expert));
+            let missing: Vec<u32> = experts.iter().copied().filter(has_none).collect();
+            if missing.is_empty() {
+                return Ok(missing);
+            }
+            let set = self.set(layer);
+            let free = set.clone().filter(|&slot| !self.is_pinned(slot)).count();
+            if free >= missing.len() {
+                return Ok(missing);
+            }
+            let may_free = |slot: &usize| self.is_reading(*slot) && !self.is_asked(*slot);
+            if !set.clone().any(|slot| may_free(&slot) && self.slots[slot].holds == 0) {
+                return Err(self.all_held(layer, missing.len()));
+            }
+            self.block();
+        }
+    }
+
+    /// Empties `count` slots of the layer's set: those that are empty already, then by the policy.
+    fn free_slots(&mut self, layer: usize, count: usize) -> Result<Vec<usize>, StoreError> {
+        let set = self.set(layer);
+        let is_empty = |slot: &usize| matches!(self.slots[*slot].state, State::Empty);
+        let mut freed: Vec<usize> = set.clone().filter(is_empty).filter(|&s| !self.is_pinned(s)).take(count).collect();
+        for &slot in &freed {
+            self.uses[slot] = SlotUse { last_used: self.request, uses: 1 };
+        }
+        while freed.len() < count {
+            let pinned = |index: usize| self.is_pinned(set.start + index);
+            let victim = self.policy.victim(&self.uses[set.clone()], &pinned);
+            // whatever a policy answers, a pinned slot is not given away
+            let Some(index) = victim.filter(|&index| index < set.len() && !pinned(index)) else {
+                return Err(self.all_held(layer, count));
+            };
+            let slot = set.start + index;
+            if let State::Ready { layer, expert } = self.slots[slot].state {
+                self.places.remove(&(layer, expert));
+                self.stats.evictions += 1;
+            }
+            self.slots[slot].state = State::Empty;
+            self.uses[slot] = SlotUse { last_used: self.request, uses: 1 };
+            freed.push(slot);
+        }
+        Ok(freed)
+    }
+
+    fn start_read(&mut self, job: Job) -> Result<(), StoreError> {
+        if !self.workers.send(job) {
+            return Err(StoreError::WorkersGone);
+        }
+        if self.in_flight == 0 {
+            self.busy_since = Instant::now();
+            self.last_finished = self.busy_since;
+        }
+        self.in_flight += 1;
+        let Job { slot, layer, expert } = job;
+        self.slots[slot].state = State::Reading { layer, expert };
+        self.places.insert((layer, expert), slot);
+        Ok(())
+    }
+
+    /// Whether the current request uses the slot.
+    fn is_asked(&self, slot: usize) -> bool {
+        self.uses[slot].last_used == self.request
+    }
+
+    fn is_reading(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|slot| matches!(slot.state, State::Reading { .. }))
+    }
+
+    fn is_pinned(&self, slot: usize) -> bool {
+        self.slots[slot].holds > 0 || self.is_reading(slot) || self.is_asked(slot)
+    }
+
+    fn all_held(&self, layer: usize, asked: usize) -> StoreError {
+        let set = self.set(layer);
+        let capacity = set.len();
+        let held = set.filter(|&slot| self.slots[slot].holds > 0).count();
+        StoreError::AllHeld { layer, asked, held, capacity }
+    }
+
+    fn wait_one(&mut self, slot: usize) -> Result<(), StoreError> {
+        while self.is_reading(slot) {
+            self.block();
+        }
+        let state = self.slots.get_mut(slot).map(|slot| &mut slot.state);
+        match state {
+            Some(State::Ready { .. }) => Ok(()),
+            Some(state @ State::Failed(_)) => match std::mem::replace(state, State::Empty) {
+                State::Failed(error) => Err(error),
+                _ => Err(StoreError::EmptySlot { slot }),
+            },
+            _ => Err(StoreError::EmptySlot { slot }),
+        }
+    }
+
+    /// Waits for any read to end.
+    fn block(&mut self) {
+        let start = Instant::now();
+        let next = self.workers.next();
+        self.stats.stall_time += start.elapsed();
+        match next {
+            Ok(done) => self.land(done),
+            Err(_) => self.lose_workers(),
+        }
+    }
+
+    /// Accounts for a read that ended.
+    fn land(&mut self, done: Done) {
+        self.stats.bytes_read += done.read.bytes;
+        self.stats.read_time += done.read.time;
+        self.last_finished = self.last_finished.max(done.finished);
+        self.in_flight -= 1;
+        if self.in_flight == 0 {
+            self.stats.busy_time += self.last_finished.saturating_duration_since(self.busy_since);
+        }
+        let State::Reading { layer, expert } = self.slots[done.slot].state else { return };
+        match done.result {
+            Ok(()) => self.slots[done.slot].state = State::Ready { layer, expert },
+            Err(error) => self.fail(done.slot, layer, expert, error),
+        }
+    }
+
+    fn fail(&mut self, slot: usize, layer: usize, expert: u32, error: StoreError) {
+        self.places.remove(&(layer, expert));
+        self.uses[slot] = SlotUse::default();
+        self.slots[slot].state = State::Failed(error);
+    }
+
+    /// Nothing will land any more: every read under way has failed.
+    fn lose_workers(&mut self) {
+        self.in_flight = 0;
+        for slot in 0..self.slots.len() {
+            if let State::Reading { layer, expert } = self.slots[slot].state {
+                self.fail(slot, layer, expert, StoreError::WorkersGone);
+            }
+        }
+    }
+}

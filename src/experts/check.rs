@@ -1,0 +1,88 @@
+//! Checks of a layout before anything is read with it: a slot that is filled only in part computes nonsense.
+
+use super::error::StoreError;
+use super::layout::{ExpertLayout, LayerExperts, MatrixPlace, Place};
+
+/// The bytes `at .. at + len` of a slot.
+type Section = (usize, usize);
+
+/// Codes, scales and biases of a matrix in its slot; dense formats have codes alone.
+pub(super) fn sections(matrix: &MatrixPlace) -> impl Iterator<Item = (&'static str, Section)> {
+    let codes = matrix.rows * matrix.format.row_bytes(matrix.cols);
+    let scales = matrix.rows * matrix.format.row_scale_bytes(matrix.cols);
+    let all =
+        [("codes", (matrix.codes, codes)), ("scales", (matrix.scales, scales)), ("biases", (matrix.biases, scales))];
+    all.into_iter().filter(|(_, (_, len))| *len > 0)
+}
+
+/// Whether every layer's parts fill every section of a slot from files that exist.
+pub(super) fn check_layout(layout: &ExpertLayout, top_k: usize) -> Result<(), StoreError> {
+    let error = |layer, what| Err(StoreError::Layout { layer, what });
+    if layout.layers.is_empty() {
+        return error(0, "expected at least one layer with experts, found none".to_owned());
+    }
+    if top_k == 0 || top_k > layout.experts || u32::try_from(layout.experts).is_err() {
+        let found = format!("found {top_k} of {}", layout.experts);
+        return error(0, format!("expected between 1 and all of the experts per token, {found}"));
+    }
+    for (layer, experts) in layout.layers.iter().enumerate() {
+        if let Err(what) = check_layer(layout, experts) {
+            return error(layer, what);
+        }
+    }
+    Ok(())
+}
+
+fn check_layer(layout: &ExpertLayout, layer: &LayerExperts) -> Result<(), String> {
+    if let Some(checksums) = &layer.checksums {
+        if layer.parts.len() != 1 {
+            return Err(format!("expected one part per checksummed expert, found {}", layer.parts.len()));
+        }
+        if checksums.len() != layout.experts {
+            return Err(format!("expected {} checksums, found {}", layout.experts, checksums.len()));
+        }
+    }
+    for part in &layer.parts {
+        if part.at.checked_add(part.len).is_none_or(|end| end > layer.slot.bytes) {
+            let (from, bytes) = (part.at, layer.slot.bytes);
+            return Err(format!("expected parts within {bytes} bytes, found {} bytes at {from}", part.len));
+        }
+        let files: Vec<u32> = match &part.place {
+            Place::Strided { file, .. } => vec![*file],
+            Place::Listed(places) => places.iter().map(|place| place.0).collect(),
+        };
+        if matches!(part.place, Place::Listed(_)) && files.len() != layout.experts {
+            return Err(format!("expected a place for each of {} experts, found {}", layout.experts, files.len()));
+        }
+        if let Some(file) = files.iter().find(|file| **file as usize >= layout.files.len()) {
+            return Err(format!("expected one of {} files, found file {file}", layout.files.len()));
+        }
+    }
+    check_cover(layer)
+}
+
+/// Whether the parts cover every section and do not overlap.
+fn check_cover(layer: &LayerExperts) -> Result<(), String> {
+    let mut parts: Vec<Section> = layer.parts.iter().map(|part| (part.at, part.len)).collect();
+    parts.sort_unstable();
+    if let Some(pair) = parts.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
+        return Err(format!("two parts overlap at byte {} of the slot", pair[1].0));
+    }
+    for (name, matrix) in [("gate_up", &layer.slot.gate_up), ("down", &layer.slot.down)] {
+        for (stream, (at, len)) in sections(matrix) {
+            let mut covered = at;
+            for &(part, bytes) in &parts {
+                if part <= covered {
+                    covered = covered.max(part + bytes);
+                }
+            }
+            if covered < at + len {
+                return Err(format!(
+                    "no file holds the {stream} of {name} from byte {covered} of the slot: expected them to end at {}",
+                    at + len
+                ));
+            }
+        }
+    }
+    Ok(())
+}

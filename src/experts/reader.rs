@@ -1,0 +1,200 @@
+//! Reads of expert bytes from files or from the binary, and a reader that fails on purpose, for tests.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use flashflood_backends::io::{ReadFile, ShortRead};
+
+use super::error::StoreError;
+use super::layout::{ExpertFile, ExpertLayout, Place};
+
+/// Where the store reads expert bytes from. Called from several threads at once.
+pub trait ExpertReader: Send + Sync {
+    /// Fills `buf` with the bytes at `offset` of file `file` of the layout.
+    fn read(&self, file: u32, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+    /// The file's name for messages.
+    fn describe(&self, file: u32) -> String;
+}
+
+/// Positioned reads of the files of a layout, which are all opened before the first expert is asked for.
+#[derive(Debug)]
+pub struct FileReader {
+    files: Vec<Source>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Disk { path: String, file: ReadFile },
+    Embedded { name: &'static str, bytes: &'static [u8] },
+}
+
+impl FileReader {
+    /// Opens every file of the layout and checks that it is as long as its experts say.
+    pub fn open(layout: &ExpertLayout) -> Result<Self, StoreError> {
+        let ends = file_ends(layout)?;
+        let mut files = Vec::with_capacity(layout.files.len());
+        for (index, file) in layout.files.iter().enumerate() {
+            let source = match file {
+                ExpertFile::Path(path) => {
+                    let path_text = path.display().to_string();
+                    let file =
+                        ReadFile::open(path).map_err(|cause| StoreError::Open { path: path_text.clone(), cause })?;
+                    Source::Disk { path: path_text, file }
+                }
+                &ExpertFile::Embedded { name, bytes } => Source::Embedded { name, bytes },
+            };
+            let found = source.len()?;
+            let expected = ends.get(&index).copied().unwrap_or(0);
+            if found < expected {
+                return Err(StoreError::FileTooShort { path: source.name(), expected, found });
+            }
+            files.push(source);
+        }
+        Ok(FileReader { files })
+    }
+}
+
+impl Source {
+    fn name(&self) -> String {
+        match self {
+            Source::Disk { path, .. } => path.clone(),
+            Source::Embedded { name, .. } => (*name).to_owned(),
+        }
+    }
+
+    fn len(&self) -> Result<u64, StoreError> {
+        match self {
+            Source::Disk { path, file } => file.len().map_err(|cause| StoreError::Open { path: path.clone(), cause }),
+            Source::Embedded { bytes, .. } => Ok(bytes.len() as u64),
+        }
+    }
+}
+
+impl ExpertReader for FileReader {
+    fn read(&self, file: u32, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        match self.files.get(file as usize) {
+            Some(Source::Disk { file, .. }) => file.read_exact_at(buf, offset),
+            Some(Source::Embedded { bytes, .. }) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                let left = &bytes[from..];
+                match left.get(..buf.len()) {
+                    Some(found) => {
+                        buf.copy_from_slice(found);
+                        Ok(())
+                    }
+                    None => Err(ShortRead { expected: buf.len(), found: left.len() }.into()),
+                }
+            }
+            None => {
+                let what = format!("there is no file {file} among the {} of the experts", self.files.len());
+                Err(io::Error::new(io::ErrorKind::NotFound, what))
+            }
+        }
+    }
+
+    fn describe(&self, file: u32) -> String {
+        match self.files.get(file as usize) {
+            Some(source) => source.name(),
+            None => format!("file {file}"),
+        }
+    }
+}
+
+/// Where the last expert of each file ends.
+fn file_ends(layout: &ExpertLayout) -> Result<BTreeMap<usize, u64>, StoreError> {
+    let mut ends = BTreeMap::new();
+    for (layer, experts) in layout.layers.iter().enumerate() {
+        let mut covers = |file: u32, end: Option<u64>| -> Result<(), StoreError> {
+            let what = || "an expert ends beyond what an offset can say".to_owned();
+            let end = end.ok_or_else(|| StoreError::Layout { layer, what: what() })?;
+            let last = ends.entry(file as usize).or_insert(0);
+            *last = end.max(*last);
+            Ok(())
+        };
+        for part in &experts.parts {
+            let len = part.len as u64;
+            match &part.place {
+                Place::Strided { file, base, stride } => {
+                    let last = (layout.experts as u64).saturating_sub(1).checked_mul(*stride);
+                    let end = last.and_then(|last| last.checked_add(*base)?.checked_add(len));
+                    covers(*file, end)?;
+                }
+                Place::Listed(places) => {
+                    for (file, offset) in places {
+                        covers(*file, offset.checked_add(len))?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(ends)
+}
+
+/// What [`FaultyReader`] does to a read.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// Ends after this many bytes.
+    ShortRead(usize),
+    /// Fails as a dying disk does.
+    InputOutput,
+    /// Reads rightly, but this much later.
+    Stall(Duration),
+    /// Flips the bits of the byte at this index of the read.
+    Corrupt(usize),
+    /// Panics on the reading thread.
+    Panic,
+}
+
+/// A reader that fails on purpose: for the tests of everything that reads experts.
+pub struct FaultyReader {
+    inner: Arc<dyn ExpertReader>,
+    reads: AtomicU64,
+    fault: Box<dyn Fn(u64) -> Option<Fault> + Send + Sync>,
+}
+
+impl FaultyReader {
+    /// Reads from `inner`, and asks `fault` what to do to the read with this index; reads count from 0 in the order
+    /// in which they start.
+    pub fn new(inner: Arc<dyn ExpertReader>, fault: impl Fn(u64) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        FaultyReader { inner, reads: AtomicU64::new(0), fault: Box::new(fault) }
+    }
+
+    /// Reads that started so far.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+}
+
+impl ExpertReader for FaultyReader {
+    fn read(&self, file: u32, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let index = self.reads.fetch_add(1, Ordering::Relaxed);
+        match (self.fault)(index) {
+            Some(Fault::ShortRead(bytes)) => {
+                let found = bytes.min(buf.len());
+                self.inner.read(file, offset, &mut buf[..found])?;
+                Err(ShortRead { expected: buf.len(), found }.into())
+            }
+            Some(Fault::InputOutput) => Err(io::Error::other("input/output error (injected)")),
+            Some(Fault::Panic) => panic!("injected panic"),
+            Some(Fault::Stall(time)) => {
+                std::thread::sleep(time);
+                self.inner.read(file, offset, buf)
+            }
+            Some(Fault::Corrupt(byte)) => {
+                self.inner.read(file, offset, buf)?;
+                if let Some(byte) = buf.get_mut(byte) {
+                    *byte = !*byte;
+                }
+                Ok(())
+            }
+            None => self.inner.read(file, offset, buf),
+        }
+    }
+
+    fn describe(&self, file: u32) -> String {
+        self.inner.describe(file)
+    }
+}

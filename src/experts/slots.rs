@@ -1,0 +1,109 @@
+//! Memory that experts are read into: the trait that every executor implements, and the one in host memory.
+
+use std::ops::Deref;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+use super::error::StoreError;
+
+/// Memory that experts are read into and that an executor computes from.
+pub trait SlotMemory: Send + Sync {
+    /// Slots, all of `slot_bytes`.
+    fn slots(&self) -> usize;
+    /// Bytes of one slot.
+    fn slot_bytes(&self) -> usize;
+    /// Gives the bytes of `slot` to `read`; when it returns `Ok`, the executor sees them. Called from several threads
+    /// at once, never twice at once for one slot.
+    fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError>;
+}
+
+/// Slots in host memory, for the CPU executor. A slot takes memory when it is first filled, so that a large budget
+/// costs nothing before it is used; its bytes start at a multiple of 16.
+#[derive(Debug)]
+pub struct HostSlots {
+    slots: Vec<RwLock<Vec<u128>>>,
+    slot_bytes: usize,
+}
+
+/// The bytes of one slot; the slot cannot be filled while this is held. Derefs to `slot_bytes` bytes, or to none when
+/// the slot was never filled.
+#[derive(Debug)]
+pub struct HostSlot<'a> {
+    words: RwLockReadGuard<'a, Vec<u128>>,
+    slot_bytes: usize,
+}
+
+impl HostSlots {
+    /// `slots` slots of `slot_bytes` bytes each.
+    pub fn new(slots: usize, slot_bytes: usize) -> Result<Self, StoreError> {
+        let mut all = Vec::new();
+        all.try_reserve_exact(slots).map_err(|_| StoreError::OutOfMemory { slot: 0, bytes: slot_bytes })?;
+        all.resize_with(slots, || RwLock::new(Vec::new()));
+        Ok(HostSlots { slots: all, slot_bytes })
+    }
+
+    /// The bytes of a slot that was acquired and waited for. Panics on a slot that does not exist.
+    pub fn read(&self, slot: usize) -> HostSlot<'_> {
+        // a panic in a read leaves half a record, which the store never hands out
+        let words = self.slots[slot].read().unwrap_or_else(PoisonError::into_inner);
+        HostSlot { words, slot_bytes: self.slot_bytes }
+    }
+}
+
+impl Deref for HostSlot<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
+        &bytes[..self.slot_bytes.min(bytes.len())]
+    }
+}
+
+impl SlotMemory for HostSlots {
+    fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn slot_bytes(&self) -> usize {
+        self.slot_bytes
+    }
+
+    fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut words = self.slots[slot].write().unwrap_or_else(PoisonError::into_inner);
+        if words.is_empty() {
+            let count = self.slot_bytes.div_ceil(size_of::<u128>());
+            let no_memory = |_| StoreError::OutOfMemory { slot, bytes: self.slot_bytes };
+            words.try_reserve_exact(count).map_err(no_memory)?;
+            words.resize(count, 0);
+        }
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        read(&mut bytes[..self.slot_bytes])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_slot_keeps_what_was_read_into_it() {
+        let slots = HostSlots::new(2, 21).unwrap();
+        assert!(slots.read(1).is_empty());
+        let mut read = |bytes: &mut [u8]| {
+            assert_eq!(bytes.len(), 21);
+            bytes.fill(7);
+            Ok(())
+        };
+        slots.fill(1, &mut read).unwrap();
+        assert_eq!(&*slots.read(1), [7; 21]);
+        assert_eq!(slots.read(1).as_ptr().align_offset(16), 0);
+        assert!(slots.read(0).is_empty());
+    }
+
+    #[test]
+    fn no_memory_is_an_error() {
+        let slots = HostSlots::new(1, isize::MAX as usize - 64).unwrap();
+        let error = slots.fill(0, &mut |_| Ok(())).unwrap_err();
+        assert!(matches!(error, StoreError::OutOfMemory { slot: 0, .. }), "{error}");
+    }
+}

@@ -1,0 +1,244 @@
+//! The threads that read experts: each takes a job, fills a slot, checks what came, and reports.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use flashflood_backends::io::ShortRead;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::check::sections;
+use super::error::StoreError;
+use super::layout::{ExpertLayout, MatrixPlace};
+use super::reader::ExpertReader;
+use super::slots::SlotMemory;
+use crate::formats::{ScaleType, WeightFormat};
+
+/// An expert to read into a slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
+    pub(super) slot: usize,
+    pub(super) layer: usize,
+    pub(super) expert: u32,
+}
+
+/// A job that ended, well or not.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) slot: usize,
+    pub(super) result: Result<(), StoreError>,
+    pub(super) read: ReadCount,
+    pub(super) finished: Instant,
+}
+
+/// What the reads of a job took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ReadCount {
+    pub(super) bytes: u64,
+    pub(super) time: Duration,
+}
+
+/// What the threads read with.
+struct Shared {
+    layout: Arc<ExpertLayout>,
+    memory: Arc<dyn SlotMemory>,
+    reader: Arc<dyn ExpertReader>,
+    stopping: AtomicBool,
+}
+
+/// The reading threads and the two channels to them. Dropping it ends them after the read each is in.
+pub(super) struct Workers {
+    shared: Arc<Shared>,
+    jobs: Option<Sender<Job>>,
+    done: Receiver<Done>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    pub(super) fn start(
+        layout: Arc<ExpertLayout>,
+        memory: Arc<dyn SlotMemory>,
+        reader: Arc<dyn ExpertReader>,
+        threads: usize,
+    ) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared { layout, memory, reader, stopping: AtomicBool::new(false) });
+        let (jobs, queue) = channel();
+        let (report, done) = channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let mut workers = Workers { shared, jobs: Some(jobs), done, threads: Vec::new() };
+        for index in 0..threads.max(1) {
+            let (shared, queue, report) = (workers.shared.clone(), queue.clone(), report.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("expert-read-{index}"))
+                .spawn(move || work(&shared, &queue, &report))
+                .map_err(|cause| StoreError::Threads { cause })?;
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// Queues a job; false when no thread is left to take it.
+    pub(super) fn send(&self, job: Job) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
+    }
+
+    /// A job that ended, if one has.
+    pub(super) fn poll(&self) -> Option<Done> {
+        self.done.try_recv().ok()
+    }
+
+    /// Blocks until a job ends; an error when no thread is left.
+    pub(super) fn next(&self) -> Result<Done, RecvError> {
+        self.done.recv()
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            // a panic was reported as a failed job already
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(shared: &Shared, queue: &Mutex<Receiver<Job>>, report: &Sender<Done>) {
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        if shared.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut read = ReadCount::default();
+        // without this, a panic would leave the caller waiting for a report that never comes
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            shared.memory.fill(job.slot, &mut |bytes| shared.read_expert(job, bytes, &mut read))
+        }));
+        let result = outcome.unwrap_or_else(|panic| {
+            let message = panic_message(panic.as_ref());
+            Err(StoreError::WorkerPanicked { layer: job.layer, expert: job.expert, message })
+        });
+        let done = Done { slot: job.slot, result, read, finished: Instant::now() };
+        if report.send(done).is_err() {
+            return;
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+impl Shared {
+    /// Reads every slice of an expert into its place and checks it.
+    fn read_expert(&self, job: Job, bytes: &mut [u8], read: &mut ReadCount) -> Result<(), StoreError> {
+        for (file, offset, len, at) in self.layout.slices(job.layer, job.expert as usize) {
+            let into = &mut bytes[at..at + len];
+            let start = Instant::now();
+            let outcome = self.reader.read(file, offset, into);
+            read.time += start.elapsed();
+            match outcome {
+                Ok(()) => read.bytes += len as u64,
+                Err(cause) => return Err(self.read_error(job, file, offset, len, cause)),
+            }
+        }
+        match &self.layout.layers[job.layer].checksums {
+            Some(checksums) => self.check_record(job, bytes, checksums[job.expert as usize]),
+            None => self.check_finite(job, bytes),
+        }
+    }
+
+    fn read_error(&self, job: Job, file: u32, offset: u64, expected: usize, cause: std::io::Error) -> StoreError {
+        let Job { layer, expert, .. } = job;
+        let path = self.reader.describe(file);
+        match cause.get_ref().and_then(|inner| inner.downcast_ref::<ShortRead>()) {
+            Some(short) => StoreError::ShortRead { path, layer, expert, offset, expected, found: short.found },
+            None => StoreError::Read { path, layer, expert, offset, expected, cause },
+        }
+    }
+
+    fn check_record(&self, job: Job, bytes: &[u8], expected: u64) -> Result<(), StoreError> {
+        let Job { layer, expert, .. } = job;
+        let Some((file, _, len, at)) = self.layout.slices(layer, expert as usize).next() else { return Ok(()) };
+        let found = xxh3_64(&bytes[at..at + len]);
+        if found == expected {
+            return Ok(());
+        }
+        Err(StoreError::Checksum { path: self.reader.describe(file), layer, expert, expected, found })
+    }
+
+    /// A snapshot carries no checksum; one NaN among its scales would silence every later token.
+    fn check_finite(&self, job: Job, bytes: &[u8]) -> Result<(), StoreError> {
+        let Job { layer, expert, .. } = job;
+        let slot = &self.layout.layers[layer].slot;
+        for (is_down, place) in [(false, &slot.gate_up), (true, &slot.down)] {
+            let WeightFormat::Affine { group, scales, .. } = place.format else { continue };
+            for (stream, (at, len)) in sections(place).filter(|(stream, _)| *stream != "codes") {
+                let Some(index) = first_not_finite(&bytes[at..at + len], scales) else { continue };
+                let groups = place.cols / usize::from(group);
+                let (row, group) = (index / groups, index % groups);
+                let (matrix, row) = matrix_of(is_down, place, row);
+                let byte = at + index * scales.bytes();
+                let mut slices = self.layout.slices(layer, expert as usize);
+                let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte));
+                let path = holder.map(|(file, ..)| self.reader.describe(file)).unwrap_or_default();
+                return Err(StoreError::NotFinite { path, layer, expert, matrix, stream, row, group });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name in a checkpoint of the matrix that a row of a slot belongs to, and the row in it.
+fn matrix_of(is_down: bool, place: &MatrixPlace, row: usize) -> (&'static str, usize) {
+    let half = place.rows / 2;
+    match (is_down, row < half) {
+        (true, _) => ("down_proj", row),
+        (false, true) => ("gate_proj", row),
+        (false, false) => ("up_proj", row - half),
+    }
+}
+
+/// The index of the first NaN or infinity: all bits of the exponent set.
+fn first_not_finite(bytes: &[u8], scales: ScaleType) -> Option<usize> {
+    match scales {
+        ScaleType::Bf16 => first_with_bits(bytes, 0x7f80),
+        ScaleType::F16 => first_with_bits(bytes, 0x7c00),
+        ScaleType::F32 => {
+            let is_bad = |b: &[u8; 4]| u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000;
+            bytes.as_chunks::<4>().0.iter().position(is_bad)
+        }
+    }
+}
+
+fn first_with_bits(bytes: &[u8], exponent: u16) -> Option<usize> {
+    let is_bad = |b: &[u8; 2]| u16::from_le_bytes(*b) & exponent == exponent;
+    let numbers = bytes.as_chunks::<2>().0;
+    // a pass without a way out early is one that the compiler turns into vector instructions
+    let any = numbers.iter().fold(false, |any, number| any | is_bad(number));
+    if any { numbers.iter().position(is_bad) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_first_nan_or_infinity() {
+        let bytes = |numbers: &[u16]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+        assert_eq!(first_not_finite(&bytes(&[0x3f80, 0xbf80, 0x7f7f]), ScaleType::Bf16), None);
+        assert_eq!(first_not_finite(&bytes(&[0x3f80, 0xff80, 0x7fc0]), ScaleType::Bf16), Some(1));
+        assert_eq!(first_not_finite(&bytes(&[0x3c00, 0x7bff]), ScaleType::F16), None);
+        assert_eq!(first_not_finite(&bytes(&[0x3c00, 0x7bff, 0x7e00]), ScaleType::F16), Some(2));
+        let numbers = [1.0, f32::MAX, f32::NEG_INFINITY].map(f32::to_le_bytes).concat();
+        assert_eq!(first_not_finite(&numbers, ScaleType::F32), Some(2));
+    }
+}
