@@ -1,1 +1,121 @@
-//! TODO
+//! From text to token ids and back: tokenizer, chat template, sampler, and the rules for when a text ends.
+//!
+//! Nothing here knows about weights or devices: the engine hands over ids and logits, and takes ids and text. Files
+//! are read elsewhere; every constructor takes the file's text and the path to name in errors.
+//!
+//! A conversation passes through in this order: [`ChatTemplate::render`], [`Tokenizer::encode`], the model,
+//! [`Sampler::sample`], [`TextStream::push`], [`StopStrings::push`].
+
+mod chat_message;
+mod chat_template;
+mod generation_config;
+mod python_json;
+mod sampler;
+mod sampler_options;
+mod stop_strings;
+mod strftime;
+mod text_stream;
+mod tokenizer;
+mod tokenizer_file;
+
+use std::path::PathBuf;
+
+pub use chat_message::{Content, Message};
+pub use chat_template::ChatTemplate;
+pub use generation_config::GenerationConfig;
+pub use sampler::Sampler;
+pub use sampler_options::{SamplerOptions, SamplerSettings};
+pub use stop_strings::{StopCheck, StopStrings};
+pub use text_stream::TextStream;
+pub use tokenizer::Tokenizer;
+
+/// What can go wrong between text and ids.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// `tokenizer.json` or `tokenizer_config.json` cannot be used.
+    #[error("{}: cannot use this tokenizer: {reason}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// The tokenizer gave up on a text.
+    #[error("{}: cannot encode a text of {bytes} bytes: {reason}", path.display())]
+    Encode {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// Length of the text.
+        bytes: usize,
+        /// What the tokenizer said.
+        reason: String,
+    },
+    /// The chat template does not parse, or failed (or refused) while it was rendered.
+    #[error("{}: line {line}: {reason}", path.display())]
+    ChatTemplate {
+        /// The template's file.
+        path: PathBuf,
+        /// Line of the template, from 1; 0 where it is not known.
+        line: usize,
+        /// What the template engine, or the template's own `raise_exception`, said.
+        reason: String,
+    },
+    /// A message's tool call carries arguments that are not a JSON object.
+    #[error(
+        "message {message}: arguments of the tool call `{name}`: expected a JSON object, found {found}"
+    )]
+    ToolArguments {
+        /// Index of the message, from 0.
+        message: usize,
+        /// Name of the function called.
+        name: String,
+        /// What stood there instead.
+        found: String,
+    },
+    /// `generation_config.json` is not JSON, or one of its values has the wrong type.
+    #[error("{}: {key}: expected {expected}, found {found}", path.display())]
+    GenerationConfig {
+        /// The file.
+        path: PathBuf,
+        /// The key in the file.
+        key: &'static str,
+        /// What belongs there.
+        expected: &'static str,
+        /// What stood there.
+        found: String,
+    },
+    /// A sampling option is out of its range.
+    #[error("sampling option {option}: expected {expected}, found {found}")]
+    SamplerOption {
+        /// Name of the option, as in `generation_config.json`.
+        option: &'static str,
+        /// The range.
+        expected: &'static str,
+        /// The value given.
+        found: f64,
+    },
+    /// A logit is NaN or +infinity: the model's arithmetic broke before the sampler.
+    #[error(
+        "logit of token {token} is {value}: expected a finite number (or -inf for a masked token)"
+    )]
+    Logit {
+        /// The token's id.
+        token: u32,
+        /// NaN or +infinity.
+        value: f32,
+    },
+    /// There is no token to choose from.
+    #[error("no token to choose: all {count} logits are -inf")]
+    NoToken {
+        /// How many logits there were; 0 where the list was empty.
+        count: usize,
+    },
+    /// The candidates handed over are not enough to sample from.
+    #[error("these sampling options need {needed}, found {found} candidates")]
+    Candidates {
+        /// What the options need.
+        needed: String,
+        /// How many candidates were given.
+        found: usize,
+    },
+}
