@@ -20,6 +20,7 @@ pub mod compute;
 pub mod engine;
 pub mod experts;
 pub mod formats;
+pub mod generate;
 pub mod model;
 pub mod session;
 pub mod text;

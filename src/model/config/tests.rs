@@ -1,0 +1,310 @@
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::quantization::{Affine, Quantization};
+
+const PATH: &str = "snapshot/config.json";
+
+fn read(value: &Value) -> Result<Config, ConfigError> {
+    Config::from_json(Path::new(PATH), &value.to_string())
+}
+
+/// Qwen3.5-35B-A3B.
+fn nested() -> Value {
+    json!({
+        "model_type": "qwen3_5_moe",
+        "tie_word_embeddings": false,
+        "vision_config": { "hidden_size": 1152, "num_heads": 16 },
+        "text_config": {
+            "model_type": "qwen3_5_moe_text",
+            "hidden_size": 2048, "num_hidden_layers": 8, "vocab_size": 248_320, "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 262_144, "hidden_act": "silu", "attention_bias": false,
+            "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256, "full_attention_interval": 4,
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": 10_000_000, "partial_rotary_factor": 0.25,
+                "mrope_section": [11, 11, 10], "mrope_interleaved": true
+            },
+            "linear_num_key_heads": 16, "linear_num_value_heads": 32, "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4,
+            "num_experts": 256, "num_experts_per_tok": 8, "moe_intermediate_size": 512,
+            "shared_expert_intermediate_size": 512, "mlp_only_layers": [], "eos_token_id": 248_044,
+            "rope_scaling": null
+        }
+    })
+}
+
+fn qwen3_next() -> Value {
+    let mut config = nested()["text_config"].take();
+    let keys = config.as_object_mut().unwrap();
+    keys.remove("rope_parameters");
+    keys.extend(
+        json!({ "model_type": "qwen3_next", "rope_theta": 1e7, "partial_rotary_factor": 0.25,
+        "norm_topk_prob": true, "decoder_sparse_step": 1 })
+        .as_object()
+        .unwrap()
+        .clone(),
+    );
+    config
+}
+
+fn qwen3_moe() -> Value {
+    json!({
+        "model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "vocab_size": 151_936,
+        "rms_norm_eps": 1e-6, "max_position_embeddings": 40_960, "hidden_act": "silu", "num_attention_heads": 32,
+        "num_key_value_heads": 4, "head_dim": 128, "rope_theta": 1_000_000.0, "num_local_experts": 128,
+        "num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": false, "tie_word_embeddings": true,
+        "decoder_sparse_step": 1, "mlp_only_layers": [], "use_sliding_window": false
+    })
+}
+
+#[test]
+fn reads_the_nested_form() {
+    let config = read(&nested()).unwrap();
+    assert_eq!(config.model_type, ModelType::Qwen35Moe);
+    assert_eq!((config.hidden, config.vocab, config.max_positions), (2048, 248_320, 262_144));
+    let full: Vec<usize> = (0..8).filter(|&i| config.layers[i] == LayerKind::FullAttention).collect();
+    assert_eq!(full, [3, 7]);
+    assert_eq!((config.heads, config.kv_heads, config.head_dim, config.rotary_dim), (16, 2, 256, 64));
+    assert_eq!(config.rope_theta, 1e7);
+    assert_eq!(config.linear.unwrap().channels(), 8192);
+    assert_eq!((config.experts, config.top_k, config.moe_intermediate), (256, 8, 512));
+    assert_eq!(config.shared_intermediate, Some(512));
+    assert!(config.attention_gate && config.norm_plus_one && config.renormalise && !config.tied_embeddings);
+}
+
+#[test]
+fn reads_the_flat_form_of_every_member() {
+    let mut flat = nested()["text_config"].take();
+    flat["layer_types"] = json!(["linear_attention", "full_attention"].repeat(4));
+    let config = read(&flat).unwrap();
+    assert_eq!(config.layers[1], LayerKind::FullAttention);
+
+    let config = read(&qwen3_next()).unwrap();
+    assert_eq!((config.model_type, config.rotary_dim, config.rope_theta), (ModelType::Qwen3Next, 64, 1e7));
+
+    let config = read(&qwen3_moe()).unwrap();
+    assert_eq!((config.model_type, config.rotary_dim, config.experts), (ModelType::Qwen3Moe, 128, 128));
+    assert!(config.layers.iter().all(|&kind| kind == LayerKind::FullAttention));
+    assert!(!config.attention_gate && !config.norm_plus_one && !config.renormalise && config.tied_embeddings);
+    assert_eq!((config.linear, config.shared_intermediate), (None, None));
+}
+
+#[test]
+fn partial_rotary_factor_may_lie_one_level_up() {
+    let mut config = nested();
+    config["text_config"]["rope_parameters"].as_object_mut().unwrap().remove("partial_rotary_factor");
+    config["text_config"]["partial_rotary_factor"] = json!(0.5);
+    assert_eq!(read(&config).unwrap().rotary_dim, 128);
+}
+
+#[test]
+fn survives_a_round_trip_through_json() {
+    let config = read(&nested()).unwrap();
+    let text = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+}
+
+/// Sets `key` (dots descend) of the nested form, or removes it with `null`, and expects every part in the message.
+fn refused(key: &str, value: Value, parts: &[&str]) {
+    refused_in(nested(), &format!("text_config.{key}"), value, parts);
+}
+
+fn refused_in(mut config: Value, key: &str, value: Value, parts: &[&str]) {
+    let (objects, last) = key.rsplit_once('.').unwrap_or(("", key));
+    let holder = objects.split('.').filter(|part| !part.is_empty()).fold(&mut config, |at, part| &mut at[part]);
+    if value.is_null() {
+        holder.as_object_mut().unwrap().remove(last).unwrap();
+    } else {
+        holder[last] = value;
+    }
+    let message = read(&config).expect_err(key).to_string();
+    for part in [&PATH, &last].into_iter().chain(parts) {
+        assert!(message.contains(part), "{key}: {message:?} does not contain {part:?}");
+    }
+}
+
+#[test]
+fn refuses_missing_keys() {
+    for key in [
+        "hidden_size",
+        "num_hidden_layers",
+        "vocab_size",
+        "rms_norm_eps",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "linear_num_key_heads",
+        "linear_num_value_heads",
+        "linear_key_head_dim",
+        "linear_value_head_dim",
+        "linear_conv_kernel_dim",
+        "num_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "shared_expert_intermediate_size",
+        "full_attention_interval",
+        "rope_parameters.rope_theta",
+        "rope_parameters.partial_rotary_factor",
+    ] {
+        let whole = format!("text_config.{}", key.replace("full_attention_interval", "layer_types"));
+        refused(key, Value::Null, &["is missing", &whole]);
+    }
+}
+
+#[test]
+fn refuses_values_no_model_has() {
+    refused("num_attention_heads", json!(0), &["1 to 4096", "found 0"]);
+    refused("num_key_value_heads", json!(0), &["1 to 16", "found 0"]);
+    refused("num_key_value_heads", json!(3), &["divisor", "(16)", "found 3"]);
+    refused("num_experts_per_tok", json!(257), &["1 to 32", "found 257"]);
+    refused("num_experts", json!(4), &["num_experts_per_tok", "1 to 4 (num_experts)", "found 8"]);
+    refused("num_experts", json!(2048), &["1 to 1024", "found 2048"]);
+    refused("num_hidden_layers", json!(1_000_000_000_000_u64), &["1 to 4096", "found 1000000000000"]);
+    refused("num_hidden_layers", json!(1e300), &["whole number", "found 1e"]);
+    refused("hidden_size", json!(-2048), &["whole number", "found -2048"]);
+    refused("hidden_size", json!("2048"), &["whole number", "found \"2048\""]);
+    refused("hidden_size", json!(2047), &["multiple of 32", "found 2047"]);
+    refused("hidden_size", json!(u64::MAX), &["1 to 131072", "found 18446744073709551615"]);
+    refused("moe_intermediate_size", json!(u64::MAX / 2), &["1 to 131072"]);
+    refused("moe_intermediate_size", json!(500), &["multiple of 32", "found 500"]);
+    refused("shared_expert_intermediate_size", json!(0), &["1 to", "found 0"]);
+    refused("vocab_size", json!(1_u64 << 40), &["1 to 16777216"]);
+    refused("max_position_embeddings", json!(0), &["found 0"]);
+    refused("head_dim", json!(512), &["1 to 256", "kernels", "found 512"]);
+    refused("head_dim", json!(u64::MAX), &["1 to 256"]);
+    refused("head_dim", json!(252), &["even number", "found 63"]);
+    refused("rope_parameters.partial_rotary_factor", json!(1.5), &["above 0, at most 1", "found 1.5"]);
+    refused("rope_parameters.partial_rotary_factor", json!(0.001), &["even number", "found 0"]);
+    refused("rope_parameters.rope_theta", json!(-1.0), &["finite", "found -1"]);
+    refused("rope_parameters.rope_type", json!("yarn"), &["\"default\"", "found \"yarn\""]);
+    refused("rope_scaling", json!({ "type": "linear" }), &["rope_scaling.type", "found \"linear\""]);
+    refused("rms_norm_eps", json!(0.0), &["above 0", "found 0"]);
+    refused("rms_norm_eps", json!(1e300), &["finite", "found inf"]);
+    refused("rms_norm_eps", json!("x"), &["a number", "found \"x\""]);
+    refused("hidden_act", json!("gelu"), &["\"silu\"", "found \"gelu\""]);
+    refused("attention_bias", json!(true), &["false", "found true"]);
+    refused("decoder_sparse_step", json!(2), &["expected 1", "found 2"]);
+    refused("mlp_only_layers", json!([0]), &["empty list", "found [0]"]);
+    refused("full_attention_interval", json!(0), &["1 or more", "found 0"]);
+    refused("layer_types", json!(["full_attention"]), &["8 kinds", "found 1"]);
+    let mut types = vec!["linear_attention"; 8];
+    types[5] = "sliding_attention";
+    refused("layer_types", json!(types), &["layer_types[5]", "\"linear_attention\"", "found \"sliding_attention\""]);
+    refused("linear_num_value_heads", json!(40), &["multiple of linear_num_key_heads (16)", "found 40"]);
+    refused("linear_num_key_heads", json!(0), &["1 to", "found 0"]);
+    refused("linear_key_head_dim", json!(257), &["1 to 256", "found 257"]);
+    refused("linear_value_head_dim", json!(512), &["1 to 256", "found 512"]);
+    refused("linear_conv_kernel_dim", json!(1), &["2 to 8", "found 1"]);
+    refused("linear_conv_kernel_dim", json!(9), &["2 to 8", "found 9"]);
+    refused_in(nested(), "text_config", json!([]), &["an object", "found []"]);
+    refused_in(
+        qwen3_moe(),
+        "layer_types",
+        json!(vec!["linear_attention"; 48]),
+        &["layer_types[0]", "qwen3_moe", "found \"linear_attention\""],
+    );
+}
+
+#[test]
+fn refuses_other_models() {
+    let family = "qwen3_5_moe, qwen3_5_moe_text, qwen3_next, qwen3_moe";
+    refused("model_type", json!("deepseek_v3"), &[family, "found deepseek_v3"]);
+    refused("model_type", json!("qwen3_5_text"), &[family, "found qwen3_5_text", "hint: this is a dense model"]);
+    let mut dense = nested();
+    dense["text_config"].as_object_mut().unwrap().remove("model_type");
+    refused_in(dense, "model_type", json!("qwen3_5"), &["found qwen3_5", "dense"]);
+    let error = read(&json!({ "hidden_size": 1 })).unwrap_err().to_string();
+    assert!(error.contains("`model_type` is missing"), "{error}");
+    assert!(read(&json!([])).unwrap_err().to_string().contains("an object"));
+    let error = Config::from_json(Path::new(PATH), "{\n \"a\": NaN }").unwrap_err().to_string();
+    assert!(error.contains(PATH) && error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn reads_overrides_of_the_quantization() {
+    let text = json!({ "quantization": { "group_size": 64, "bits": 4, "mode": "affine",
+        "language_model.model.layers.0.mlp.gate": { "group_size": 32, "bits": 8 },
+        "model.layers.1.mlp.gate": false,
+        "vision_tower.blocks.0": { "bits": 1 } } })
+    .to_string();
+    let quantization = Quantization::from_json(Path::new(PATH), &text).unwrap().unwrap();
+    let module = |name: &str| quantization.module(name);
+    assert_eq!(module("language_model.lm_head"), Some(Affine { bits: 4, group: 64 }));
+    assert_eq!(module("model.language_model.layers.0.mlp.gate"), Some(Affine { bits: 8, group: 32 }));
+    assert_eq!(module("language_model.model.layers.1.mlp.gate"), None);
+    assert_eq!(Quantization::from_json(Path::new(PATH), "{}").unwrap(), None);
+}
+
+#[test]
+fn refuses_other_quantisations() {
+    for (section, parts) in [
+        (json!({ "quant_method": "fp8", "weight_block_size": [128, 128] }), ["quant_method", "MLX affine", "\"fp8\""]),
+        (json!({ "bits": 4, "group_size": 32, "mode": "mxfp4" }), ["mode", "\"affine\"", "\"mxfp4\""]),
+        (json!({ "bits": 7, "group_size": 64 }), ["quantization.bits", "2, 3, 4, 5, 6 or 8", "found 7"]),
+        (json!({ "bits": 4, "group_size": 16 }), ["group_size", "32, 64 or 128", "found 16"]),
+        (
+            json!({ "bits": 4, "group_size": 64, "lm_head": { "bits": 9 } }),
+            ["quantization.lm_head.bits", "2, 3", "found 9"],
+        ),
+    ] {
+        let text = json!({ "quantization": section }).to_string();
+        let message = Quantization::from_json(Path::new(PATH), &text).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message:?} lacks one of {parts:?}");
+    }
+}
+
+/// Any JSON value a few levels deep.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (0_u64..300).prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z_]{0,20}".prop_map(Value::from),
+        Just(json!("linear_attention")),
+    ];
+    leaf.prop_recursive(2, 8, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec(("[a-z_]{1,12}", inner), 0..4).prop_map(|keys| keys.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in ".{0,200}") {
+        let _ = Config::from_json(Path::new(PATH), &text);
+        let _ = Quantization::from_json(Path::new(PATH), &text);
+    }
+
+    #[test]
+    fn no_mutation_makes_the_reader_panic(
+        family in 0_usize..3,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4),
+    ) {
+        let mut config = [nested(), qwen3_next(), qwen3_moe()][family].clone();
+        for (which, value) in changes {
+            let keys = match config.get_mut("text_config").is_some_and(|text| text.is_object()) {
+                true => config["text_config"].as_object_mut().unwrap(),
+                false => config.as_object_mut().unwrap(),
+            };
+            let key = keys.keys().nth(which.index(keys.len())).unwrap().clone();
+            keys[&key] = value;
+        }
+        config["quantization"] = config.get("text_config").cloned().unwrap_or(Value::Null);
+        let _ = Quantization::from_json(Path::new(PATH), &config.to_string());
+        if let Ok(read) = read(&config) {
+            // whatever is accepted is small enough to compute with
+            prop_assert!(read.check(Path::new(PATH)).is_ok());
+            let expert = read.expert_elements() as u64;
+            prop_assert!(expert.checked_mul(4 * read.experts as u64).is_some_and(|bytes| bytes < 1 << 48));
+        }
+    }
+}
