@@ -10,6 +10,7 @@ pub enum Adapters {
 }
 
 /// An open device.
+#[derive(Clone)]
 pub struct Gpu {
     /// Device.
     pub device: wgpu::Device,

@@ -5,7 +5,7 @@ use sysinfo::{MemoryRefreshKind, System};
 /// Bytes that can be allocated now without swapping: free memory and page cache that can be dropped, within the
 /// limit of the control group this process is in.
 pub fn available_memory() -> u64 {
-    let free = system().available_memory();
+    let free = system().map_or(UNKNOWN, |system| system.available_memory());
     match cgroup_room() {
         Some(room) => free.min(room.available),
         None => free,
@@ -14,7 +14,7 @@ pub fn available_memory() -> u64 {
 
 /// Bytes of memory of the machine, or the limit of the control group this process is in when that is less.
 pub fn total_memory() -> u64 {
-    let total = system().total_memory();
+    let total = system().map_or(UNKNOWN, |system| system.total_memory());
     match cgroup_room() {
         Some(room) => total.min(room.limit),
         None => total,
@@ -35,17 +35,20 @@ pub fn resident_memory() -> Option<u64> {
     {
         use sysinfo::{ProcessRefreshKind, ProcessesToUpdate};
         let pid = sysinfo::get_current_pid().ok()?;
-        let mut system = System::new();
+        let mut system = System::new().ok()?;
         let what = ProcessRefreshKind::nothing().with_memory();
         system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, what);
         system.process(pid).map(sysinfo::Process::memory)
     }
 }
 
-fn system() -> System {
-    let mut system = System::new();
+/// What is assumed where the system does not say: little enough for any machine that runs a model at all.
+const UNKNOWN: u64 = 4 << 30;
+
+fn system() -> Option<System> {
+    let mut system = System::new().ok()?;
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-    system
+    Some(system)
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
