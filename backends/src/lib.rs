@@ -4,5 +4,6 @@ pub mod gpu;
 pub mod io;
 mod map;
 pub mod memory;
+pub mod positioned;
 
 pub use map::{Mapped, map_file};

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use flashflood::compute::LogitRows;
-use flashflood::model::ModelSource;
 use flashflood::engine::Engine;
+use flashflood::model::ModelSource;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::model::ResourceArgs;

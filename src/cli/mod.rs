@@ -82,9 +82,9 @@ pub(crate) fn main() -> ExitCode {
 
 /// Whoever reads our output has enough: `flashflood run … | head`.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    })
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
 }
 
 /// `error: what: why`, and the hint, if the message carries one in brackets at its end, on a line of its own.
@@ -102,11 +102,13 @@ fn report(error: &anyhow::Error) {
         }
         last = Some(text);
     }
-    let (message, hint) = match message.rfind(" (hint: ") {
-        Some(at) if message.ends_with(')') => {
-            (message[..at].to_owned(), Some(message[at + " (hint: ".len()..message.len() - 1].to_owned()))
-        }
-        _ => (message, None),
+    // hints come at the end of a message: on a line of their own, or in brackets
+    let (message, hint) = match message.split_once("\nhint: ") {
+        Some((message, hint)) => (message, Some(hint)),
+        None => match message.split_once(" (hint: ") {
+            Some((message, hint)) => (message, Some(hint.strip_suffix(')').unwrap_or(hint))),
+            None => (message.as_str(), None),
+        },
     };
     eprintln!("error: {message}");
     if let Some(hint) = hint {

@@ -74,6 +74,7 @@ fn budget(text: &str) -> Result<ExpertBudget, String> {
         "gib" => 1024.0 * 1024.0 * 1024.0,
         other => return Err(format!("unknown unit '{other}'; expected B, kB, MB, GB, KiB, MiB or GiB")),
     };
-    let number: f64 = number.parse().map_err(|_| format!("expected auto, all or a size such as 8GB, found '{text}'"))?;
+    let number: f64 =
+        number.parse().map_err(|_| format!("expected auto, all or a size such as 8GB, found '{text}'"))?;
     Ok(ExpertBudget::Bytes((number * unit) as u64))
 }

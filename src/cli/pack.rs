@@ -1,4 +1,95 @@
-//! stub
-#[derive(clap::Args)]
-pub(crate) struct PackArgs {}
-pub(crate) fn run(_: PackArgs) -> anyhow::Result<()> { Ok(()) }
+//! `flashflood pack`: makes a pack of a snapshot, or checks one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use flashflood::formats::pack::{self, PackOptions, Progress};
+use flashflood::model::ModelSource;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Make a pack: the snapshot's weights in the layout that streams fastest, quantised.
+///
+/// An interrupted run goes on where it stopped when the same command is given again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PackArgs {
+    /// Folder of a Hugging Face or MLX snapshot; or of a pack, to check it with --verify
+    snapshot: PathBuf,
+    /// Folder to make
+    #[arg(required_unless_present = "verify")]
+    out: Option<PathBuf>,
+    /// Bits per weight of the experts: 4, 3 or 2 (5, 6 and 8 work too; 0 keeps what the snapshot has)
+    #[arg(long, value_name = "N", default_value = "4", hide_possible_values = true, value_parser = bits())]
+    bits: u8,
+    /// Bits per weight of the experts' down projections, which suffer most from few bits [default: as --bits]
+    #[arg(long, value_name = "N", hide_possible_values = true, value_parser = bits())]
+    down_bits: Option<u8>,
+    /// Bits per weight of everything that is not an expert (0 keeps what the snapshot has)
+    #[arg(long, value_name = "N", default_value = "8", hide_possible_values = true, value_parser = bits())]
+    resident_bits: u8,
+    /// Read the pack again and check every byte
+    #[arg(long)]
+    verify: bool,
+}
+
+fn bits() -> impl TypedValueParser<Value = u8> {
+    PossibleValuesParser::new(["0", "2", "3", "4", "5", "6", "8"])
+        .map(|text| text.parse().expect("all possible values are numbers"))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever opening the snapshot, making the pack or checking it says.
+pub(crate) fn run(args: PackArgs) -> anyhow::Result<()> {
+    let Some(out) = &args.out else {
+        return verify(&args.snapshot);
+    };
+    let source = ModelSource::open(&args.snapshot)?;
+    let options = PackOptions {
+        bits: args.bits,
+        down_bits: args.down_bits,
+        resident_bits: args.resident_bits,
+        ..PackOptions::default()
+    };
+    let bar = bar("packing")?;
+    let done = pack::write_pack(&source, Some(&args.snapshot), out, &options, &|progress| show(&bar, progress))?;
+    bar.finish_and_clear();
+    println!(
+        "{}: {} layers, experts {:.2} GB, resident weights {:.2} GB",
+        out.display(),
+        done.layers_written + done.layers_kept,
+        done.expert_bytes as f64 / 1e9,
+        done.resident_bytes as f64 / 1e9,
+    );
+    if args.verify { verify(out) } else { Ok(()) }
+}
+
+fn verify(folder: &Path) -> anyhow::Result<()> {
+    let bar = bar("checking")?;
+    let report = pack::verify(folder, &|progress| show(&bar, progress))?;
+    bar.finish_and_clear();
+    println!("{}: {} expert records and the resident weights are intact", folder.display(), report.records);
+    Ok(())
+}
+
+/// A bar on stderr; indicatif hides it where that is no terminal.
+fn bar(doing: &'static str) -> anyhow::Result<ProgressBar> {
+    let style = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left";
+    let bar = ProgressBar::new(0).with_message(doing);
+    bar.set_style(ProgressStyle::with_template(style).context("the progress bar's template")?);
+    Ok(bar)
+}
+
+fn show(bar: &ProgressBar, progress: Progress<'_>) {
+    match progress {
+        Progress::Total { bytes } => bar.set_length(bytes),
+        Progress::Resumed { layers, bytes } => {
+            bar.inc(bytes);
+            bar.reset_eta();
+            bar.suspend(|| eprintln!("going on after {layers} finished layers"));
+        }
+        Progress::Advanced { bytes } => bar.inc(bytes),
+        Progress::Warning(text) => bar.suspend(|| eprintln!("warning: {text}")),
+    }
+}

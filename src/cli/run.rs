@@ -101,9 +101,10 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     if ids.is_empty() {
         bail!("the prompt is empty (hint: give some text, as an argument or on standard input)");
     }
-    let seed = args.sampling.seed.unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
-    });
+    let seed = args
+        .sampling
+        .seed
+        .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64));
     let stop_ids = generation.stop_ids(&tokenizer);
     let mut sampler = Sampler::new(args.sampling.options().or(generation.sampler), seed)?;
     let options = GenerateOptions { max_tokens: args.max_tokens, stop_ids, stop_strings: args.stop.clone() };

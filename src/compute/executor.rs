@@ -72,7 +72,9 @@ pub enum ExecuteError {
         found: usize,
     },
     /// The router chose something that is not an expert: NaN in the activations.
-    #[error("layer {layer}: the router chose expert {found}, expected less than {experts}; the weights may be damaged (try `flashflood pack --verify`)")]
+    #[error(
+        "layer {layer}: the router chose expert {found}, expected less than {experts}; the weights may be damaged (try `flashflood pack --verify`)"
+    )]
     Router {
         /// Layer.
         layer: usize,

@@ -1,8 +1,8 @@
 //! Bytes on disk: safetensors (Hugging Face and MLX), the pack format, and the quantiser that makes packs.
 
-pub mod safetensors;
 pub mod pack;
 pub mod quantise;
+pub mod safetensors;
 mod weight_format;
 
 pub use weight_format::{ScaleType, WeightFormat};

@@ -136,7 +136,8 @@ impl Recorder<'_> {
         x: View,
     ) -> Result<(), ShapeError> {
         let c = self.config;
-        let router: Vec<&Matrix> = std::iter::once(&w.router).chain(w.shared.as_ref().map(|s| &s.scalar_gate)).collect();
+        let router: Vec<&Matrix> =
+            std::iter::once(&w.router).chain(w.shared.as_ref().map(|s| &s.scalar_gate)).collect();
         let (_, parts) = self.project(&format!("layer.{i}.router"), input, &router)?;
         let ids = self.r.ids(format!("layer.{i}.ids"), c.top_k);
         let weights = self.r.tensor(format!("layer.{i}.weights"), 1, c.top_k);
@@ -205,9 +206,8 @@ pub fn rope_table(config: &Config, first: usize, tokens: usize) -> Vec<f32> {
         return vec![0.0; 4];
     }
     let half = config.rotary_dim / 2;
-    let frequencies: Vec<f32> = (0..half)
-        .map(|i| (1.0 / config.rope_theta.powf(2.0 * i as f64 / config.rotary_dim as f64)) as f32)
-        .collect();
+    let frequencies: Vec<f32> =
+        (0..half).map(|i| (1.0 / config.rope_theta.powf(2.0 * i as f64 / config.rotary_dim as f64)) as f32).collect();
     let mut table = Vec::with_capacity(tokens * config.rotary_dim);
     for position in first..first + tokens {
         let angles = frequencies.iter().map(|f| position as f32 * f);

@@ -2,6 +2,7 @@
 
 pub mod bind;
 pub mod config;
+mod embedded;
 pub mod forward;
 mod json;
 mod names;

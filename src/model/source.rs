@@ -5,12 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::experts::ExpertLayout;
-use crate::formats::pack::{self, PackError};
+use crate::formats::pack::{self, Pack, PackError};
 use crate::formats::safetensors::{SafetensorsError, TensorSet};
 use crate::model::bind::{BindError, Bound, bind};
 use crate::model::config::ConfigError;
 use crate::model::quantization::Quantization;
-use crate::model::{Config, ModelWeights};
+use crate::model::{Config, ModelWeights, embedded};
 
 /// A model on disk (or embedded), opened and checked: shapes, dtypes and offsets all agree with the config.
 pub struct ModelSource {
@@ -91,7 +91,7 @@ impl ModelSource {
     pub fn open(path: &Path) -> Result<ModelSource, SourceError> {
         refuse_no_folder(path)?;
         if path.join("manifest.json").is_file() {
-            return Ok(pack::open(path)?);
+            return Ok(ModelSource::from_pack(path, pack::open(path)?, TextFiles::read(path)?));
         }
         let config_path = path.join("config.json");
         let Some(text) = read_text(&config_path)? else {
@@ -104,6 +104,27 @@ impl ModelSource {
         config.tied_embeddings = tied_embeddings;
         let text_files = TextFiles::read(path)?;
         Ok(ModelSource { root: path.to_owned(), config, weights, experts, text_files })
+    }
+
+    /// Opens the small model that is part of this program.
+    ///
+    /// # Errors
+    /// None, unless the program was built from damaged files.
+    pub fn embedded() -> Result<ModelSource, SourceError> {
+        let pack = pack::open_embedded(embedded::MANIFEST, embedded::RESIDENT, &embedded::LAYERS)?;
+        let text = |text: &str| Some(text.to_owned());
+        let text_files = TextFiles {
+            tokenizer: text(embedded::TOKENIZER),
+            chat_template: text(embedded::CHAT_TEMPLATE),
+            tokenizer_config: text(embedded::TOKENIZER_CONFIG),
+            generation_config: text(embedded::GENERATION_CONFIG),
+        };
+        Ok(ModelSource::from_pack(Path::new("embedded small-moe"), pack, text_files))
+    }
+
+    fn from_pack(root: &Path, pack: Pack, text_files: TextFiles) -> ModelSource {
+        let Pack { config, weights, experts, .. } = pack;
+        ModelSource { root: root.to_owned(), config, weights, experts, text_files }
     }
 }
 

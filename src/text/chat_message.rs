@@ -40,11 +40,7 @@ pub enum Content {
 impl Message {
     /// A message of plain text.
     pub fn new(role: impl Into<String>, text: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: Content::Text(text.into()),
-            ..Self::default()
-        }
+        Self { role: role.into(), content: Content::Text(text.into()), ..Self::default() }
     }
 
     /// The message as a template sees it: arguments of tool calls, which OpenAI sends as a JSON text, are objects.
@@ -80,11 +76,7 @@ fn object_arguments(call: &mut Value, message: usize) -> Result<(), TextError> {
         Some(_) => &mut call["function"],
         None => call,
     };
-    let name = function
-        .get("name")
-        .and_then(Value::as_str)
-        .unwrap_or("?")
-        .to_owned();
+    let name = function.get("name").and_then(Value::as_str).unwrap_or("?").to_owned();
     let Some(arguments) = function.get_mut("arguments") else {
         return Ok(());
     };
@@ -100,11 +92,7 @@ fn object_arguments(call: &mut Value, message: usize) -> Result<(), TextError> {
             *arguments = parsed;
             Ok(())
         }
-        None => Err(TextError::ToolArguments {
-            message,
-            name,
-            found: arguments.to_string(),
-        }),
+        None => Err(TextError::ToolArguments { message, name, found: arguments.to_string() }),
     }
 }
 
@@ -135,37 +123,21 @@ mod tests {
     fn arguments_become_objects() {
         let call = |arguments: Value| Message {
             role: "assistant".into(),
-            tool_calls: Some(vec![
-                json!({"function": {"name": "f", "arguments": arguments}}),
-            ]),
+            tool_calls: Some(vec![json!({"function": {"name": "f", "arguments": arguments}})]),
             ..Message::default()
         };
         let arguments = |message: Message| {
             let value = message.for_template(3)?;
             Ok::<_, TextError>(value["tool_calls"][0]["function"]["arguments"].clone())
         };
-        assert_eq!(
-            arguments(call(json!("{\"b\": 1, \"a\": 2}")))
-                .unwrap()
-                .to_string(),
-            r#"{"b":1,"a":2}"#
-        );
+        assert_eq!(arguments(call(json!("{\"b\": 1, \"a\": 2}"))).unwrap().to_string(), r#"{"b":1,"a":2}"#);
         assert_eq!(arguments(call(json!(""))).unwrap(), json!({}));
-        assert_eq!(
-            arguments(call(json!({"x": null}))).unwrap(),
-            json!({"x": null})
-        );
+        assert_eq!(arguments(call(json!({"x": null}))).unwrap(), json!({"x": null}));
         for bad in [json!("[1]"), json!("{\"a\""), json!(3)] {
             let error = arguments(call(bad)).unwrap_err().to_string();
-            assert!(
-                error.contains("message 3") && error.contains("`f`"),
-                "{error}"
-            );
+            assert!(error.contains("message 3") && error.contains("`f`"), "{error}");
         }
-        let odd = Message {
-            tool_calls: Some(vec![json!(1), json!({})]),
-            ..Message::default()
-        };
+        let odd = Message { tool_calls: Some(vec![json!(1), json!({})]), ..Message::default() };
         assert!(odd.for_template(0).is_ok());
     }
 }

@@ -22,14 +22,9 @@ impl GenerationConfig {
     /// Reads the text of `generation_config.json`; `path` is for error messages. Keys that mean nothing here are
     /// passed over, null counts as absent.
     pub fn from_json(path: &Path, text: &str) -> Result<Self, TextError> {
-        let bad = |key, expected, found| TextError::GenerationConfig {
-            path: path.to_path_buf(),
-            key,
-            expected,
-            found,
-        };
-        let json: Value = serde_json::from_str(text)
-            .map_err(|e| bad("the file", "JSON", format!("{} bytes: {e}", text.len())))?;
+        let bad = |key, expected, found| TextError::GenerationConfig { path: path.to_path_buf(), key, expected, found };
+        let json: Value =
+            serde_json::from_str(text).map_err(|e| bad("the file", "JSON", format!("{} bytes: {e}", text.len())))?;
         if !json.is_object() {
             return Err(bad("the file", "a JSON object", json.to_string()));
         }
@@ -46,10 +41,7 @@ impl GenerationConfig {
         };
         let top_k = match &json["top_k"] {
             Value::Null => None,
-            other => Some(
-                as_id(other)
-                    .ok_or_else(|| bad("top_k", "a whole number from 0", other.to_string()))?,
-            ),
+            other => Some(as_id(other).ok_or_else(|| bad("top_k", "a whole number from 0", other.to_string()))?),
         };
         let eos = "eos_token_id";
         let ids = match &json[eos] {
@@ -59,9 +51,7 @@ impl GenerationConfig {
         };
         let eos_token_ids = ids
             .iter()
-            .map(|id| {
-                as_id(id).ok_or_else(|| bad(eos, "a token id or a list of them", id.to_string()))
-            })
+            .map(|id| as_id(id).ok_or_else(|| bad(eos, "a token id or a list of them", id.to_string())))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             eos_token_ids,
@@ -81,11 +71,7 @@ impl GenerationConfig {
     /// All ids that end a text, ascending: the file's, and the ends of a ChatML turn if the tokenizer has them.
     pub fn stop_ids(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         let mut ids = self.eos_token_ids.clone();
-        ids.extend(
-            CHATML_ENDS
-                .iter()
-                .filter_map(|end| tokenizer.token_to_id(end)),
-        );
+        ids.extend(CHATML_ENDS.iter().filter_map(|end| tokenizer.token_to_id(end)));
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -110,20 +96,12 @@ mod tests {
     #[test]
     fn number_list_or_nothing_as_eos() {
         assert_eq!(read(r#"{"eos_token_id": 7}"#).unwrap().eos_token_ids, [7]);
-        assert_eq!(
-            read(r#"{"eos_token_id": [7, 2]}"#).unwrap().eos_token_ids,
-            [7, 2]
-        );
-        let config = read(
-            r#"{"do_sample": true, "temperature": 1, "top_p": null, "top_k": 20, "pad_token_id": 3}"#,
-        );
+        assert_eq!(read(r#"{"eos_token_id": [7, 2]}"#).unwrap().eos_token_ids, [7, 2]);
+        let config = read(r#"{"do_sample": true, "temperature": 1, "top_p": null, "top_k": 20, "pad_token_id": 3}"#);
         let config = config.unwrap();
         assert!(config.eos_token_ids.is_empty());
         assert_eq!(config.sampler.temperature, Some(1.0));
-        assert_eq!(
-            (config.sampler.top_k, config.sampler.top_p),
-            (Some(20), None)
-        );
+        assert_eq!((config.sampler.top_k, config.sampler.top_p), (Some(20), None));
     }
 
     #[test]
@@ -140,18 +118,9 @@ mod tests {
             (r#"{"eos_token_id": 4294967296}"#, "eos_token_id"),
         ] {
             let error = read(text).unwrap_err().to_string();
-            assert!(
-                error.contains("generation_config.json") && error.contains(key),
-                "{error}"
-            );
+            assert!(error.contains("generation_config.json") && error.contains(key), "{error}");
         }
-        assert!(
-            read(r#"{"temperature": 1e300}"#)
-                .unwrap()
-                .sampler
-                .settings()
-                .is_err()
-        );
+        assert!(read(r#"{"temperature": 1e300}"#).unwrap().sampler.settings().is_err());
     }
 
     proptest! {

@@ -61,9 +61,7 @@ pub enum TextError {
         reason: String,
     },
     /// A message's tool call carries arguments that are not a JSON object.
-    #[error(
-        "message {message}: arguments of the tool call `{name}`: expected a JSON object, found {found}"
-    )]
+    #[error("message {message}: arguments of the tool call `{name}`: expected a JSON object, found {found}")]
     ToolArguments {
         /// Index of the message, from 0.
         message: usize,
@@ -95,9 +93,7 @@ pub enum TextError {
         found: f64,
     },
     /// A logit is NaN or +infinity: the model's arithmetic broke before the sampler.
-    #[error(
-        "logit of token {token} is {value}: expected a finite number (or -inf for a masked token)"
-    )]
+    #[error("logit of token {token} is {value}: expected a finite number (or -inf for a masked token)")]
     Logit {
         /// The token's id.
         token: u32,

@@ -12,10 +12,7 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let separators: Option<Value> = options.get("separators")?;
     let (item, key) = match separators.filter(|value| !value.is_none()) {
-        Some(pair) => (
-            pair.get_item_by_index(0)?.to_string(),
-            pair.get_item_by_index(1)?.to_string(),
-        ),
+        Some(pair) => (pair.get_item_by_index(0)?.to_string(), pair.get_item_by_index(1)?.to_string()),
         None if indent.is_some() => (",".into(), ": ".into()),
         None => (", ".into(), ": ".into()),
     };
@@ -24,9 +21,7 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
         indent,
         item,
         key,
-        ensure_ascii: options
-            .get::<Option<bool>>("ensure_ascii")?
-            .unwrap_or(false),
+        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
     options.assert_all_used()?;
@@ -48,16 +43,12 @@ impl JsonWriter {
     fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self
-                .out
-                .push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.out.push_str(&number(value)?),
             ValueKind::String => self.write_string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();
-                self.write_items('[', ']', depth, items, |writer, item| {
-                    writer.write(&item, depth + 1)
-                })?;
+                self.write_items('[', ']', depth, items, |writer, item| writer.write(&item, depth + 1))?;
             }
             ValueKind::Map => {
                 let mut pairs = Vec::new();
@@ -150,10 +141,7 @@ fn number(value: &Value) -> Result<String, Error> {
 }
 
 fn not_json(what: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidOperation,
-        format!("tojson: {what} cannot be written as JSON"),
-    )
+    Error::new(ErrorKind::InvalidOperation, format!("tojson: {what} cannot be written as JSON"))
 }
 
 /// A float as Python's `repr` writes it: the shortest digits that read back the same, with an exponent below 1e-4 and
@@ -168,11 +156,7 @@ fn python_float(value: f64) -> String {
     let magnitude = value.abs();
     if value == 0.0 || (1e-4..1e16).contains(&magnitude) {
         let text = value.to_string();
-        return if text.contains('.') {
-            text
-        } else {
-            text + ".0"
-        };
+        return if text.contains('.') { text } else { text + ".0" };
     }
     let text = format!("{value:e}");
     match text.split_once('e') {

@@ -25,12 +25,7 @@ pub struct Sampler {
 impl Sampler {
     /// A sampler that follows `options` (open ones at their built-in defaults) and draws from `seed`.
     pub fn new(options: SamplerOptions, seed: u64) -> Result<Self, TextError> {
-        Ok(Self {
-            settings: options.settings()?,
-            random: SplitMix64::new(seed),
-            kept: Vec::new(),
-            weights: Vec::new(),
-        })
+        Ok(Self { settings: options.settings()?, random: SplitMix64::new(seed), kept: Vec::new(), weights: Vec::new() })
     }
 
     /// What the options came to.
@@ -41,9 +36,7 @@ impl Sampler {
     /// Whether [`Sampler::sample_from`] with the `candidates` most likely tokens is not enough, and
     /// [`Sampler::sample`] must see all logits: with penalties, or without a top-k that small.
     pub fn needs_full_logits(&self, candidates: usize) -> bool {
-        self.settings
-            .candidates_needed()
-            .is_none_or(|needed| needed > candidates)
+        self.settings.candidates_needed().is_none_or(|needed| needed > candidates)
     }
 
     /// Chooses from all logits, `logits[id]`, leaving out the padding beyond the tokenizer's vocabulary.
@@ -131,10 +124,7 @@ impl Sampler {
 
         let temperature = f64::from(self.settings.temperature);
         self.weights.clear();
-        self.weights.extend(
-            kept.iter()
-                .map(|&(_, logit)| ((f64::from(logit) - highest) / temperature).exp()),
-        );
+        self.weights.extend(kept.iter().map(|&(_, logit)| ((f64::from(logit) - highest) / temperature).exp()));
         let total: f64 = self.weights.iter().sum();
         let target = self.random.next_unit() * total;
         let mut reached = 0.0;
@@ -163,10 +153,7 @@ impl Sampler {
             return;
         }
         self.weights.clear();
-        self.weights.extend(
-            kept.iter()
-                .map(|&(_, logit)| (f64::from(logit) - highest).exp()),
-        );
+        self.weights.extend(kept.iter().map(|&(_, logit)| (f64::from(logit) - highest).exp()));
         let enough = f64::from(self.settings.top_p) * self.weights.iter().sum::<f64>();
         let mut reached = 0.0;
         let last = self.weights.iter().position(|weight| {
@@ -188,9 +175,7 @@ impl Sampler {
 
 /// Most likely first; of equals the lowest id. NaN has been refused before.
 fn by_likelihood(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
-    b.1.partial_cmp(&a.1)
-        .unwrap_or(Ordering::Equal)
-        .then(a.0.cmp(&b.0))
+    b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0))
 }
 
 fn check_finite(logits: impl Iterator<Item = (u32, f32)>) -> Result<(), TextError> {
@@ -244,10 +229,7 @@ mod tests {
     }
 
     fn sampling(temperature: f32) -> SamplerOptions {
-        SamplerOptions {
-            temperature: Some(temperature),
-            ..SamplerOptions::default()
-        }
+        SamplerOptions { temperature: Some(temperature), ..SamplerOptions::default() }
     }
 
     /// How often each token of `logits` is drawn in `draws` draws.
@@ -308,25 +290,13 @@ mod tests {
         };
         let hot = sampling(3.0);
         assert_eq!(drawn(hot), [true, true, true, true]);
-        let top_k = SamplerOptions {
-            top_k: Some(2),
-            ..hot
-        };
+        let top_k = SamplerOptions { top_k: Some(2), ..hot };
         assert_eq!(drawn(top_k), [true, true, false, false]);
-        let top_p = SamplerOptions {
-            top_p: Some(0.65),
-            ..hot
-        };
+        let top_p = SamplerOptions { top_p: Some(0.65), ..hot };
         assert_eq!(drawn(top_p), [true, true, false, false]);
-        let nothing = SamplerOptions {
-            top_p: Some(0.0),
-            ..hot
-        };
+        let nothing = SamplerOptions { top_p: Some(0.0), ..hot };
         assert_eq!(drawn(nothing), [true, false, false, false]);
-        let min_p = SamplerOptions {
-            min_p: Some(0.45),
-            ..hot
-        };
+        let min_p = SamplerOptions { min_p: Some(0.45), ..hot };
         assert_eq!(drawn(min_p), [true, true, true, false]);
     }
 
@@ -340,15 +310,7 @@ mod tests {
         };
         let mut logits = [4.0, -1.0, 2.0, f32::NEG_INFINITY];
         let chosen = sampler(options, 0).sample(&mut logits, &[0, 1, 0, 3, 99]);
-        assert_eq!(
-            logits,
-            [
-                4.0 / 2.0 - 1.0 - 1.0,
-                -2.0 - 1.0 - 0.5,
-                2.0,
-                f32::NEG_INFINITY
-            ]
-        );
+        assert_eq!(logits, [4.0 / 2.0 - 1.0 - 1.0, -2.0 - 1.0 - 0.5, 2.0, f32::NEG_INFINITY]);
         assert_eq!(chosen.unwrap(), 2);
     }
 
@@ -357,21 +319,13 @@ mod tests {
         for options in [SamplerOptions::default(), sampling(1.0)] {
             let mut sampler = sampler(options, 0);
             let error = sampler.sample(&mut [0.0, f32::NAN], &[]).unwrap_err();
-            assert!(
-                matches!(error, TextError::Logit { token: 1, .. }),
-                "{error}"
-            );
+            assert!(matches!(error, TextError::Logit { token: 1, .. }), "{error}");
             assert!(sampler.sample(&mut [f32::INFINITY], &[]).is_err());
-            let error = sampler
-                .sample(&mut [f32::NEG_INFINITY; 3], &[])
-                .unwrap_err();
+            let error = sampler.sample(&mut [f32::NEG_INFINITY; 3], &[]).unwrap_err();
             assert!(matches!(error, TextError::NoToken { count: 3 }), "{error}");
             assert!(sampler.sample(&mut [], &[]).is_err());
         }
-        let overflow = SamplerOptions {
-            repetition_penalty: Some(1e-30),
-            ..sampling(1.0)
-        };
+        let overflow = SamplerOptions { repetition_penalty: Some(1e-30), ..sampling(1.0) };
         assert!(sampler(overflow, 0).sample(&mut [1e30, 0.0], &[0]).is_err());
     }
 
@@ -380,43 +334,21 @@ mod tests {
         let mut open = sampler(sampling(1.0), 0);
         assert!(open.needs_full_logits(1_000_000));
         assert!(open.sample_from(&[(0, 1.0)]).is_err());
-        let top_k = SamplerOptions {
-            top_k: Some(2),
-            ..sampling(1.0)
-        };
+        let top_k = SamplerOptions { top_k: Some(2), ..sampling(1.0) };
         assert!(sampler(top_k, 0).sample_from(&[(0, 1.0)]).is_err());
         assert!(sampler(top_k, 0).sample_from(&[(0, 1.0), (1, 0.0)]).is_ok());
-        let penalty = SamplerOptions {
-            presence_penalty: Some(1.0),
-            ..top_k
-        };
+        let penalty = SamplerOptions { presence_penalty: Some(1.0), ..top_k };
         assert!(sampler(penalty, 0).needs_full_logits(64));
     }
 
     #[test]
     fn stronger_options_win() {
-        let file = SamplerOptions {
-            do_sample: Some(false),
-            top_k: Some(20),
-            ..SamplerOptions::default()
-        };
-        let flags = SamplerOptions {
-            top_k: Some(5),
-            ..sampling(0.5)
-        };
+        let file = SamplerOptions { do_sample: Some(false), top_k: Some(20), ..SamplerOptions::default() };
+        let flags = SamplerOptions { top_k: Some(5), ..sampling(0.5) };
         let settings = flags.or(file).settings().unwrap();
         assert_eq!((settings.temperature, settings.top_k), (0.5, 5));
-        assert!(
-            SamplerOptions::default()
-                .or(file)
-                .settings()
-                .unwrap()
-                .is_greedy()
-        );
-        let sample = SamplerOptions {
-            do_sample: Some(true),
-            ..SamplerOptions::default()
-        };
+        assert!(SamplerOptions::default().or(file).settings().unwrap().is_greedy());
+        let sample = SamplerOptions { do_sample: Some(true), ..SamplerOptions::default() };
         assert_eq!(sample.settings().unwrap().temperature, 1.0);
         assert!(sampling(0.0).or(sample).settings().unwrap().is_greedy());
     }
@@ -424,28 +356,13 @@ mod tests {
     #[test]
     fn options_out_of_range_are_named() {
         let error = sampling(-1.0).settings().unwrap_err().to_string();
-        assert!(
-            error.contains("temperature") && error.contains("-1"),
-            "{error}"
-        );
+        assert!(error.contains("temperature") && error.contains("-1"), "{error}");
         for options in [
             sampling(f32::NAN),
-            SamplerOptions {
-                top_p: Some(1.5),
-                ..SamplerOptions::default()
-            },
-            SamplerOptions {
-                min_p: Some(-0.1),
-                ..SamplerOptions::default()
-            },
-            SamplerOptions {
-                repetition_penalty: Some(0.0),
-                ..SamplerOptions::default()
-            },
-            SamplerOptions {
-                presence_penalty: Some(f32::INFINITY),
-                ..SamplerOptions::default()
-            },
+            SamplerOptions { top_p: Some(1.5), ..SamplerOptions::default() },
+            SamplerOptions { min_p: Some(-0.1), ..SamplerOptions::default() },
+            SamplerOptions { repetition_penalty: Some(0.0), ..SamplerOptions::default() },
+            SamplerOptions { presence_penalty: Some(f32::INFINITY), ..SamplerOptions::default() },
         ] {
             assert!(Sampler::new(options, 0).is_err());
         }

@@ -104,9 +104,7 @@ impl SamplerSettings {
 
     /// Whether tokens that have occurred are penalised.
     pub fn has_penalties(&self) -> bool {
-        self.presence_penalty != 0.0
-            || self.frequency_penalty != 0.0
-            || self.repetition_penalty != 1.0
+        self.presence_penalty != 0.0 || self.frequency_penalty != 0.0 || self.repetition_penalty != 1.0
     }
 
     /// How many of the most likely tokens are enough to choose the next one; None where all logits are needed.
@@ -122,50 +120,16 @@ impl SamplerSettings {
 
     fn check(&self) -> Result<(), TextError> {
         let checks: [(&'static str, f32, bool, &'static str); 6] = [
-            (
-                "temperature",
-                self.temperature,
-                self.temperature >= 0.0,
-                "0 (greedy) or more",
-            ),
-            (
-                "top_p",
-                self.top_p,
-                (0.0..=1.0).contains(&self.top_p),
-                "0 to 1",
-            ),
-            (
-                "min_p",
-                self.min_p,
-                (0.0..=1.0).contains(&self.min_p),
-                "0 to 1",
-            ),
-            (
-                "presence_penalty",
-                self.presence_penalty,
-                true,
-                "a finite number",
-            ),
-            (
-                "frequency_penalty",
-                self.frequency_penalty,
-                true,
-                "a finite number",
-            ),
-            (
-                "repetition_penalty",
-                self.repetition_penalty,
-                self.repetition_penalty > 0.0,
-                "more than 0 (1 is none)",
-            ),
+            ("temperature", self.temperature, self.temperature >= 0.0, "0 (greedy) or more"),
+            ("top_p", self.top_p, (0.0..=1.0).contains(&self.top_p), "0 to 1"),
+            ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "0 to 1"),
+            ("presence_penalty", self.presence_penalty, true, "a finite number"),
+            ("frequency_penalty", self.frequency_penalty, true, "a finite number"),
+            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0.0, "more than 0 (1 is none)"),
         ];
         for (option, value, in_range, expected) in checks {
             if !in_range || !value.is_finite() {
-                return Err(TextError::SamplerOption {
-                    option,
-                    expected,
-                    found: f64::from(value),
-                });
+                return Err(TextError::SamplerOption { option, expected, found: f64::from(value) });
             }
         }
         Ok(())

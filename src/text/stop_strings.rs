@@ -21,10 +21,7 @@ pub struct StopCheck {
 impl StopStrings {
     /// Watches for any of `stops`. An empty string never stops a text.
     pub fn new(stops: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self {
-            stops: stops.into_iter().map(Into::into).collect(),
-            ..Self::default()
-        }
+        Self { stops: stops.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     /// Takes the next piece of text and gives what may be shown.
@@ -49,16 +46,10 @@ impl StopStrings {
         if let Some((_, start, index)) = first {
             self.stopped = true;
             self.held.truncate(start);
-            return StopCheck {
-                text: std::mem::take(&mut self.held),
-                stop: Some(index),
-            };
+            return StopCheck { text: std::mem::take(&mut self.held), stop: Some(index) };
         }
         let tail = self.held.split_off(self.held.len() - self.tail_length());
-        StopCheck {
-            text: std::mem::replace(&mut self.held, tail),
-            stop: None,
-        }
+        StopCheck { text: std::mem::replace(&mut self.held, tail), stop: None }
     }
 
     /// Ends the text: what was held back and turned out not to be a stop string. Ready for another text afterwards.

@@ -6,15 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::{Error, ErrorKind};
 
-const DAYS: [&str; 7] = [
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-];
+const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -32,25 +24,16 @@ const MONTHS: [&str; 12] = [
 
 /// The present time in `format`.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs());
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     strftime(format, seconds).map_err(|directive| {
-        Error::new(
-            ErrorKind::InvalidOperation,
-            format!("strftime_now: no directive %{directive}"),
-        )
+        Error::new(ErrorKind::InvalidOperation, format!("strftime_now: no directive %{directive}"))
     })
 }
 
 /// `seconds` since 1970 (UTC) in Python's format language; an unknown directive is the error.
 fn strftime(format: &str, seconds: u64) -> Result<String, String> {
     let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
-    let (hour, minute, second) = (
-        second_of_day / 3600,
-        second_of_day / 60 % 60,
-        second_of_day % 60,
-    );
+    let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
     let (year, day_of_year, month, day) = civil(days);
     let weekday = DAYS[(days % 7) as usize];
     let month_name = MONTHS[month];
@@ -105,9 +88,7 @@ fn civil(days: u64) -> (u64, u64, usize, u64) {
     let from_1600 = days + 135_140;
     let mut year = 1600 + from_1600 / 146_097 * 400;
     let mut rest = from_1600 % 146_097;
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let length = |year| if is_leap(year) { 366 } else { 365 };
     while rest >= length(year) {
         rest -= length(year);
@@ -139,15 +120,9 @@ mod tests {
             (1_735_689_599, "Tuesday 31 December 2024 366 11:59:59 PM"),
             (4_107_585_600, "Monday 01 March 2100 060 12:00:00 PM"),
         ] {
-            assert_eq!(
-                strftime("%A %d %B %Y %j %I:%M:%S %p", seconds).unwrap(),
-                expected
-            );
+            assert_eq!(strftime("%A %d %B %Y %j %I:%M:%S %p", seconds).unwrap(), expected);
         }
-        assert_eq!(
-            strftime("%-d %b %y %F %T %%", 0).unwrap(),
-            "1 Jan 70 1970-01-01 00:00:00 %"
-        );
+        assert_eq!(strftime("%-d %b %y %F %T %%", 0).unwrap(), "1 Jan 70 1970-01-01 00:00:00 %");
         assert_eq!(strftime("%Q", 0).unwrap_err(), "Q");
         assert!(strftime("%", 0).is_err());
         assert!(strftime_now("%Y").unwrap().as_str() >= "2025");

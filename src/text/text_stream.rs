@@ -18,11 +18,7 @@ pub struct TextStream<'a> {
 
 impl<'a> TextStream<'a> {
     pub(super) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
-        Self {
-            tokenizer,
-            skip_special,
-            pending: Vec::new(),
-        }
+        Self { tokenizer, skip_special, pending: Vec::new() }
     }
 
     /// Takes the next id and gives the text that is certain now; empty where the id ends inside a character.

@@ -44,36 +44,19 @@ impl Tokenizer {
 
     /// As [`Tokenizer::from_json`], with the tokens that only `tokenizer_config.json` (path and text) lists in its
     /// `added_tokens_decoder`. Where both files describe a token, `tokenizer.json` is believed.
-    pub fn from_json_with_config(
-        origin: &Path,
-        json: &str,
-        config: Option<(&Path, &str)>,
-    ) -> Result<Self, TextError> {
+    pub fn from_json_with_config(origin: &Path, json: &str, config: Option<(&Path, &str)>) -> Result<Self, TextError> {
         let file = TokenizerFile::parse(origin, json, config)?;
         let (bytes, ends, kinds) = byte_table(&file);
         // the crate panics on some files; the checks above know of those we have met, and this catches the rest
         let inner = catch_unwind(AssertUnwindSafe(|| build(file)))
             .unwrap_or_else(|_| Err("the tokenizer cannot be built from this file".into()))
-            .map_err(|reason| TextError::Tokenizer {
-                path: origin.to_path_buf(),
-                reason,
-            })?;
-        Ok(Self {
-            origin: origin.to_path_buf(),
-            inner,
-            bytes,
-            ends,
-            kinds,
-        })
+            .map_err(|reason| TextError::Tokenizer { path: origin.to_path_buf(), reason })?;
+        Ok(Self { origin: origin.to_path_buf(), inner, bytes, ends, kinds })
     }
 
     /// The ids of `text`. Added tokens in it are matched as such; nothing is put before or after.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let bad = |reason: String| TextError::Encode {
-            path: self.origin.clone(),
-            bytes: text.len(),
-            reason,
-        };
+        let bad = |reason: String| TextError::Encode { path: self.origin.clone(), bytes: text.len(), reason };
         if let Some((start, length)) = long_blank(text) {
             return Err(bad(format!(
                 "at byte {start}, expected at most {LONGEST_BLANK} blanks in a row, found {length}"
@@ -126,10 +109,7 @@ impl Tokenizer {
     }
 
     fn kind(&self, id: u32) -> TokenKind {
-        self.kinds
-            .get(id as usize)
-            .copied()
-            .unwrap_or(TokenKind::Missing)
+        self.kinds.get(id as usize).copied().unwrap_or(TokenKind::Missing)
     }
 }
 
@@ -163,22 +143,15 @@ fn build(file: TokenizerFile) -> Result<tokenizers::Tokenizer, String> {
         .ignore_merges(file.ignore_merges)
         .build()
         .map_err(|e| format!("model: {e}"))?;
-    let normalizer: Option<NormalizerWrapper> = file
-        .normalizer
-        .map(serde_json::from_value)
-        .transpose()
-        .map_err(|e| format!("normalizer: {e}"))?;
+    let normalizer: Option<NormalizerWrapper> =
+        file.normalizer.map(serde_json::from_value).transpose().map_err(|e| format!("normalizer: {e}"))?;
     let pre_tokenizer: Option<PreTokenizerWrapper> =
         serde_json::from_value(file.pre_tokenizer).map_err(|e| format!("pre_tokenizer: {e}"))?;
     let mut inner = tokenizers::Tokenizer::new(model);
-    inner
-        .with_normalizer(normalizer)
-        .map_err(|e| format!("normalizer: {e}"))?;
+    inner.with_normalizer(normalizer).map_err(|e| format!("normalizer: {e}"))?;
     inner.with_pre_tokenizer(pre_tokenizer);
     // each of them is in the model's vocabulary too, which is where the crate takes its id from
-    inner
-        .add_tokens(file.added.into_iter().map(|(_, token)| token))
-        .map_err(|e| format!("added tokens: {e}"))?;
+    inner.add_tokens(file.added.into_iter().map(|(_, token)| token)).map_err(|e| format!("added tokens: {e}"))?;
     Ok(inner)
 }
 
@@ -192,10 +165,8 @@ fn byte_table(file: &TokenizerFile) -> (Vec<u8>, Vec<u32>, Vec<TokenKind>) {
     for (token, &id) in &file.vocab {
         texts[id as usize] = Some(token);
     }
-    let mut kinds: Vec<TokenKind> = texts
-        .iter()
-        .map(|text| text.map_or(TokenKind::Missing, |_| TokenKind::Text))
-        .collect();
+    let mut kinds: Vec<TokenKind> =
+        texts.iter().map(|text| text.map_or(TokenKind::Missing, |_| TokenKind::Text)).collect();
     let mut is_added = vec![false; size];
     for (id, token) in &file.added {
         is_added[*id as usize] = true;
@@ -208,10 +179,7 @@ fn byte_table(file: &TokenizerFile) -> (Vec<u8>, Vec<u32>, Vec<TokenKind>) {
     for (text, added) in texts.into_iter().zip(is_added) {
         let text = text.unwrap_or_default();
         // an added token is written as it is read; the others spell bytes
-        let spelled: Option<Vec<u8>> = text
-            .chars()
-            .map(|c| byte_of_char.get(c as usize).copied().flatten())
-            .collect();
+        let spelled: Option<Vec<u8>> = text.chars().map(|c| byte_of_char.get(c as usize).copied().flatten()).collect();
         match spelled {
             Some(spelled) if !added => bytes.extend(spelled),
             _ => bytes.extend(text.as_bytes()),

@@ -83,10 +83,7 @@ impl<'de> Deserialize<'de> for VocabEntries {
 }
 
 #[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "a merge must be [\"left\", \"right\"] or \"left right\""
-)]
+#[serde(untagged, expecting = "a merge must be [\"left\", \"right\"] or \"left right\"")]
 enum RawMerge {
     Pair(String, String),
     Line(String),
@@ -136,17 +133,9 @@ struct RawConfig {
 impl TokenizerFile {
     /// Parses and checks `json` (the text of `origin`) and adds the tokens that only `config`
     /// (`tokenizer_config.json`: path and text) lists.
-    pub(super) fn parse(
-        origin: &Path,
-        json: &str,
-        config: Option<(&Path, &str)>,
-    ) -> Result<Self, TextError> {
-        let bad = |reason: String| TextError::Tokenizer {
-            path: origin.to_path_buf(),
-            reason,
-        };
-        let raw: RawFile =
-            serde_json::from_str(json).map_err(|e| bad(json_reason(json, "tokenizer", &e)))?;
+    pub(super) fn parse(origin: &Path, json: &str, config: Option<(&Path, &str)>) -> Result<Self, TextError> {
+        let bad = |reason: String| TextError::Tokenizer { path: origin.to_path_buf(), reason };
+        let raw: RawFile = serde_json::from_str(json).map_err(|e| bad(json_reason(json, "tokenizer", &e)))?;
         check_byte_level(&raw).map_err(bad)?;
         let pre_tokenizer = raw.pre_tokenizer.unwrap_or(Value::Null);
 
@@ -164,19 +153,13 @@ impl TokenizerFile {
             added.push((entry.id, token));
         }
         if let Some((config_origin, config_json)) = config {
-            let bad = |reason: String| TextError::Tokenizer {
-                path: config_origin.to_path_buf(),
-                reason,
-            };
-            let config: RawConfig = serde_json::from_str(config_json)
-                .map_err(|e| bad(json_reason(config_json, "tokenizer config", &e)))?;
+            let bad = |reason: String| TextError::Tokenizer { path: config_origin.to_path_buf(), reason };
+            let config: RawConfig =
+                serde_json::from_str(config_json).map_err(|e| bad(json_reason(config_json, "tokenizer config", &e)))?;
             let known: HashSet<u32> = added.iter().map(|(id, _)| *id).collect();
             for (id, token) in config.added_tokens_decoder {
-                let id: u32 = id.parse().map_err(|_| {
-                    bad(format!(
-                        "added_tokens_decoder: expected ids as keys, found {id:?}"
-                    ))
-                })?;
+                let id: u32 =
+                    id.parse().map_err(|_| bad(format!("added_tokens_decoder: expected ids as keys, found {id:?}")))?;
                 let token = token.into_added();
                 tokens.insert_added(id, &token).map_err(bad)?;
                 // where both files describe a token, tokenizer.json decides whether it is special
@@ -207,9 +190,7 @@ struct Tokens {
 impl Tokens {
     fn insert(&mut self, token: String, id: u32) -> Result<(), String> {
         if id >= ID_LIMIT {
-            return Err(format!(
-                "id of {token:?}: expected less than {ID_LIMIT}, found {id}"
-            ));
+            return Err(format!("id of {token:?}: expected less than {ID_LIMIT}, found {id}"));
         }
         if let Some(other) = self.owners.insert(id, token.clone()) {
             return Err(format!("id {id} belongs to both {other:?} and {token:?}"));
@@ -226,10 +207,9 @@ impl Tokens {
         }
         match self.ids.get(&token.content) {
             Some(&found) if found == id => Ok(()),
-            Some(&found) => Err(format!(
-                "added token {:?}: expected id {found} as listed before, found {id}",
-                token.content
-            )),
+            Some(&found) => {
+                Err(format!("added token {:?}: expected id {found} as listed before, found {id}", token.content))
+            }
             None => self.insert(token.content.clone(), id),
         }
     }
@@ -255,16 +235,11 @@ fn check_byte_level(raw: &RawFile) -> Result<(), String> {
         return Err(format!("model.type: expected BPE, found {kind}"));
     }
     for (key, affix) in [
-        (
-            "continuing_subword_prefix",
-            &raw.model.continuing_subword_prefix,
-        ),
+        ("continuing_subword_prefix", &raw.model.continuing_subword_prefix),
         ("end_of_word_suffix", &raw.model.end_of_word_suffix),
     ] {
         if let Some(affix) = affix.as_deref().filter(|affix| !affix.is_empty()) {
-            return Err(format!(
-                "model.{key}: expected none in byte-level BPE, found {affix:?}"
-            ));
+            return Err(format!("model.{key}: expected none in byte-level BPE, found {affix:?}"));
         }
     }
     let encodes = [&raw.pre_tokenizer, &raw.normalizer];
@@ -317,9 +292,7 @@ fn check_merges(raw: Vec<RawMerge>, vocab: &Vocab) -> Result<Merges, String> {
         };
         for token in [&left, &right, &format!("{left}{right}")] {
             if !vocab.contains_key(token) {
-                return Err(format!(
-                    "model.merges[{rank}] ({left:?}, {right:?}): {token:?} is not in model.vocab"
-                ));
+                return Err(format!("model.merges[{rank}] ({left:?}, {right:?}): {token:?} is not in model.vocab"));
             }
         }
         merges.push((left, right));
@@ -332,10 +305,7 @@ fn json_reason(json: &str, what: &str, error: &serde_json::Error) -> String {
     if json.trim().is_empty() {
         format!("expected a {what} in JSON, found an empty file")
     } else if error.is_eof() {
-        format!(
-            "the file ends in the middle ({} bytes; is the download complete?): {error}",
-            json.len()
-        )
+        format!("the file ends in the middle ({} bytes; is the download complete?): {error}", json.len())
     } else {
         error.to_string()
     }

@@ -42,7 +42,11 @@ fn integers(tensors: &TensorSet, name: &str) -> Option<Vec<u32>> {
 
 fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
-    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() { f32::NAN } else { m.max(d) })
+    found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |m, d| if d.is_nan() { f32::NAN } else { m.max(d) })
 }
 
 /// Runs `parts` one after the other; logits `[tokens, vocab]` and routing per layer `[tokens, top_k]` of all.
@@ -88,8 +92,10 @@ fn check_state(oracle: &Oracle, contents: &[LayerContents], tokens: usize, what:
                 // the reference keeps [channels, 4]; ours are the last rows of [3, channels]
                 let expected = get("conv_state").unwrap();
                 let (channels, taps) = (expected.len() / 4, conv.len() / (expected.len() / 4));
-                let expected: Vec<f32> =
-                    (0..taps).flat_map(|j| (0..channels).map(move |c| (c, j))).map(|(c, j)| expected[c * 4 + 4 - taps + j]).collect();
+                let expected: Vec<f32> = (0..taps)
+                    .flat_map(|j| (0..channels).map(move |c| (c, j)))
+                    .map(|(c, j)| expected[c * 4 + 4 - taps + j])
+                    .collect();
                 let difference = largest_difference(conv, &expected);
                 assert!(difference < 1e-4, "{what}: convolution state of layer {i} differs by {difference}");
             }

@@ -8,24 +8,14 @@ use serde_json::{Map, Value, json};
 use super::{read, small_moe};
 
 fn small_template() -> ChatTemplate {
-    ChatTemplate::new(
-        &small_moe("chat_template.jinja"),
-        &read("chat_template.jinja"),
-    )
-    .unwrap()
+    ChatTemplate::new(&small_moe("chat_template.jinja"), &read("chat_template.jinja")).unwrap()
 }
 
 #[test]
 fn small_moe_is_asked_as_it_was_trained() {
     let template = small_template();
-    let text = template
-        .render(
-            &[Message::new("user", "What is the capital of Peru?")],
-            None,
-            true,
-            &Map::new(),
-        )
-        .unwrap();
+    let text =
+        template.render(&[Message::new("user", "What is the capital of Peru?")], None, true, &Map::new()).unwrap();
     assert_eq!(
         text,
         "<|im_start|>user\nWhat is the capital of Peru?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -40,50 +30,28 @@ fn conversations_render_to_the_training_texts() {
     let mut with_tools = 0;
     for prompt in golden["prompts"].as_array().unwrap() {
         let text = prompt["text"].as_str().unwrap();
-        let Some(text) = text
-            .strip_suffix("<|endoftext|>")
-            .filter(|t| t.starts_with("<|im_start|>"))
-        else {
+        let Some(text) = text.strip_suffix("<|endoftext|>").filter(|t| t.starts_with("<|im_start|>")) else {
             continue;
         };
         let mut messages = Vec::new();
         let mut tools = Vec::new();
         for turn in text.split("<|im_start|>").skip(1) {
-            let (role, content) = turn
-                .strip_suffix("<|im_end|>\n")
-                .unwrap()
-                .split_once('\n')
-                .unwrap();
+            let (role, content) = turn.strip_suffix("<|im_end|>\n").unwrap().split_once('\n').unwrap();
             if role == "system" {
-                let list = content
-                    .split_once("<tools>\n")
-                    .unwrap()
-                    .1
-                    .strip_suffix("\n</tools>")
-                    .unwrap();
-                tools = list
-                    .lines()
-                    .map(|line| serde_json::from_str(line).unwrap())
-                    .collect();
+                let list = content.split_once("<tools>\n").unwrap().1.strip_suffix("\n</tools>").unwrap();
+                tools = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
                 with_tools += 1;
                 continue;
             }
             let content = content.trim_start_matches("<think>\n\n</think>\n\n");
-            let response = content
-                .strip_prefix("<tool_response>\n")
-                .and_then(|c| c.strip_suffix("\n</tool_response>"));
+            let response = content.strip_prefix("<tool_response>\n").and_then(|c| c.strip_suffix("\n</tool_response>"));
             messages.push(match response {
                 Some(response) => Message::new("tool", response),
                 None => Message::new(role, content),
             });
         }
         let tools = (!tools.is_empty()).then_some(Value::Array(tools));
-        assert_eq!(
-            template
-                .render(&messages, tools.as_ref(), false, &Map::new())
-                .unwrap(),
-            text
-        );
+        assert_eq!(template.render(&messages, tools.as_ref(), false, &Map::new()).unwrap(), text);
     }
     assert!(with_tools >= 2);
 }
@@ -197,46 +165,16 @@ fn large_template_renders_tool_loops_and_thoughts() {
         <parameter=z>\nTrue\n</parameter>\n<parameter=a>\n[1, \"é\"]\n</parameter>\n<parameter=s>\nx y\n</parameter>\n<parameter=n>\n1.0\n</parameter>\n\
         </function>\n</tool_call><|im_end|>\n\
         <|im_start|>user\n<tool_response>\nr1\n</tool_response>\n<tool_response>\nr2\n</tool_response><|im_end|>\n";
-    assert_eq!(
-        template
-            .render(&messages, Some(&tools), false, &Map::new())
-            .unwrap(),
-        expected
-    );
+    assert_eq!(template.render(&messages, Some(&tools), false, &Map::new()).unwrap(), expected);
 
     let question = [Message::new("user", "Hi")];
-    let asked = |extra: Value| {
-        template
-            .render(&question, None, true, extra.as_object().unwrap())
-            .unwrap()
-    };
-    assert_eq!(
-        asked(json!({})),
-        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n"
-    );
-    assert!(
-        asked(json!({"enable_thinking": false})).ends_with("assistant\n<think>\n\n</think>\n\n")
-    );
+    let asked = |extra: Value| template.render(&question, None, true, extra.as_object().unwrap()).unwrap();
+    assert_eq!(asked(json!({})), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n");
+    assert!(asked(json!({"enable_thinking": false})).ends_with("assistant\n<think>\n\n</think>\n\n"));
 
     let late = [Message::new("user", "Hi"), Message::new("system", "x")];
-    let error = template
-        .render(&late, None, true, &Map::new())
-        .unwrap_err()
-        .to_string();
-    let line = LARGE_TEMPLATE
-        .lines()
-        .position(|l| l.contains("must be first"))
-        .unwrap()
-        + 1;
-    assert_eq!(
-        error,
-        format!("dir/chat_template.jinja: line {line}: System message must be first.")
-    );
-    assert!(
-        template
-            .render(&[], None, true, &Map::new())
-            .unwrap_err()
-            .to_string()
-            .contains("No messages.")
-    );
+    let error = template.render(&late, None, true, &Map::new()).unwrap_err().to_string();
+    let line = LARGE_TEMPLATE.lines().position(|l| l.contains("must be first")).unwrap() + 1;
+    assert_eq!(error, format!("dir/chat_template.jinja: line {line}: System message must be first."));
+    assert!(template.render(&[], None, true, &Map::new()).unwrap_err().to_string().contains("No messages."));
 }

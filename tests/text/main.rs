@@ -12,9 +12,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 fn small_moe(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/small-moe/snapshot-8bit")
-        .join(file)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/small-moe/snapshot-8bit").join(file)
 }
 
 fn read(file: &str) -> String {
@@ -22,10 +20,7 @@ fn read(file: &str) -> String {
 }
 
 static SMALL_MOE: LazyLock<Tokenizer> = LazyLock::new(|| {
-    let (path, config) = (
-        small_moe("tokenizer.json"),
-        small_moe("tokenizer_config.json"),
-    );
+    let (path, config) = (small_moe("tokenizer.json"), small_moe("tokenizer_config.json"));
     let json = read("tokenizer.json");
     let config_json = read("tokenizer_config.json");
     Tokenizer::from_json_with_config(&path, &json, Some((&config, &config_json))).unwrap()
@@ -38,19 +33,12 @@ static REFERENCE: LazyLock<tokenizers::Tokenizer> =
 /// A tokenizer in Qwen3.5's form: 256 bytes, a few merges, and added tokens with a gap before the last.
 fn tiny() -> Value {
     let printable = |b: &u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-    let mut alphabet: Vec<char> = (0..256)
-        .filter(printable)
-        .filter_map(char::from_u32)
-        .collect();
+    let mut alphabet: Vec<char> = (0..256).filter(printable).filter_map(char::from_u32).collect();
     alphabet.extend((0x100..0x144).filter_map(char::from_u32));
     assert_eq!(alphabet.len(), 256);
     let mut vocab: Vec<String> = alphabet.into_iter().map(String::from).collect();
     vocab.extend(["he", "ll", "hell", "hello", "Ġa", "ðŁ", "Ġ1"].map(String::from));
-    let vocab: Map<String, Value> = vocab
-        .into_iter()
-        .zip(0..)
-        .map(|(t, id)| (t, id.into()))
-        .collect();
+    let vocab: Map<String, Value> = vocab.into_iter().zip(0..).map(|(t, id)| (t, id.into())).collect();
     let added = |id: u32, content: &str, special: bool| json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": special});
     json!({
         "version": "1.0",
@@ -81,11 +69,8 @@ fn golden_texts_have_the_golden_ids() {
     for (n, prompt) in prompts.iter().enumerate() {
         let text = prompt["text"].as_str().unwrap();
         let tensor = tensors.tensor(&format!("{n}.tokens")).unwrap();
-        let expected: Vec<u32> = tensor
-            .data()
-            .chunks_exact(4)
-            .map(|b| u32::from_le_bytes(b.try_into().unwrap()))
-            .collect();
+        let expected: Vec<u32> =
+            tensor.data().chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
         assert_eq!(SMALL_MOE.encode(text).unwrap(), expected, "{text}");
         assert_eq!(SMALL_MOE.decode(&expected, false), text);
     }
@@ -112,10 +97,7 @@ fn ids_are_the_files_even_over_a_gap() {
     // not spelled in bytes, although é stands for a byte elsewhere
     assert_eq!(tokenizer.decode(&[300], true), "<é last>");
     // an id in the gap, and one beyond the end
-    assert_eq!(
-        tokenizer.decode(&[280, 259, 301], false),
-        "\u{FFFD}hello\u{FFFD}"
-    );
+    assert_eq!(tokenizer.decode(&[280, 259, 301], false), "\u{FFFD}hello\u{FFFD}");
 }
 
 #[test]
@@ -125,10 +107,7 @@ fn nothing_is_added_cut_or_lost() {
     // the file's truncation to 4 tokens does not count
     assert_eq!(tokenizer.encode("12345678").unwrap().len(), 8);
     // NFC: e and a combining acute become é
-    assert_eq!(
-        tokenizer.encode("e\u{301}").unwrap(),
-        tokenizer.encode("é").unwrap()
-    );
+    assert_eq!(tokenizer.encode("e\u{301}").unwrap(), tokenizer.encode("é").unwrap());
     // a run of blanks far longer than a regex engine likes to backtrack over
     let blanks = format!("a{}1", " ".repeat(300_000));
     let ids = tokenizer.encode(&blanks).unwrap();
@@ -138,10 +117,7 @@ fn nothing_is_added_cut_or_lost() {
     // beyond a million the engine gives up, and the rest would be cut into the wrong tokens
     let text = format!("x{}1 1", " ".repeat(1_100_000));
     let error = tokenizer.encode(&text).unwrap_err().to_string();
-    assert!(
-        error.contains("dir/tokenizer.json") && error.contains("at byte 1,"),
-        "{error}"
-    );
+    assert!(error.contains("dir/tokenizer.json") && error.contains("at byte 1,"), "{error}");
 }
 
 #[test]
@@ -155,17 +131,10 @@ fn tokens_of_the_config_are_added() {
     let json = tiny().to_string();
     let origin = Path::new("dir/tokenizer_config.json");
     let load = |config: String| {
-        Tokenizer::from_json_with_config(
-            Path::new("dir/tokenizer.json"),
-            &json,
-            Some((origin, &config)),
-        )
+        Tokenizer::from_json_with_config(Path::new("dir/tokenizer.json"), &json, Some((origin, &config)))
     };
     let tokenizer = load(config.to_string()).unwrap();
-    assert_eq!(
-        tokenizer.encode("<|audio_start|><tts_pad>").unwrap(),
-        [268, 302]
-    );
+    assert_eq!(tokenizer.encode("<|audio_start|><tts_pad>").unwrap(), [268, 302]);
     assert!(tokenizer.is_special(268) && !tokenizer.is_special(302));
     assert!(!tokenizer.is_special(266), "tokenizer.json decides");
     assert_eq!(tokenizer.vocab_size(), 303);
@@ -192,26 +161,14 @@ fn damaged_tokenizers_are_refused_with_path_and_reason() {
         (|t| t["model"]["vocab"]["hello"] = json!(-1), "-1"),
         (|t| t["model"]["vocab"]["hello"] = json!("x"), "u32"),
         (|t| t["model"]["vocab"]["hello"] = json!(258), "\"hell\""),
-        (
-            |t| t["model"]["vocab"]["hello"] = json!(4_000_000_000u32),
-            "4000000000",
-        ),
-        (
-            |t| t["model"]["merges"][1] = json!(["l", "zz"]),
-            "merges[1]",
-        ),
+        (|t| t["model"]["vocab"]["hello"] = json!(4_000_000_000u32), "4000000000"),
+        (|t| t["model"]["merges"][1] = json!(["l", "zz"]), "merges[1]"),
         // a merge that makes no token, longer than every token
-        (
-            |t| t["model"]["merges"][1] = json!(["hello", "hello"]),
-            "hellohello",
-        ),
+        (|t| t["model"]["merges"][1] = json!(["hello", "hello"]), "hellohello"),
         (|t| t["model"]["merges"][1] = json!("a b c"), "merges[1]"),
         (|t| t["model"]["merges"][1] = json!(7), "merge"),
         (|t| t["added_tokens"][0]["id"] = json!(264), "<|im_start|>"),
-        (
-            |t| t["added_tokens"][0]["content"] = json!(""),
-            "added token 263",
-        ),
+        (|t| t["added_tokens"][0]["content"] = json!(""), "added token 263"),
         (|t| t["decoder"]["type"] = json!("Metaspace"), "Metaspace"),
         (|t| t["pre_tokenizer"] = Value::Null, "ByteLevel"),
     ];
@@ -219,46 +176,24 @@ fn damaged_tokenizers_are_refused_with_path_and_reason() {
         let mut json = tiny();
         damage(&mut json);
         let error = load(&json).unwrap_err().to_string();
-        assert!(
-            error.starts_with("dir/tokenizer.json: ") && error.contains(reason),
-            "{reason}: {error}"
-        );
+        assert!(error.starts_with("dir/tokenizer.json: ") && error.contains(reason), "{reason}: {error}");
     }
     let text = tiny().to_string();
-    for (json, reason) in [
-        ("", "empty"),
-        ("  \n", "empty"),
-        (&text[..text.len() / 2], "ends in the middle"),
-        ("hello", "expected"),
-    ] {
-        let error = Tokenizer::from_json(Path::new("dir/tokenizer.json"), json)
-            .unwrap_err()
-            .to_string();
+    for (json, reason) in
+        [("", "empty"), ("  \n", "empty"), (&text[..text.len() / 2], "ends in the middle"), ("hello", "expected")]
+    {
+        let error = Tokenizer::from_json(Path::new("dir/tokenizer.json"), json).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
     let mut regex = tiny();
     regex["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "(".into();
-    assert!(
-        load(&regex)
-            .unwrap_err()
-            .to_string()
-            .contains("pre_tokenizer")
-    );
+    assert!(load(&regex).unwrap_err().to_string().contains("pre_tokenizer"));
 }
 
 #[test]
 fn merges_may_be_lines() {
     let mut json = tiny();
-    json["model"]["merges"] = json!([
-        "#version: 0.2",
-        "h e",
-        "l l",
-        "he ll",
-        "hell o",
-        "Ġ a",
-        "ð Ł",
-        "Ġ 1"
-    ]);
+    json["model"]["merges"] = json!(["#version: 0.2", "h e", "l l", "he ll", "hell o", "Ġ a", "ð Ł", "Ġ 1"]);
     assert_eq!(load(&json).unwrap().encode("hello a").unwrap(), [259, 260]);
 }
 
@@ -286,10 +221,7 @@ fn stop_ids_join_the_file_and_chatml() {
     let config = GenerationConfig::from_json(&path, &read("generation_config.json")).unwrap();
     assert_eq!(config.stop_ids(&SMALL_MOE), [0, 2]);
     let settings = config.sampler.settings().unwrap();
-    assert_eq!(
-        (settings.temperature, settings.top_k, settings.top_p),
-        (0.7, 20, 0.95)
-    );
+    assert_eq!((settings.temperature, settings.top_k, settings.top_p), (0.7, 20, 0.95));
     assert_eq!(settings.candidates_needed(), Some(20));
     let none = GenerationConfig::default();
     assert_eq!(none.stop_ids(&load(&tiny()).unwrap()), [263, 265]);

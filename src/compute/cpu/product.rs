@@ -107,11 +107,11 @@ fn tiles<const FUSED: bool, const BYTES: usize>(
     let tokens = x.len();
     for (r, out) in out.chunks_exact_mut(tokens).enumerate() {
         for (x, out) in x.chunks(TILE).zip(out.chunks_mut(TILE)) {
-            match x {
-                &[a] => out.copy_from_slice(&dots::<FUSED, BYTES, 1>(rows, first + r, [a], unpack)),
-                &[a, b] => out.copy_from_slice(&dots::<FUSED, BYTES, 2>(rows, first + r, [a, b], unpack)),
-                &[a, b, c] => out.copy_from_slice(&dots::<FUSED, BYTES, 3>(rows, first + r, [a, b, c], unpack)),
-                &[a, b, c, d] => {
+            match *x {
+                [a] => out.copy_from_slice(&dots::<FUSED, BYTES, 1>(rows, first + r, [a], unpack)),
+                [a, b] => out.copy_from_slice(&dots::<FUSED, BYTES, 2>(rows, first + r, [a, b], unpack)),
+                [a, b, c] => out.copy_from_slice(&dots::<FUSED, BYTES, 3>(rows, first + r, [a, b, c], unpack)),
+                [a, b, c, d] => {
                     out.copy_from_slice(&dots::<FUSED, BYTES, 4>(rows, first + r, [a, b, c, d], unpack));
                 }
                 _ => {}

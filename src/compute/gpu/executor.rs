@@ -100,8 +100,7 @@ impl GpuExecutor {
             first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
         }));
         let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
-        let resident =
-            Resident::new(&gpu.device, &gpu.queue, &recording, context, options.binding_on(&gpu), scratch2);
+        let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, options.binding_on(&gpu), scratch2);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let slabs = store.as_ref().map_or(&[][..], |(_, slots)| slots.slabs());
         let mut make = |stages: Vec<Stage>| -> Vec<ReadyStage> {
@@ -170,7 +169,7 @@ impl GpuExecutor {
         let encoder = self.encoding.encoder(&self.gpu.device);
         self.values.copy(encoder, &buffer, first as u64 * 4, 0, bytes);
         let submission = self.encoding.submit(&self.gpu.queue);
-        let values = self.values.read(submission, bytes, |bytes| bytemuck::pod_collect_to_vec(bytes))?;
+        let values = self.values.read(submission, bytes, bytemuck::pod_collect_to_vec)?;
         self.check()?;
         Ok(values)
     }
@@ -183,12 +182,7 @@ impl GpuExecutor {
         (self.encoding.submit(&self.gpu.queue), bytes)
     }
 
-    fn read_route(
-        &mut self,
-        route: &Route,
-        submission: wgpu::SubmissionIndex,
-        bytes: u64,
-    ) -> Result<(), ExecuteError> {
+    fn read_route(&mut self, route: &Route, submission: wgpu::SubmissionIndex, bytes: u64) -> Result<(), ExecuteError> {
         let view = route.ids;
         let ids = self.routed_ids.read(submission, bytes, |bytes| {
             let ids: &[u32] = bytemuck::cast_slice(bytes);
@@ -276,11 +270,7 @@ impl GpuExecutor {
 }
 
 fn logits_stage(from: Resource, to: Resource) -> Stage {
-    Stage {
-        shader: "logits_top_k",
-        constants: vec![],
-        groups: vec![vec![Binding::read(from), Binding::write(to)]],
-    }
+    Stage { shader: "logits_top_k", constants: vec![], groups: vec![vec![Binding::read(from), Binding::write(to)]] }
 }
 
 fn wait(device: &wgpu::Device, submission: wgpu::SubmissionIndex) -> Result<(), ExecuteError> {

@@ -21,7 +21,14 @@ impl Readback {
     }
 
     /// Copies into it: the last command of a submission.
-    pub(super) fn copy(&self, encoder: &mut wgpu::CommandEncoder, from: &wgpu::Buffer, offset: u64, at: u64, bytes: u64) {
+    pub(super) fn copy(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        from: &wgpu::Buffer,
+        offset: u64,
+        at: u64,
+        bytes: u64,
+    ) {
         encoder.copy_buffer_to_buffer(from, offset, &self.buffer, at, bytes);
     }
 

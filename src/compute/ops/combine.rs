@@ -1,10 +1,10 @@
 use rayon::prelude::*;
 
 use super::sigmoid;
+use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
-use crate::compute::Step;
 
 /// Adds the weighted routed experts and the gated shared expert to the residual stream.
 pub struct Combine {

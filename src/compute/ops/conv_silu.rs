@@ -1,10 +1,10 @@
 use rayon::prelude::*;
 
 use super::silu;
+use crate::compute::Step;
 use crate::compute::cpu::CpuMemory;
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
-use crate::compute::Step;
 
 /// Causal depthwise convolution with SiLU; the state keeps the last `taps - 1` inputs, oldest first.
 pub struct ConvSilu {

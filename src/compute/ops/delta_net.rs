@@ -1,10 +1,10 @@
 use rayon::prelude::*;
 
 use super::sigmoid;
+use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect, shape_error};
-use crate::compute::Step;
 use crate::model::config::LinearConfig;
 
 /// Added to the sum (not the mean) of the squares of q and k.
@@ -48,12 +48,7 @@ impl Kernel for DeltaNet {
         expect(name, "a_log", s.value_heads, recording.vectors[self.a_log.0].1.len())?;
         expect(name, "dt_bias", s.value_heads, recording.vectors[self.dt_bias.0].1.len())?;
         expect(name, "columns of state", s.value_dim, self.state.width)?;
-        expect(
-            name,
-            "state",
-            s.value_heads * s.key_dim * self.state.stride,
-            recording.elements(self.state.tensor),
-        )?;
+        expect(name, "state", s.value_heads * s.key_dim * self.state.stride, recording.elements(self.state.tensor))?;
         expect(name, "columns of out", s.value_heads * s.value_dim, self.out.width)?;
         if s.key_dim > 256 {
             return Err(shape_error(name, "key_dim", "at most 256", s.key_dim));

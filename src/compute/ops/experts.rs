@@ -66,8 +66,7 @@ impl Experts {
         let mut hidden = memory.take(self.hidden.tensor);
         let mut out = memory.take(self.out.tensor);
         let x = memory.tensor(self.x.tensor);
-        let rows: Vec<&[f32]> =
-            pairs.iter().map(|p| &x[p.token as usize * self.x.stride..][..self.x.width]).collect();
+        let rows: Vec<&[f32]> = pairs.iter().map(|p| &x[p.token as usize * self.x.stride..][..self.x.width]).collect();
         let products = expert_product(&self.slot.gate_up, bytes, &rows);
         let width = self.hidden.width;
         for (n, pair) in pairs.iter().enumerate() {
@@ -76,8 +75,7 @@ impl Experts {
                 *h = silu(products[i * pairs.len() + n]) * products[(width + i) * pairs.len() + n];
             }
         }
-        let rows: Vec<&[f32]> =
-            pairs.iter().map(|p| &hidden[p.row as usize * self.hidden.stride..][..width]).collect();
+        let rows: Vec<&[f32]> = pairs.iter().map(|p| &hidden[p.row as usize * self.hidden.stride..][..width]).collect();
         let products = expert_product(&self.slot.down, bytes, &rows);
         for (n, pair) in pairs.iter().enumerate() {
             let row = &mut out[pair.row as usize * self.out.stride..][..self.out.width];

@@ -1,10 +1,10 @@
 use rayon::prelude::*;
 
 use super::silu;
+use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
-use crate::compute::Step;
 
 /// `out = x / sqrt(mean(x²) + eps) * weight * silu(gate)`, head by head: norm first, then the gate.
 pub struct GatedRmsNorm {

@@ -1,9 +1,9 @@
 use rayon::prelude::*;
 
+use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
-use crate::compute::Step;
 
 /// `out = x / sqrt(mean(x²) + eps) * weight`, row by row.
 pub struct RmsNorm {

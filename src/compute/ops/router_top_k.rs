@@ -1,7 +1,7 @@
+use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{Recording, ShapeError, View, expect, shape_error};
-use crate::compute::Step;
 
 /// Chooses the experts of each token: the `top_k` largest logits, ties to the lowest index, and their weights.
 pub struct RouterTopK {
@@ -44,7 +44,9 @@ impl Kernel for RouterTopK {
             order.clear();
             order.extend(0..logits.len());
             // NaN sorts last, so that it shows in the weights and not as a panic
-            order.sort_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b)));
+            order.sort_by(|&a, &b| {
+                logits[b].partial_cmp(&logits[a]).unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b))
+            });
             let chosen = &order[..self.ids.width];
             let top = logits[chosen[0]];
             let over: &[usize] = if self.renormalise { chosen } else { &order };

@@ -1,10 +1,10 @@
 use rayon::prelude::*;
 
 use super::silu;
+use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
-use crate::compute::Step;
 
 /// `out = silu(gate) * up`, with gate and up side by side.
 pub struct SwiGlu {

@@ -1,0 +1,340 @@
+//! Making a pack: resident weights, then layer by layer, then the manifest.
+//!
+//! Memory stays under [`EXPERTS_IN_FLIGHT`] and a little, whatever the model: a layer's experts are converted in
+//! batches, each expert read, converted and written by one task that shares its rows with idle threads.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use flashflood_backends::positioned::{read_exact_at, write_all_at};
+use rayon::prelude::*;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::convert::{convert_slot, target};
+use super::manifest::{self, Checksum, LayerRecords, Manifest, PackOptions, SourceDescription};
+use super::resident::Plan;
+use super::resume::{Finished, part, publish, replace};
+use super::{COPIED, Observer, PackError, Progress, RESIDENT, layer_file};
+use crate::experts::{ExpertFile, ExpertLayout, SlotLayout};
+use crate::formats::WeightFormat;
+use crate::model::weights::MixerWeights;
+use crate::model::{Config, Matrix, ModelSource, ModelWeights};
+
+/// Bytes of experts in memory at a time: as stored by the source and as packed.
+const EXPERTS_IN_FLIGHT: usize = 512 << 20;
+/// Records of this size and more are aligned for reads that bypass the page cache on 16 KiB pages.
+const LARGE_RECORD: usize = 1 << 20;
+
+/// What [`write_pack`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackSummary {
+    /// Layers that this run wrote.
+    pub layers_written: usize,
+    /// Layers that an earlier run had finished.
+    pub layers_kept: usize,
+    /// Length of the resident file.
+    pub resident_bytes: u64,
+    /// Length of the layers' files.
+    pub expert_bytes: u64,
+}
+
+/// Makes a pack of `source` in the folder `out`, or goes on with one that an earlier run left unfinished. Tokenizer
+/// and config files are copied from `copy_from`, where there are any.
+///
+/// A file of the pack is there under its name or not at all; `manifest.json` comes last.
+///
+/// # Errors
+/// Options that there is no format for; a folder that holds something else; whatever the system refuses, a full disk
+/// among it; and a NaN or infinite weight in the source, by layer, expert, matrix and row. The layers that are finished
+/// by then are kept for the next run.
+pub fn write_pack(
+    source: &ModelSource,
+    copy_from: Option<&Path>,
+    out: &Path,
+    options: &PackOptions,
+    observer: &Observer<'_>,
+) -> Result<PackSummary, PackError> {
+    options.check()?;
+    let job = Job::new(source, *options, observer);
+    let plan = Plan::new(&job.config, &source.weights, |matrix| resident_format(matrix, options));
+    let layer_bytes: Vec<u64> = job.layers.iter().map(|layer| layer.stride * job.experts.experts as u64).collect();
+    let resident_bytes = plan.bytes();
+    let expert_bytes = layer_bytes.iter().sum::<u64>();
+    observer(Progress::Total { bytes: resident_bytes + expert_bytes });
+    job.warn();
+
+    let mut finished = Finished::find(out, &job.description, job.experts.experts, &layer_bytes)?;
+    let kept = finished.resident.map_or(0, |sum| sum.bytes)
+        + finished.layers.keys().map(|layer| layer_bytes[*layer]).sum::<u64>();
+    let layers_kept = finished.layers.len();
+    if kept > 0 {
+        observer(Progress::Resumed { layers: layers_kept, bytes: kept });
+    }
+    let summary = |layers_written| PackSummary { layers_written, layers_kept, resident_bytes, expert_bytes };
+    let complete = finished.resident.is_some() && layers_kept == job.layers.len();
+    if complete && super::is_pack(out) {
+        return Ok(summary(0));
+    }
+
+    let mut needed = resident_bytes + expert_bytes - kept;
+    finished.save(out, needed)?;
+    let experts = out.join("experts");
+    fs::create_dir_all(&experts).map_err(PackError::io("create", &experts))?;
+    copy_files(copy_from, out, needed)?;
+    let resident = match finished.resident {
+        Some(sum) => sum,
+        None => {
+            let path = out.join(RESIDENT);
+            let sum = plan.write(&part(&path), needed, observer).inspect_err(|_| remove_part(&path))?;
+            publish(&path)?;
+            needed -= resident_bytes;
+            finished.resident = Some(sum);
+            finished.save(out, needed)?;
+            sum
+        }
+    };
+    for (n, bytes) in layer_bytes.iter().enumerate() {
+        if finished.layers.contains_key(&n) {
+            continue;
+        }
+        let path = out.join(layer_file(n));
+        let sums = job.write_layer(n, &part(&path), needed).inspect_err(|_| remove_part(&path))?;
+        publish(&path)?;
+        needed -= bytes;
+        finished.layers.insert(n, sums);
+        finished.save(out, needed)?;
+    }
+    let Job { config, description, record_align, layers, .. } = job;
+    let written = layers.len() - layers_kept;
+    // one entry per layer, in order, as the map is sorted and complete
+    let layers = layers.into_iter().zip(finished.layers.into_values());
+    let manifest = Manifest {
+        format: manifest::FORMAT.to_owned(),
+        version: manifest::VERSION,
+        config,
+        source: description,
+        record_align,
+        resident,
+        layers: layers.map(|(LayerPlan { slot, stride }, xxh3)| LayerRecords { slot, stride, xxh3 }).collect(),
+    };
+    Finished::complete(out, &manifest)?;
+    Ok(summary(written))
+}
+
+/// A file without its name is of no use to the next run, and may be what fills the disk.
+fn remove_part(path: &Path) {
+    let _ = fs::remove_file(part(path));
+}
+
+fn copy_files(from: Option<&Path>, out: &Path, needed: u64) -> Result<(), PackError> {
+    let Some(from) = from else { return Ok(()) };
+    for name in COPIED {
+        let path = from.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => replace(&out.join(name), &bytes, needed)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(PackError::Io { path, action: "read", source });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How a resident matrix is stored that is not among those that stay as they are.
+fn resident_format(matrix: &Matrix, options: &PackOptions) -> WeightFormat {
+    match matrix.format {
+        // more bits than the source has would be more bytes and no better
+        WeightFormat::Affine { bits, .. } if bits <= options.resident_bits => matrix.format,
+        stored => target(stored, matrix.cols, options.resident_bits, options.group),
+    }
+}
+
+/// The records of a layer, before there are checksums.
+struct LayerPlan {
+    slot: SlotLayout,
+    stride: u64,
+}
+
+struct Job<'a> {
+    experts: &'a ExpertLayout,
+    config: Config,
+    description: SourceDescription,
+    record_align: u64,
+    layers: Vec<LayerPlan>,
+    observer: &'a Observer<'a>,
+}
+
+impl<'a> Job<'a> {
+    fn new(source: &'a ModelSource, options: PackOptions, observer: &'a Observer<'a>) -> Self {
+        let config = Config { norm_plus_one: false, ..source.config.clone() };
+        let slots: Vec<SlotLayout> = source
+            .experts
+            .layers
+            .iter()
+            .map(|layer| {
+                let (gate_up, down) = (&layer.slot.gate_up, &layer.slot.down);
+                manifest::slot_layout(
+                    &config,
+                    target(gate_up.format, gate_up.cols, options.bits, options.group),
+                    target(down.format, down.cols, options.down(), options.group),
+                )
+            })
+            .collect();
+        let largest = slots.iter().map(|slot| slot.bytes).max().unwrap_or(0);
+        let record_align = if largest >= LARGE_RECORD { 16384 } else { 4096 };
+        let layers =
+            slots.into_iter().map(|slot| LayerPlan { slot, stride: manifest::stride(&slot, record_align) }).collect();
+        let description = SourceDescription {
+            experts: stored_formats(&source.experts).join(", "),
+            options,
+            fingerprint: fingerprint(&config, &source.weights, &source.experts),
+        };
+        Job { experts: &source.experts, config, description, record_align, layers, observer }
+    }
+
+    /// Tells what costs quality, or bytes for nothing.
+    fn warn(&self) {
+        let options = &self.description.options;
+        type Pick = fn(&SlotLayout) -> WeightFormat;
+        let gate_up: Pick = |slot| slot.gate_up.format;
+        let down: Pick = |slot| slot.down.format;
+        for (name, bits, pick) in [("gate and up", options.bits, gate_up), ("down", options.down(), down)] {
+            let stored = self.experts.layers.iter().find_map(|layer| match pick(&layer.slot) {
+                WeightFormat::Affine { bits, .. } => Some(bits),
+                _ => None,
+            });
+            let Some(stored) = stored else { continue };
+            let why = match bits {
+                0 => continue,
+                _ if bits == stored => continue,
+                _ if bits > stored => "the pack is larger than the source and no better",
+                2 | 3 => "errors add up; make low-bit packs from BF16",
+                _ => continue,
+            };
+            let text = format!("{name} projections go from {stored} to {bits} bits: {why}");
+            (self.observer)(Progress::Warning(&text));
+        }
+    }
+
+    /// Writes and syncs the file of one layer; gives the checksum of each record.
+    fn write_layer(&self, n: usize, path: &Path, needed: u64) -> Result<Vec<Checksum>, PackError> {
+        let from = &self.experts.layers[n].slot;
+        let LayerPlan { slot, stride } = &self.layers[n];
+        let sources = self.open_sources(n)?;
+        let file = File::create(path).map_err(PackError::write(path, needed))?;
+        let threads = rayon::current_num_threads();
+        let in_flight = (EXPERTS_IN_FLIGHT / (from.bytes + *stride as usize)).clamp(1, 4 * threads);
+        let one = |expert: usize| {
+            let mut image = vec![0; from.bytes];
+            for (file, offset, len, at) in self.experts.slices(n, expert) {
+                read_slice(&self.experts.files[file as usize], &sources, file, offset, &mut image[at..at + len])
+                    .map_err(|source| PackError::Read {
+                        path: match &self.experts.files[file as usize] {
+                            ExpertFile::Path(path) => path.clone(),
+                            ExpertFile::Embedded { name, .. } => name.into(),
+                        },
+                        layer: n,
+                        expert,
+                        offset,
+                        bytes: len,
+                        source,
+                    })?;
+            }
+            let mut record = vec![0; *stride as usize];
+            convert_slot(from, &image, slot, &mut record).map_err(|(matrix, bad)| PackError::ExpertWeight {
+                layer: n,
+                expert,
+                matrix,
+                row: bad.row,
+                source: bad.source,
+            })?;
+            write_all_at(&file, &record, expert as u64 * stride).map_err(PackError::write(path, needed))?;
+            (self.observer)(Progress::Advanced { bytes: *stride });
+            Ok(Checksum(xxh3_64(&record[..slot.bytes])))
+        };
+        let mut sums = Vec::with_capacity(self.experts.experts);
+        for first in (0..self.experts.experts).step_by(in_flight) {
+            let last = (first + in_flight).min(self.experts.experts);
+            let batch: Result<Vec<Checksum>, PackError> = (first..last).into_par_iter().map(one).collect();
+            sums.extend(batch?);
+        }
+        file.sync_all().map_err(PackError::write(path, needed))?;
+        Ok(sums)
+    }
+
+    /// The files that hold the experts of layer `n`: only these are open at a time, as a snapshot may have hundreds.
+    fn open_sources(&self, n: usize) -> Result<HashMap<u32, File>, PackError> {
+        let mut sources = HashMap::new();
+        for expert in 0..self.experts.experts {
+            for (file, ..) in self.experts.slices(n, expert) {
+                if let ExpertFile::Path(path) = &self.experts.files[file as usize]
+                    && !sources.contains_key(&file)
+                {
+                    sources.insert(file, File::open(path).map_err(PackError::io("open", path))?);
+                }
+            }
+        }
+        Ok(sources)
+    }
+}
+
+fn read_slice(
+    file: &ExpertFile,
+    sources: &HashMap<u32, File>,
+    index: u32,
+    offset: u64,
+    out: &mut [u8],
+) -> io::Result<()> {
+    match file {
+        ExpertFile::Path(_) => read_exact_at(&sources[&index], out, offset),
+        ExpertFile::Embedded { bytes, .. } => {
+            let from = usize::try_from(offset).ok().and_then(|from| bytes.get(from..)?.get(..out.len()));
+            out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+    }
+}
+
+/// The formats of the experts, each once.
+fn stored_formats(experts: &ExpertLayout) -> Vec<String> {
+    let mut formats: Vec<String> = Vec::new();
+    for layer in &experts.layers {
+        for place in [&layer.slot.gate_up, &layer.slot.down] {
+            let format = place.format.to_string();
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+    }
+    formats
+}
+
+/// Tells models of one shape apart without reading them whole: norms, and the first bytes of the embedding and routers.
+fn fingerprint(config: &Config, weights: &ModelWeights, experts: &ExpertLayout) -> Checksum {
+    const SAMPLE: usize = 64 << 10;
+    let mut sum = Xxh3::new();
+    let vector = |sum: &mut Xxh3, values: &[f32]| values.iter().for_each(|v| sum.update(&v.to_le_bytes()));
+    let sample = |sum: &mut Xxh3, matrix: &Matrix| {
+        for block in matrix.blocks.iter().take(1) {
+            sum.update(&block.codes[..block.codes.len().min(SAMPLE)]);
+        }
+    };
+    sum.update(format!("{config:?}").as_bytes());
+    for layer in &experts.layers {
+        sum.update(format!("{:?}", layer.slot).as_bytes());
+    }
+    sample(&mut sum, &weights.embed_tokens);
+    vector(&mut sum, &weights.norm);
+    for layer in &weights.layers {
+        vector(&mut sum, &layer.input_norm);
+        vector(&mut sum, &layer.post_norm);
+        if let MixerWeights::DeltaNet(mixer) = &layer.mixer {
+            vector(&mut sum, &mixer.a_log);
+        }
+        sample(&mut sum, &layer.router);
+    }
+    Checksum(sum.digest())
+}
