@@ -4,6 +4,7 @@ mod logits;
 mod model;
 mod pack;
 mod run;
+mod synth;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ enum Command {
     Run(run::RunArgs),
     Pack(pack::PackArgs),
     Logits(logits::LogitsArgs),
+    Synth(synth::SynthArgs),
 }
 
 /// Set by Ctrl-C; read after every token.
@@ -68,6 +70,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Logits(args) => logits::run(args),
+        Command::Synth(args) => synth::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

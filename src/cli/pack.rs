@@ -32,7 +32,7 @@ pub(crate) struct PackArgs {
     verify: bool,
 }
 
-fn bits() -> impl TypedValueParser<Value = u8> {
+pub(super) fn bits() -> impl TypedValueParser<Value = u8> {
     PossibleValuesParser::new(["0", "2", "3", "4", "5", "6", "8"])
         .map(|text| text.parse().expect("all possible values are numbers"))
 }
@@ -74,14 +74,14 @@ fn verify(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// A bar on stderr; indicatif hides it where that is no terminal.
-fn bar(doing: &'static str) -> anyhow::Result<ProgressBar> {
+pub(super) fn bar(doing: &'static str) -> anyhow::Result<ProgressBar> {
     let style = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left";
     let bar = ProgressBar::new(0).with_message(doing);
     bar.set_style(ProgressStyle::with_template(style).context("the progress bar's template")?);
     Ok(bar)
 }
 
-fn show(bar: &ProgressBar, progress: Progress<'_>) {
+pub(super) fn show(bar: &ProgressBar, progress: Progress<'_>) {
     match progress {
         Progress::Total { bytes } => bar.set_length(bytes),
         Progress::Resumed { layers, bytes } => {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
+
 use crate::formats::WeightFormat;
 
 /// Sections of a slot start at multiples of this, so that kernels may read 16 bytes at a time.
@@ -103,12 +105,12 @@ pub struct LayerExperts {
 pub enum ExpertFile {
     /// On disk.
     Path(PathBuf),
-    /// In the binary: the embedded model.
-    Embedded {
+    /// In memory: the model in the binary, or a synthetic one on its way to a file.
+    Memory {
         /// Name for messages.
         name: &'static str,
         /// The whole file.
-        bytes: &'static [u8],
+        bytes: Bytes,
     },
 }
 

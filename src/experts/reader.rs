@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use flashflood_backends::io::{ReadFile, ShortRead};
 
 use super::error::StoreError;
@@ -28,7 +29,7 @@ pub struct FileReader {
 #[derive(Debug)]
 enum Source {
     Disk { path: String, file: ReadFile },
-    Embedded { name: &'static str, bytes: &'static [u8] },
+    Memory { name: &'static str, bytes: Bytes },
 }
 
 impl FileReader {
@@ -44,7 +45,7 @@ impl FileReader {
                         ReadFile::open(path).map_err(|cause| StoreError::Open { path: path_text.clone(), cause })?;
                     Source::Disk { path: path_text, file }
                 }
-                &ExpertFile::Embedded { name, bytes } => Source::Embedded { name, bytes },
+                ExpertFile::Memory { name, bytes } => Source::Memory { name, bytes: bytes.clone() },
             };
             let found = source.len()?;
             let expected = ends.get(&index).copied().unwrap_or(0);
@@ -61,14 +62,14 @@ impl Source {
     fn name(&self) -> String {
         match self {
             Source::Disk { path, .. } => path.clone(),
-            Source::Embedded { name, .. } => (*name).to_owned(),
+            Source::Memory { name, .. } => (*name).to_owned(),
         }
     }
 
     fn len(&self) -> Result<u64, StoreError> {
         match self {
             Source::Disk { path, file } => file.len().map_err(|cause| StoreError::Open { path: path.clone(), cause }),
-            Source::Embedded { bytes, .. } => Ok(bytes.len() as u64),
+            Source::Memory { bytes, .. } => Ok(bytes.len() as u64),
         }
     }
 }
@@ -77,7 +78,7 @@ impl ExpertReader for FileReader {
     fn read(&self, file: u32, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         match self.files.get(file as usize) {
             Some(Source::Disk { file, .. }) => file.read_exact_at(buf, offset),
-            Some(Source::Embedded { bytes, .. }) => {
+            Some(Source::Memory { bytes, .. }) => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 let left = &bytes[from..];
                 match left.get(..buf.len()) {

@@ -8,6 +8,7 @@ mod json;
 mod names;
 pub mod quantization;
 pub mod source;
+pub mod synth;
 pub mod weights;
 
 pub use config::{Config, ConfigError, LayerKind, LinearConfig, ModelType};

@@ -58,7 +58,8 @@ pub fn open_embedded(
         length(name, layer.bytes(), bytes.len())?;
     }
     let weights = load::load(&manifest.config, Path::new(RESIDENT), Bytes::from_static(resident))?;
-    let files = layers.iter().map(|(name, bytes)| ExpertFile::Embedded { name, bytes }).collect();
+    let files =
+        layers.iter().map(|(name, bytes)| ExpertFile::Memory { name, bytes: Bytes::from_static(bytes) }).collect();
     Ok(pack(manifest, weights, files))
 }
 

@@ -234,7 +234,7 @@ impl<'a> Job<'a> {
                     .map_err(|source| PackError::Read {
                         path: match &self.experts.files[file as usize] {
                             ExpertFile::Path(path) => path.clone(),
-                            ExpertFile::Embedded { name, .. } => name.into(),
+                            ExpertFile::Memory { name, .. } => name.into(),
                         },
                         layer: n,
                         expert,
@@ -290,7 +290,7 @@ fn read_slice(
 ) -> io::Result<()> {
     match file {
         ExpertFile::Path(_) => read_exact_at(&sources[&index], out, offset),
-        ExpertFile::Embedded { bytes, .. } => {
+        ExpertFile::Memory { bytes, .. } => {
             let from = usize::try_from(offset).ok().and_then(|from| bytes.get(from..)?.get(..out.len()));
             out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
             Ok(())

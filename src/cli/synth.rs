@@ -1,0 +1,56 @@
+//! `flashflood synth`: a pack of a real model's shape with random weights.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use flashflood::formats::pack::{self, PackOptions};
+use flashflood::model::synth::{Shape, synthesise};
+
+use super::pack::{bar, bits, show};
+
+/// Make a pack with the shape of a published model and random weights, to measure a machine with
+#[derive(Args)]
+pub(crate) struct SynthArgs {
+    /// The model whose shape it has
+    #[arg(long, value_enum)]
+    shape: Shape,
+    /// Only the first N layers
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
+    /// Bits per weight of the experts: 4, 3 or 2 (5, 6 and 8 work too)
+    #[arg(long, value_name = "N", default_value = "4", hide_possible_values = true, value_parser = bits())]
+    bits: u8,
+    /// Bits per weight of everything that is not an expert
+    #[arg(long, value_name = "N", default_value = "4", hide_possible_values = true, value_parser = bits())]
+    resident_bits: u8,
+    /// Seed of the weights
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Folder to make
+    out: PathBuf,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: SynthArgs) -> anyhow::Result<()> {
+    if args.bits == 0 || args.resident_bits == 0 {
+        anyhow::bail!("--bits 0 keeps what a snapshot has, and there is none (hint: --bits 4)");
+    }
+    let source = synthesise(args.shape, args.layers, args.bits, args.resident_bits, args.seed);
+    let options = PackOptions { bits: 0, down_bits: None, resident_bits: 0, group: 64 };
+    let bar = bar("writing")?;
+    let done = pack::write_pack(&source, None, &args.out, &options, &|progress| show(&bar, progress))?;
+    if let Some(tokenizer) = &source.text_files.tokenizer {
+        std::fs::write(args.out.join("tokenizer.json"), tokenizer)?;
+    }
+    bar.finish_and_clear();
+    println!(
+        "{}: {} of {}, {} layers, experts {:.2} GB, resident weights {:.2} GB",
+        args.out.display(),
+        args.shape.name(),
+        if args.layers.is_some() { "the first layers" } else { "all" },
+        done.layers_written + done.layers_kept,
+        done.expert_bytes as f64 / 1e9,
+        done.resident_bytes as f64 / 1e9,
+    );
+    Ok(())
+}
