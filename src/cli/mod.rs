@@ -1,5 +1,6 @@
 //! The commands, one file each. Results go to stdout, everything else to stderr.
 
+mod bench;
 mod logits;
 mod model;
 mod pack;
@@ -29,6 +30,7 @@ enum Command {
     Pack(pack::PackArgs),
     Logits(logits::LogitsArgs),
     Synth(synth::SynthArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Set by Ctrl-C; read after every token.
@@ -71,6 +73,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Pack(args) => pack::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Synth(args) => synth::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,5 @@
+use super::BenchArgs;
+
+pub(super) fn run(_: &BenchArgs) -> anyhow::Result<()> {
+    anyhow::bail!("not written yet")
+}
