@@ -137,7 +137,12 @@ impl Engine {
                 let slots = Arc::new(GpuSlots::new(&gpu.device, &gpu.queue, plan.slots, experts.slot_bytes(), binding));
                 let store = store(slots.clone())?;
                 let each = config.experts;
-                Box::new(GpuExecutor::new(*gpu, recording.clone(), context, each, Some((store, slots)), options.gpu)?)
+                let mut executor =
+                    GpuExecutor::new(*gpu, recording.clone(), context, each, Some((store, slots)), options.gpu)?;
+                if options.experts == ExpertBudget::All {
+                    executor.make_resident()?;
+                }
+                Box::new(executor)
             }
             OpenedDevice::Cpu => {
                 let slots = Arc::new(HostSlots::new(plan.slots, experts.slot_bytes())?);

@@ -1,6 +1,6 @@
 //! One timeline of tokens: extend it, read logits, generate.
 
-use crate::compute::{ExecuteError, LogitRows, Step};
+use crate::compute::{ExecuteError, KernelTime, LogitRows, Step};
 use crate::engine::Engine;
 use crate::experts::StoreStats;
 use crate::formats::quantise::dequantise_row;
@@ -186,6 +186,21 @@ impl<'a> Session<'a> {
             });
         }
         Ok(all)
+    }
+
+    /// Times every kernel from now on; `false` when the device has no timestamps.
+    pub fn profile(&mut self) -> bool {
+        self.engine.executor.profile()
+    }
+
+    /// Times of kernels since [`Session::profile`], longest first.
+    pub fn kernel_times(&self) -> Vec<KernelTime> {
+        self.engine.executor.kernel_times()
+    }
+
+    /// Waits until the device has done everything asked of it.
+    pub fn finish(&mut self) -> Result<(), SessionError> {
+        Ok(self.engine.executor.finish()?)
     }
 
     /// Counters of the expert store.

@@ -7,6 +7,7 @@ struct Params {
     blocks: u32, // columns / 32
     grid_x: u32,
     first_pair: u32,
+    slab: u32, // the one that is bound
     x_stride: u32, // in vec4
     out_stride: u32,
     slot_words: u32,
@@ -21,7 +22,7 @@ override lanes: u32 = 64u;
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // [tokens, hidden]
 @group(0) @binding(1) var<storage, read> weights: array<u32>; // [slots, slot_words] of a slab
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [pairs, intermediate]
-@group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, 0)
+@group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
 
 var<workgroup> partial: array<vec4<f32>, 64>;
 
@@ -33,6 +34,9 @@ fn load(row: u32, block: u32) -> array<vec4<f32>, 8> {
 @compute @workgroup_size(64)
 fn expert_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let pair = pairs[params.first_pair + group.z];
+    if pair.w != params.slab {
+        return;
+    }
     let lane = local % lanes;
     let row = ((group.y * params.grid_x + group.x) * (64u / lanes) + local / lanes) * 2u;
     let last = params.rows - 1u;

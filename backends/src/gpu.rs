@@ -46,6 +46,9 @@ pub enum GpuError {
 /// wgpu features that every kernel needs: values passed without a buffer.
 const NEEDED: wgpu::Features = wgpu::Features::IMMEDIATES;
 
+/// Features that are used where they are: timestamps, for profiles.
+const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY;
+
 /// Bytes of immediates that kernels use.
 const IMMEDIATE_BYTES: u32 = 64;
 
@@ -86,7 +89,7 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
     let (device, queue) = adapter
         .request_device(&wgpu::DeviceDescriptor {
             label: Some("flashflood"),
-            required_features: NEEDED,
+            required_features: NEEDED | (adapter.features() & WANTED),
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()

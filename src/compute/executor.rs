@@ -88,6 +88,19 @@ pub enum ExecuteError {
     NotANumber,
 }
 
+/// Time that one kernel took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelTime {
+    /// Name, with the weight format.
+    pub kernel: &'static str,
+    /// How often it ran.
+    pub calls: u64,
+    /// On the device, all calls.
+    pub time: std::time::Duration,
+    /// Weights that it read, all calls.
+    pub weight_bytes: u64,
+}
+
 /// Runs a recording, step after step. State lives in the executor until [`Executor::reset`].
 pub trait Executor: Send {
     /// Name of the device, for people.
@@ -119,6 +132,21 @@ pub trait Executor: Send {
 
     /// Reads keys and values of positions `0..positions`, `[positions, width]` each.
     fn read_kv(&mut self, kv: KvId, positions: usize) -> Result<(Vec<f32>, Vec<f32>), ExecuteError>;
+
+    /// Times every kernel from now on. This costs a pass per kernel; `false` when the device has no timestamps.
+    fn profile(&mut self) -> bool {
+        false
+    }
+
+    /// Times since [`Executor::profile`], longest first.
+    fn kernel_times(&self) -> Vec<KernelTime> {
+        Vec::new()
+    }
+
+    /// Waits until everything that was submitted is done.
+    fn finish(&mut self) -> Result<(), ExecuteError> {
+        Ok(())
+    }
 
     /// Counters of the expert store.
     fn expert_stats(&self) -> StoreStats;

@@ -94,6 +94,8 @@ pub enum Resource {
     Slab(usize),
     /// Which token, row and slot each (token, expert) pair of a batch has.
     Pairs,
+    /// Slot of every expert when all are in memory.
+    Slots,
 }
 
 /// One binding of a bind group; its number is its place in the list.
@@ -157,6 +159,15 @@ pub struct Dispatch {
     pub immediates: Immediates,
     /// Workgroups.
     pub grid: [u32; 3],
+    /// Bytes of weights it reads, for profiles.
+    pub weight_bytes: u64,
+}
+
+impl Dispatch {
+    /// A dispatch that reads no weights worth counting.
+    pub fn new(stage: usize, group: usize, immediates: Immediates, grid: [u32; 3]) -> Self {
+        Dispatch { stage, group, immediates, grid, weight_bytes: 0 }
+    }
 }
 
 /// Workgroups for `n` tiles folded into (x, y): a dimension holds at most 65,535.

@@ -25,7 +25,7 @@ pub(crate) fn group_by_expert(
     order.sort_unstable();
     let mut groups: Vec<ExpertPairs> = Vec::new();
     for (expert, row) in order {
-        let pair = Pair { token: row / top_k as u32, row, slot: 0, padding: 0 };
+        let pair = Pair { token: row / top_k as u32, row, slot: 0, slab: 0 };
         match groups.last_mut() {
             Some(last) if last.expert == expert => last.pairs.push(pair),
             _ => groups.push(ExpertPairs { expert, pairs: vec![pair] }),

@@ -7,7 +7,7 @@ macro_rules! wgsl {
 }
 
 /// Kernels that read no quantised weights.
-const PLAIN: [(&str, &str); 11] = [
+const PLAIN: [(&str, &str); 12] = [
     ("attention", wgsl!("attention")),
     ("attention_merge", wgsl!("attention_merge")),
     ("combine", wgsl!("combine")),
@@ -16,6 +16,7 @@ const PLAIN: [(&str, &str); 11] = [
     ("gated_rms_norm", wgsl!("gated_rms_norm")),
     ("logits_top_k", wgsl!("logits_top_k")),
     ("qk_norm_rope", wgsl!("qk_norm_rope")),
+    ("resident_pairs", wgsl!("resident_pairs")),
     ("rms_norm", wgsl!("rms_norm")),
     ("router_top_k", wgsl!("router_top_k")),
     ("swiglu", wgsl!("swiglu")),

@@ -215,3 +215,23 @@ fn expert_cache_size_changes_nothing() {
         assert_eq!(all[3].2.evictions, 0, "a cache of all experts evicts nothing");
     }
 }
+
+/// Every expert resident: slots are looked up on the GPU and nothing waits for the router. The same bits, and routing.
+#[test]
+fn resident_mode_changes_nothing() {
+    for binding in [u64::MAX, 1 << 17] {
+        let oracle = Oracle::open("tiny");
+        let mut outcomes = Vec::new();
+        for experts in [ExpertBudget::Auto, ExpertBudget::All] {
+            let gpu = GpuOptions { binding, ..GpuOptions::default() };
+            let options = EngineOptions { device: Device::Gpu, context: Some(96), experts, chunk: 40, gpu };
+            let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
+            let mut session = engine.session().unwrap();
+            let (logits, routing) = run(&mut session, &[&oracle.tokens]);
+            check_routing(&oracle, &routing, 4, "resident mode");
+            outcomes.push((logits, session.expert_stats().misses));
+        }
+        assert!(outcomes[0].0 == outcomes[1].0, "bindings of {binding}: not the same bits");
+        assert!(outcomes[0].1 > 0 && outcomes[1].1 == 0, "resident mode reads nothing");
+    }
+}

@@ -2,15 +2,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use flashflood_backends::gpu::Gpu;
 
+use super::encoding::Encoding;
 use super::pipelines::{Pipelines, ReadyStage};
-use super::readback::Readback;
+use super::profile::Profile;
+use super::readback::{Readback, wait};
 use super::resident::{Resident, routed};
 use super::slots::GpuSlots;
-use crate::compute::executor::{ExecuteError, Executor, Step, TopLogits};
+use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Step, TopLogits};
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
-use crate::compute::ops::{Experts, LogitsTopK, Pair, Route};
+use crate::compute::ops::{LogitsTopK, resident_pairs_stage};
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
-use crate::compute::routing::group_by_expert;
 use crate::experts::{ExpertStore, StoreStats};
 
 /// How a recording is made ready for a device.
@@ -39,47 +40,26 @@ impl GpuOptions {
 
 /// Runs a recording on a GPU.
 pub struct GpuExecutor {
-    gpu: Gpu,
-    recording: Arc<Recording>,
-    resident: Resident,
+    pub(super) gpu: Gpu,
+    pub(super) recording: Arc<Recording>,
+    pub(super) resident: Resident,
     context: usize,
     ready: Vec<Vec<ReadyStage>>,
     top_k: Option<Vec<ReadyStage>>,
-    store: Option<(ExpertStore, Arc<GpuSlots>)>,
-    experts: usize,
-    routed_ids: Readback,
+    pub(super) store: Option<(ExpertStore, Arc<GpuSlots>)>,
+    pub(super) experts: usize,
+    /// Every expert is in its slot: the host need not know what the router chose.
+    pub(super) all_resident: bool,
+    pub(super) routed_ids: Readback,
     values: Readback,
-    encoding: Encoding,
-    dispatches: Vec<Dispatch>,
-    routing: Vec<Vec<u32>>,
+    pub(super) encoding: Encoding,
+    pub(super) dispatches: Vec<Dispatch>,
+    pub(super) routing: Vec<Vec<u32>>,
+    profile: Option<Profile>,
     last: Option<Step>,
     patterns: Vec<String>,
     dumps: Vec<(String, usize, Vec<f32>)>,
     failed: Arc<Mutex<Option<String>>>,
-}
-
-/// Commands that are not submitted yet: one encoder with one pass.
-#[derive(Default)]
-struct Encoding {
-    encoder: Option<wgpu::CommandEncoder>,
-    pass: Option<wgpu::ComputePass<'static>>,
-}
-
-impl Encoding {
-    fn encoder(&mut self, device: &wgpu::Device) -> &mut wgpu::CommandEncoder {
-        self.pass = None;
-        self.encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()))
-    }
-
-    fn pass(&mut self, device: &wgpu::Device) -> &mut wgpu::ComputePass<'static> {
-        let encoder = self.encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()));
-        self.pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime())
-    }
-
-    fn submit(&mut self, queue: &wgpu::Queue) -> wgpu::SubmissionIndex {
-        self.pass = None;
-        queue.submit(self.encoder.take().map(wgpu::CommandEncoder::finish))
-    }
 }
 
 impl GpuExecutor {
@@ -100,7 +80,9 @@ impl GpuExecutor {
             first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
         }));
         let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
-        let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, options.binding_on(&gpu), scratch2);
+        let slots = store.as_ref().map_or(0, |_| routed(&recording).1 * experts);
+        let binding = options.binding_on(&gpu);
+        let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, binding, scratch2, slots);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let slabs = store.as_ref().map_or(&[][..], |(_, slots)| slots.slabs());
         let mut make = |stages: Vec<Stage>| -> Vec<ReadyStage> {
@@ -111,7 +93,7 @@ impl GpuExecutor {
             .iter()
             .map(|recorded| match recorded {
                 Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident)),
-                Recorded::Route(_) => Vec::new(),
+                Recorded::Route(route) => make(vec![resident_pairs_stage(route.ids)]),
                 Recorded::Experts(op) => make(op.stages(slabs.len())),
             })
             .collect();
@@ -120,7 +102,8 @@ impl GpuExecutor {
             let passes = [(Resource::Tensor(logits.tensor), a), (a, b), (b, a)];
             make(passes.map(|(from, to)| logits_stage(from, to)).into())
         });
-        let ids = recording.max_tokens * routed(&recording).0.next_multiple_of(4) * 4;
+        let (routed_per_token, layers) = routed(&recording);
+        let ids = recording.max_tokens * routed_per_token.next_multiple_of(4) * 4 * layers;
         let executor = GpuExecutor {
             routed_ids: Readback::new(&gpu.device, ids as u64),
             values: Readback::new(&gpu.device, 4096),
@@ -132,6 +115,8 @@ impl GpuExecutor {
             top_k,
             store,
             experts,
+            all_resident: false,
+            profile: None,
             encoding: Encoding::default(),
             dispatches: Vec::new(),
             routing: Vec::new(),
@@ -174,80 +159,9 @@ impl GpuExecutor {
         Ok(values)
     }
 
-    /// Submits everything up to the router's choice, with a copy of it that the host can map.
-    fn submit_route(&mut self, route: &Route, step: &Step) -> (wgpu::SubmissionIndex, u64) {
-        let bytes = (step.tokens * route.ids.stride * 4) as u64;
-        let encoder = self.encoding.encoder(&self.gpu.device);
-        self.routed_ids.copy(encoder, self.resident.tensor(route.ids.tensor), 0, 0, bytes);
-        (self.encoding.submit(&self.gpu.queue), bytes)
-    }
-
-    fn read_route(&mut self, route: &Route, submission: wgpu::SubmissionIndex, bytes: u64) -> Result<(), ExecuteError> {
-        let view = route.ids;
-        let ids = self.routed_ids.read(submission, bytes, |bytes| {
-            let ids: &[u32] = bytemuck::cast_slice(bytes);
-            ids.chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect()
-        })?;
-        self.routing.push(ids);
-        Ok(())
-    }
-
-    fn run_experts(&mut self, index: usize, op: &Experts) -> Result<(), ExecuteError> {
-        let ids = &self.routing[op.layer];
-        let groups = group_by_expert(op.layer, ids, op.out.rows_per_token, self.experts)?;
-        let (store, slots) = self.store.as_mut().expect("a recording with experts is given a store");
-        let slots = slots.clone();
-        let capacity = store.capacity(op.layer);
-        let mut first_pair = 0;
-        // as many experts at a time as the layer has slots
-        for (n, batch) in groups.chunks(capacity).enumerate() {
-            if n > 0 {
-                // the next reads may overwrite slots that the last batch computes from
-                let submission = self.encoding.submit(&self.gpu.queue);
-                wait(&self.gpu.device, submission)?;
-            }
-            let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
-            let (store, _) = self.store.as_mut().expect("a recording with experts is given a store");
-            let acquired = store.acquire(op.layer, &wanted)?;
-            let missing: Vec<usize> = acquired.iter().filter(|a| !a.hit).map(|a| a.slot).collect();
-            for hits in [true, false] {
-                if !hits && !missing.is_empty() {
-                    // the GPU works on the hits and the shared expert while the misses are read
-                    self.encoding.submit(&self.gpu.queue);
-                    let (store, _) = self.store.as_mut().expect("a recording with experts is given a store");
-                    store.wait(&missing)?;
-                }
-                let chosen = acquired.iter().zip(batch).filter(|(a, _)| a.hit == hits);
-                let mut pairs: Vec<(usize, Pair)> = chosen
-                    .flat_map(|(a, group)| {
-                        let (slab, place) = slots.place(a.slot);
-                        group.pairs.iter().map(move |&pair| (slab, Pair { slot: place as u32, ..pair }))
-                    })
-                    .collect();
-                pairs.sort_by_key(|(slab, _)| *slab);
-                let table: Vec<Pair> = pairs.iter().map(|(_, pair)| *pair).collect();
-                if !table.is_empty() {
-                    let at = (first_pair * size_of::<Pair>()) as u64;
-                    self.gpu.queue.write_buffer(self.resident.pairs(), at, bytemuck::cast_slice(&table));
-                }
-                for run in pairs.chunk_by(|a, b| a.0 == b.0) {
-                    self.dispatches.clear();
-                    let slot_bytes = crate::experts::SlotMemory::slot_bytes(&*slots);
-                    op.dispatch(run[0].0, first_pair, run.len(), slot_bytes, &mut self.dispatches);
-                    self.encode(index);
-                    first_pair += run.len();
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Encodes `self.dispatches` with the stages of step `index`.
-    fn encode(&mut self, index: usize) {
-        let pass = self.encoding.pass(&self.gpu.device);
-        for dispatch in &self.dispatches {
-            self.ready[index][dispatch.stage].encode(pass, dispatch);
-        }
+    pub(super) fn encode(&mut self, index: usize) {
+        self.encoding.dispatch(&self.gpu.device, self.profile.as_mut(), &self.ready[index], &self.dispatches);
     }
 
     fn dump_outputs(&mut self, label: &str, views: &[View], step: &Step) -> Result<(), ExecuteError> {
@@ -271,13 +185,6 @@ impl GpuExecutor {
 
 fn logits_stage(from: Resource, to: Resource) -> Stage {
     Stage { shader: "logits_top_k", constants: vec![], groups: vec![vec![Binding::read(from), Binding::write(to)]] }
-}
-
-fn wait(device: &wgpu::Device, submission: wgpu::SubmissionIndex) -> Result<(), ExecuteError> {
-    device
-        .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
-        .map(|_| ())
-        .map_err(|e| ExecuteError::Gpu(format!("waiting for the GPU: {e}")))
 }
 
 impl Executor for GpuExecutor {
@@ -314,9 +221,14 @@ impl Executor for GpuExecutor {
                     self.encode(index);
                     self.dump_outputs(label, &kernel.outputs(), &step)?;
                 }
+                Recorded::Route(route) if self.all_resident => self.look_slots_up(index, route, &step),
                 Recorded::Route(route) => {
                     let (submission, bytes) = self.submit_route(route, &step);
                     routed = Some((route, submission, bytes));
+                }
+                Recorded::Experts(op) if self.all_resident => {
+                    self.run_resident_experts(index, op, &step);
+                    self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step)?;
                 }
                 Recorded::Experts(op) => {
                     // what was recorded between the route and here is encoded already and runs under the reads
@@ -332,8 +244,29 @@ impl Executor for GpuExecutor {
                 }
             }
         }
+        if self.all_resident && step.logits == LogitRows::All {
+            self.read_all_routes(&step)?;
+        }
         self.encoding.submit(&self.gpu.queue);
+        if let Some(profile) = &mut self.profile {
+            profile.collect(&self.gpu.device)?;
+        }
         self.last = Some(step);
+        self.check()
+    }
+
+    fn profile(&mut self) -> bool {
+        self.profile = Profile::new(&self.gpu.device, &self.gpu.queue);
+        self.profile.is_some()
+    }
+
+    fn kernel_times(&self) -> Vec<KernelTime> {
+        self.profile.as_ref().map(Profile::times).unwrap_or_default()
+    }
+
+    fn finish(&mut self) -> Result<(), ExecuteError> {
+        let submission = self.encoding.submit(&self.gpu.queue);
+        wait(&self.gpu.device, submission)?;
         self.check()
     }
 
@@ -360,10 +293,7 @@ impl Executor for GpuExecutor {
         let vocab = vocab.min(view.width);
         let top_k = top_k.min(vocab).min(LogitsTopK::MOST);
         let (dispatches, scratch) = LogitsTopK { top_k, vocab, offset: last * view.stride }.dispatches();
-        let pass = self.encoding.pass(&self.gpu.device);
-        for dispatch in &dispatches {
-            stages[dispatch.stage].encode(pass, dispatch);
-        }
+        self.encoding.dispatch(&self.gpu.device, None, stages, &dispatches);
         let values = self.read_buffer(self.resident.scratch(scratch).clone(), 0, 2 * top_k)?;
         let top: TopLogits = values.chunks_exact(2).map(|pair| (pair[1].to_bits(), pair[0])).collect();
         // the kernel leaves no id where no entry is a number

@@ -1,7 +1,10 @@
 //! The GPU executor: turns a recording into one wgpu submission per synchronisation point.
 
+mod encoding;
 mod executor;
+mod experts;
 mod pipelines;
+mod profile;
 mod readback;
 mod resident;
 mod slots;

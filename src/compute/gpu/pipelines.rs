@@ -10,6 +10,8 @@ use crate::compute::shaders;
 
 /// A stage ready to be dispatched.
 pub(super) struct ReadyStage {
+    /// Name of the shader, for profiles.
+    pub(super) shader: &'static str,
     pipeline: wgpu::ComputePipeline,
     groups: Vec<wgpu::BindGroup>,
 }
@@ -126,7 +128,7 @@ impl Pipelines {
                 })
             })
             .collect();
-        ReadyStage { pipeline, groups }
+        ReadyStage { shader: stage.shader, pipeline, groups }
     }
 }
 

@@ -45,9 +45,7 @@ impl Readback {
             // the receiver is gone only when this function has failed already
             let _ = send.send(result);
         });
-        self.device
-            .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
-            .map_err(|e| ExecuteError::Gpu(format!("waiting for the GPU: {e}")))?;
+        wait(&self.device, submission)?;
         let mapped = receive.recv().map_err(|_| ExecuteError::Gpu("the device was lost".to_owned()))?;
         mapped.map_err(|e| ExecuteError::Gpu(format!("reading back: {e}")))?;
         let view = slice.get_mapped_range().map_err(|e| ExecuteError::Gpu(format!("reading back: {e}")))?;
@@ -65,4 +63,12 @@ fn mappable(device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
         usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
         mapped_at_creation: false,
     })
+}
+
+/// Waits until `submission` is done.
+pub(super) fn wait(device: &wgpu::Device, submission: wgpu::SubmissionIndex) -> Result<(), ExecuteError> {
+    device
+        .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
+        .map(|_| ())
+        .map_err(|e| ExecuteError::Gpu(format!("waiting for the GPU: {e}")))
 }

@@ -47,6 +47,7 @@ pub(super) struct Resident {
     scratch: [wgpu::Buffer; 2],
     rope: wgpu::Buffer,
     pairs: wgpu::Buffer,
+    slots: wgpu::Buffer,
 }
 
 impl Resident {
@@ -58,6 +59,7 @@ impl Resident {
         context: usize,
         binding: u64,
         scratch2: u64,
+        slots: usize,
     ) -> Self {
         let buffer = |label: &str, size: u64| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -110,6 +112,7 @@ impl Resident {
             scratch: [buffer("scratch", scratch), buffer("scratch 2", scratch2)],
             rope: buffer("rope", rope_width),
             pairs: buffer("pairs", (recording.max_tokens * top_k * 16) as u64),
+            slots: buffer("slots", slots as u64 * 8),
         };
         resident.place_weights(recording);
         resident.upload(recording);
@@ -226,6 +229,7 @@ impl Resident {
             Resource::Scratch2 => self.scratch[1].as_entire_binding(),
             Resource::Slab(slab) => slabs[slab].as_entire_binding(),
             Resource::Pairs => self.pairs.as_entire_binding(),
+            Resource::Slots => self.slots.as_entire_binding(),
         }
     }
 
@@ -239,6 +243,10 @@ impl Resident {
 
     pub(super) fn pairs(&self) -> &wgpu::Buffer {
         &self.pairs
+    }
+
+    pub(super) fn slots(&self) -> &wgpu::Buffer {
+        &self.slots
     }
 
     pub(super) fn scratch(&self, which: usize) -> &wgpu::Buffer {

@@ -150,7 +150,7 @@ impl Kernel for Attention {
                     self.scale().to_bits(),
                 ]);
                 let grid = [self.heads as u32, splits_of(rows) as u32, tokens as u32];
-                out.push(Dispatch { stage: 0, group: window, immediates, grid });
+                out.push(Dispatch::new(0, window, immediates, grid));
             }
             let immediates = Immediates::new(&[
                 self.heads as u32,
@@ -163,7 +163,7 @@ impl Kernel for Attention {
                 gate_head as u32,
             ]);
             let grid = [self.heads as u32, tokens as u32, 1];
-            out.push(Dispatch { stage: 1, group: 0, immediates, grid });
+            out.push(Dispatch::new(1, 0, immediates, grid));
         }
     }
 }

@@ -89,6 +89,6 @@ impl Kernel for Combine {
             gate_stride as u32,
         ]);
         let grid = [self.x.width.div_ceil(64) as u32, step.tokens as u32, 1];
-        out.push(Dispatch { stage: 0, group: 0, immediates, grid });
+        out.push(Dispatch::new(0, 0, immediates, grid));
     }
 }

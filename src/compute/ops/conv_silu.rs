@@ -98,6 +98,6 @@ impl Kernel for ConvSilu {
             self.out.stride as u32,
             self.state.stride as u32,
         ]);
-        out.push(Dispatch { stage: 0, group: 0, immediates, grid: [self.u.width.div_ceil(64) as u32, 1, 1] });
+        out.push(Dispatch::new(0, 0, immediates, [self.u.width.div_ceil(64) as u32, 1, 1]));
     }
 }

@@ -43,8 +43,29 @@ pub struct Pair {
     pub row: u32,
     /// Slot.
     pub slot: u32,
-    /// Rounds a pair up to 16 bytes.
-    pub padding: u32,
+    /// Slab of the slot, on the GPU.
+    pub slab: u32,
+}
+
+/// Stage of the kernel that looks slots up on the GPU.
+pub fn resident_pairs_stage(ids: View) -> Stage {
+    Stage {
+        shader: "resident_pairs",
+        constants: vec![],
+        groups: vec![vec![
+            Binding::read(Resource::Tensor(ids.tensor)),
+            Binding::read(Resource::Slots),
+            Binding::write(Resource::Pairs),
+        ]],
+    }
+}
+
+/// Its dispatch for `tokens` tokens of `layer`.
+pub fn resident_pairs_dispatch(ids: View, layer: usize, experts: usize, tokens: usize) -> Dispatch {
+    let count = tokens * ids.width;
+    let immediates =
+        Immediates::new(&[count as u32, ids.width as u32, ids.stride as u32, (layer * experts) as u32, experts as u32]);
+    Dispatch::new(0, 0, immediates, [count.div_ceil(64) as u32, 1, 1])
 }
 
 impl Experts {
@@ -109,7 +130,7 @@ impl Experts {
         ]
     }
 
-    /// Dispatches for `pairs` pairs from `first_pair` on, all in one slab.
+    /// Dispatches for `pairs` pairs from `first_pair` on; those of other slabs are passed over.
     pub fn dispatch(&self, slab: usize, first_pair: usize, pairs: usize, slot_bytes: usize, out: &mut Vec<Dispatch>) {
         let mut one = |stage, place: &MatrixPlace, rows: usize, rows_per_team, x: View, y: View| {
             let (gx, gy) = row_groups(rows, place.cols, rows_per_team);
@@ -118,6 +139,7 @@ impl Experts {
                 (place.cols / 32) as u32,
                 gx,
                 first_pair as u32,
+                slab as u32,
                 (x.stride / 4) as u32,
                 y.stride as u32,
                 (slot_bytes / 4) as u32,
@@ -125,7 +147,8 @@ impl Experts {
                 (place.scales / 4) as u32,
                 (place.biases / 4) as u32,
             ]);
-            out.push(Dispatch { stage, group: slab, immediates, grid: [gx, gy, pairs as u32] });
+            let weight_bytes = (pairs * place.format.matrix_bytes(place.rows, place.cols)) as u64;
+            out.push(Dispatch { stage, group: slab, immediates, grid: [gx, gy, pairs as u32], weight_bytes });
         };
         one(0, &self.slot.gate_up, self.hidden.width, 2, self.x, self.hidden);
         one(1, &self.slot.down, self.out.width, 4, self.hidden, self.out);

@@ -84,6 +84,6 @@ impl Kernel for GatedRmsNorm {
             self.out.stride as u32,
             self.eps.to_bits(),
         ]);
-        out.push(Dispatch { stage: 0, group: 0, immediates, grid: [heads, step.tokens as u32, 1] });
+        out.push(Dispatch::new(0, 0, immediates, [heads, step.tokens as u32, 1]));
     }
 }

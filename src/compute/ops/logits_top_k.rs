@@ -29,7 +29,7 @@ impl LogitsTopK {
             let stage = if pass == 0 { 0 } else { 2 - pass % 2 };
             let immediates =
                 Immediates::new(&[count as u32, self.top_k as u32, u32::from(pass == 0), self.offset as u32]);
-            out.push(Dispatch { stage, group: 0, immediates, grid: [runs as u32, 1, 1] });
+            out.push(Dispatch::new(stage, 0, immediates, [runs as u32, 1, 1]));
             if runs == 1 {
                 return (out, pass % 2);
             }

@@ -135,7 +135,7 @@ impl Kernel for MatVec {
         if tokens == 0 {
             return;
         }
-        let (cols, _) = resident.matrix(self.matrix);
+        let (cols, format) = resident.matrix(self.matrix);
         let (stage, rows_per_team, layers) = if tokens == 1 { (0, 4, 1) } else { (1, 2, tokens.div_ceil(4)) };
         for (group, part) in resident.matrix_parts(self.matrix).iter().enumerate() {
             let (x, y) = row_groups(part.rows, cols, rows_per_team);
@@ -154,7 +154,8 @@ impl Kernel for MatVec {
                 part.scales,
                 part.biases,
             ]);
-            out.push(Dispatch { stage, group, immediates, grid: [x, y, layers as u32] });
+            let weight_bytes = format.matrix_bytes(part.rows, cols) as u64;
+            out.push(Dispatch { stage, group, immediates, grid: [x, y, layers as u32], weight_bytes });
         }
     }
 }

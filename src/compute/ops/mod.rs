@@ -18,7 +18,7 @@ pub use attention::Attention;
 pub use combine::Combine;
 pub use conv_silu::ConvSilu;
 pub use delta_net::DeltaNet;
-pub use experts::{Experts, Pair, Route};
+pub use experts::{Experts, Pair, Route, resident_pairs_dispatch, resident_pairs_stage};
 pub use gated_rms_norm::GatedRmsNorm;
 pub use logits_top_k::LogitsTopK;
 pub use matvec::{MatVec, RowsOf, matrix_constants, matrix_shader};

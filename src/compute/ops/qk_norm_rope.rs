@@ -139,7 +139,7 @@ impl Kernel for QkNormRope {
                 self.rotary_dim as u32,
             ]);
             let heads = self.heads + 2 * self.kv_heads;
-            out.push(Dispatch { stage: 0, group: window, immediates, grid: [heads as u32, tokens as u32, 1] });
+            out.push(Dispatch::new(0, window, immediates, [heads as u32, tokens as u32, 1]));
             token += tokens;
         }
     }

@@ -67,6 +67,6 @@ impl Kernel for RmsNorm {
             self.out.stride as u32,
             self.eps.to_bits(),
         ]);
-        out.push(Dispatch { stage: 0, group: 0, immediates, grid: [step.tokens as u32, 1, 1] });
+        out.push(Dispatch::new(0, 0, immediates, [step.tokens as u32, 1, 1]));
     }
 }

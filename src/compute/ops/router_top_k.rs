@@ -82,6 +82,6 @@ impl Kernel for RouterTopK {
             self.ids.stride as u32,
             self.weights.stride as u32,
         ]);
-        out.push(Dispatch { stage: 0, group: 0, immediates, grid: [step.tokens as u32, 1, 1] });
+        out.push(Dispatch::new(0, 0, immediates, [step.tokens as u32, 1, 1]));
     }
 }

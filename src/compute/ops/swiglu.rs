@@ -59,6 +59,6 @@ impl Kernel for SwiGlu {
             self.out.stride as u32,
         ]);
         let grid = [self.out.width.div_ceil(64) as u32, step.tokens as u32, 1];
-        out.push(Dispatch { stage: 0, group: 0, immediates, grid });
+        out.push(Dispatch::new(0, 0, immediates, grid));
     }
 }

@@ -1,0 +1,55 @@
+use crate::compute::kernel::Dispatch;
+
+use super::pipelines::ReadyStage;
+use super::profile::Profile;
+
+/// Commands that are not submitted yet: one encoder with one pass.
+#[derive(Default)]
+pub(super) struct Encoding {
+    encoder: Option<wgpu::CommandEncoder>,
+    pass: Option<wgpu::ComputePass<'static>>,
+}
+
+impl Encoding {
+    /// The encoder, for copies: ends the pass.
+    pub(super) fn encoder(&mut self, device: &wgpu::Device) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        self.encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()))
+    }
+
+    fn pass(&mut self, device: &wgpu::Device) -> &mut wgpu::ComputePass<'static> {
+        let encoder = self.encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()));
+        self.pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime())
+    }
+
+    /// Appends dispatches of `stages` to the pass; with a profile, each has a pass of its own.
+    pub(super) fn dispatch(
+        &mut self,
+        device: &wgpu::Device,
+        profile: Option<&mut Profile>,
+        stages: &[ReadyStage],
+        dispatches: &[Dispatch],
+    ) {
+        match profile {
+            None => {
+                let pass = self.pass(device);
+                for dispatch in dispatches {
+                    stages[dispatch.stage].encode(pass, dispatch);
+                }
+            }
+            Some(profile) => {
+                for dispatch in dispatches {
+                    let stage = &stages[dispatch.stage];
+                    let mut pass = profile.pass(self.encoder(device), stage.shader, dispatch.weight_bytes);
+                    stage.encode(&mut pass, dispatch);
+                }
+            }
+        }
+    }
+
+    /// Submits what was encoded.
+    pub(super) fn submit(&mut self, queue: &wgpu::Queue) -> wgpu::SubmissionIndex {
+        self.pass = None;
+        queue.submit(self.encoder.take().map(wgpu::CommandEncoder::finish))
+    }
+}

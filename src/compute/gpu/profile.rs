@@ -1,0 +1,106 @@
+//! Where the GPU's time goes: timestamps around every kernel, one pass each.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::compute::executor::{ExecuteError, KernelTime};
+
+use super::readback::Readback;
+
+/// Timestamps that one query set holds; a step with more kernels is profiled in part, and says so.
+const QUERIES: u32 = 4096;
+
+/// Collects timestamps of a step and adds them up by kernel.
+pub(super) struct Profile {
+    queue: wgpu::Queue,
+    queries: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    readback: Readback,
+    /// Kernel and bytes of each pass since the last collection.
+    passes: Vec<(&'static str, u64)>,
+    times: BTreeMap<&'static str, KernelTime>,
+    left_out: u64,
+}
+
+impl Profile {
+    /// `None` when the device has no timestamps.
+    pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Option<Self> {
+        if !device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return None;
+        }
+        let bytes = u64::from(QUERIES) * 8;
+        Some(Profile {
+            queue: queue.clone(),
+            queries: device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("profile"),
+                ty: wgpu::QueryType::Timestamp,
+                count: QUERIES,
+            }),
+            resolved: device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("profile"),
+                size: bytes,
+                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            }),
+            readback: Readback::new(device, bytes),
+            passes: Vec::new(),
+            times: BTreeMap::new(),
+            left_out: 0,
+        })
+    }
+
+    /// A pass of its own for one kernel.
+    pub(super) fn pass<'a>(
+        &mut self,
+        encoder: &'a mut wgpu::CommandEncoder,
+        kernel: &'static str,
+        bytes: u64,
+    ) -> wgpu::ComputePass<'a> {
+        let first = self.passes.len() as u32 * 2;
+        if first + 2 > QUERIES {
+            self.left_out += 1;
+            return encoder.begin_compute_pass(&Default::default());
+        }
+        self.passes.push((kernel, bytes));
+        encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: Some(kernel),
+            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                query_set: &self.queries,
+                beginning_of_pass_write_index: Some(first),
+                end_of_pass_write_index: Some(first + 1),
+            }),
+        })
+    }
+
+    /// Waits for the step and adds its times up.
+    pub(super) fn collect(&mut self, device: &wgpu::Device) -> Result<(), ExecuteError> {
+        let count = self.passes.len() as u32 * 2;
+        if count == 0 {
+            return Ok(());
+        }
+        let mut encoder = device.create_command_encoder(&Default::default());
+        encoder.resolve_query_set(&self.queries, 0..count, &self.resolved, 0);
+        let bytes = u64::from(count) * 8;
+        self.readback.copy(&mut encoder, &self.resolved, 0, 0, bytes);
+        let submission = self.queue.submit([encoder.finish()]);
+        let ticks: Vec<u64> = self.readback.read(submission, bytes, bytemuck::pod_collect_to_vec)?;
+        let period = f64::from(self.queue.get_timestamp_period());
+        for ((kernel, bytes), ticks) in self.passes.drain(..).zip(ticks.chunks_exact(2)) {
+            let time = self.times.entry(kernel).or_insert(KernelTime { kernel, ..KernelTime::default() });
+            time.calls += 1;
+            time.time += Duration::from_nanos((ticks[1].saturating_sub(ticks[0]) as f64 * period) as u64);
+            time.weight_bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// All times so far, longest first.
+    pub(super) fn times(&self) -> Vec<KernelTime> {
+        let mut times: Vec<KernelTime> = self.times.values().copied().collect();
+        if self.left_out > 0 {
+            times.push(KernelTime { kernel: "(not timed)", calls: self.left_out, ..KernelTime::default() });
+        }
+        times.sort_by_key(|t| std::cmp::Reverse(t.time));
+        times
+    }
+}
