@@ -1,4 +1,4 @@
-// Gated delta rule over the tokens of a step, one workgroup per value head, one thread per column of the state.
+// Gated delta rule over the tokens of a step. A workgroup has 32 columns of a value head's state, a column has 4 threads.
 // S <- exp(g) S ; delta = beta (v - k S) ; S <- S + k delta ; out = q S, with q and k of unit length, q also / sqrt(dim)
 // g = -exp(a_log) softplus(a + dt_bias), beta = sigmoid(b). Key head of value head h: h / (value_heads / key_heads).
 
@@ -44,6 +44,8 @@ fn softplus(v: f32) -> f32 {
 @compute @workgroup_size(128)
 fn delta_net(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = group.x;
+    let column = group.y * 32u + local % 32u;
+    let part = local / 32u;
     let key_head = head / (params.value_heads / params.key_heads);
     let keys = params.key_heads * params.key_dim;
     let decay_rate = -exp(a_log[head]);
@@ -71,20 +73,32 @@ fn delta_net(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         let k_scale = 1.0 / sqrt(partial[0].y + 1e-6);
         let decay = exp(decay_rate * softplus(a[params.a_offset + t * params.a_stride + head] + dt_bias[head]));
         let beta = 1.0 / (1.0 + exp(-b[params.b_offset + t * params.b_stride + head]));
-        for (var j = local; j < params.value_dim; j += 128u) {
-            var predicted = 0.0;
-            for (var i = 0u; i < params.key_dim; i++) {
-                predicted = fma(k[i] * k_scale, state[first + i * params.state_stride + j] * decay, predicted);
+        var predicted = 0.0;
+        if column < params.value_dim {
+            for (var i = part; i < params.key_dim; i += 4u) {
+                predicted = fma(k[i] * k_scale, state[first + i * params.state_stride + column] * decay, predicted);
             }
-            let delta = beta * (x[row + 2u * keys + head * params.value_dim + j] - predicted);
-            var read = 0.0;
-            for (var i = 0u; i < params.key_dim; i++) {
-                let at = first + i * params.state_stride + j;
+        }
+        workgroupBarrier();
+        partial[local].x = predicted;
+        workgroupBarrier();
+        let lane = local % 32u;
+        predicted = (partial[lane].x + partial[lane + 32u].x) + (partial[lane + 64u].x + partial[lane + 96u].x);
+        var read = 0.0;
+        if column < params.value_dim {
+            let delta = beta * (x[row + 2u * keys + head * params.value_dim + column] - predicted);
+            for (var i = part; i < params.key_dim; i += 4u) {
+                let at = first + i * params.state_stride + column;
                 let s = fma(k[i] * k_scale, delta, state[at] * decay);
                 state[at] = s;
                 read = fma(q[i] * q_scale, s, read);
             }
-            out[t * params.out_stride + head * params.value_dim + j] = read;
+        }
+        partial[local].y = read;
+        workgroupBarrier();
+        if local < 32u && column < params.value_dim {
+            let sum = (partial[lane].y + partial[lane + 32u].y) + (partial[lane + 64u].y + partial[lane + 96u].y);
+            out[t * params.out_stride + head * params.value_dim + column] = sum;
         }
         workgroupBarrier();
     }

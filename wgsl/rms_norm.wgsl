@@ -1,7 +1,7 @@
 // out[t, i] = x[t, i] / sqrt(mean(x[t]^2) + eps) * weight[i], one workgroup per row.
 
 struct Params {
-    width: u32,
+    width: u32, // all in vec4
     x_offset: u32,
     x_stride: u32,
     out_offset: u32,
@@ -10,31 +10,31 @@ struct Params {
 }
 var<immediate> params: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>; // [tokens, width]
-@group(0) @binding(1) var<storage, read> weight: array<f32>; // [width]
-@group(0) @binding(2) var<storage, read_write> out: array<f32>; // [tokens, width]
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // [tokens, width]
+@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>; // [width]
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>; // [tokens, width]
 
-var<workgroup> partial: array<f32, 128>;
+var<workgroup> partial: array<f32, 256>;
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(256)
 fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let from_row = params.x_offset + group.x * params.x_stride;
     var sum = 0.0;
-    for (var i = local; i < params.width; i += 128u) {
+    for (var i = local; i < params.width; i += 256u) {
         let v = x[from_row + i];
-        sum = fma(v, v, sum);
+        sum += dot(v, v);
     }
     partial[local] = sum;
-    for (var half = 64u; half > 0u; half /= 2u) {
+    for (var half = 128u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if local < half {
             partial[local] += partial[local + half];
         }
     }
     workgroupBarrier();
-    let scale = 1.0 / sqrt(partial[0] / f32(params.width) + params.eps);
+    let scale = 1.0 / sqrt(partial[0] / f32(params.width * 4u) + params.eps);
     let to_row = params.out_offset + group.x * params.out_stride;
-    for (var i = local; i < params.width; i += 128u) {
+    for (var i = local; i < params.width; i += 256u) {
         out[to_row + i] = x[from_row + i] * scale * weight[i];
     }
 }

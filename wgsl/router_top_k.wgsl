@@ -1,4 +1,5 @@
 // The top_k experts of each token by router logit, ties to the lowest index, and their weights. One workgroup a token.
+// An expert's rank is the number of experts before it: no step waits for the one before.
 // weights = softmax(logits) over the chosen (renormalise) or over all experts
 
 struct Params {
@@ -16,51 +17,30 @@ var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read_write> ids: array<u32>; // [tokens, top_k]
 @group(0) @binding(2) var<storage, read_write> expert_weights: array<f32>; // [tokens, top_k]
 
-const lowest: f32 = -3.4e38;
-
 var<workgroup> value: array<f32, 1024>;
-var<workgroup> best_value: array<f32, 128>;
-var<workgroup> best_index: array<u32, 128>;
 var<workgroup> chosen_value: array<f32, 32>;
 var<workgroup> chosen_index: array<u32, 32>;
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(256)
 fn router_top_k(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    for (var e = local; e < params.experts; e += 128u) {
+    for (var e = local; e < params.experts; e += 256u) {
         value[e] = logits[params.x_offset + group.x * params.x_stride + e];
     }
-    for (var k = 0u; k < params.top_k; k++) {
-        workgroupBarrier();
-        var best = lowest;
-        var index = 0xffffffffu;
-        for (var e = local; e < params.experts; e += 128u) {
-            // index is not yet set: take the first expert left even when its logit is the lowest there is
-            var taken = false;
-            for (var c = 0u; c < k; c++) {
-                taken = taken || chosen_index[c] == e;
-            }
-            if !taken && (value[e] > best || index == 0xffffffffu) {
-                best = value[e];
-                index = e;
-            }
+    if local < 32u {
+        // what is left of this after NaN logits tells the host
+        chosen_index[local] = 0xffffffffu;
+    }
+    workgroupBarrier();
+    for (var e = local; e < params.experts; e += 256u) {
+        let mine = value[e];
+        var rank = 0u;
+        for (var other = 0u; other < params.experts; other++) {
+            let v = value[other];
+            rank += select(0u, 1u, v > mine || (v == mine && other < e));
         }
-        best_value[local] = best;
-        best_index[local] = index;
-        for (var half = 64u; half > 0u; half /= 2u) {
-            workgroupBarrier();
-            if local < half {
-                let other = best_value[local + half];
-                let other_index = best_index[local + half];
-                if other > best_value[local] || (other == best_value[local] && other_index < best_index[local]) {
-                    best_value[local] = other;
-                    best_index[local] = other_index;
-                }
-            }
-        }
-        workgroupBarrier();
-        if local == 0u {
-            chosen_value[k] = best_value[0];
-            chosen_index[k] = best_index[0];
+        if rank < params.top_k && mine == mine {
+            chosen_value[rank] = mine;
+            chosen_index[rank] = e;
         }
     }
     workgroupBarrier();

@@ -56,6 +56,8 @@ impl GpuExecutor {
         for slab in first..=last {
             op.dispatch(slab, 0, step.tokens * op.out.rows_per_token, slot_bytes, &mut self.dispatches);
         }
+        // every pair is in one slab only: its weights are counted once
+        self.dispatches.iter_mut().skip(2).for_each(|d| d.weight_bytes = 0);
         // gate and up of every slab before any down: fewer barriers
         self.dispatches.sort_by_key(|d| d.stage);
         self.encode(index);

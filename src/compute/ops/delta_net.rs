@@ -147,6 +147,6 @@ impl Kernel for DeltaNet {
             self.out.stride as u32,
             self.state.stride as u32,
         ]);
-        out.push(Dispatch::new(0, 0, immediates, [s.value_heads as u32, 1, 1]));
+        out.push(Dispatch::new(0, 0, immediates, [s.value_heads as u32, s.value_dim.div_ceil(32) as u32, 1]));
     }
 }

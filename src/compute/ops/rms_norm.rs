@@ -24,7 +24,9 @@ impl Kernel for RmsNorm {
 
     fn check(&self, recording: &Recording) -> Result<(), ShapeError> {
         expect(self.name(), "weight", self.x.width, recording.vectors[self.weight.0].1.len())?;
-        expect(self.name(), "columns of out", self.x.width, self.out.width)
+        expect(self.name(), "columns of out", self.x.width, self.out.width)?;
+        let beyond = self.x.width % 4 + self.x.offset % 4 + self.out.offset % 4;
+        expect(self.name(), "columns beyond whole vectors of 4", 0, beyond)
     }
 
     fn outputs(&self) -> Vec<View> {
@@ -60,11 +62,11 @@ impl Kernel for RmsNorm {
 
     fn dispatch(&self, _: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
         let immediates = Immediates::new(&[
-            self.x.width as u32,
-            self.x.offset as u32,
-            self.x.stride as u32,
-            self.out.offset as u32,
-            self.out.stride as u32,
+            (self.x.width / 4) as u32,
+            (self.x.offset / 4) as u32,
+            (self.x.stride / 4) as u32,
+            (self.out.offset / 4) as u32,
+            (self.out.stride / 4) as u32,
             self.eps.to_bits(),
         ]);
         out.push(Dispatch::new(0, 0, immediates, [step.tokens as u32, 1, 1]));
