@@ -13,7 +13,7 @@ pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
 use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{GpuExecutor, GpuOptions, GpuSlots};
 use crate::compute::{ExecuteError, Executor, Recording, ShapeError};
-use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, SlotMemory, StoreError};
+use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError};
 use crate::model::{Config, Forward, LayerState, Matrix, ModelSource, SourceError, forward};
 use crate::session::Session;
 use crate::text::{ChatTemplate, GenerationConfig, TextError, Tokenizer};
@@ -30,6 +30,8 @@ pub struct EngineOptions {
     pub context: Option<usize>,
     /// Memory for routed experts.
     pub experts: ExpertBudget,
+    /// How the files of experts are read.
+    pub reads: Reads,
     /// Most tokens of a prompt in one step.
     pub chunk: usize,
     /// Runtime checks in shaders, and smaller bindings: for tests.
@@ -42,6 +44,7 @@ impl Default for EngineOptions {
             device: Device::Auto,
             context: None,
             experts: ExpertBudget::Auto,
+            reads: Reads::Auto,
             chunk: 64,
             gpu: GpuOptions::default(),
         }
@@ -105,7 +108,15 @@ impl Engine {
 
     /// Opens a model whose source is open.
     pub fn from_source(source: ModelSource, options: &EngineOptions) -> Result<Engine, EngineError> {
-        let reader = Arc::new(FileReader::open(&source.experts)?);
+        let direct = options.reads.is_direct(&source.experts, flashflood_backends::memory::available_memory());
+        let reader = Arc::new(FileReader::open_for(&source.experts, direct)?);
+        match (direct, reader.is_direct()) {
+            (true, true) => tracing::info!("experts are read past the page cache"),
+            (true, false) => {
+                tracing::info!("experts are read through the page cache: the file system has no direct reads")
+            }
+            (false, _) => tracing::info!("experts are read through the page cache"),
+        }
         Self::with_reader(source, reader, options)
     }
 

@@ -1,9 +1,11 @@
 //! What differs per platform: files, memory, GPU devices. All unsafe code of flashflood is here.
 
+mod aligned;
 pub mod gpu;
 pub mod io;
 mod map;
 pub mod memory;
 pub mod positioned;
 
+pub use aligned::{AlignedBuffer, PAGE};
 pub use map::{Mapped, map_file};

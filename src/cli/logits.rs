@@ -42,7 +42,7 @@ pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
     let mut options = args.resources.options();
     options.chunk = if args.step { 1 } else { args.chunk.max(1) };
     options.context = args.resources.context.or(Some(ids.len()));
-    let mut engine = Engine::from_source(ModelSource::open(&args.model)?, &options)?;
+    let mut engine = Engine::from_source(ModelSource::open_striped(&args.model, &args.resources.stripe)?, &options)?;
     let (vocab, layers, top_k) = (engine.config().vocab, engine.config().layers.len(), engine.config().top_k);
     let mut session = engine.session()?;
     session.dump(args.dump.clone());

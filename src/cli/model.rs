@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
+use flashflood::experts::Reads;
 use flashflood::model::ModelSource;
 
 /// Which model, and with what resources.
@@ -29,6 +30,12 @@ pub(crate) struct ResourceArgs {
     /// Memory for experts: auto, all, or a size such as 512MB or 8GB
     #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = budget, env = "FLASHFLOOD_EXPERT_CACHE")]
     pub(crate) expert_cache: ExpertBudget,
+    /// How experts are read from disk
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "FLASHFLOOD_READS")]
+    pub(crate) reads: Reads,
+    /// A folder on another disk whose experts/ holds some layers' files of the pack (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) stripe: Vec<PathBuf>,
 }
 
 impl ResourceArgs {
@@ -37,19 +44,27 @@ impl ResourceArgs {
             device: self.device,
             context: self.context,
             experts: self.expert_cache,
+            reads: self.reads,
             ..EngineOptions::default()
         }
     }
 }
 
 impl ModelArgs {
+    /// Opens the model's files.
+    pub(crate) fn source(&self) -> anyhow::Result<ModelSource> {
+        match &self.model {
+            Some(path) => Ok(ModelSource::open_striped(path, &self.resources.stripe)?),
+            None if !self.resources.stripe.is_empty() => {
+                anyhow::bail!("--stripe is for a pack on disk (hint: give it with --model)")
+            }
+            None => ModelSource::embedded().context("the model in this program"),
+        }
+    }
+
     /// Opens the model.
     pub(crate) fn open(&self, options: &EngineOptions) -> anyhow::Result<Engine> {
-        let source = match &self.model {
-            Some(path) => ModelSource::open(path)?,
-            None => ModelSource::embedded().context("the model in this program")?,
-        };
-        let engine = Engine::from_source(source, options)?;
+        let engine = Engine::from_source(self.source()?, options)?;
         tracing::info!("{}, memory:\n{}", engine.device(), engine.plan());
         Ok(engine)
     }

@@ -131,6 +131,20 @@ impl ExpertLayout {
         self.layers.iter().map(|l| l.slot.bytes).max().unwrap_or(0)
     }
 
+    /// Bytes on disk of all experts; those in memory do not count.
+    pub fn disk_bytes(&self) -> u64 {
+        let parts = self.layers.iter().flat_map(|layer| &layer.parts);
+        let bytes = parts.map(|part| {
+            let file = match &part.place {
+                Place::Strided { file, .. } => Some(*file),
+                Place::Listed(places) => places.first().map(|place| place.0),
+            };
+            let file = file.and_then(|file| self.files.get(file as usize));
+            if matches!(file, Some(ExpertFile::Path(_))) { part.len as u64 * self.experts as u64 } else { 0 }
+        });
+        bytes.sum()
+    }
+
     /// The slices to read for one expert: (file index, offset in the file, bytes, offset in the slot).
     pub fn slices(&self, layer: usize, expert: usize) -> impl Iterator<Item = (u32, u64, usize, usize)> + '_ {
         self.layers[layer].parts.iter().map(move |part| {

@@ -13,6 +13,6 @@ mod worker;
 
 pub use budget::{LEAST_RESERVE, auto_budget, plan_slots};
 pub use layout::{ExpertFile, ExpertLayout, LayerExperts, MatrixPlace, Part, Place, SlotLayout};
-pub use reader::{ExpertReader, FileReader};
+pub use reader::{ExpertReader, FileReader, Reads};
 pub use slots::{HostSlot, HostSlots};
 pub use store::{Acquired, ExpertStore, SlotMemory, StoreError, StoreStats};

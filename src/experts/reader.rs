@@ -12,10 +12,39 @@ use flashflood_backends::io::{ReadFile, ShortRead};
 use super::error::StoreError;
 use super::layout::{ExpertFile, ExpertLayout, Place};
 
+/// How the files of experts are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Reads {
+    /// Direct when the experts on disk take more than half of the memory that is free, else cached
+    #[default]
+    Auto,
+    /// Through the system's page cache
+    Cached,
+    /// Past the page cache, where the file system can
+    Direct,
+}
+
+impl Reads {
+    /// Whether reads go past the page cache, with `available` bytes of memory free. A page cache that holds most of
+    /// the experts is worth its copy; one that holds few costs a copy of every read and the memory of the slots.
+    pub fn is_direct(self, layout: &ExpertLayout, available: u64) -> bool {
+        match self {
+            Reads::Auto => layout.disk_bytes() > available / 2,
+            Reads::Cached => false,
+            Reads::Direct => true,
+        }
+    }
+}
+
 /// Where the store reads expert bytes from. Called from several threads at once.
 pub trait ExpertReader: Send + Sync {
     /// Fills `buf` with the bytes at `offset` of file `file` of the layout.
     fn read(&self, file: u32, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+    /// Fills the first `len` bytes of `buf`; what follows them in `buf` may be overwritten, so that a disk can write
+    /// whole blocks.
+    fn read_padded(&self, file: u32, offset: u64, buf: &mut [u8], len: usize) -> io::Result<()> {
+        self.read(file, offset, &mut buf[..len])
+    }
     /// The file's name for messages.
     fn describe(&self, file: u32) -> String;
 }
@@ -33,16 +62,22 @@ enum Source {
 }
 
 impl FileReader {
-    /// Opens every file of the layout and checks that it is as long as its experts say.
+    /// Opens every file of the layout for reads through the page cache and checks that it is as long as its experts
+    /// say.
     pub fn open(layout: &ExpertLayout) -> Result<Self, StoreError> {
+        Self::open_for(layout, false)
+    }
+
+    /// As [`open`](Self::open), for reads past the page cache when `direct`, where the file systems can.
+    pub fn open_for(layout: &ExpertLayout, direct: bool) -> Result<Self, StoreError> {
+        let open = if direct { ReadFile::open_direct } else { ReadFile::open };
         let ends = file_ends(layout)?;
         let mut files = Vec::with_capacity(layout.files.len());
         for (index, file) in layout.files.iter().enumerate() {
             let source = match file {
                 ExpertFile::Path(path) => {
                     let path_text = path.display().to_string();
-                    let file =
-                        ReadFile::open(path).map_err(|cause| StoreError::Open { path: path_text.clone(), cause })?;
+                    let file = open(path).map_err(|cause| StoreError::Open { path: path_text.clone(), cause })?;
                     Source::Disk { path: path_text, file }
                 }
                 ExpertFile::Memory { name, bytes } => Source::Memory { name, bytes: bytes.clone() },
@@ -55,6 +90,16 @@ impl FileReader {
             files.push(source);
         }
         Ok(FileReader { files })
+    }
+
+    /// Whether every file on disk is read past the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.files.iter().all(|source| !matches!(source, Source::Disk { file, .. } if !file.is_direct()))
+    }
+
+    /// Drops what the page cache holds of these files, and of no others; false where the platform cannot.
+    pub fn forget_cached(&self) -> bool {
+        self.files.iter().all(|source| !matches!(source, Source::Disk { file, .. } if !file.forget_cached()))
     }
 }
 
@@ -76,9 +121,15 @@ impl Source {
 
 impl ExpertReader for FileReader {
     fn read(&self, file: u32, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let len = buf.len();
+        self.read_padded(file, offset, buf, len)
+    }
+
+    fn read_padded(&self, file: u32, offset: u64, buf: &mut [u8], len: usize) -> io::Result<()> {
         match self.files.get(file as usize) {
-            Some(Source::Disk { file, .. }) => file.read_exact_at(buf, offset),
+            Some(Source::Disk { file, .. }) => file.read_padded_at(buf, len, offset),
             Some(Source::Memory { bytes, .. }) => {
+                let buf = &mut buf[..len];
                 let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 let left = &bytes[from..];
                 match left.get(..buf.len()) {

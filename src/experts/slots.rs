@@ -3,6 +3,8 @@
 use std::ops::Deref;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+use flashflood_backends::AlignedBuffer;
+
 use super::error::StoreError;
 
 /// Memory that experts are read into and that an executor computes from.
@@ -11,16 +13,17 @@ pub trait SlotMemory: Send + Sync {
     fn slots(&self) -> usize;
     /// Bytes of one slot.
     fn slot_bytes(&self) -> usize;
-    /// Gives the bytes of `slot` to `read`; when it returns `Ok`, the executor sees them. Called from several threads
-    /// at once, never twice at once for one slot.
+    /// Gives the bytes of `slot` to `read`; when it returns `Ok`, the executor sees them. `read` gets at least
+    /// [`slot_bytes`](Self::slot_bytes) and may write all it gets; memory that starts at a page and has room to the end
+    /// of one is read into without a copy. Called from several threads at once, never twice at once for one slot.
     fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError>;
 }
 
 /// Slots in host memory, for the CPU executor. A slot takes memory when it is first filled, so that a large budget
-/// costs nothing before it is used; its bytes start at a multiple of 16.
+/// costs nothing before it is used; it is whole pages, so that reads past the page cache go straight in.
 #[derive(Debug)]
 pub struct HostSlots {
-    slots: Vec<RwLock<Vec<u128>>>,
+    slots: Vec<RwLock<AlignedBuffer>>,
     slot_bytes: usize,
 }
 
@@ -28,7 +31,7 @@ pub struct HostSlots {
 /// the slot was never filled.
 #[derive(Debug)]
 pub struct HostSlot<'a> {
-    words: RwLockReadGuard<'a, Vec<u128>>,
+    bytes: RwLockReadGuard<'a, AlignedBuffer>,
     slot_bytes: usize,
 }
 
@@ -37,15 +40,15 @@ impl HostSlots {
     pub fn new(slots: usize, slot_bytes: usize) -> Result<Self, StoreError> {
         let mut all = Vec::new();
         all.try_reserve_exact(slots).map_err(|_| StoreError::OutOfMemory { slot: 0, bytes: slot_bytes })?;
-        all.resize_with(slots, || RwLock::new(Vec::new()));
+        all.resize_with(slots, || RwLock::new(AlignedBuffer::empty()));
         Ok(HostSlots { slots: all, slot_bytes })
     }
 
     /// The bytes of a slot that was acquired and waited for. Panics on a slot that does not exist.
     pub fn read(&self, slot: usize) -> HostSlot<'_> {
         // a panic in a read leaves half a record, which the store never hands out
-        let words = self.slots[slot].read().unwrap_or_else(PoisonError::into_inner);
-        HostSlot { words, slot_bytes: self.slot_bytes }
+        let bytes = self.slots[slot].read().unwrap_or_else(PoisonError::into_inner);
+        HostSlot { bytes, slot_bytes: self.slot_bytes }
     }
 }
 
@@ -53,8 +56,7 @@ impl Deref for HostSlot<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
-        &bytes[..self.slot_bytes.min(bytes.len())]
+        &self.bytes[..self.slot_bytes.min(self.bytes.len())]
     }
 }
 
@@ -68,15 +70,12 @@ impl SlotMemory for HostSlots {
     }
 
     fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let mut words = self.slots[slot].write().unwrap_or_else(PoisonError::into_inner);
-        if words.is_empty() {
-            let count = self.slot_bytes.div_ceil(size_of::<u128>());
-            let no_memory = |_| StoreError::OutOfMemory { slot, bytes: self.slot_bytes };
-            words.try_reserve_exact(count).map_err(no_memory)?;
-            words.resize(count, 0);
+        let mut bytes = self.slots[slot].write().unwrap_or_else(PoisonError::into_inner);
+        if bytes.is_empty() {
+            let no_memory = StoreError::OutOfMemory { slot, bytes: self.slot_bytes };
+            *bytes = AlignedBuffer::new(self.slot_bytes).ok_or(no_memory)?;
         }
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-        read(&mut bytes[..self.slot_bytes])
+        read(&mut bytes)
     }
 }
 
@@ -84,19 +83,20 @@ impl SlotMemory for HostSlots {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use flashflood_backends::PAGE;
 
     #[test]
     fn a_slot_keeps_what_was_read_into_it() {
         let slots = HostSlots::new(2, 21).unwrap();
         assert!(slots.read(1).is_empty());
         let mut read = |bytes: &mut [u8]| {
-            assert_eq!(bytes.len(), 21);
+            assert_eq!(bytes.len(), PAGE);
             bytes.fill(7);
             Ok(())
         };
         slots.fill(1, &mut read).unwrap();
         assert_eq!(&*slots.read(1), [7; 21]);
-        assert_eq!(slots.read(1).as_ptr().align_offset(16), 0);
+        assert_eq!(slots.read(1).as_ptr().align_offset(PAGE), 0);
         assert!(slots.read(0).is_empty());
     }
 

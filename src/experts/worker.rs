@@ -140,10 +140,12 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 impl Shared {
     /// Reads every slice of an expert into its place and checks it.
     fn read_expert(&self, job: Job, bytes: &mut [u8], read: &mut ReadCount) -> Result<(), StoreError> {
+        // a record that is the whole slot may be read with the rest of its last block
+        let is_whole = self.layout.layers[job.layer].parts.len() == 1;
         for (file, offset, len, at) in self.layout.slices(job.layer, job.expert as usize) {
-            let into = &mut bytes[at..at + len];
+            let end = if is_whole { bytes.len() } else { at + len };
             let start = Instant::now();
-            let outcome = self.reader.read(file, offset, into);
+            let outcome = self.reader.read_padded(file, offset, &mut bytes[at..end], len);
             read.time += start.elapsed();
             match outcome {
                 Ok(()) => read.bytes += len as u64,

@@ -50,6 +50,18 @@ pub enum SourceError {
         /// What is there, with a hint where there is one.
         found: String,
     },
+    /// A folder that cannot hold layers of the model.
+    #[error("{path}: {}", if *.is_pack {
+        "expected a folder with layers of the pack in experts/ (hint: move some of the pack's experts/layer-NNN.bin there)"
+    } else {
+        "only a pack's layers can lie on several disks (hint: flashflood pack makes one)"
+    }, path = .path.display())]
+    Stripe {
+        /// The folder.
+        path: PathBuf,
+        /// Whether the model is a pack.
+        is_pack: bool,
+    },
     /// A file that is there cannot be read.
     #[error("{path}: cannot be read: {source}", path = .path.display())]
     Io {
@@ -89,9 +101,24 @@ impl ModelSource {
     /// # Errors
     /// Whatever is missing, damaged or not supported, with the file, the tensor or key, and what was expected and found.
     pub fn open(path: &Path) -> Result<ModelSource, SourceError> {
+        Self::open_striped(path, &[])
+    }
+
+    /// As [`open`](Self::open), of a pack of which some layers' files lie in the same places of other folders, so that
+    /// several disks read at once.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a stripe that is no folder, and stripes of a model that is not a pack.
+    pub fn open_striped(path: &Path, stripes: &[PathBuf]) -> Result<ModelSource, SourceError> {
         refuse_no_folder(path)?;
-        if path.join("manifest.json").is_file() {
-            return Ok(ModelSource::from_pack(path, pack::open(path)?, TextFiles::read(path)?));
+        let is_pack = path.join("manifest.json").is_file();
+        for stripe in stripes {
+            if !is_pack || !stripe.join("experts").is_dir() {
+                return Err(SourceError::Stripe { path: stripe.clone(), is_pack });
+            }
+        }
+        if is_pack {
+            return Ok(ModelSource::from_pack(path, pack::open_striped(path, stripes)?, TextFiles::read(path)?));
         }
         let config_path = path.join("config.json");
         let Some(text) = read_text(&config_path)? else {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use flashflood::experts::reader::Fault;
 use flashflood::experts::{
-    ExpertFile, ExpertLayout, ExpertStore, FileReader, HostSlots, Place, SlotMemory, StoreError,
+    ExpertFile, ExpertLayout, ExpertStore, FileReader, HostSlots, Place, Reads, SlotMemory, StoreError,
 };
 
 use crate::model::{HIDDEN, INTERMEDIATE, Model, Shape, slots_of, take};
@@ -104,6 +104,54 @@ fn damaged_record() {
     let StoreError::Checksum { layer: 1, expert: 5, expected, found, .. } = error else { panic!("{text}") };
     assert_ne!(expected, found);
     assert!(text.contains("layer-1-part-0.bin: damaged record of layer 1, expert 5"), "{text}");
+}
+
+/// Reads past the page cache give the same experts, and say the same when a file is cut while it is read.
+#[test]
+fn direct_reads_hold_the_same_and_fail_the_same() {
+    for shape in [Shape::Pack, Shape::Snapshot] {
+        let model = Model::new(2, 8, shape);
+        let path = model.folder.path().join("layer-1-part-0.bin");
+        let errors = [false, true].map(|direct| {
+            let full = std::fs::read(&path).unwrap();
+            let reader = Arc::new(FileReader::open_for(&model.layout, direct).unwrap());
+            let (mut store, memory) = model.store_with(4, 4, reader);
+            for experts in [[0, 7, 3, 5], [1, 2, 4, 6]] {
+                let acquired = store.acquire(1, &experts).unwrap();
+                store.wait(&slots_of(&acquired)).unwrap();
+                for a in acquired {
+                    model.assert_holds(&memory, 1, a);
+                }
+            }
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(full.len() as u64 - 7).unwrap();
+            let acquired = store.acquire(1, &[7]).unwrap();
+            let error = store.wait(&slots_of(&acquired)).unwrap_err();
+            std::fs::write(&path, full).unwrap();
+            let again = store.acquire(1, &[7]).unwrap();
+            store.wait(&slots_of(&again)).unwrap();
+            model.assert_holds(&memory, 1, again[0]);
+            let StoreError::ShortRead { layer: 1, expert: 7, expected, found, .. } = error else { panic!("{error}") };
+            assert_eq!(expected - found, 7);
+            error.to_string()
+        });
+        assert_eq!(errors[0], errors[1]);
+        assert!(errors[0].starts_with(&path.display().to_string()), "{}", errors[0]);
+    }
+}
+
+#[test]
+fn automatic_reads_are_direct_when_memory_holds_less_than_twice_the_experts() {
+    let model = Model::new(2, 8, Shape::Snapshot);
+    let bytes = model.layout.disk_bytes();
+    let each: usize = model.layout.slices(0, 0).map(|(_, _, len, _)| len).sum();
+    assert_eq!(bytes, 2 * 8 * each as u64);
+    assert!(!Reads::Auto.is_direct(&model.layout, 2 * bytes));
+    assert!(Reads::Auto.is_direct(&model.layout, 2 * bytes - 2));
+    assert!(Reads::Direct.is_direct(&model.layout, u64::MAX) && !Reads::Cached.is_direct(&model.layout, 0));
+    let memory = ExpertFile::Memory { name: "memory", bytes: bytes::Bytes::new() };
+    let in_memory = ExpertLayout { files: vec![memory; model.layout.files.len()], ..(*model.layout).clone() };
+    assert!(!Reads::Auto.is_direct(&in_memory, 0));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use flashflood::compute::LogitRows;
 use flashflood::compute::gpu::GpuOptions;
 use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
+use flashflood::experts::Reads;
 use flashflood::formats::safetensors::TensorSet;
 use flashflood::session::{LayerContents, Session};
 
@@ -122,7 +123,7 @@ fn check_state(oracle: &Oracle, contents: &[LayerContents], tokens: usize, what:
 }
 
 fn engine(name: &str, device: Device, chunk: usize, gpu: GpuOptions) -> Engine {
-    let options = EngineOptions { device, context: Some(96), experts: ExpertBudget::Auto, chunk, gpu };
+    let options = EngineOptions { device, context: Some(96), chunk, gpu, ..EngineOptions::default() };
     Engine::open(&folder(name), &options).unwrap()
 }
 
@@ -201,7 +202,7 @@ fn expert_cache_size_changes_nothing() {
                 context: Some(96),
                 experts: ExpertBudget::Bytes(slots * slot),
                 chunk: 40,
-                gpu: GpuOptions::default(),
+                ..EngineOptions::default()
             };
             let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
             let mut session = engine.session().unwrap();
@@ -224,7 +225,9 @@ fn resident_mode_changes_nothing() {
         let mut outcomes = Vec::new();
         for experts in [ExpertBudget::Auto, ExpertBudget::All] {
             let gpu = GpuOptions { binding, ..GpuOptions::default() };
-            let options = EngineOptions { device: Device::Gpu, context: Some(96), experts, chunk: 40, gpu };
+            let context = Some(96);
+            let options =
+                EngineOptions { device: Device::Gpu, context, experts, chunk: 40, gpu, ..EngineOptions::default() };
             let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
             let mut session = engine.session().unwrap();
             let (logits, routing) = run(&mut session, &[&oracle.tokens]);
@@ -233,5 +236,20 @@ fn resident_mode_changes_nothing() {
         }
         assert!(outcomes[0].0 == outcomes[1].0, "bindings of {binding}: not the same bits");
         assert!(outcomes[0].1 > 0 && outcomes[1].1 == 0, "resident mode reads nothing");
+    }
+}
+
+/// Experts through the page cache or past it, into host slots or on the way to the GPU: the same bits.
+#[test]
+fn kind_of_reads_changes_nothing() {
+    for device in [Device::Cpu, Device::Gpu] {
+        let oracle = Oracle::open("tiny");
+        let all = [Reads::Cached, Reads::Direct].map(|reads| {
+            let options = EngineOptions { device, context: Some(96), chunk: 40, reads, ..EngineOptions::default() };
+            let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
+            let mut session = engine.session().unwrap();
+            run(&mut session, &[&oracle.tokens]).0
+        });
+        assert!(all[0] == all[1], "{device:?}: direct reads give other bits than cached ones");
     }
 }

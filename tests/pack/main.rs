@@ -12,7 +12,7 @@ use flashflood::experts::ExpertFile;
 use flashflood::formats::pack::{self, PackError, PackOptions, Progress, write_pack};
 use flashflood::formats::{ScaleType, WeightFormat};
 use flashflood::model::weights::MixerWeights;
-use flashflood::model::{Config, Matrix, MatrixBlock};
+use flashflood::model::{Config, Matrix, MatrixBlock, ModelSource};
 
 use model::{QUIET, contents, expert_rows, folders, image, made, matrix_rows, options, quantised, repack, source};
 
@@ -279,4 +279,31 @@ fn scales_of_other_types_survive() {
     assert_eq!(lm_head.format, format);
     assert_eq!((&lm_head.blocks[0].codes, &lm_head.blocks[0].scales), (&block.codes, &block.scales));
     assert_eq!(lm_head.blocks[0].biases, block.biases);
+}
+
+/// A layer's file is read from the first stripe that has it, and may be missing in the pack then.
+#[test]
+fn layers_may_lie_on_several_disks() {
+    let (temp, model, out) = folders();
+    write_pack(&source(&model, 1), None, &out, &options(4), QUIET).unwrap();
+    let whole = pack::open(&out).unwrap();
+    let expected: Vec<_> = (0..3).map(|layer| image(&whole.experts, layer, 1)).collect();
+    let stripes = [temp.path().join("disk-2"), temp.path().join("disk-3")];
+    for (stripe, layer) in stripes.iter().zip(1..) {
+        fs::create_dir_all(stripe.join("experts")).unwrap();
+        let name = format!("experts/layer-{layer:03}.bin");
+        fs::rename(out.join(&name), stripe.join(&name)).unwrap();
+    }
+    let striped = pack::open_striped(&out, &stripes).unwrap();
+    for (layer, expected) in expected.iter().enumerate() {
+        assert!(image(&striped.experts, layer, 1) == *expected, "layer {layer}");
+    }
+    let error = pack::open(&out).unwrap_err().to_string();
+    assert!(error.contains("layer-001.bin"), "{error}");
+    let file = stripes[1].join("experts/layer-002.bin");
+    fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(10).unwrap();
+    let error = pack::open_striped(&out, &stripes).unwrap_err().to_string();
+    assert!(error.starts_with(&file.display().to_string()), "{error}");
+    let error = ModelSource::open_striped(&out, &[out.join("none")]).unwrap_err().to_string();
+    assert!(error.contains("expected a folder with layers of the pack"), "{error}");
 }

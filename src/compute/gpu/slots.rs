@@ -1,5 +1,7 @@
 use std::sync::{Mutex, PoisonError};
 
+use flashflood_backends::AlignedBuffer;
+
 use crate::experts::{SlotMemory, StoreError};
 
 /// Expert slots in GPU memory: a few large buffers (slabs), each of whole slots.
@@ -12,7 +14,7 @@ pub struct GpuSlots {
     per_slab: usize,
     slots: usize,
     slot_bytes: usize,
-    landing: Mutex<Vec<Vec<u8>>>,
+    landing: Mutex<Vec<AlignedBuffer>>,
 }
 
 /// Largest slab. One buffer per expert would be slow on Metal; buffers over 2 GiB do not exist on other systems.
@@ -60,11 +62,13 @@ impl SlotMemory for GpuSlots {
 
     fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let free = || self.landing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut bytes = free().pop().unwrap_or_else(|| vec![0; self.slot_bytes]);
+        let no_memory = StoreError::OutOfMemory { slot, bytes: self.slot_bytes };
+        let landed = free().pop();
+        let mut bytes = landed.or_else(|| AlignedBuffer::new(self.slot_bytes)).ok_or(no_memory)?;
         let result = read(&mut bytes);
         if result.is_ok() {
             let (slab, place) = self.place(slot);
-            self.queue.write_buffer(&self.slabs[slab], (place * self.slot_bytes) as u64, &bytes);
+            self.queue.write_buffer(&self.slabs[slab], (place * self.slot_bytes) as u64, &bytes[..self.slot_bytes]);
         }
         free().push(bytes);
         result

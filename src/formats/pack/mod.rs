@@ -80,7 +80,7 @@ use crate::model::{Config, ModelWeights};
 
 pub use error::PackError;
 pub use manifest::{Checksum, FileSum, LayerRecords, Manifest, PackOptions, SourceDescription};
-pub use read::{open, open_embedded};
+pub use read::{open, open_embedded, open_striped};
 pub use verify::{VerifyReport, verify};
 pub use write::{PackSummary, write_pack};
 

@@ -17,10 +17,21 @@ use crate::model::ModelWeights;
 /// A manifest that is missing, of another version or does not hold; a file that is missing or of another length; a
 /// resident tensor that is missing or of another shape or type.
 pub fn open(folder: &Path) -> Result<Pack, PackError> {
+    open_striped(folder, &[])
+}
+
+/// Opens the pack in `folder` of which some layers' files lie in other folders, on other disks: the file of a layer is
+/// the one in the first of `stripes` that has it, else the one in `folder`, which need not exist then.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_striped(folder: &Path, stripes: &[PathBuf]) -> Result<Pack, PackError> {
     let manifest = read_manifest(folder)?;
     let mut files = Vec::new();
     for (n, layer) in manifest.layers.iter().enumerate() {
-        let path = folder.join(layer_file(n));
+        let name = layer_file(n);
+        let striped = stripes.iter().map(|stripe| stripe.join(&name)).find(|path| path.exists());
+        let path = striped.unwrap_or_else(|| folder.join(&name));
         check_length(&path, layer.bytes())?;
         files.push(ExpertFile::Path(path));
     }
