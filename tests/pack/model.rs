@@ -168,7 +168,7 @@ pub(crate) fn image(layout: &ExpertLayout, layer: usize, expert: usize) -> Vec<u
         let out = &mut image[at..at + len];
         match &layout.files[file as usize] {
             ExpertFile::Path(path) => read_exact_at(&fs::File::open(path).unwrap(), out, offset).unwrap(),
-            ExpertFile::Embedded { bytes, .. } => out.copy_from_slice(&bytes[offset as usize..][..len]),
+            ExpertFile::Memory { bytes, .. } => out.copy_from_slice(&bytes[offset as usize..][..len]),
         }
     }
     image
