@@ -14,6 +14,15 @@ pub trait SlotMemory: Send + Sync {
     /// Gives the bytes of `slot` to `read`; when it returns `Ok`, the executor sees them. Called from several threads
     /// at once, never twice at once for one slot.
     fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError>;
+
+    /// Gives the memory of a slot back to the system, if it can be; [`SlotMemory::fill`] takes it again. Not called
+    /// while the slot is filled or computed from.
+    fn release(&self, _slot: usize) {}
+
+    /// Whether [`SlotMemory::release`] gives anything back.
+    fn gives_back(&self) -> bool {
+        false
+    }
 }
 
 /// Slots in host memory, for the CPU executor. A slot takes memory when it is first filled, so that a large budget
@@ -78,6 +87,14 @@ impl SlotMemory for HostSlots {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         read(&mut bytes[..self.slot_bytes])
     }
+
+    fn release(&self, slot: usize) {
+        *self.slots[slot].write().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+    }
+
+    fn gives_back(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +115,10 @@ mod tests {
         assert_eq!(&*slots.read(1), [7; 21]);
         assert_eq!(slots.read(1).as_ptr().align_offset(16), 0);
         assert!(slots.read(0).is_empty());
+        slots.release(1);
+        assert!(slots.read(1).is_empty());
+        slots.fill(1, &mut read).unwrap();
+        assert_eq!(&*slots.read(1), [7; 21]);
     }
 
     #[test]
