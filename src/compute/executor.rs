@@ -1,6 +1,6 @@
 //! What both executors are: something that runs a recording for a step of tokens.
 
-use crate::experts::{StoreError, StoreStats};
+use crate::experts::{ExpertStore, StoreError, StoreStats};
 
 use super::recording::{KvId, TensorId};
 
@@ -119,6 +119,9 @@ pub trait Executor: Send {
 
     /// Reads keys and values of positions `0..positions`, `[positions, width]` each.
     fn read_kv(&mut self, kv: KvId, positions: usize) -> Result<(Vec<f32>, Vec<f32>), ExecuteError>;
+
+    /// The expert store of a recording with routed experts.
+    fn expert_store(&mut self) -> Option<&mut ExpertStore>;
 
     /// Counters of the expert store.
     fn expert_stats(&self) -> StoreStats;

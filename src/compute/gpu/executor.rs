@@ -397,6 +397,10 @@ impl Executor for GpuExecutor {
         Ok((read(keys)?, read(values)?))
     }
 
+    fn expert_store(&mut self) -> Option<&mut ExpertStore> {
+        self.store.as_mut().map(|(store, _)| store)
+    }
+
     fn expert_stats(&self) -> StoreStats {
         self.store.as_ref().map(|(store, _)| store.stats()).unwrap_or_default()
     }
