@@ -3,6 +3,7 @@
 
 mod device;
 mod plan;
+mod pressure;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +11,12 @@ use std::sync::Arc;
 pub use device::{Device, OpenedDevice};
 pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
 
+use pressure::PressureWatch;
+
 use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{GpuExecutor, GpuOptions, GpuSlots};
 use crate::compute::{ExecuteError, Executor, Recording, ShapeError};
+use crate::experts::trace::TraceShape;
 use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError};
 use crate::model::{Config, Forward, LayerState, Matrix, ModelSource, SourceError, forward};
 use crate::session::Session;
@@ -98,6 +102,7 @@ pub struct Engine {
     root: PathBuf,
     text: crate::model::TextFiles,
     plan: MemoryPlan,
+    watch: Option<PressureWatch>,
 }
 
 impl Engine {
@@ -161,7 +166,24 @@ impl Engine {
                 Box::new(CpuExecutor::new(recording.clone(), context, config.experts, Some((store, slots))))
             }
         };
-        Ok(Engine { config, embed, executor, state, recording, context, root, text, plan })
+        let mut engine = Engine { config, embed, executor, state, recording, context, root, text, plan, watch: None };
+        if options.experts == ExpertBudget::Auto {
+            engine.watch = engine.executor.expert_store().and_then(|store| PressureWatch::new(store, &engine.plan));
+        }
+        Ok(engine)
+    }
+
+    /// Keeps the expert cache within what the machine has free, when its size was left to us.
+    pub(crate) fn relieve_memory(&mut self) {
+        if let (Some(watch), Some(store)) = (&mut self.watch, self.executor.expert_store()) {
+            watch.check(store);
+        }
+    }
+
+    pub(crate) fn trace_shape(&self) -> TraceShape {
+        let (experts, top_k) = (self.config.experts, self.config.top_k);
+        let layers = self.plan.all_slots / experts.max(1);
+        TraceShape { layers, experts, top_k, slot_bytes: self.plan.slot_bytes as usize }
     }
 
     /// Shapes and constants of the model.

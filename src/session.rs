@@ -3,6 +3,7 @@
 use crate::compute::{ExecuteError, KernelTime, LogitRows, Step};
 use crate::engine::Engine;
 use crate::experts::StoreStats;
+use crate::experts::trace::Trace;
 use crate::formats::quantise::dequantise_row;
 use crate::model::{LayerState, forward::rope_table};
 use crate::text::{Sampler, TextError};
@@ -66,12 +67,13 @@ pub struct Session<'a> {
     engine: &'a mut Engine,
     tokens: Vec<u32>,
     broken: bool,
+    trace: Option<Trace>,
 }
 
 impl<'a> Session<'a> {
     pub(crate) fn new(engine: &'a mut Engine) -> Result<Self, ExecuteError> {
         engine.executor.reset()?;
-        Ok(Session { engine, tokens: Vec::new(), broken: false })
+        Ok(Session { engine, tokens: Vec::new(), broken: false, trace: None })
     }
 
     /// All tokens so far.
@@ -123,12 +125,16 @@ impl<'a> Session<'a> {
         }
         let position = self.tokens.len();
         let rope = rope_table(&engine.config, position, tokens.len());
+        engine.relieve_memory();
         let step = Step { tokens: tokens.len(), position, logits };
         if let Err(e) = engine.executor.run(step, &embedded, &rope) {
             self.broken = true;
             return Err(e.into());
         }
         self.tokens.extend_from_slice(tokens);
+        if let Some(trace) = &mut self.trace {
+            trace.steps.push(self.engine.executor.routing().to_vec());
+        }
         Ok(())
     }
 
@@ -140,6 +146,25 @@ impl<'a> Session<'a> {
     /// The experts that each token of the last step chose: per layer `[tokens, top_k]`.
     pub fn routing(&self) -> &[Vec<u32>] {
         self.engine.executor.routing()
+    }
+
+    /// Records which experts are chosen, from the next step on.
+    pub fn trace_experts(&mut self) {
+        self.engine.executor.keep_routing();
+        self.trace = Some(Trace::new(self.engine.trace_shape()));
+    }
+
+    /// Ends the recording: what was chosen since [`trace_experts`](Self::trace_experts), if that was called.
+    pub fn take_expert_trace(&mut self) -> Option<Trace> {
+        self.trace.take()
+    }
+
+    /// Lets at most `slots` experts stay in memory from the next step on, for a program that is asked to give memory
+    /// back; never fewer than a token needs, never more than the memory plan has. The text does not depend on it.
+    pub fn limit_experts(&mut self, slots: usize) {
+        if let Some(store) = self.engine.executor.expert_store() {
+            store.set_limit(slots);
+        }
     }
 
     /// Chooses the next token after the last one run with logits. `vocab` leaves padding rows out.

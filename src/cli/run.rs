@@ -1,6 +1,7 @@
 //! `flashflood run`: one prompt, one answer.
 
-use std::io::{IsTerminal, Read, Write};
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -41,6 +42,9 @@ pub(crate) struct RunArgs {
     /// Stop at this text (may be given several times)
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// Write which experts every token chose to a file, for `flashflood bench --cache-trace`
+    #[arg(long, value_name = "FILE")]
+    trace_experts: Option<PathBuf>,
     /// Print speed, memory and expert reads at the end
     #[arg(long)]
     stats: bool,
@@ -111,6 +115,14 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     let device = engine.device();
     let plan = engine.plan().clone();
     let mut session = engine.session()?;
+    // a path that cannot be written is better known before the text
+    let trace_file = match &args.trace_experts {
+        Some(path) => Some((path, File::create(path).with_context(|| path.display().to_string())?)),
+        None => None,
+    };
+    if trace_file.is_some() {
+        session.trace_experts();
+    }
     let mut out = std::io::stdout().lock();
     let mut failed = None;
     if args.raw {
@@ -123,7 +135,12 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
             failed = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
         }
         failed.is_none() && !interrupted()
-    })?;
+    });
+    if let (Some((path, file)), Some(trace)) = (trace_file, session.take_expert_trace()) {
+        let mut file = BufWriter::new(file);
+        trace.write(&mut file).and_then(|()| file.flush()).with_context(|| path.display().to_string())?;
+    }
+    let made = made?;
     if let Some(e) = failed {
         return Err(e).context("standard output");
     }

@@ -1,6 +1,6 @@
 //! What both executors are: something that runs a recording for a step of tokens.
 
-use crate::experts::{StoreError, StoreStats};
+use crate::experts::{ExpertStore, StoreError, StoreStats};
 
 use super::recording::{KvId, TensorId};
 
@@ -124,6 +124,9 @@ pub trait Executor: Send {
     /// The `top_k` largest of the first `vocab` logits of the last token.
     fn top_logits(&mut self, top_k: usize, vocab: usize) -> Result<TopLogits, ExecuteError>;
 
+    /// Makes [`Executor::routing`] known after every step, also where the host does not need it: this costs a wait.
+    fn keep_routing(&mut self) {}
+
     /// The experts that each token of the last step chose: per layer `[tokens, top_k]`.
     fn routing(&self) -> &[Vec<u32>];
 
@@ -147,6 +150,9 @@ pub trait Executor: Send {
     fn finish(&mut self) -> Result<(), ExecuteError> {
         Ok(())
     }
+
+    /// The expert store of a recording with routed experts.
+    fn expert_store(&mut self) -> Option<&mut ExpertStore>;
 
     /// Counters of the expert store.
     fn expert_stats(&self) -> StoreStats;

@@ -57,6 +57,8 @@ pub struct MemoryPlan {
     pub experts: u64,
     /// How many slots.
     pub slots: usize,
+    /// Bytes of an expert in its slot.
+    pub slot_bytes: u64,
     /// How many slots would hold every expert.
     pub all_slots: usize,
     /// KV caches for the whole context.
@@ -88,6 +90,7 @@ impl MemoryPlan {
             resident: recording.weight_bytes(),
             experts: 0,
             slots: 0,
+            slot_bytes: experts.slot_bytes() as u64,
             all_slots: experts.layers.len() * experts.experts,
             kv: recording.kv_bytes_per_position().saturating_mul(context as u64),
             context,
@@ -95,7 +98,7 @@ impl MemoryPlan {
             activations: recording.tensor_bytes(false),
             available,
         };
-        let slot_bytes = experts.slot_bytes() as u64;
+        let slot_bytes = plan.slot_bytes;
         let bytes = match budget {
             ExpertBudget::Auto => auto_budget(available, plan.total()),
             ExpertBudget::Bytes(bytes) => bytes,

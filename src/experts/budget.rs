@@ -25,8 +25,12 @@ pub fn plan_slots(layout: &ExpertLayout, budget_bytes: u64, top_k: usize) -> Res
 /// that are not allocated yet. The reserve is the larger of [`LEAST_RESERVE`] and a tenth, but at most half of what
 /// is available, so that a small machine runs too.
 pub fn auto_budget(available: u64, other_needs: u64) -> u64 {
-    let reserve = LEAST_RESERVE.max(available / 10).min(available / 2);
-    available.saturating_sub(reserve).saturating_sub(other_needs)
+    available.saturating_sub(reserve(available)).saturating_sub(other_needs)
+}
+
+/// What an automatic budget leaves of `available` bytes to everything else on the machine.
+pub fn reserve(available: u64) -> u64 {
+    LEAST_RESERVE.max(available / 10).min(available / 2)
 }
 
 /// Slots of each layer's own set; `None` when they would be fewer than `top_k` and all layers share one set.

@@ -6,12 +6,14 @@ mod error;
 pub mod layout;
 pub mod policy;
 pub mod reader;
+pub mod replay;
 mod slots;
 mod stats;
 pub mod store;
+pub mod trace;
 mod worker;
 
-pub use budget::{LEAST_RESERVE, auto_budget, plan_slots};
+pub use budget::{LEAST_RESERVE, auto_budget, plan_slots, reserve};
 pub use layout::{ExpertFile, ExpertLayout, LayerExperts, MatrixPlace, Part, Place, SlotLayout};
 pub use reader::{ExpertReader, FileReader, Reads};
 pub use slots::{HostSlot, HostSlots};

@@ -17,6 +17,15 @@ pub trait SlotMemory: Send + Sync {
     /// [`slot_bytes`](Self::slot_bytes) and may write all it gets; memory that starts at a page and has room to the end
     /// of one is read into without a copy. Called from several threads at once, never twice at once for one slot.
     fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError>;
+
+    /// Gives the memory of a slot back to the system, if it can be; [`SlotMemory::fill`] takes it again. Not called
+    /// while the slot is filled or computed from.
+    fn release(&self, _slot: usize) {}
+
+    /// Whether [`SlotMemory::release`] gives anything back.
+    fn gives_back(&self) -> bool {
+        false
+    }
 }
 
 /// Slots in host memory, for the CPU executor. A slot takes memory when it is first filled, so that a large budget
@@ -77,6 +86,14 @@ impl SlotMemory for HostSlots {
         }
         read(&mut bytes)
     }
+
+    fn release(&self, slot: usize) {
+        *self.slots[slot].write().unwrap_or_else(PoisonError::into_inner) = AlignedBuffer::empty();
+    }
+
+    fn gives_back(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +115,10 @@ mod tests {
         assert_eq!(&*slots.read(1), [7; 21]);
         assert_eq!(slots.read(1).as_ptr().align_offset(PAGE), 0);
         assert!(slots.read(0).is_empty());
+        slots.release(1);
+        assert!(slots.read(1).is_empty());
+        slots.fill(1, &mut read).unwrap();
+        assert_eq!(&*slots.read(1), [7; 21]);
     }
 
     #[test]

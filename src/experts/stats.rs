@@ -10,7 +10,7 @@ pub struct StoreStats {
     pub hits: u64,
     /// Experts asked for that had to be read.
     pub misses: u64,
-    /// Experts that lost their slot to another one.
+    /// Experts that lost their slot: to another one, or to a lower limit.
     pub evictions: u64,
     /// Bytes of the reads that came back, failed ones left out.
     pub bytes_read: u64,

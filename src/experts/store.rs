@@ -44,6 +44,8 @@ pub struct Acquired {
 /// [held](ExpertStore::hold).
 pub struct ExpertStore {
     layout: Arc<ExpertLayout>,
+    memory: Arc<dyn SlotMemory>,
+    top_k: usize,
     policy: Box<dyn Policy>,
     workers: Workers,
     slots: Vec<Slot>,
@@ -52,6 +54,8 @@ pub struct ExpertStore {
     /// The slots in which (layer, expert) is ready or being read.
     places: HashMap<(usize, u32), usize>,
     per_layer: Option<usize>,
+    /// The most slots of a set that are filled; see [`ExpertStore::set_limit`].
+    limit: usize,
     request: u64,
     in_flight: usize,
     busy_since: Instant,
@@ -99,13 +103,16 @@ impl ExpertStore {
         let per_layer = slots_per_layer(count, layout.layers.len(), layout.experts, top_k);
         let now = Instant::now();
         Ok(ExpertStore {
-            workers: Workers::start(layout.clone(), memory, reader, threads)?,
+            workers: Workers::start(layout.clone(), memory.clone(), reader, threads)?,
             layout,
+            memory,
+            top_k,
             policy: Box::new(Lru),
             slots: (0..count).map(|_| Slot { state: State::Empty, holds: 0 }).collect(),
             uses: vec![SlotUse::default(); count],
             places: HashMap::new(),
             per_layer,
+            limit: per_layer.unwrap_or(count),
             request: 0,
             in_flight: 0,
             busy_since: now,
@@ -123,12 +130,41 @@ impl ExpertStore {
 
     /// The most experts of one layer that one request may name.
     pub fn capacity(&self, layer: usize) -> usize {
-        self.set(layer).len().min(self.layout.experts)
+        self.set(layer).len().min(self.limit).min(self.layout.experts)
     }
 
     /// Whether every expert of the model has a slot, so that none is ever evicted.
     pub fn holds_all(&self) -> bool {
-        self.per_layer == Some(self.layout.experts)
+        self.per_layer == Some(self.layout.experts) && self.limit == self.layout.experts
+    }
+
+    /// Lets at most `slots` slots be filled, shared out evenly among the layers; never fewer than a token needs of
+    /// each, never more than there are. A lower limit takes effect layer by layer, as each is asked for next: the
+    /// policy chooses what leaves, and its memory goes back to the system where it can. Slots that are held or being
+    /// read stay until they no longer are. Call it between steps: it changes [`capacity`](Self::capacity).
+    pub fn set_limit(&mut self, slots: usize) {
+        let whole = self.per_layer.unwrap_or(self.slots.len());
+        self.limit = (slots / self.sets()).clamp(self.top_k, whole);
+    }
+
+    /// The most slots that may be filled now.
+    pub fn limit(&self) -> usize {
+        self.limit * self.sets()
+    }
+
+    /// Slots that hold an expert or are about to.
+    pub fn filled(&self) -> usize {
+        self.slots.iter().filter(|slot| !matches!(slot.state, State::Empty)).count()
+    }
+
+    /// Whether a lower limit gives memory back to the system.
+    pub fn gives_back(&self) -> bool {
+        self.memory.gives_back()
+    }
+
+    /// Sets that the slots are divided into: one for each layer, or one for all.
+    fn sets(&self) -> usize {
+        if self.per_layer.is_some() { self.layout.layers.len().max(1) } else { 1 }
     }
 
     /// The slot of an expert whose bytes are there.
@@ -161,8 +197,7 @@ impl ExpertStore {
         self.request += 1;
         for &expert in experts {
             if let Some(&slot) = self.places.get(&(layer, expert)) {
-                self.uses[slot].last_used = self.request;
-                self.uses[slot].uses = self.uses[slot].uses.saturating_add(1);
+                self.uses[slot] = self.policy.used(self.uses[slot], self.request);
             }
         }
         let missing = self.make_room(layer, experts)?;
@@ -277,31 +312,52 @@ impl ExpertStore {
         }
     }
 
-    /// Empties `count` slots of the layer's set: those that are empty already, then by the policy.
+    /// Empties `count` slots of the layer's set: those that are empty already, as far as the limit allows, then by
+    /// the policy. What is over the limit afterwards is evicted too.
     fn free_slots(&mut self, layer: usize, count: usize) -> Result<Vec<usize>, StoreError> {
         let set = self.set(layer);
-        let is_empty = |slot: &usize| matches!(self.slots[*slot].state, State::Empty);
-        let mut freed: Vec<usize> = set.clone().filter(is_empty).filter(|&s| !self.is_pinned(s)).take(count).collect();
-        for &slot in &freed {
-            self.uses[slot] = SlotUse { last_used: self.request, uses: 1 };
+        let filled = set.clone().filter(|&slot| !self.is_empty(slot)).count();
+        let mut over = filled.saturating_sub(self.limit);
+        let mut unfilled: Vec<usize> = set.clone().filter(|&s| self.is_empty(s) && !self.is_pinned(s)).collect();
+        let beyond = unfilled.split_off(unfilled.len().min(self.limit.saturating_sub(filled)));
+        let mut beyond = beyond.into_iter();
+        let mut freed = Vec::with_capacity(count);
+        for slot in unfilled.into_iter().take(count) {
+            freed.push(self.claim(slot));
         }
         while freed.len() < count {
-            let pinned = |index: usize| self.is_pinned(set.start + index);
-            let victim = self.policy.victim(&self.uses[set.clone()], &pinned);
-            // whatever a policy answers, a pinned slot is not given away
-            let Some(index) = victim.filter(|&index| index < set.len() && !pinned(index)) else {
+            // held slots may leave no other than one beyond the limit
+            let Some(slot) = self.evict_one(set.clone()).or_else(|| beyond.next().inspect(|_| over += 1)) else {
                 return Err(self.all_held(layer, count));
             };
-            let slot = set.start + index;
-            if let State::Ready { layer, expert } = self.slots[slot].state {
-                self.places.remove(&(layer, expert));
-                self.stats.evictions += 1;
-            }
-            self.slots[slot].state = State::Empty;
-            self.uses[slot] = SlotUse { last_used: self.request, uses: 1 };
-            freed.push(slot);
+            freed.push(self.claim(slot));
+        }
+        for _ in 0..over {
+            let Some(slot) = self.evict_one(set.clone()) else { break };
+            self.memory.release(slot);
         }
         Ok(freed)
+    }
+
+    /// Counts the current request as the first use of what comes into a slot, which pins it.
+    fn claim(&mut self, slot: usize) -> usize {
+        self.uses[slot] = self.policy.used(SlotUse::default(), self.request);
+        slot
+    }
+
+    /// Empties the slot of a set that the policy chooses among those that are filled and not pinned.
+    fn evict_one(&mut self, set: Range<usize>) -> Option<usize> {
+        let pinned = |index: usize| self.is_empty(set.start + index) || self.is_pinned(set.start + index);
+        let victim = self.policy.victim(&self.uses[set.clone()], &pinned);
+        // whatever a policy answers, a pinned slot is not given away
+        let slot = set.start + victim.filter(|&index| index < set.len() && !pinned(index))?;
+        if let State::Ready { layer, expert } = self.slots[slot].state {
+            self.places.remove(&(layer, expert));
+            self.stats.evictions += 1;
+        }
+        self.slots[slot].state = State::Empty;
+        self.uses[slot] = SlotUse::default();
+        Some(slot)
     }
 
     fn start_read(&mut self, job: Job) -> Result<(), StoreError> {
@@ -322,6 +378,10 @@ impl ExpertStore {
     /// Whether the current request uses the slot.
     fn is_asked(&self, slot: usize) -> bool {
         self.uses[slot].last_used == self.request
+    }
+
+    fn is_empty(&self, slot: usize) -> bool {
+        matches!(self.slots[slot].state, State::Empty)
     }
 
     fn is_reading(&self, slot: usize) -> bool {

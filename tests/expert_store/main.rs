@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod faults;
+mod limit;
 mod model;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use flashflood::experts::policy::{Policy, SlotUse};
 use flashflood::experts::reader::Fault;
 use flashflood::experts::{ExpertFile, ExpertStore, FileReader, HostSlots, StoreError, auto_budget, plan_slots};
@@ -166,15 +168,15 @@ fn a_request_waits_for_slots_that_are_still_being_read() {
 fn embedded_experts_are_read_as_files_are() {
     let model = Model::new(1, 4, Shape::Pack);
     let ExpertFile::Path(path) = &model.layout.files[0] else { panic!("a file") };
-    let bytes: &'static [u8] = std::fs::read(path).unwrap().leak();
+    let bytes = Bytes::from(std::fs::read(path).unwrap());
     let mut layout = (*model.layout).clone();
-    layout.files = vec![ExpertFile::Embedded { name: "embedded model", bytes }];
+    layout.files = vec![ExpertFile::Memory { name: "embedded model", bytes: bytes.clone() }];
     let embedded = Model { layout: Arc::new(layout.clone()), folder: model.folder };
     let (mut store, memory) = embedded.store(4, 4);
     let acquired = store.acquire(0, &[3, 1]).unwrap();
     store.wait(&slots_of(&acquired)).unwrap();
     embedded.assert_holds(&memory, 0, acquired[0]);
-    layout.files = vec![ExpertFile::Embedded { name: "embedded model", bytes: &bytes[..bytes.len() - 1] }];
+    layout.files = vec![ExpertFile::Memory { name: "embedded model", bytes: bytes.slice(..bytes.len() - 1) }];
     let error = FileReader::open(&layout).unwrap_err().to_string();
     assert!(error.starts_with("embedded model: truncated: expected at least "), "{error}");
 }

@@ -4,6 +4,8 @@
 //! rounding strongly; 3e-4 leaves room for another order of summation and none for another formula.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod cache;
+
 use std::path::{Path, PathBuf};
 
 use flashflood::compute::LogitRows;

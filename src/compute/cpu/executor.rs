@@ -176,6 +176,10 @@ impl Executor for CpuExecutor {
         Ok((kv.keys[..elements].to_vec(), kv.values[..elements].to_vec()))
     }
 
+    fn expert_store(&mut self) -> Option<&mut ExpertStore> {
+        self.store.as_mut().map(|(store, _)| store)
+    }
+
     fn expert_stats(&self) -> StoreStats {
         self.store.as_ref().map(|(store, _)| store.stats()).unwrap_or_default()
     }

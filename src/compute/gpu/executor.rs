@@ -56,6 +56,7 @@ pub struct GpuExecutor {
     pub(super) dispatches: Vec<Dispatch>,
     pub(super) routing: Vec<Vec<u32>>,
     profile: Option<Profile>,
+    keep_routing: bool,
     last: Option<Step>,
     patterns: Vec<String>,
     dumps: Vec<(String, usize, Vec<f32>)>,
@@ -117,6 +118,7 @@ impl GpuExecutor {
             experts,
             all_resident: false,
             profile: None,
+            keep_routing: false,
             encoding: Encoding::default(),
             dispatches: Vec::new(),
             routing: Vec::new(),
@@ -244,7 +246,7 @@ impl Executor for GpuExecutor {
                 }
             }
         }
-        if self.all_resident && step.logits == LogitRows::All {
+        if self.all_resident && (self.keep_routing || step.logits == LogitRows::All) {
             self.read_all_routes(&step)?;
         }
         self.encoding.submit(&self.gpu.queue);
@@ -300,6 +302,10 @@ impl Executor for GpuExecutor {
         if top.iter().any(|(id, _)| *id as usize >= vocab) { Err(ExecuteError::NotANumber) } else { Ok(top) }
     }
 
+    fn keep_routing(&mut self) {
+        self.keep_routing = true;
+    }
+
     fn routing(&self) -> &[Vec<u32>] {
         &self.routing
     }
@@ -325,6 +331,10 @@ impl Executor for GpuExecutor {
             Ok(all)
         };
         Ok((read(keys)?, read(values)?))
+    }
+
+    fn expert_store(&mut self) -> Option<&mut ExpertStore> {
+        self.store.as_mut().map(|(store, _)| store)
     }
 
     fn expert_stats(&self) -> StoreStats {

@@ -1,0 +1,249 @@
+//! What a trace would have cost with another cache: the requests of a run against a policy and a number of slots,
+//! without a model, a disk or a clock.
+//!
+//! The replay asks for experts as the executors do: each step asks each layer for the experts of all its tokens, in
+//! the order of the file and as many at a time as the layer has slots. With the same slots its counters are those of
+//! [`super::ExpertStore`], which a test holds it to.
+
+use std::collections::HashMap;
+
+use super::policy::{Policy, SlotUse};
+use super::trace::Trace;
+
+/// What a replay found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Experts asked for that were in a slot.
+    pub hits: u64,
+    /// Experts asked for that would have been read.
+    pub misses: u64,
+}
+
+impl Replayed {
+    /// Hits among all experts asked for, 0 to 1; 0 when none was.
+    pub fn hit_rate(&self) -> f64 {
+        let asked = self.hits + self.misses;
+        if asked == 0 { 0.0 } else { self.hits as f64 / asked as f64 }
+    }
+}
+
+/// The experts of one layer that are asked for at once.
+struct Request {
+    layer: usize,
+    experts: Vec<u32>,
+}
+
+/// The requests that a cache with `slots` slots for each layer sees.
+fn requests(trace: &Trace, slots: usize) -> Vec<Request> {
+    let mut all = Vec::new();
+    for step in &trace.steps {
+        for (layer, ids) in step.iter().enumerate() {
+            let mut experts = ids.clone();
+            experts.sort_unstable();
+            experts.dedup();
+            all.extend(experts.chunks(slots).map(|batch| Request { layer, experts: batch.to_vec() }));
+        }
+    }
+    all
+}
+
+/// Replays `trace` with `slots` slots for each layer, raised to what a token needs.
+pub fn replay(trace: &Trace, policy: &dyn Policy, slots: usize) -> Replayed {
+    let slots = slots.max(trace.shape.top_k);
+    let mut layers = vec![LayerSlots::default(); trace.shape.layers];
+    let mut found = Replayed::default();
+    for (request, tick) in requests(trace, slots).into_iter().zip(1..) {
+        let hits = layers[request.layer].take(&request.experts, policy, slots, tick);
+        found.hits += hits;
+        found.misses += request.experts.len() as u64 - hits;
+    }
+    found
+}
+
+/// The slots of a layer that have been filled.
+#[derive(Clone, Default)]
+struct LayerSlots {
+    experts: Vec<u32>,
+    uses: Vec<SlotUse>,
+}
+
+impl LayerSlots {
+    /// Takes the experts of a request; how many were there.
+    fn take(&mut self, wanted: &[u32], policy: &dyn Policy, slots: usize, request: u64) -> u64 {
+        let mut missing = Vec::new();
+        for &expert in wanted {
+            match self.experts.iter().position(|&e| e == expert) {
+                Some(slot) => self.uses[slot] = policy.used(self.uses[slot], request),
+                None => missing.push(expert),
+            }
+        }
+        for &expert in &missing {
+            let used = policy.used(SlotUse::default(), request);
+            if self.experts.len() < slots {
+                self.experts.push(expert);
+                self.uses.push(used);
+                continue;
+            }
+            let asked = |slot: usize| self.uses[slot].last_used == request;
+            let slot = policy.victim(&self.uses, &asked).expect("a request never asks for more than the slots hold");
+            self.experts[slot] = expert;
+            self.uses[slot] = used;
+        }
+        (wanted.len() - missing.len()) as u64
+    }
+}
+
+/// The best that any policy could do, by looking ahead: the expert whose next use is farthest away leaves (Belady).
+pub fn optimum(trace: &Trace, slots: usize) -> Replayed {
+    let slots = slots.max(trace.shape.top_k);
+    let requests = requests(trace, slots);
+    // when each expert of a request is asked for again
+    let mut next_uses = vec![Vec::new(); requests.len()];
+    let mut next: HashMap<(usize, u32), usize> = HashMap::new();
+    for (at, request) in requests.iter().enumerate().rev() {
+        let uses = request.experts.iter().map(|&e| next.insert((request.layer, e), at).unwrap_or(usize::MAX));
+        next_uses[at] = uses.collect();
+    }
+    // per layer: the experts there and when each is asked for again
+    let mut layers: Vec<HashMap<u32, usize>> = vec![HashMap::new(); trace.shape.layers];
+    let mut found = Replayed::default();
+    for (request, uses) in requests.iter().zip(next_uses) {
+        let there = &mut layers[request.layer];
+        let hits = request.experts.iter().filter(|e| there.contains_key(e)).count();
+        let missing = request.experts.len() - hits;
+        found.hits += hits as u64;
+        found.misses += missing as u64;
+        while there.len() + missing > slots {
+            let others = there.iter().filter(|(e, _)| !request.experts.contains(e));
+            // of several, the first: which one does not change the count
+            let farthest = others.max_by_key(|(e, next)| (**next, **e)).map(|(e, _)| *e);
+            there.remove(&farthest.expect("a request never asks for more than the slots hold"));
+        }
+        there.extend(request.experts.iter().copied().zip(uses));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::policy::{AgedLfu, Lru};
+    use super::super::trace::TraceShape;
+    use super::*;
+
+    /// One layer, one token a step.
+    fn trace(experts: usize, top_k: usize, tokens: &[Vec<u32>]) -> Trace {
+        let shape = TraceShape { layers: 1, experts, top_k, slot_bytes: 1 };
+        Trace { shape, steps: tokens.iter().map(|ids| vec![ids.clone()]).collect() }
+    }
+
+    fn singles(ids: &[u32]) -> Trace {
+        trace(16, 1, &ids.iter().map(|&id| vec![id]).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_loop_that_does_not_fit_defeats_lru_but_not_foresight() {
+        let trace = singles(&[0, 1, 2, 0, 1, 2, 0, 1, 2]);
+        assert_eq!(replay(&trace, &Lru, 2), Replayed { hits: 0, misses: 9 });
+        assert_eq!(replay(&trace, &Lru, 3), Replayed { hits: 6, misses: 3 });
+        assert_eq!(optimum(&trace, 2), Replayed { hits: 3, misses: 6 });
+        assert_eq!(optimum(&trace, 3), replay(&trace, &Lru, 3));
+    }
+
+    #[test]
+    fn counting_uses_keeps_what_comes_back() {
+        let trace = singles(&[0, 0, 0, 1, 2, 0, 3, 4, 0, 5, 6, 0]);
+        let lfu = AgedLfu { half_life: 100.0 };
+        assert_eq!(replay(&trace, &lfu, 2).hits, 5);
+        assert_eq!(replay(&trace, &Lru, 2).hits, 2);
+    }
+
+    #[test]
+    fn a_prompt_asks_for_each_expert_once() {
+        let shape = TraceShape { layers: 1, experts: 8, top_k: 2, slot_bytes: 1 };
+        let trace = Trace { shape, steps: vec![vec![vec![5, 1, 1, 5, 5, 2]], vec![vec![5, 2]]] };
+        assert_eq!(replay(&trace, &Lru, 3), Replayed { hits: 2, misses: 3 });
+        // two at a time: 1 and 2, then 5
+        assert_eq!(replay(&trace, &Lru, 2), Replayed { hits: 2, misses: 3 });
+        assert_eq!(replay(&trace, &Lru, 0), replay(&trace, &Lru, 2));
+    }
+
+    /// The fewest misses over all choices of what leaves: for traces of a few tokens.
+    fn fewest_misses(trace: &Trace, slots: usize) -> u64 {
+        let requests = requests(trace, slots);
+        // sets of experts as bits, with the misses so far
+        let mut reached = HashMap::from([(0u32, 0u64)]);
+        for request in requests {
+            let wanted = request.experts.iter().fold(0u32, |bits, e| bits | 1 << e);
+            let mut after = HashMap::new();
+            for (there, misses) in reached {
+                let misses = misses + u64::from((wanted & !there).count_ones());
+                let whole = there | wanted;
+                let mut kept = whole;
+                loop {
+                    if kept & wanted == wanted && kept.count_ones() as usize <= slots {
+                        let best = after.entry(kept).or_insert(misses);
+                        *best = misses.min(*best);
+                    }
+                    if kept == 0 {
+                        break;
+                    }
+                    kept = (kept - 1) & whole;
+                }
+            }
+            reached = after;
+        }
+        reached.into_values().min().unwrap_or(0)
+    }
+
+    fn tokens(experts: u32, top_k: usize, most: usize) -> impl Strategy<Value = Vec<Vec<u32>>> {
+        let ids = prop::sample::subsequence((0..experts).collect::<Vec<_>>(), top_k);
+        prop::collection::vec(ids, 0..most)
+    }
+
+    proptest! {
+        #[test]
+        fn foresight_is_never_worse(tokens in tokens(12, 3, 80), slots in 3usize..13, half_life in 0.5f64..50.0) {
+            let trace = trace(12, 3, &tokens);
+            let best = optimum(&trace, slots);
+            for policy in [&Lru as &dyn Policy, &AgedLfu { half_life }] {
+                let found = replay(&trace, policy, slots);
+                prop_assert_eq!(found.hits + found.misses, best.hits + best.misses);
+                prop_assert!(found.hits <= best.hits);
+            }
+            prop_assert!(optimum(&trace, slots + 1).hits >= best.hits);
+        }
+
+        #[test]
+        fn foresight_is_the_optimum(tokens in tokens(6, 2, 9), slots in 2usize..6) {
+            let trace = trace(6, 2, &tokens);
+            prop_assert_eq!(optimum(&trace, slots).misses, fewest_misses(&trace, slots));
+        }
+
+        /// With several experts in a request it does not hold: those of one request are equally old, and which of
+        /// them leaves depends on their slots.
+        #[test]
+        fn what_few_slots_of_lru_hold_more_slots_hold_too(ids in prop::collection::vec(0u32..12, 1..120), slots in 1usize..12) {
+            let mut few = LayerSlots::default();
+            let mut more = LayerSlots::default();
+            for (&id, tick) in ids.iter().zip(1..) {
+                let in_few = few.take(&[id], &Lru, slots, tick);
+                let in_more = more.take(&[id], &Lru, slots + 1, tick);
+                prop_assert!(in_few <= in_more);
+                prop_assert!(few.experts.iter().all(|e| more.experts.contains(e)));
+            }
+        }
+
+        #[test]
+        fn slots_for_all_read_each_once(tokens in tokens(8, 2, 40)) {
+            let trace = trace(8, 2, &tokens);
+            let mut all: Vec<u32> = tokens.concat();
+            all.sort_unstable();
+            all.dedup();
+            for found in [replay(&trace, &Lru, 8), replay(&trace, &AgedLfu { half_life: 9.0 }, 8), optimum(&trace, 8)] {
+                prop_assert_eq!(found.misses, all.len() as u64);
+            }
+        }
+    }
+}
