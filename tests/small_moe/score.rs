@@ -84,6 +84,13 @@ impl Loss {
     }
 }
 
+impl std::ops::AddAssign for Loss {
+    fn add_assign(&mut self, other: Loss) {
+        self.sum += other.sum;
+        self.tokens += other.tokens;
+    }
+}
+
 /// The loss of `texts`.
 pub(crate) fn loss(engine: &mut Engine, tokenizer: &Tokenizer, texts: &[String]) -> anyhow::Result<Loss> {
     let vocab = engine.config().vocab;
