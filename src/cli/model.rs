@@ -28,7 +28,7 @@ pub(crate) struct ResourceArgs {
     #[arg(short = 'c', long = "ctx", value_name = "N", env = "FLASHFLOOD_CTX")]
     pub(crate) context: Option<usize>,
     /// Memory for experts: auto, all, or a size such as 512MB or 8GB
-    #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = budget, env = "FLASHFLOOD_EXPERT_CACHE")]
+    #[arg(long, value_name = "SIZE", default_value = "auto", env = "FLASHFLOOD_EXPERT_CACHE")]
     pub(crate) expert_cache: ExpertBudget,
     /// How experts are read from disk
     #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "FLASHFLOOD_READS")]
@@ -68,28 +68,4 @@ impl ModelArgs {
         tracing::info!("{}, memory:\n{}", engine.device(), engine.plan());
         Ok(engine)
     }
-}
-
-/// `auto`, `all`, or a number with an optional unit (powers of 1000 for kB, MB, GB; of 1024 for KiB, MiB, GiB).
-fn budget(text: &str) -> Result<ExpertBudget, String> {
-    match text {
-        "auto" => return Ok(ExpertBudget::Auto),
-        "all" => return Ok(ExpertBudget::All),
-        _ => {}
-    }
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let unit = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "kb" | "k" => 1e3,
-        "mb" | "m" => 1e6,
-        "gb" | "g" => 1e9,
-        "kib" => 1024.0,
-        "mib" => 1024.0 * 1024.0,
-        "gib" => 1024.0 * 1024.0 * 1024.0,
-        other => return Err(format!("unknown unit '{other}'; expected B, kB, MB, GB, KiB, MiB or GiB")),
-    };
-    let number: f64 =
-        number.parse().map_err(|_| format!("expected auto, all or a size such as 8GB, found '{text}'"))?;
-    Ok(ExpertBudget::Bytes((number * unit) as u64))
 }

@@ -1,6 +1,7 @@
 //! Where memory goes, decided before anything large is allocated.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::compute::Recording;
 use crate::experts::{ExpertLayout, StoreError, auto_budget, plan_slots};
@@ -18,6 +19,34 @@ pub enum ExpertBudget {
     Bytes(u64),
     /// Every expert of the model.
     All,
+}
+
+impl FromStr for ExpertBudget {
+    type Err = String;
+
+    /// `auto`, `all`, or a number with an optional unit: powers of 1000 for kB, MB, GB, of 1024 for KiB, MiB, GiB.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => return Ok(ExpertBudget::Auto),
+            "all" => return Ok(ExpertBudget::All),
+            _ => {}
+        }
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(end);
+        let number: f64 =
+            number.parse().map_err(|_| format!("expected auto, all or a size such as 8GB, found '{text}'"))?;
+        let unit = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1.0,
+            "kb" | "k" => 1e3,
+            "mb" | "m" => 1e6,
+            "gb" | "g" => 1e9,
+            "kib" => 1024.0,
+            "mib" => 1024.0 * 1024.0,
+            "gib" => 1024.0 * 1024.0 * 1024.0,
+            other => return Err(format!("unknown unit '{other}'; expected B, kB, MB, GB, KiB, MiB or GiB")),
+        };
+        Ok(ExpertBudget::Bytes((number * unit) as u64))
+    }
 }
 
 /// A plan that does not fit.
@@ -162,5 +191,30 @@ pub fn bytes_for_people(bytes: u64) -> String {
     match units.into_iter().find(|(unit, _)| bytes >= *unit) {
         Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
         None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        let sizes = [
+            ("auto", ExpertBudget::Auto),
+            ("all", ExpertBudget::All),
+            ("4096", ExpertBudget::Bytes(4096)),
+            ("512MB", ExpertBudget::Bytes(512_000_000)),
+            ("1.5 GiB", ExpertBudget::Bytes(3 << 29)),
+            ("2k", ExpertBudget::Bytes(2000)),
+        ];
+        for (text, size) in sizes {
+            assert_eq!(text.parse(), Ok(size));
+        }
+        for text in ["", "much", "-1", "1.2.3GB", "GB"] {
+            let message = text.parse::<ExpertBudget>().err().unwrap_or_default();
+            assert_eq!(message, format!("expected auto, all or a size such as 8GB, found '{text}'"));
+        }
+        assert!("5 parrots".parse::<ExpertBudget>().is_err_and(|message| message.contains("unknown unit 'parrots'")));
     }
 }

@@ -54,6 +54,35 @@ impl CpuExecutor {
         self.memory.tensor(tensor)
     }
 
+    fn run_on_pool(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
+        let recording = self.recording.clone();
+        self.memory.set_rope(rope);
+        if let Some(input) = recording.input {
+            self.memory.write(input.tensor, embedded);
+        }
+        self.routing.clear();
+        self.dumps.clear();
+        for recorded in &recording.steps {
+            match recorded {
+                Recorded::Kernel { label, kernel } => {
+                    kernel.run_on_cpu(&mut self.memory, &step);
+                    self.dump_outputs(label, &kernel.outputs(), &step);
+                }
+                Recorded::Route(route) => {
+                    let ids = self.memory.tensor(route.ids.tensor);
+                    let ids = (0..step.tokens).flat_map(|t| row(ids, route.ids, t)).map(|v| v.to_bits()).collect();
+                    self.routing.push(ids);
+                }
+                Recorded::Experts(op) => {
+                    self.run_experts(op, &step)?;
+                    self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step);
+                }
+            }
+        }
+        self.last = Some(step);
+        Ok(())
+    }
+
     fn run_experts(&mut self, op: &Experts, step: &Step) -> Result<(), ExecuteError> {
         let ids = &self.routing[op.layer];
         let top_k = op.out.rows_per_token;
@@ -111,32 +140,8 @@ impl Executor for CpuExecutor {
 
     fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
         step.check(self.recording.max_tokens, self.context)?;
-        let recording = self.recording.clone();
-        self.memory.set_rope(rope);
-        if let Some(input) = recording.input {
-            self.memory.write(input.tensor, embedded);
-        }
-        self.routing.clear();
-        self.dumps.clear();
-        for recorded in &recording.steps {
-            match recorded {
-                Recorded::Kernel { label, kernel } => {
-                    kernel.run_on_cpu(&mut self.memory, &step);
-                    self.dump_outputs(label, &kernel.outputs(), &step);
-                }
-                Recorded::Route(route) => {
-                    let ids = self.memory.tensor(route.ids.tensor);
-                    let ids = (0..step.tokens).flat_map(|t| row(ids, route.ids, t)).map(|v| v.to_bits()).collect();
-                    self.routing.push(ids);
-                }
-                Recorded::Experts(op) => {
-                    self.run_experts(op, &step)?;
-                    self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step);
-                }
-            }
-        }
-        self.last = Some(step);
-        Ok(())
+        // on a thread of the pool: from outside, each operation would wake one and wait for it
+        rayon::scope(|_| self.run_on_pool(step, embedded, rope))
     }
 
     fn dump(&mut self, patterns: Vec<String>) {

@@ -5,6 +5,7 @@
 mod executor;
 mod memory;
 mod product;
+mod unpack;
 
 pub use executor::CpuExecutor;
 pub use memory::{CpuKv, CpuMemory};

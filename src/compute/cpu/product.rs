@@ -1,28 +1,16 @@
 //! Matrix products on the CPU: rows over threads, 32 columns at a time with the widest vector instructions there are.
+//!
+//! A sum has the same order of additions for one token and for many, so that how a prompt is cut changes no bit.
 
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
+use super::unpack::{BLOCK, RowsOf, multiply_add, unpack_row};
 use crate::experts::MatrixPlace;
-use crate::formats::{ScaleType, WeightFormat};
 use crate::model::Matrix;
 
-/// Columns that are unpacked and multiplied at a time.
-const BLOCK: usize = 32;
-/// Tokens that share one unpacking of a block.
-const TILE: usize = 4;
 /// Products smaller than this many weights are not worth waking threads for.
 const SERIAL: usize = 1 << 15;
-
-/// Rows of one format that lie one after the other.
-#[derive(Clone, Copy)]
-struct RowsOf<'a> {
-    format: WeightFormat,
-    cols: usize,
-    codes: &'a [u8],
-    scales: &'a [u8],
-    biases: &'a [u8],
-}
 
 /// `[rows, tokens]`: every row of the matrix times every row of `x`.
 pub(crate) fn matrix_product(matrix: &Matrix, x: &[&[f32]]) -> Vec<f32> {
@@ -64,8 +52,9 @@ fn product(rows: RowsOf<'_>, x: &[&[f32]], out: &mut [f32]) {
     let run = |first: usize, out: &mut [f32]| {
         // one dispatch per run of rows: everything below is compiled for the instructions found
         let arch = Arch::new();
-        if cfg!(target_arch = "aarch64") || !matches!(arch, Arch::Scalar) {
-            arch.dispatch(Fused { rows, x, first, out });
+        let fused = cfg!(target_arch = "aarch64") || !matches!(arch, Arch::Scalar);
+        if fused {
+            arch.dispatch(RunOfRows { rows, x, first, out });
         } else {
             rows_times::<false>(rows, x, first, out);
         }
@@ -79,16 +68,16 @@ fn product(rows: RowsOf<'_>, x: &[&[f32]], out: &mut [f32]) {
     }
 }
 
-/// A product with fused multiply-add. Not a closure: those are not always inlined into the function that has the
-/// instructions, and then every multiply-add is a call (measured: 40 times slower).
-struct Fused<'a> {
+/// What a dispatch runs. Not a closure: the compiler need not inline one, and what is not inlined into the dispatch is
+/// compiled for any machine, where each `mul_add` is a function call.
+struct RunOfRows<'a> {
     rows: RowsOf<'a>,
     x: &'a [&'a [f32]],
     first: usize,
     out: &'a mut [f32],
 }
 
-impl NullaryFnOnce for Fused<'_> {
+impl NullaryFnOnce for RunOfRows<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -97,139 +86,60 @@ impl NullaryFnOnce for Fused<'_> {
     }
 }
 
+/// Unpacks each row once, into a buffer that stays in the nearest cache, and multiplies it with all tokens.
 #[inline(always)]
 fn rows_times<const FUSED: bool>(rows: RowsOf<'_>, x: &[&[f32]], first: usize, out: &mut [f32]) {
-    match rows.format {
-        WeightFormat::F32 => tiles::<FUSED, 128>(rows, x, first, out, unpack_f32),
-        WeightFormat::F16 => tiles::<FUSED, 64>(rows, x, first, out, unpack_f16),
-        WeightFormat::Bf16 => tiles::<FUSED, 64>(rows, x, first, out, unpack_bf16),
-        WeightFormat::Affine { bits: 2, .. } => tiles::<FUSED, 8>(rows, x, first, out, unpack_bits::<2, 8>),
-        WeightFormat::Affine { bits: 3, .. } => tiles::<FUSED, 12>(rows, x, first, out, unpack_bits::<3, 12>),
-        WeightFormat::Affine { bits: 4, .. } => tiles::<FUSED, 16>(rows, x, first, out, unpack_q4),
-        WeightFormat::Affine { bits: 5, .. } => tiles::<FUSED, 20>(rows, x, first, out, unpack_bits::<5, 20>),
-        WeightFormat::Affine { bits: 6, .. } => tiles::<FUSED, 24>(rows, x, first, out, unpack_bits::<6, 24>),
-        WeightFormat::Affine { .. } => tiles::<FUSED, 32>(rows, x, first, out, unpack_q8),
-    }
-}
-
-/// Runs `dots` over tiles of tokens. A token's sum does not depend on which tile it is in.
-#[inline(always)]
-fn tiles<const FUSED: bool, const BYTES: usize>(
-    rows: RowsOf<'_>,
-    x: &[&[f32]],
-    first: usize,
-    out: &mut [f32],
-    unpack: impl Fn(&[u8; BYTES]) -> [f32; BLOCK] + Copy,
-) {
-    let tokens = x.len();
-    for (r, out) in out.chunks_exact_mut(tokens).enumerate() {
-        for (x, out) in x.chunks(TILE).zip(out.chunks_mut(TILE)) {
+    let mut codes = vec![0; rows.cols];
+    let mut weights = vec![0.0; rows.cols];
+    for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
+        unpack_row::<FUSED>(rows, first + r, &mut codes, &mut weights);
+        for (x, out) in x.chunks(2).zip(out.chunks_mut(2)) {
             match *x {
-                [a] => out.copy_from_slice(&dots::<FUSED, BYTES, 1>(rows, first + r, [a], unpack)),
-                [a, b] => out.copy_from_slice(&dots::<FUSED, BYTES, 2>(rows, first + r, [a, b], unpack)),
-                [a, b, c] => out.copy_from_slice(&dots::<FUSED, BYTES, 3>(rows, first + r, [a, b, c], unpack)),
-                [a, b, c, d] => {
-                    out.copy_from_slice(&dots::<FUSED, BYTES, 4>(rows, first + r, [a, b, c, d], unpack));
-                }
+                [x, y] => out.copy_from_slice(&two_dots::<FUSED>(&weights, x, y)),
+                [x] => out[0] = dot::<FUSED>(&weights, x),
                 _ => {}
             }
         }
     }
 }
 
-/// One row times `N` tokens: 32 running sums a token, added up at the end.
+/// One row times one token: 32 running sums, added up at the end.
 #[inline(always)]
-fn dots<const FUSED: bool, const BYTES: usize, const N: usize>(
-    rows: RowsOf<'_>,
-    r: usize,
-    x: [&[f32]; N],
-    unpack: impl Fn(&[u8; BYTES]) -> [f32; BLOCK] + Copy,
-) -> [f32; N] {
-    let row_bytes = rows.format.row_bytes(rows.cols);
-    let codes = &rows.codes[r * row_bytes..][..row_bytes];
-    let scale_bytes = rows.format.row_scale_bytes(rows.cols);
-    let scales = &rows.scales[r * scale_bytes..][..scale_bytes];
-    let biases = &rows.biases[r * scale_bytes..][..scale_bytes];
-    let x = x.map(|x| x.as_chunks::<BLOCK>().0);
-    let mut sums = [[0.0f32; BLOCK]; N];
-    for (b, codes) in codes.as_chunks::<BYTES>().0.iter().enumerate() {
-        let mut w = unpack(codes);
-        if let WeightFormat::Affine { group, scales: kind, .. } = rows.format {
-            let g = b * BLOCK / usize::from(group);
-            let (scale, bias) = (scale_at(scales, kind, g), scale_at(biases, kind, g));
-            for w in &mut w {
-                *w = multiply_add::<FUSED>(*w, scale, bias);
-            }
-        }
-        for (sums, x) in sums.iter_mut().zip(x) {
-            for ((sum, w), x) in sums.iter_mut().zip(&w).zip(&x[b]) {
-                *sum = multiply_add::<FUSED>(*w, *x, *sum);
-            }
-        }
+fn dot<const FUSED: bool>(weights: &[f32], x: &[f32]) -> f32 {
+    let mut sums = [0.0; BLOCK];
+    for (w, x) in weights.as_chunks::<BLOCK>().0.iter().zip(x.as_chunks::<BLOCK>().0) {
+        add_products::<FUSED>(&mut sums, w, x);
     }
-    sums.map(|mut sums| {
-        let mut n = BLOCK / 2;
-        while n > 0 {
-            for i in 0..n {
-                sums[i] += sums[i + n];
-            }
-            n /= 2;
-        }
-        sums[0]
-    })
+    total(sums)
+}
+
+/// The same for two tokens, which share the reads of the row.
+#[inline(always)]
+fn two_dots<const FUSED: bool>(weights: &[f32], x: &[f32], y: &[f32]) -> [f32; 2] {
+    let (mut x_sums, mut y_sums) = ([0.0; BLOCK], [0.0; BLOCK]);
+    let tokens = x.as_chunks::<BLOCK>().0.iter().zip(y.as_chunks::<BLOCK>().0);
+    for (w, (x, y)) in weights.as_chunks::<BLOCK>().0.iter().zip(tokens) {
+        add_products::<FUSED>(&mut x_sums, w, x);
+        add_products::<FUSED>(&mut y_sums, w, y);
+    }
+    [total(x_sums), total(y_sums)]
 }
 
 #[inline(always)]
-fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    // without the instruction mul_add is a function call a hundred times slower
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
-}
-
-#[inline(always)]
-fn scale_at(bytes: &[u8], kind: ScaleType, i: usize) -> f32 {
-    let half = |i: usize| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]);
-    match kind {
-        ScaleType::Bf16 => f32::from_bits(u32::from(half(i)) << 16),
-        ScaleType::F16 => half::f16::from_bits(half(i)).to_f32(),
-        ScaleType::F32 => f32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]]),
+fn add_products<const FUSED: bool>(sums: &mut [f32; BLOCK], w: &[f32; BLOCK], x: &[f32; BLOCK]) {
+    for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
+        *sum = multiply_add::<FUSED>(*w, *x, *sum);
     }
 }
 
 #[inline(always)]
-fn unpack_f32(bytes: &[u8; 128]) -> [f32; BLOCK] {
-    let words = bytes.as_chunks::<4>().0;
-    std::array::from_fn(|i| f32::from_le_bytes(words[i]))
-}
-
-#[inline(always)]
-fn unpack_f16(bytes: &[u8; 64]) -> [f32; BLOCK] {
-    let words = bytes.as_chunks::<2>().0;
-    std::array::from_fn(|i| half::f16::from_le_bytes(words[i]).to_f32())
-}
-
-#[inline(always)]
-fn unpack_bf16(bytes: &[u8; 64]) -> [f32; BLOCK] {
-    let words = bytes.as_chunks::<2>().0;
-    std::array::from_fn(|i| f32::from_bits(u32::from(u16::from_le_bytes(words[i])) << 16))
-}
-
-#[inline(always)]
-fn unpack_q8(bytes: &[u8; 32]) -> [f32; BLOCK] {
-    std::array::from_fn(|i| f32::from(bytes[i]))
-}
-
-#[inline(always)]
-fn unpack_q4(bytes: &[u8; 16]) -> [f32; BLOCK] {
-    std::array::from_fn(|i| f32::from((bytes[i / 2] >> (4 * (i % 2))) & 15))
-}
-
-/// Codes of any width as one stream of bits, lowest first.
-#[inline(always)]
-fn unpack_bits<const BITS: usize, const BYTES: usize>(bytes: &[u8; BYTES]) -> [f32; BLOCK] {
-    std::array::from_fn(|i| {
-        let (byte, shift) = (i * BITS / 8, i * BITS % 8);
-        let high = if byte + 1 < BYTES { bytes[byte + 1] } else { 0 };
-        let pair = u16::from_le_bytes([bytes[byte], high]);
-        f32::from((pair >> shift) & ((1 << BITS) - 1))
-    })
+fn total(mut sums: [f32; BLOCK]) -> f32 {
+    let mut n = BLOCK / 2;
+    while n > 0 {
+        for i in 0..n {
+            sums[i] += sums[i + n];
+        }
+        n /= 2;
+    }
+    sums[0]
 }
