@@ -134,7 +134,7 @@ fn mlx_holds_the_same_weights() {
 
 #[test]
 fn real_head_sizes_open() {
-    let heads = open("oracle/heads");
+    let heads = open("oracle/mini_heads");
     assert_eq!(heads.config.layers, [LayerKind::LinearAttention, LayerKind::FullAttention]);
     assert_eq!((heads.config.head_dim, heads.config.rotary_dim), (256, 64));
     assert_eq!(heads.config.linear.unwrap().key_dim, 128);

@@ -65,6 +65,8 @@ pub fn replay(trace: &Trace, policy: &dyn Policy, slots: usize) -> Replayed {
 struct LayerSlots {
     experts: Vec<u32>,
     uses: Vec<SlotUse>,
+    /// What was known of experts when they left.
+    past: HashMap<u32, SlotUse>,
 }
 
 impl LayerSlots {
@@ -78,7 +80,7 @@ impl LayerSlots {
             }
         }
         for &expert in &missing {
-            let used = policy.used(SlotUse::default(), request);
+            let used = policy.used(self.past.get(&expert).copied().unwrap_or_default(), request);
             if self.experts.len() < slots {
                 self.experts.push(expert);
                 self.uses.push(used);
@@ -86,8 +88,8 @@ impl LayerSlots {
             }
             let asked = |slot: usize| self.uses[slot].last_used == request;
             let slot = policy.victim(&self.uses, &asked).expect("a request never asks for more than the slots hold");
-            self.experts[slot] = expert;
-            self.uses[slot] = used;
+            let left = std::mem::replace(&mut self.experts[slot], expert);
+            self.past.insert(left, std::mem::replace(&mut self.uses[slot], used));
         }
         (wanted.len() - missing.len()) as u64
     }

@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::budget::{check_slots, slots_per_layer};
 use super::check::check_layout;
 use super::layout::ExpertLayout;
-use super::policy::{Lru, Policy, SlotUse};
+use super::policy::{AgedLfu, Policy, SlotUse};
 use super::reader::ExpertReader;
 use super::worker::{Done, Job, Workers};
 
@@ -51,6 +51,8 @@ pub struct ExpertStore {
     slots: Vec<Slot>,
     /// One per slot; apart from [`Slot`], because a policy sees a set of them.
     uses: Vec<SlotUse>,
+    /// What was known of experts when they left their slots.
+    past: HashMap<(usize, u32), SlotUse>,
     /// The slots in which (layer, expert) is ready or being read.
     places: HashMap<(usize, u32), usize>,
     per_layer: Option<usize>,
@@ -104,12 +106,13 @@ impl ExpertStore {
         let now = Instant::now();
         Ok(ExpertStore {
             workers: Workers::start(layout.clone(), memory.clone(), reader, threads)?,
+            policy: Box::new(AgedLfu::for_layers(layout.layers.len())),
             layout,
             memory,
             top_k,
-            policy: Box::new(Lru),
             slots: (0..count).map(|_| Slot { state: State::Empty, holds: 0 }).collect(),
             uses: vec![SlotUse::default(); count],
+            past: HashMap::new(),
             places: HashMap::new(),
             per_layer,
             limit: per_layer.unwrap_or(count),
@@ -121,7 +124,7 @@ impl ExpertStore {
         })
     }
 
-    /// The same store with another eviction policy than [`Lru`].
+    /// The same store with another eviction policy than [`AgedLfu`].
     #[must_use]
     pub fn with_policy(mut self, policy: impl Policy + 'static) -> Self {
         self.policy = Box::new(policy);
@@ -339,9 +342,9 @@ impl ExpertStore {
         Ok(freed)
     }
 
-    /// Counts the current request as the first use of what comes into a slot, which pins it.
+    /// Pins an empty slot for the current request.
     fn claim(&mut self, slot: usize) -> usize {
-        self.uses[slot] = self.policy.used(SlotUse::default(), self.request);
+        self.uses[slot].last_used = self.request;
         slot
     }
 
@@ -353,6 +356,7 @@ impl ExpertStore {
         let slot = set.start + victim.filter(|&index| index < set.len() && !pinned(index))?;
         if let State::Ready { layer, expert } = self.slots[slot].state {
             self.places.remove(&(layer, expert));
+            self.past.insert((layer, expert), self.uses[slot]);
             self.stats.evictions += 1;
         }
         self.slots[slot].state = State::Empty;
@@ -370,6 +374,8 @@ impl ExpertStore {
         }
         self.in_flight += 1;
         let Job { slot, layer, expert } = job;
+        let before = self.past.get(&(layer, expert)).copied().unwrap_or_default();
+        self.uses[slot] = self.policy.used(before, self.request);
         self.slots[slot].state = State::Reading { layer, expert };
         self.places.insert((layer, expert), slot);
         Ok(())

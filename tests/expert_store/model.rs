@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use flashflood::experts::policy::Lru;
 use flashflood::experts::reader::{Fault, FaultyReader};
 use flashflood::experts::{
     Acquired, ExpertFile, ExpertLayout, ExpertReader, ExpertStore, FileReader, HostSlots, LayerExperts, MatrixPlace,
@@ -100,7 +101,8 @@ impl Model {
     ) -> (ExpertStore, Arc<HostSlots>) {
         let memory = Arc::new(HostSlots::new(slots, self.layout.slot_bytes()).unwrap());
         let store = ExpertStore::new(self.layout.clone(), top_k, memory.clone(), reader, 3).unwrap();
-        (store, memory)
+        // the oldest leaves: what leaves is then easy to see in a test
+        (store.with_policy(Lru), memory)
     }
 
     pub(crate) fn faulty(&self, fault: impl Fn(u64) -> Option<Fault> + Send + Sync + 'static) -> Arc<FaultyReader> {

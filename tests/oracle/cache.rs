@@ -2,7 +2,7 @@
 
 use flashflood::compute::LogitRows;
 use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
-use flashflood::experts::policy::Lru;
+use flashflood::experts::policy::AgedLfu;
 use flashflood::experts::replay::replay;
 
 use super::{Oracle, folder, run};
@@ -55,7 +55,8 @@ fn a_replayed_trace_has_the_hits_of_the_run() {
         }
         let trace = session.take_expert_trace().unwrap();
         assert_eq!(trace.tokens(), oracle.tokens.len());
-        let (found, stats) = (replay(&trace, &Lru, slots_per_layer), session.expert_stats());
+        let found = replay(&trace, &AgedLfu::for_layers(layers), slots_per_layer);
+        let stats = session.expert_stats();
         assert_eq!((found.hits, found.misses), (stats.hits, stats.misses), "{slots_per_layer} slots for each layer");
     }
 }

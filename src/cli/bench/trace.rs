@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::BenchArgs;
 
 /// Tokens after which a use counts half, for the policy that counts uses.
-const HALF_LIVES: [usize; 4] = [8, 32, 128, 512];
+const HALF_LIVES: [usize; 3] = [8, AgedLfu::TOKENS, 128];
 
 pub(super) fn run(args: &BenchArgs, path: &Path) -> anyhow::Result<()> {
     let name = || path.display().to_string();
