@@ -297,9 +297,10 @@ impl Executor for GpuExecutor {
         let (dispatches, scratch) = LogitsTopK { top_k, vocab, offset: last * view.stride }.dispatches();
         self.encoding.dispatch(&self.gpu.device, None, stages, &dispatches);
         let values = self.read_buffer(self.resident.scratch(scratch).clone(), 0, 2 * top_k)?;
-        let top: TopLogits = values.chunks_exact(2).map(|pair| (pair[1].to_bits(), pair[0])).collect();
-        // the kernel leaves no id where no entry is a number
-        if top.iter().any(|(id, _)| *id as usize >= vocab) { Err(ExecuteError::NotANumber) } else { Ok(top) }
+        let top = values.chunks_exact(2).map(|pair| (pair[1].to_bits(), pair[0]));
+        // the kernel leaves no id where there are fewer numbers
+        let top: TopLogits = top.filter(|(id, _)| (*id as usize) < vocab).collect();
+        if top.is_empty() { Err(ExecuteError::NotANumber) } else { Ok(top) }
     }
 
     fn keep_routing(&mut self) {

@@ -45,7 +45,8 @@ impl Kernel for RouterTopK {
             order.extend(0..logits.len());
             // NaN sorts last, so that it shows in the weights and not as a panic
             order.sort_by(|&a, &b| {
-                logits[b].partial_cmp(&logits[a]).unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b))
+                let is_nan = logits[a].is_nan().cmp(&logits[b].is_nan());
+                is_nan.then(logits[b].total_cmp(&logits[a])).then(a.cmp(&b))
             });
             let chosen = &order[..self.ids.width];
             let top = logits[chosen[0]];

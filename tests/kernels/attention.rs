@@ -1,0 +1,84 @@
+//! `qk_norm_rope`, which fills the KV cache, and `attention` over it.
+
+use flashflood::compute::ops::{Attention, QkNormRope};
+use proptest::prelude::*;
+
+use crate::cases;
+use crate::trial::Trial;
+
+/// Heads of one attention layer.
+#[derive(Clone, Copy, Debug)]
+struct Heads {
+    kv_heads: usize,
+    queries_per_key: usize,
+    dim: usize,
+    rotary_dim: usize,
+    gate: bool,
+}
+
+fn heads() -> impl Strategy<Value = Heads> {
+    let dims = prop_oneof![Just(32usize), Just(64), Just(128), Just(256), (8usize..64).prop_map(|n| 4 * n)];
+    (1usize..3, 1usize..4, dims, 0usize..5, any::<bool>()).prop_map(
+        |(kv_heads, queries_per_key, dim, quarters, gate)| {
+            // an even number of elements is rotated: none, some, all
+            Heads { kv_heads, queries_per_key, dim, rotary_dim: dim * quarters / 4 / 2 * 2, gate }
+        },
+    )
+}
+
+fn attention_layer(seed: u64, h: Heads, max_tokens: usize) -> Trial {
+    let heads = h.kv_heads * h.queries_per_key;
+    let (kv_heads, dim, rotary_dim) = (h.kv_heads, h.dim, h.rotary_dim);
+    let q_head = if h.gate { 2 * dim } else { dim };
+    let mut trial = Trial::new(seed, max_tokens);
+    trial.rotary_dim = rotary_dim;
+    let qkv = trial.filled(1, heads * q_head + 2 * kv_heads * dim, |random, row| {
+        let size = random.uniform(0.1, 4.0);
+        row.fill_with(|| random.uniform(-size, size));
+    });
+    let (q_norm, k_norm) = (trial.vector(dim, -2.0, 2.0), trial.vector(dim, -2.0, 2.0));
+    let (q, kv) = (trial.tensor(1, heads * dim), trial.kv_cache(kv_heads * dim));
+    trial.push(QkNormRope { qkv, heads, kv_heads, dim, rotary_dim, q_head, q_norm, k_norm, q, kv, eps: 1e-6 });
+    let gate = h.gate.then(|| (qkv.columns(dim, heads * q_head - dim), q_head));
+    let out = trial.tensor(1, heads * dim);
+    trial.push(Attention { q, kv, gate, out, heads, kv_heads, dim });
+    trial.within(q, 1e-6, 3e-6);
+    trial.kv_within(1e-6, 3e-6);
+    // scores are up to 40 with errors of a few units in the last place of that; exp makes them relative errors
+    trial.within(out, 4e-5, 2e-5);
+    trial
+}
+
+proptest! {
+    #![proptest_config(cases(6))]
+
+    #[test]
+    fn attention(seed in any::<u64>(), heads in heads(), steps in prop::collection::vec(1usize..12, 1..5)) {
+        attention_layer(seed, heads, *steps.iter().max().unwrap()).check(&steps)?;
+    }
+}
+
+/// Steps that end at, just before and just after positions where a split of attention begins.
+fn long_steps() -> impl Strategy<Value = Vec<usize>> {
+    (500usize..520, 1usize..20, 505usize..520, 1usize..4).prop_map(|(a, b, c, d)| vec![a, b, c, d])
+}
+
+proptest! {
+    #![proptest_config(cases(2))]
+
+    /// Two or three splits in one window, or in a window each.
+    #[test]
+    fn attention_over_splits(seed in any::<u64>(), dim in prop::sample::select(vec![32, 36]), steps in long_steps()) {
+        let heads = Heads { kv_heads: 1, queries_per_key: 1, dim, rotary_dim: 16, gate: seed % 2 == 0 };
+        let mut trial = attention_layer(seed, heads, 520);
+        if seed % 3 != 0 {
+            trial.binding = 1 << 16;
+        }
+        // one by one where splits begin
+        let mut other = vec![490];
+        other.extend([1; 35]);
+        other.push(480);
+        other.extend(vec![1; steps.iter().sum::<usize>() - 490 - 35 - 480]);
+        trial.check_cut(&steps, &other)?;
+    }
+}

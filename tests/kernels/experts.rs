@@ -1,0 +1,131 @@
+//! `expert_gate_up` and `expert_down` over slots, `swiglu` of the shared expert, and `combine`.
+
+use std::sync::Arc;
+
+use flashflood::compute::ops::{Combine, Experts, SwiGlu};
+use flashflood::experts::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout};
+use flashflood::formats::WeightFormat;
+use proptest::prelude::*;
+
+use crate::cases;
+use crate::random::{Random, formats};
+use crate::trial::{self, Trial};
+
+/// The bytes of one expert. Gaps between sections hold ones: NaN as a scale.
+fn record(random: &mut Random, slot: &SlotLayout) -> Vec<u8> {
+    let mut bytes = vec![0xff; slot.bytes];
+    for matrix in [&slot.gate_up, &slot.down] {
+        let [codes, scales, biases] = random.weights(matrix.format, matrix.rows, matrix.cols);
+        for (at, section) in [(matrix.codes, codes), (matrix.scales, scales), (matrix.biases, biases)] {
+            bytes[at..at + section.len()].copy_from_slice(&section);
+        }
+    }
+    bytes
+}
+
+/// Layers of `experts` experts with the formats of (gate and up, down) given for each.
+pub(crate) fn layout(random: &mut Random, experts: usize, formats: &[(WeightFormat, WeightFormat)]) -> ExpertLayout {
+    // all layers share the residual stream, so its width suits every format
+    let hidden = 128 * (1 + random.below(3));
+    let (mut files, mut layers) = (Vec::new(), Vec::new());
+    for &(gate_up, down) in formats {
+        let multiple = down.column_multiple();
+        let intermediate = multiple * (1 + random.below(256 / multiple));
+        let slot = SlotLayout::new(hidden, intermediate, gate_up, down);
+        let bytes: Vec<u8> = (0..experts).flat_map(|_| record(random, &slot)).collect();
+        let place = Place::Strided { file: files.len() as u32, base: 0, stride: slot.bytes as u64 };
+        // an embedded file lives as long as the program
+        files.push(ExpertFile::Embedded { name: "experts of a trial", bytes: Vec::leak(bytes) });
+        layers.push(LayerExperts { slot, parts: vec![Part { place, len: slot.bytes, at: 0 }], checksums: None });
+    }
+    ExpertLayout { files, experts, layers }
+}
+
+/// All layers of a layout, each with its own random routing of the same activations.
+pub(crate) fn routed(seed: u64, layout: ExpertLayout, top_k: usize, slots: usize, max_tokens: usize) -> Trial {
+    let mut trial = Trial::new(seed, max_tokens);
+    let (experts, hidden) = (layout.experts, layout.layers[0].slot.gate_up.cols);
+    let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
+    for (layer, of_layer) in layout.layers.iter().enumerate() {
+        let slot = of_layer.slot;
+        let ids = trial.ids(top_k, move |random, row| {
+            let chosen = random.distinct(top_k, experts);
+            row.iter_mut().zip(chosen).for_each(|(id, expert)| *id = f32::from_bits(expert as u32));
+        });
+        let inner = trial.tensor(top_k, slot.down.cols);
+        let out = trial.tensor(top_k, hidden);
+        trial.push_experts(ids, Experts { layer, slot, x, hidden: inner, out });
+        // the two projections are a few units wide, and the second takes the first one's errors along
+        trial.within(inner, 1e-5, 1e-5);
+        trial.within(out, 1e-4, 1e-5);
+    }
+    trial.experts = Some(trial::Experts { layout: Arc::new(layout), slots, top_k });
+    trial
+}
+
+proptest! {
+    #![proptest_config(cases(4))]
+
+    /// From barely enough slots for one token, shared by all layers, to one for every expert; and few or many in a slab.
+    #[test]
+    fn experts(
+        seed in any::<u64>(),
+        (count, top_k) in (1usize..14).prop_flat_map(|count| (Just(count), 1..=count.min(5))),
+        layers in 1usize..4,
+        extra in 0.0..1.0,
+        slab in prop_oneof![1u64..4, Just(1 << 20)],
+        steps in prop::collection::vec(1usize..10, 1..4),
+    ) {
+        let mut random = Random::new(seed);
+        let all = formats("");
+        let chosen: Vec<_> = (0..layers).map(|_| (random.one_of(&all), random.one_of(&all))).collect();
+        let layout = layout(&mut random, count, &chosen);
+        let slot = layout.slot_bytes().next_multiple_of(256) as u64;
+        let slots = top_k + ((layers * count - top_k) as f64 * extra) as usize;
+        let mut trial = routed(seed, layout, top_k, slots, *steps.iter().max().unwrap());
+        trial.binding = slab * slot;
+        trial.check(&steps)?;
+    }
+}
+
+/// Each format once for gate and up and once for down.
+#[test]
+fn experts_in_every_format() {
+    let mut random = Random::new(3);
+    let names = ["f32", "f16", "bf16", "q2", "q3", "q4", "q5", "q6", "q8"];
+    let mut one = |name: &str| random.one_of(&formats(name));
+    let chosen: Vec<_> = (0..names.len()).map(|i| (one(names[i]), one(names[(i + 4) % names.len()]))).collect();
+    let layout = layout(&mut random, 5, &chosen);
+    routed(4, layout, 2, 3 * names.len(), 4).check(&[4, 1]).unwrap();
+}
+
+proptest! {
+    #![proptest_config(cases(8))]
+
+    #[test]
+    fn swiglu(seed in any::<u64>(), width in 1usize..300, steps in prop::collection::vec(1usize..6, 1..3)) {
+        let mut trial = Trial::new(seed, *steps.iter().max().unwrap());
+        let (before, after) = (trial.random.below(4), trial.random.below(4));
+        let whole = trial.filled(1, before + 2 * width + after, |random, row| row.fill_with(|| random.uniform(-9.0, 9.0)));
+        let (gate_up, out) = (whole.columns(before, 2 * width), trial.tensor(1, width));
+        trial.push(SwiGlu { gate_up, out });
+        trial.within(out, 1e-6, 1e-5);
+        trial.check(&steps)?;
+    }
+
+    #[test]
+    fn combine(
+        seed in any::<u64>(),
+        (width, top_k) in (1usize..300, 1usize..33),
+        with_shared in any::<bool>(),
+        steps in prop::collection::vec(1usize..6, 1..3),
+    ) {
+        let mut trial = Trial::new(seed, *steps.iter().max().unwrap());
+        let (x, routed, weights) = (trial.tensor(1, width), trial.tensor(top_k, width), trial.tensor(1, top_k));
+        let shared = with_shared.then(|| (trial.tensor(1, width), trial.columns(1, 1)));
+        trial.push(Combine { x, routed, weights, shared });
+        // up to 34 terms around 1
+        trial.within(x, 4e-6, 1e-6);
+        trial.check(&steps)?;
+    }
+}

@@ -1,0 +1,53 @@
+//! `rms_norm` and `gated_rms_norm`.
+
+use flashflood::compute::View;
+use flashflood::compute::ops::{GatedRmsNorm, RmsNorm};
+use proptest::prelude::*;
+
+use crate::cases;
+use crate::random::Random;
+use crate::trial::Trial;
+
+/// Rows from so small that epsilon decides to so large that it does not matter.
+fn any_size(random: &mut Random, row: &mut [f32]) {
+    let size = 10f32.powf(random.uniform(-4.0, 2.0));
+    row.fill_with(|| random.uniform(-size, size));
+}
+
+fn any_columns(trial: &mut Trial, width: usize) -> View {
+    let (before, after) = (trial.random.below(4), trial.random.below(4));
+    trial.filled(1, before + width + after, any_size).columns(before, width)
+}
+
+proptest! {
+    #![proptest_config(cases(8))]
+
+    #[test]
+    fn rms_norm(seed in any::<u64>(), width in 1usize..600, steps in prop::collection::vec(1usize..6, 1..3)) {
+        let mut trial = Trial::new(seed, *steps.iter().max().unwrap());
+        let x = any_columns(&mut trial, width);
+        let (weight, out) = (trial.vector(width, -2.0, 2.0), trial.columns(width, 1));
+        trial.push(RmsNorm { x, weight, out, eps: 1e-6 });
+        // a sum of squares has no cancellation
+        trial.within(out, 1e-7, 3e-6);
+        trial.check(&steps)?;
+    }
+
+    #[test]
+    fn gated_rms_norm(
+        seed in any::<u64>(),
+        (heads, dim) in (1usize..5, 1usize..200),
+        steps in prop::collection::vec(1usize..6, 1..3),
+    ) {
+        let width = heads * dim;
+        let mut trial = Trial::new(seed, *steps.iter().max().unwrap());
+        let x = trial.filled(1, width, any_size);
+        let (before, after) = (trial.random.below(4), trial.random.below(4));
+        let whole = trial.filled(1, before + width + after, |random, row| row.fill_with(|| random.uniform(-9.0, 9.0)));
+        let gate = whole.columns(before, width);
+        let (weight, out) = (trial.vector(dim, -2.0, 2.0), trial.tensor(1, width));
+        trial.push(GatedRmsNorm { x, gate, weight, out, dim, eps: 1e-6 });
+        trial.within(out, 1e-6, 1e-5);
+        trial.check(&steps)?;
+    }
+}

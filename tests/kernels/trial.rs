@@ -1,0 +1,381 @@
+//! A recording with random contents, run on the CPU, and on the GPU with and without wgpu's runtime checks in shaders.
+//!
+//! - The GPU agrees with the CPU within each tensor's tolerance; a tensor without one is equal to the bit: ids, and
+//!   whatever the kernel has no business to write. Rows of tokens beyond the step's and the padding at the end of a row
+//!   hold NaN, so reading them shows as much as writing them.
+//! - Checks or not, the bits are the same.
+//! - On both devices a token has the same bits however the tokens are cut into steps: as drawn, or one by one.
+
+use std::sync::{Arc, OnceLock};
+
+use flashflood::compute::cpu::CpuExecutor;
+use flashflood::compute::gpu::{Adapters, Gpu, GpuExecutor, GpuOptions, GpuSlots, open};
+use flashflood::compute::ops;
+use flashflood::compute::{
+    Executor, Kernel, KvId, LogitRows, MatrixId, Recorded, Recording, Step, TensorId, VectorId, View,
+};
+use flashflood::experts::{ExpertLayout, ExpertStore, FileReader, HostSlots, SlotMemory};
+use flashflood::formats::WeightFormat;
+use flashflood::model::Matrix;
+use proptest::test_runner::TestCaseError;
+
+use crate::random::Random;
+
+/// The device of all tests. There is no skipping: a machine without one cannot say that the kernels are right.
+pub(crate) fn gpu() -> Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    let open = || match pollster::block_on(open(Adapters::Any)) {
+        Ok(gpu) => gpu,
+        Err(e) => panic!("{e}; the tests of kernels need a GPU or a software driver (Debian: mesa-vulkan-drivers)"),
+    };
+    GPU.get_or_init(open).clone()
+}
+
+/// `atol + rtol * |expected|`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tolerance {
+    pub(crate) atol: f32,
+    pub(crate) rtol: f32,
+}
+
+/// Writes one row of a tensor.
+pub(crate) type Fill = Box<dyn Fn(&mut Random, &mut [f32])>;
+
+struct Tensor {
+    view: View,
+    fill: Fill,
+    tolerance: Tolerance,
+}
+
+/// The experts of a trial: the layers of the layout, in `slots` slots.
+#[derive(Clone)]
+pub(crate) struct Experts {
+    pub(crate) layout: Arc<ExpertLayout>,
+    pub(crate) slots: usize,
+    pub(crate) top_k: usize,
+}
+
+/// A recording and what its tensors hold before each step.
+pub(crate) struct Trial {
+    recording: Arc<Recording>,
+    pub(crate) random: Random,
+    tensors: Vec<Tensor>,
+    states: Vec<Tensor>,
+    kv: Vec<KvId>,
+    kv_tolerance: Tolerance,
+    /// Whether to run with wgpu's runtime checks as well.
+    pub(crate) with_checks: bool,
+    pub(crate) binding: u64,
+    pub(crate) logits: LogitRows,
+    pub(crate) rotary_dim: usize,
+    pub(crate) experts: Option<Experts>,
+}
+
+/// What a run left: whole tensors after every step, state after the last.
+pub(crate) struct Outcome {
+    steps: Vec<(usize, Vec<Vec<u32>>)>,
+    states: Vec<Vec<u32>>,
+    kv: Vec<(Vec<u32>, Vec<u32>)>,
+}
+
+impl Trial {
+    pub(crate) fn new(seed: u64, max_tokens: usize) -> Self {
+        Trial {
+            recording: Arc::new(Recording::new(max_tokens)),
+            random: Random::new(seed),
+            tensors: Vec::new(),
+            states: Vec::new(),
+            kv: Vec::new(),
+            kv_tolerance: Tolerance::default(),
+            with_checks: true,
+            binding: u64::MAX,
+            logits: LogitRows::All,
+            rotary_dim: 0,
+            experts: None,
+        }
+    }
+
+    fn recording(&mut self) -> &mut Recording {
+        Arc::get_mut(&mut self.recording).expect("executors are gone when a trial is changed")
+    }
+
+    /// A tensor with `rows` rows per token between -1 and 1.
+    pub(crate) fn tensor(&mut self, rows: usize, width: usize) -> View {
+        self.filled(rows, width, |random, row| row.fill_with(|| random.uniform(-1.0, 1.0)))
+    }
+
+    /// A tensor whose rows `fill` writes.
+    pub(crate) fn filled(
+        &mut self,
+        rows: usize,
+        width: usize,
+        fill: impl Fn(&mut Random, &mut [f32]) + 'static,
+    ) -> View {
+        let label = format!("tensor {}", self.tensors.len());
+        let view = self.recording().tensor(label, rows, width);
+        self.tensors.push(Tensor { view, fill: Box::new(fill), tolerance: Tolerance::default() });
+        view
+    }
+
+    /// A tensor of ids, as the bits of what `fill` writes.
+    pub(crate) fn ids(&mut self, width: usize, fill: impl Fn(&mut Random, &mut [f32]) + 'static) -> View {
+        let label = format!("tensor {}", self.tensors.len());
+        let view = self.recording().ids(label, width);
+        self.tensors.push(Tensor { view, fill: Box::new(fill), tolerance: Tolerance::default() });
+        view
+    }
+
+    /// Some columns of a wider tensor; the first is a multiple of `align`.
+    pub(crate) fn columns(&mut self, width: usize, align: usize) -> View {
+        let (before, after) = (align * self.random.below(4), self.random.below(5));
+        self.tensor(1, before + width + after).columns(before, width)
+    }
+
+    /// State that is not zero at the start.
+    pub(crate) fn state(&mut self, rows: usize, width: usize, largest: f32) -> View {
+        let view = self.recording().state("state", rows, width);
+        let fill = move |random: &mut Random, row: &mut [f32]| row.fill_with(|| random.uniform(-largest, largest));
+        self.states.push(Tensor { view, fill: Box::new(fill), tolerance: Tolerance::default() });
+        view
+    }
+
+    pub(crate) fn kv_cache(&mut self, width: usize) -> KvId {
+        let kv = self.recording().kv_cache("kv", width);
+        self.kv.push(kv);
+        kv
+    }
+
+    pub(crate) fn vector(&mut self, len: usize, from: f32, to: f32) -> VectorId {
+        let values = self.random.floats(len, from, to);
+        self.recording().vector("vector", &values)
+    }
+
+    pub(crate) fn matrix(&mut self, format: WeightFormat, rows: usize, cols: usize) -> MatrixId {
+        let matrix = self.random.matrix(format, rows, cols);
+        self.recording().matrix(matrix)
+    }
+
+    pub(crate) fn this_matrix(&mut self, matrix: Matrix) -> MatrixId {
+        self.recording().matrix(matrix)
+    }
+
+    pub(crate) fn push(&mut self, kernel: impl Kernel + 'static) {
+        let name = kernel.name();
+        self.recording().push(name, kernel).unwrap();
+    }
+
+    /// Routes by the ids that are there, and runs the experts.
+    pub(crate) fn push_experts(&mut self, ids: View, op: ops::Experts) {
+        op.check(&self.recording).unwrap();
+        let route = Recorded::Route(ops::Route { layer: op.layer, ids });
+        self.recording().steps.extend([route, Recorded::Experts(op)]);
+    }
+
+    /// How far from its twin a kernel may be in a tensor that it writes.
+    pub(crate) fn within(&mut self, view: View, atol: f32, rtol: f32) {
+        let all = self.tensors.iter_mut().chain(&mut self.states);
+        all.filter(|t| t.view.tensor == view.tensor).for_each(|t| t.tolerance = Tolerance { atol, rtol });
+    }
+
+    /// The same for keys and values of all caches.
+    pub(crate) fn kv_within(&mut self, atol: f32, rtol: f32) {
+        self.kv_tolerance = Tolerance { atol, rtol };
+    }
+
+    /// Runs steps of so many tokens and compares all that the module says.
+    pub(crate) fn check(&self, steps: &[usize]) -> Result<(), TestCaseError> {
+        self.check_cut(steps, &vec![1; steps.iter().sum()])
+    }
+
+    /// The same, with the tokens cut in another way than one by one.
+    pub(crate) fn check_cut(&self, steps: &[usize], other: &[usize]) -> Result<(), TestCaseError> {
+        // rows of logits are not rows of tokens
+        let other = if self.logits == LogitRows::All { other } else { &[] };
+        let [cpu, cpu_cut] = self.on_cpu([steps, other]);
+        let [gpu, gpu_cut] = self.on_gpu(false, [steps, other]);
+        let fail = |what: &str, reason: String| TestCaseError::fail(format!("{what}: {reason}"));
+        self.compare(&cpu, &gpu, false).map_err(|e| fail("GPU against CPU", e))?;
+        if self.with_checks {
+            let [checked] = self.on_gpu(true, [steps]);
+            self.compare(&gpu, &checked, true).map_err(|e| fail("without checks against with checks", e))?;
+        }
+        if !other.is_empty() {
+            self.same_tokens(&cpu, &cpu_cut).map_err(|e| fail("CPU, cut otherwise", e))?;
+            self.same_tokens(&gpu, &gpu_cut).map_err(|e| fail("GPU, cut otherwise", e))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_cpu<const N: usize>(&self, runs: [&[usize]; N]) -> [Outcome; N] {
+        let store = self.experts.as_ref().map(|experts| {
+            let memory = Arc::new(HostSlots::new(experts.slots, experts.layout.slot_bytes()).unwrap());
+            (experts.store(memory.clone()), memory)
+        });
+        let mut executor = CpuExecutor::new(self.recording.clone(), context(&runs), self.expert_count(), store);
+        runs.map(|steps| self.run(&mut executor, steps))
+    }
+
+    pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [&[usize]; N]) -> [Outcome; N] {
+        let gpu = gpu();
+        let options = GpuOptions { checks, binding: self.binding };
+        let store = self.experts.as_ref().map(|experts| {
+            let (bytes, binding) = (experts.layout.slot_bytes(), options.binding_on(&gpu));
+            let memory = Arc::new(GpuSlots::new(&gpu.device, &gpu.queue, experts.slots, bytes, binding));
+            (experts.store(memory.clone()), memory)
+        });
+        let (recording, context) = (self.recording.clone(), context(&runs));
+        let mut executor = GpuExecutor::new(gpu, recording, context, self.expert_count(), store, options).unwrap();
+        runs.map(|steps| self.run(&mut executor, steps))
+    }
+
+    fn expert_count(&self) -> usize {
+        self.experts.as_ref().map_or(0, |experts| experts.layout.experts)
+    }
+
+    fn run(&self, device: &mut impl Device, steps: &[usize]) -> Outcome {
+        device.reset().unwrap();
+        for (i, state) in self.states.iter().enumerate() {
+            let mut values = vec![f32::NAN; self.recording.elements(state.view.tensor)];
+            for (r, row) in values.chunks_exact_mut(state.view.stride).enumerate() {
+                (state.fill)(
+                    &mut self.random.keyed(1 << 60 | (i as u64) << 32 | r as u64),
+                    &mut row[..state.view.width],
+                );
+            }
+            device.write(state.view.tensor, &values);
+        }
+        let mut after = Vec::new();
+        let mut position = 0;
+        for &tokens in steps {
+            for (i, tensor) in self.tensors.iter().enumerate() {
+                device.write(tensor.view.tensor, &self.contents(i, tensor, position, tokens));
+            }
+            let rope: Vec<f32> = (position..position + tokens).flat_map(|p| self.rope(p)).collect();
+            device.run(Step { tokens, position, logits: self.logits }, &[], &rope).unwrap();
+            after.push((tokens, self.tensors.iter().map(|t| bits(&device.read(t.view.tensor))).collect()));
+            position += tokens;
+        }
+        let states = self.states.iter().map(|s| bits(&device.read(s.view.tensor))).collect();
+        let kv = self.kv.iter().map(|&kv| device.read_kv(kv, position).unwrap());
+        Outcome { steps: after, states, kv: kv.map(|(k, v)| (bits(&k), bits(&v))).collect() }
+    }
+
+    /// A whole tensor: rows of the step's tokens depend on the position alone, all else is NaN.
+    fn contents(&self, index: usize, tensor: &Tensor, position: usize, tokens: usize) -> Vec<f32> {
+        let view = tensor.view;
+        let mut values = vec![f32::NAN; self.recording.elements(view.tensor)];
+        for (r, row) in values.chunks_exact_mut(view.stride).take(tokens * view.rows_per_token).enumerate() {
+            let key = (index as u64) << 32 | (position * view.rows_per_token + r) as u64;
+            (tensor.fill)(&mut self.random.keyed(key), &mut row[..view.width]);
+        }
+        values
+    }
+
+    /// Cosines, then sines, of any angles.
+    fn rope(&self, position: usize) -> Vec<f32> {
+        let mut random = self.random.keyed(1 << 61 | position as u64);
+        let angles = random.floats(self.rotary_dim / 2, -3.0, 3.0);
+        angles.iter().map(|a| a.cos()).chain(angles.iter().map(|a| a.sin())).collect()
+    }
+
+    /// Within the tolerances, or to the bit.
+    pub(crate) fn compare(&self, expected: &Outcome, found: &Outcome, to_the_bit: bool) -> Result<(), String> {
+        let within = |tolerance: Tolerance| if to_the_bit { Tolerance::default() } else { tolerance };
+        for (step, (expected, found)) in expected.steps.iter().zip(&found.steps).enumerate() {
+            for ((tensor, expected), found) in self.tensors.iter().zip(&expected.1).zip(&found.1) {
+                let label = &self.recording.spec(tensor.view.tensor).label;
+                close(within(tensor.tolerance), tensor.view.stride, expected, found)
+                    .map_err(|e| format!("step {step}, {label}, {e}"))?;
+            }
+        }
+        for ((state, expected), found) in self.states.iter().zip(&expected.states).zip(&found.states) {
+            close(within(state.tolerance), state.view.stride, expected, found).map_err(|e| format!("state, {e}"))?;
+        }
+        for ((spec, expected), found) in self.recording.kv.iter().zip(&expected.kv).zip(&found.kv) {
+            for (what, expected, found) in [("keys", &expected.0, &found.0), ("values", &expected.1, &found.1)] {
+                close(within(self.kv_tolerance), spec.width, expected, found).map_err(|e| format!("{what}, {e}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every token has the same bits, and state and caches at the end.
+    fn same_tokens(&self, expected: &Outcome, found: &Outcome) -> Result<(), String> {
+        for (i, tensor) in self.tensors.iter().enumerate() {
+            let rows = |outcome: &Outcome| -> Vec<u32> {
+                let per_token = tensor.view.stride * tensor.view.rows_per_token;
+                outcome.steps.iter().flat_map(|(tokens, all)| all[i][..tokens * per_token].to_vec()).collect()
+            };
+            let label = &self.recording.spec(tensor.view.tensor).label;
+            close(Tolerance::default(), tensor.view.stride, &rows(expected), &rows(found))
+                .map_err(|e| format!("{label}, {e}"))?;
+        }
+        let last = |o: &Outcome| Outcome { steps: Vec::new(), states: o.states.clone(), kv: o.kv.clone() };
+        self.compare(&last(expected), &last(found), true)
+    }
+}
+
+impl Experts {
+    fn store(&self, memory: Arc<dyn SlotMemory>) -> ExpertStore {
+        let reader = Arc::new(FileReader::open(&self.layout).unwrap());
+        ExpertStore::new(self.layout.clone(), self.top_k, memory, reader, 2).unwrap()
+    }
+}
+
+fn context(runs: &[&[usize]]) -> usize {
+    runs.iter().map(|steps| steps.iter().sum()).max().unwrap_or(0)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+fn close(tolerance: Tolerance, stride: usize, expected: &[u32], found: &[u32]) -> Result<(), String> {
+    assert_eq!(expected.len(), found.len());
+    let mut worst: Option<(f32, usize)> = None;
+    for (i, (e, f)) in expected.iter().zip(found).enumerate() {
+        if e == f {
+            continue;
+        }
+        if tolerance.atol == f32::INFINITY {
+            continue;
+        }
+        let (e, f) = (f32::from_bits(*e), f32::from_bits(*f));
+        let beyond = (e - f).abs() - (tolerance.atol + tolerance.rtol * e.abs());
+        // NaN on one side only is worse than any number; without a tolerance all bits count
+        let beyond = if beyond.is_nan() || tolerance.atol == 0.0 { f32::INFINITY } else { beyond };
+        if beyond > 0.0 && worst.is_none_or(|(most, _)| beyond > most) {
+            worst = Some((beyond, i));
+        }
+    }
+    let Some((_, i)) = worst else { return Ok(()) };
+    let (e, f) = (f32::from_bits(expected[i]), f32::from_bits(found[i]));
+    let place = format!("row {}, column {}", i / stride, i % stride);
+    Err(format!("{place}: expected {e} ({:#010x}), found {f} ({:#010x}), {tolerance:?}", expected[i], found[i]))
+}
+
+/// What tests need of an executor beyond [`Executor`].
+trait Device: Executor {
+    fn write(&mut self, tensor: TensorId, values: &[f32]);
+    fn read(&mut self, tensor: TensorId) -> Vec<f32>;
+}
+
+impl Device for CpuExecutor {
+    fn write(&mut self, tensor: TensorId, values: &[f32]) {
+        self.write(tensor, values);
+    }
+
+    fn read(&mut self, tensor: TensorId) -> Vec<f32> {
+        CpuExecutor::read(self, tensor).to_vec()
+    }
+}
+
+impl Device for GpuExecutor {
+    fn write(&mut self, tensor: TensorId, values: &[f32]) {
+        self.write(tensor, values);
+    }
+
+    fn read(&mut self, tensor: TensorId) -> Vec<f32> {
+        GpuExecutor::read(self, tensor).unwrap()
+    }
+}

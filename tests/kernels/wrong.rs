@@ -1,0 +1,153 @@
+//! The comparison sees what it is there to see: the smallest wrong weight, and each way to break a rule.
+
+use flashflood::compute::cpu::CpuMemory;
+use flashflood::compute::ops::{MatVec, RmsNorm, RowsOf};
+use flashflood::compute::{Dispatch, Kernel, Recording, ResidentLayout, ShapeError, Stage, Step, View};
+use flashflood::experts::ExpertFile;
+use flashflood::formats::WeightFormat;
+
+use crate::experts::{layout, routed};
+use crate::random::{Random, formats};
+use crate::trial::Trial;
+
+/// A product in `format`; the lowest bit of the middle code is flipped if it is to be `wrong`.
+fn product(format: WeightFormat, wrong: bool) -> Trial {
+    let mut trial = Trial::new(7, 3);
+    let (rows, cols) = (11, 512);
+    let mut matrix = trial.random.matrix(format, rows, cols);
+    if wrong {
+        let block = &mut matrix.blocks[0];
+        let mut codes = block.codes.to_vec();
+        let middle = codes.len() / 2;
+        // of a dense number the lowest bit is nothing, the highest below the sign an exponent's
+        codes[middle] ^= if format.row_scale_bytes(cols) > 0 { 1 } else { 0 };
+        let bytes = format.row_bytes(cols) / cols;
+        if format.row_scale_bytes(cols) == 0 {
+            codes[middle / bytes * bytes + bytes - 1] ^= 1;
+        }
+        block.codes = codes.into();
+    }
+    let (x, out) = (trial.tensor(1, cols), trial.tensor(1, rows));
+    let matrix = trial.this_matrix(matrix);
+    trial.push(MatVec { x, matrix, out, accumulate: false, rows: RowsOf::Tokens });
+    trial.within(out, crate::matvec::atol(cols), 1e-6);
+    trial
+}
+
+fn assert_caught(what: &str, right: &Trial, wrong: &Trial) {
+    let ([gpu], [cpu]) = (right.on_gpu(false, [&[2, 1]]), right.on_cpu([&[2, 1]]));
+    right.compare(&cpu, &gpu, false).unwrap();
+    let [cpu] = wrong.on_cpu([&[2, 1]]);
+    let outcome = right.compare(&cpu, &gpu, false);
+    println!("{what}: {outcome:?}");
+    assert!(outcome.is_err(), "{what}: not seen");
+}
+
+#[test]
+fn one_wrong_code() {
+    for name in ["f32", "f16", "bf16", "q2", "q3", "q4", "q5", "q6", "q8"] {
+        let format = Random::new(1).one_of(&formats(name));
+        assert_caught(&format.to_string(), &product(format, false), &product(format, true));
+    }
+}
+
+#[test]
+fn one_wrong_code_of_an_expert() {
+    let build = |wrong: bool| {
+        let mut random = Random::new(2);
+        let mut layout = layout(&mut random, 3, &[(WeightFormat::affine(4, 64), WeightFormat::affine(8, 64))]);
+        let at = layout.layers[0].slot.down.codes + 5;
+        if let (true, ExpertFile::Embedded { bytes, .. }) = (wrong, &mut layout.files[0]) {
+            let mut changed = bytes.to_vec();
+            changed[at] ^= 1;
+            *bytes = Vec::leak(changed);
+        }
+        // every expert is chosen by every token
+        routed(2, layout, 3, 3, 2)
+    };
+    assert_caught("expert", &build(false), &build(true));
+}
+
+/// What a kernel must not do.
+#[derive(Clone, Copy, Debug)]
+enum Mistake {
+    AnotherToken,
+    Padding,
+    AnotherTensor,
+    LengthOfStep,
+}
+
+/// A norm whose CPU twin makes a mistake.
+struct Mistaken {
+    norm: RmsNorm,
+    mistake: Mistake,
+    bystander: View,
+}
+
+impl Kernel for Mistaken {
+    fn name(&self) -> &'static str {
+        self.norm.name()
+    }
+
+    fn check(&self, recording: &Recording) -> Result<(), ShapeError> {
+        self.norm.check(recording)
+    }
+
+    fn outputs(&self) -> Vec<View> {
+        self.norm.outputs()
+    }
+
+    fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
+        self.norm.run_on_cpu(memory, step);
+        let out = self.norm.out;
+        let (view, at) = match self.mistake {
+            Mistake::AnotherToken => (out, step.tokens * out.stride),
+            Mistake::Padding => (out, out.width),
+            Mistake::AnotherTensor => (self.bystander, 0),
+            Mistake::LengthOfStep => (out, 0),
+        };
+        let mut values = memory.take(view.tensor);
+        match self.mistake {
+            Mistake::LengthOfStep if step.tokens == 1 => values[at] *= 1.0 + f32::EPSILON,
+            Mistake::LengthOfStep => {}
+            _ => {
+                if let Some(value) = values.get_mut(at) {
+                    *value = 0.0;
+                }
+            }
+        }
+        memory.put_back(view.tensor, values);
+    }
+
+    fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
+        self.norm.stages(resident)
+    }
+
+    fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+        self.norm.dispatch(resident, step, out);
+    }
+}
+
+#[test]
+fn every_mistake() {
+    for mistake in [
+        None,
+        Some(Mistake::AnotherToken),
+        Some(Mistake::Padding),
+        Some(Mistake::AnotherTensor),
+        Some(Mistake::LengthOfStep),
+    ] {
+        let mut trial = Trial::new(3, 3);
+        let (x, out, bystander) = (trial.tensor(1, 9), trial.tensor(1, 9), trial.tensor(1, 2));
+        let weight = trial.vector(9, 0.5, 1.0);
+        let norm = RmsNorm { x, weight, out, eps: 1e-6 };
+        match mistake {
+            Some(mistake) => trial.push(Mistaken { norm, mistake, bystander }),
+            None => trial.push(norm),
+        }
+        trial.within(out, 1e-6, 1e-6);
+        let outcome = trial.check(&[3, 2]);
+        println!("{mistake:?}: {outcome:?}");
+        assert_eq!(outcome.is_ok(), mistake.is_none(), "{mistake:?}");
+    }
+}

@@ -1,0 +1,130 @@
+//! Every kernel in every weight format, as other platforms will see it: naga lowers it to MSL, HLSL and SPIR-V, and
+//! spirv-val accepts the SPIR-V.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
+
+use flashflood::compute::ops::matrix_constants;
+use flashflood::compute::shaders;
+use flashflood::formats::{ScaleType, WeightFormat};
+use naga::back::PipelineConstants;
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{Module, ShaderStage};
+
+/// Constants as the engine sets them, for the widest and the narrowest matrices; none for plain kernels.
+fn constants(shader: &str) -> Vec<PipelineConstants> {
+    let format = match shader.rsplit('_').next().unwrap() {
+        "f32" => WeightFormat::F32,
+        "f16" => WeightFormat::F16,
+        "bf16" => WeightFormat::Bf16,
+        suffix => match suffix.strip_prefix('q').and_then(|bits| bits.parse().ok()) {
+            Some(bits) => WeightFormat::Affine { bits, group: 64, scales: ScaleType::F16 },
+            None => return vec![PipelineConstants::default()],
+        },
+    };
+    let of = |cols| matrix_constants(format, cols).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    vec![of(64), of(4096)]
+}
+
+fn module(shader: &str, source: &str, constants: &PipelineConstants, entry: &str) -> (Module, ModuleInfo) {
+    let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{shader}: {}", e.emit_to_string(source)));
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES);
+    let info = validator.validate(&module).unwrap_or_else(|e| panic!("{shader}: {}", e.emit_to_string(source)));
+    let entry = Some((ShaderStage::Compute, entry));
+    let (module, info) = naga::back::pipeline_constants::process_overrides(&module, &info, entry, constants)
+        .unwrap_or_else(|e| panic!("{shader}: {e}"));
+    (module.into_owned(), info.into_owned())
+}
+
+fn every_shader(mut check: impl FnMut(&str, &str, &Module, &ModuleInfo)) {
+    let mut checked = 0;
+    for shader in shaders::names() {
+        let (source, entry) = shaders::source(shader).unwrap();
+        for constants in constants(shader) {
+            let (module, info) = module(shader, &source, &constants, entry);
+            check(shader, entry, &module, &info);
+            checked += 1;
+        }
+    }
+    assert!(checked > 36, "four matrix kernels in nine formats and the plain ones");
+}
+
+#[test]
+fn lowers_to_msl() {
+    every_shader(|shader, entry, module, info| {
+        let options = naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+        let (msl, _) = naga::back::msl::write_string(module, info, &options, &Default::default())
+            .unwrap_or_else(|e| panic!("{shader}: {e}"));
+        assert!(msl.contains(entry), "{shader}: no entry point in\n{msl}");
+    });
+}
+
+#[test]
+fn lowers_to_hlsl() {
+    every_shader(|shader, entry, module, info| {
+        let options = naga::back::hlsl::Options {
+            shader_model: naga::back::hlsl::ShaderModel::V6_2,
+            fake_missing_bindings: true,
+            immediates_target: Some(naga::back::hlsl::BindTarget { space: 1, ..Default::default() }),
+            ..Default::default()
+        };
+        let mut hlsl = String::new();
+        // the writer panics on what it does not know
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            naga::back::hlsl::Writer::new(&mut hlsl, &options, &Default::default()).write(module, info, None).map(|_| ())
+        }));
+        match written {
+            Ok(Ok(())) => assert!(hlsl.contains(entry), "{shader}: no entry point in\n{hlsl}"),
+            Ok(Err(e)) => panic!("{shader}: {e}"),
+            Err(_) => panic!("{shader}: naga's HLSL writer panicked"),
+        }
+    });
+}
+
+#[test]
+fn spirv_is_valid() {
+    every_shader(|shader, entry, module, info| {
+        let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+        let pipeline =
+            naga::back::spv::PipelineOptions { entry_point: entry.to_owned(), shader_stage: ShaderStage::Compute };
+        let words = naga::back::spv::write_vec(module, info, &options, Some(&pipeline))
+            .unwrap_or_else(|e| panic!("{shader}: {e}"));
+        let mut validator = Command::new("spirv-val")
+            .args(["--target-env", "vulkan1.1", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("spirv-val must be installed: apt-get install spirv-tools");
+        validator.stdin.take().unwrap().write_all(bytemuck::cast_slice(&words)).unwrap();
+        let output = validator.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{shader}: {said}");
+    });
+}
+
+/// A kernel is found by its name: file stem, entry point, first line that says what it does, shapes of its bindings.
+#[test]
+fn files_are_what_they_say() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("wgsl");
+    let known: Vec<&str> = shaders::names().map(|name| shaders::source(name).unwrap().1).collect();
+    let mut files = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|e| e != "wgsl") {
+            continue;
+        }
+        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(known.contains(&stem.as_str()), "{stem} is not among the shaders");
+        assert!(text.contains(&format!("fn {stem}(")), "{stem}: the entry point has another name");
+        assert!(text.starts_with("// "), "{stem}: the first line says what the kernel does");
+        for line in text.lines().filter(|l| l.starts_with("@group")) {
+            assert!(line.contains("; // "), "{stem}: a binding without its shape: {line}");
+        }
+        files += 1;
+    }
+    assert_eq!(files, 16, "one file per kernel");
+}
