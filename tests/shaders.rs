@@ -29,8 +29,11 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
 }
 
 fn module(shader: &str, source: &str, constants: &PipelineConstants, entry: &str) -> (Module, ModuleInfo) {
-    let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{shader}: {}", e.emit_to_string(source)));
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES);
+    let module =
+        naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{shader}: {}", e.emit_to_string(source)));
+    // unpacking f16 to f32 is not a 16-bit type: every device that wgpu opens has it
+    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module).unwrap_or_else(|e| panic!("{shader}: {}", e.emit_to_string(source)));
     let entry = Some((ShaderStage::Compute, entry));
     let (module, info) = naga::back::pipeline_constants::process_overrides(&module, &info, entry, constants)
@@ -54,7 +57,8 @@ fn every_shader(mut check: impl FnMut(&str, &str, &Module, &ModuleInfo)) {
 #[test]
 fn lowers_to_msl() {
     every_shader(|shader, entry, module, info| {
-        let options = naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+        let options =
+            naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
         let (msl, _) = naga::back::msl::write_string(module, info, &options, &Default::default())
             .unwrap_or_else(|e| panic!("{shader}: {e}"));
         assert!(msl.contains(entry), "{shader}: no entry point in\n{msl}");
@@ -73,7 +77,9 @@ fn lowers_to_hlsl() {
         let mut hlsl = String::new();
         // the writer panics on what it does not know
         let written = catch_unwind(AssertUnwindSafe(|| {
-            naga::back::hlsl::Writer::new(&mut hlsl, &options, &Default::default()).write(module, info, None).map(|_| ())
+            naga::back::hlsl::Writer::new(&mut hlsl, &options, &Default::default())
+                .write(module, info, None)
+                .map(|_| ())
         }));
         match written {
             Ok(Ok(())) => assert!(hlsl.contains(entry), "{shader}: no entry point in\n{hlsl}"),

@@ -34,8 +34,7 @@ pub(crate) fn layout(random: &mut Random, experts: usize, formats: &[(WeightForm
         let slot = SlotLayout::new(hidden, intermediate, gate_up, down);
         let bytes: Vec<u8> = (0..experts).flat_map(|_| record(random, &slot)).collect();
         let place = Place::Strided { file: files.len() as u32, base: 0, stride: slot.bytes as u64 };
-        // an embedded file lives as long as the program
-        files.push(ExpertFile::Embedded { name: "experts of a trial", bytes: Vec::leak(bytes) });
+        files.push(ExpertFile::Memory { name: "experts of a trial", bytes: bytes.into() });
         layers.push(LayerExperts { slot, parts: vec![Part { place, len: slot.bytes, at: 0 }], checksums: None });
     }
     ExpertLayout { files, experts, layers }

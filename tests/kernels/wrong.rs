@@ -57,10 +57,10 @@ fn one_wrong_code_of_an_expert() {
         let mut random = Random::new(2);
         let mut layout = layout(&mut random, 3, &[(WeightFormat::affine(4, 64), WeightFormat::affine(8, 64))]);
         let at = layout.layers[0].slot.down.codes + 5;
-        if let (true, ExpertFile::Embedded { bytes, .. }) = (wrong, &mut layout.files[0]) {
+        if let (true, ExpertFile::Memory { bytes, .. }) = (wrong, &mut layout.files[0]) {
             let mut changed = bytes.to_vec();
             changed[at] ^= 1;
-            *bytes = Vec::leak(changed);
+            *bytes = changed.into();
         }
         // every expert is chosen by every token
         routed(2, layout, 3, 3, 2)
