@@ -99,7 +99,8 @@ fn main() -> anyhow::Result<()> {
                     (pass.stats.stall_time.as_secs_f64() * 1e3 / pass.tokens as f64, "ms stalled/token"),
                 ];
                 for (value, unit) in values {
-                    let (unit, context) = (format!("{what} {unit} {device:?}").to_lowercase(), context.to_string());
+                    let unit = format!("{what} {unit} {}", format!("{device:?}").to_lowercase());
+                    let context = context.to_string();
                     rows.print(&Row { model: &model, format: &format, context: &context, cache, value, unit: &unit });
                 }
             }

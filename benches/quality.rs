@@ -18,13 +18,15 @@ use flashflood::model::ModelSource;
 use rows::{Row, Rows, format_of};
 use score::{Answers, Kind, Loss};
 
+const EVAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/small-moe/snapshot-8bit/eval.jsonl");
+
 #[derive(Parser)]
 struct Arguments {
     /// Folders of snapshots or packs; `embedded` is the model in the program
     #[arg(required = true)]
     models: Vec<PathBuf>,
     /// Documents, one JSON object a line with `kind` and `text`
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/small-moe/snapshot-8bit/eval.jsonl"))]
+    #[arg(long, default_value = EVAL)]
     eval: PathBuf,
     /// Where to compute
     #[arg(long, value_enum, default_value = "cpu")]

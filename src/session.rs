@@ -177,8 +177,10 @@ impl<'a> Session<'a> {
             }
             None => {
                 let mut logits = self.engine.executor.logits()?;
-                let last = logits.len() - self.engine.config.vocab;
-                Ok(sampler.sample(&mut logits[last..last + vocab], &self.tokens)?)
+                // no logits, before the first step, are an error of the sampler
+                let last = logits.len().saturating_sub(self.engine.config.vocab);
+                let end = logits.len().min(last + vocab);
+                Ok(sampler.sample(&mut logits[last..end], &self.tokens)?)
             }
         }
     }

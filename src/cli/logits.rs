@@ -1,6 +1,6 @@
 //! `flashflood logits`: runs given token ids and writes what came out, to hold the engine against another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -39,6 +39,10 @@ pub(crate) struct LogitsArgs {
 /// Runs the command.
 pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
     let ids = token_ids(&args.tokens)?;
+    // before hours of work, not after
+    if args.out.is_dir() || !args.out.parent().is_none_or(|folder| folder == Path::new("") || folder.is_dir()) {
+        bail!("{}: expected a file in a folder that exists", args.out.display());
+    }
     let mut options = args.resources.options();
     options.chunk = if args.step { 1 } else { args.chunk.max(1) };
     options.context = args.resources.context.or(Some(ids.len()));
@@ -90,9 +94,13 @@ pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     // nothing half-written: the name appears when the file is whole
     let part = args.out.with_extension("part");
-    safetensors::serialize_to_file(views, None, &part).with_context(|| part.display().to_string())?;
-    std::fs::rename(&part, &args.out).with_context(|| args.out.display().to_string())?;
-    Ok(())
+    let written = safetensors::serialize_to_file(views, None, &part).with_context(|| part.display().to_string());
+    let named =
+        written.and_then(|()| std::fs::rename(&part, &args.out).with_context(|| args.out.display().to_string()));
+    if named.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    named
 }
 
 fn token_ids(text: &str) -> anyhow::Result<Vec<u32>> {

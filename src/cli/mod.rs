@@ -7,7 +7,7 @@ mod pack;
 mod run;
 mod synth;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -49,7 +49,12 @@ struct Interrupted;
 /// Parses the command line, runs the command, and turns errors into `error:` and `hint:` lines.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = if cli.verbose { "flashflood=debug,warn" } else { "warn,wgpu_hal=error,wgpu_core=error,naga=error" };
+    // the instance reports as errors what is no more than a machine without a driver
+    let level = if cli.verbose {
+        "flashflood=debug,warn"
+    } else {
+        "warn,wgpu_hal=error,wgpu_hal::vulkan::instance=off,wgpu_core=error,naga=error"
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
@@ -116,8 +121,10 @@ fn report(error: &anyhow::Error) {
             None => (message.as_str(), None),
         },
     };
-    eprintln!("error: {message}");
+    // nobody may be reading these either
+    let mut out = std::io::stderr();
+    let _ = writeln!(out, "error: {message}");
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        let _ = writeln!(out, "hint: {hint}");
     }
 }

@@ -1,9 +1,11 @@
 //! `flashflood pack`: makes a pack of a snapshot, or checks one.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use flashflood::engine::bytes_for_people;
 use flashflood::formats::pack::{self, PackOptions, Progress};
 use flashflood::model::ModelSource;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -55,21 +57,31 @@ pub(crate) fn run(args: PackArgs) -> anyhow::Result<()> {
     let bar = bar("packing")?;
     let done = pack::write_pack(&source, Some(&args.snapshot), out, &options, &|progress| show(&bar, progress))?;
     bar.finish_and_clear();
-    println!(
-        "{}: {} layers, experts {:.2} GB, resident weights {:.2} GB",
+    // first: nobody may be reading what is said, and that ends the command
+    if args.verify {
+        verify(out)?;
+    }
+    writeln!(
+        std::io::stdout(),
+        "{}: {} layers, experts {}, resident weights {}",
         out.display(),
         done.layers_written + done.layers_kept,
-        done.expert_bytes as f64 / 1e9,
-        done.resident_bytes as f64 / 1e9,
-    );
-    if args.verify { verify(out) } else { Ok(()) }
+        bytes_for_people(done.expert_bytes),
+        bytes_for_people(done.resident_bytes),
+    )?;
+    Ok(())
 }
 
 fn verify(folder: &Path) -> anyhow::Result<()> {
     let bar = bar("checking")?;
     let report = pack::verify(folder, &|progress| show(&bar, progress))?;
     bar.finish_and_clear();
-    println!("{}: {} expert records and the resident weights are intact", folder.display(), report.records);
+    writeln!(
+        std::io::stdout(),
+        "{}: {} expert records and the resident weights are intact",
+        folder.display(),
+        report.records
+    )?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufWriter, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use flashflood::engine::Engine;
 use flashflood::generate::{Event, Finish, GenerateOptions, Generated, generate};
@@ -82,7 +82,8 @@ struct SamplingArgs {
 impl SamplingArgs {
     fn options(&self) -> SamplerOptions {
         SamplerOptions {
-            do_sample: self.temp.map(|t| t > 0.0),
+            // not `> 0`: the sampler refuses what is no temperature
+            do_sample: self.temp.map(|t| t != 0.0),
             temperature: self.temp,
             top_k: self.top_k,
             top_p: self.top_p,
@@ -97,13 +98,17 @@ impl SamplingArgs {
 /// Runs the command.
 pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     let prompt = prompt(&args)?;
+    let empty = || anyhow!("the prompt is empty (hint: give some text, as an argument or on standard input)");
+    if prompt.is_empty() {
+        return Err(empty());
+    }
     let mut engine = args.model.open(&args.model.resources.options())?;
     let tokenizer = engine.tokenizer()?;
     let generation = engine.generation_config()?;
     let text = if args.raw { prompt } else { chat(&engine, &args, prompt)? };
     let ids = tokenizer.encode(&text)?;
     if ids.is_empty() {
-        bail!("the prompt is empty (hint: give some text, as an argument or on standard input)");
+        return Err(empty());
     }
     let seed = args
         .sampling

@@ -1,8 +1,10 @@
 //! `flashflood synth`: a pack of a real model's shape with random weights.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use flashflood::engine::bytes_for_people;
 use flashflood::formats::pack::{self, PackOptions};
 use flashflood::model::synth::{Shape, synthesise};
 
@@ -43,14 +45,15 @@ pub(crate) fn run(args: SynthArgs) -> anyhow::Result<()> {
         std::fs::write(args.out.join("tokenizer.json"), tokenizer)?;
     }
     bar.finish_and_clear();
-    println!(
-        "{}: {} of {}, {} layers, experts {:.2} GB, resident weights {:.2} GB",
+    writeln!(
+        std::io::stdout(),
+        "{}: {} of {}, {} layers, experts {}, resident weights {}",
         args.out.display(),
         args.shape.name(),
         if args.layers.is_some() { "the first layers" } else { "all" },
         done.layers_written + done.layers_kept,
-        done.expert_bytes as f64 / 1e9,
-        done.resident_bytes as f64 / 1e9,
-    );
+        bytes_for_people(done.expert_bytes),
+        bytes_for_people(done.resident_bytes),
+    )?;
     Ok(())
 }

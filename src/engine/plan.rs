@@ -56,7 +56,7 @@ pub enum PlanError {
     #[error(transparent)]
     Experts(#[from] StoreError),
     /// A longer context than the model knows.
-    #[error("a context of {found} positions; the model was trained for {most} (lower --ctx)")]
+    #[error("a context of {found} positions; the model was trained for {most} (hint: lower --ctx)")]
     Context {
         /// What was asked for.
         found: usize,

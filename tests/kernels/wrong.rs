@@ -138,8 +138,10 @@ fn every_mistake() {
         Some(Mistake::LengthOfStep),
     ] {
         let mut trial = Trial::new(3, 3);
-        let (x, out, bystander) = (trial.tensor(1, 9), trial.tensor(1, 9), trial.tensor(1, 2));
-        let weight = trial.vector(9, 0.5, 1.0);
+        // columns behind those that the norm writes
+        let out = trial.tensor(1, 15).columns(0, 12);
+        let (x, bystander) = (trial.tensor(1, 12), trial.tensor(1, 2));
+        let weight = trial.vector(12, 0.5, 1.0);
         let norm = RmsNorm { x, weight, out, eps: 1e-6 };
         match mistake {
             Some(mistake) => trial.push(Mistaken { norm, mistake, bystander }),

@@ -9,8 +9,9 @@ use flashflood::text::{Sampler, SamplerOptions};
 
 use super::{embedded, file, options, snapshot};
 
-const PROMPT: &str = "One sunny morning Mia the panda walked to the tower. On the table was a green shell, and Mia felt \
-                      scared. The sky was sunny, so they stayed in the tower. Then Mia met Max, who was carrying some plum.";
+const PROMPT: &str = "One sunny morning Mia the panda walked to the tower. On the table was a green shell, and Mia \
+                      felt scared. The sky was sunny, so they stayed in the tower. Then Mia met Max, who was carrying \
+                      some plum.";
 
 /// Tokens sampled with a seed, and the bits of the logits after them.
 fn sampled(engine: &mut Engine, tokens: usize) -> (Vec<u32>, Vec<u32>, StoreStats) {

@@ -1,8 +1,8 @@
 //! What a model scores on documents of known kinds: loss per token, and answers that are right to the letter.
 //!
-//! The one place for it, counted as `golden/small-moe/train.py` counts: the tests here hold the scores against those of
-//! the training, and `benches/quality.rs` prints them for several models. The bench includes this file by path: both are
-//! crates of their own, and the library has no use for it.
+//! The one place for it, counted as `golden/small-moe/train.py` counts: the tests here hold the scores against those
+//! of the training, and `benches/quality.rs` prints them for several models. The bench includes this file by path: both
+//! are crates of their own, and the library has no use for it.
 
 use std::path::Path;
 

@@ -1,5 +1,6 @@
 //! `flashflood bench`: decode of one model, run after run, and where the time goes.
 
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use flashflood::compute::{KernelTime, LogitRows};
@@ -36,6 +37,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let times = if profiled { session.kernel_times() } else { Vec::new() };
     let rate = |run: &Run| run.tokens as f64 / run.decode.as_secs_f64();
     let resident = flashflood_backends::memory::resident_memory();
+    let mut out = std::io::stdout().lock();
     if args.json {
         let rows: Vec<_> = runs
             .iter()
@@ -53,18 +55,19 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         })).collect();
         let all = json!({ "device": device, "resident_bytes": resident, "slots": plan.slots, "runs": rows,
             "profiled_tokens": profile.tokens + PROMPT, "kernels": kernels });
-        println!("{all:#}");
+        writeln!(out, "{all:#}")?;
         return Ok(());
     }
-    println!("{device}; {} layers, {} of {} experts in memory", config.layers.len(), plan.slots, plan.all_slots);
+    writeln!(out, "{device}; {} layers, {} of {} experts in memory", config.layers.len(), plan.slots, plan.all_slots)?;
     if let Some(bytes) = resident {
-        println!("resident memory of the process: {}", bytes_for_people(bytes));
+        writeln!(out, "resident memory of the process: {}", bytes_for_people(bytes))?;
     }
-    println!("\n| run | t/s | ms/token | read/token | hit % | stalled ms/token | expert GB/s |");
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
+    writeln!(out, "\n| run | t/s | ms/token | read/token | hit % | stalled ms/token | expert GB/s |")?;
+    writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
     for (n, run) in runs.iter().enumerate() {
         let tokens = run.tokens as f64;
-        println!(
+        writeln!(
+            out,
             "| {} | {:.1} | {:.2} | {} | {:.1} | {:.2} | {:.2} |",
             if n == 0 { "first".to_owned() } else { format!("{}", n + 1) },
             rate(run),
@@ -73,9 +76,9 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
             run.stats.hit_rate() * 100.0,
             run.stats.stall_time.as_secs_f64() * 1e3 / tokens,
             run.stats.bytes_read as f64 / run.decode.as_secs_f64() / 1e9,
-        );
+        )?;
     }
-    print_kernels(&times, profile.tokens);
+    print_kernels(&mut out, &times, profile.tokens)?;
     Ok(())
 }
 
@@ -97,18 +100,19 @@ fn decode(session: &mut Session<'_>, tokens: usize, vocab: usize, seed: u64) -> 
 }
 
 /// Kernels with their share of the device's time, and the speed at which they read weights.
-fn print_kernels(times: &[KernelTime], tokens: usize) {
+fn print_kernels(out: &mut impl Write, times: &[KernelTime], tokens: usize) -> io::Result<()> {
     let all: f64 = times.iter().map(|t| t.time.as_secs_f64()).sum();
     if all == 0.0 {
-        return;
+        return Ok(());
     }
     let steps = (tokens + 1) as f64;
-    println!("\nkernels, timed one by one in {steps} steps ({:.2} ms a step):\n", all * 1e3 / steps);
-    println!("| kernel | calls/step | us/call | ms/step | share % | weights GB/s |");
-    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    writeln!(out, "\nkernels, timed one by one in {steps} steps ({:.2} ms a step):\n", all * 1e3 / steps)?;
+    writeln!(out, "| kernel | calls/step | us/call | ms/step | share % | weights GB/s |")?;
+    writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
     for t in times {
         let seconds = t.time.as_secs_f64();
-        println!(
+        writeln!(
+            out,
             "| {} | {:.1} | {:.1} | {:.3} | {:.1} | {} |",
             t.kernel,
             t.calls as f64 / steps,
@@ -116,6 +120,7 @@ fn print_kernels(times: &[KernelTime], tokens: usize) {
             seconds * 1e3 / steps,
             seconds / all * 100.0,
             if t.weight_bytes > 0 { format!("{:.0}", t.weight_bytes as f64 / seconds / 1e9) } else { String::new() },
-        );
+        )?;
     }
+    Ok(())
 }

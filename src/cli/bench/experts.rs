@@ -1,7 +1,7 @@
 //! `flashflood bench --experts`: how fast this machine reads the files of a model's experts, by read size and queue
 //! depth, past the page cache and through it. What decode reaches is to be held against these figures.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -92,31 +92,34 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if let Some(best) = rows.iter_mut().max_by(|a, b| rate(a).total_cmp(&rate(b))) {
         best.best = true;
     }
+    let mut out = std::io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
     } else {
-        print_table(&rows);
+        print_table(&mut out, &rows)?;
     }
     Ok(())
 }
 
-fn print_table(rows: &[Row]) {
+fn print_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
     let first = if rows.iter().all(|row| row.cached_is_cold) { "cold" } else { "first pass" };
-    println!("| read size | depth | direct GB/s | cached GB/s ({first}) | cached GB/s (second pass) | |");
-    println!("| ---: | ---: | ---: | ---: | ---: | :--- |");
+    writeln!(out, "| read size | depth | direct GB/s | cached GB/s ({first}) | cached GB/s (second pass) | |")?;
+    writeln!(out, "| ---: | ---: | ---: | ---: | ---: | :--- |")?;
     for row in rows {
         let direct = row.direct_gb_s.map_or("none".to_owned(), |rate| format!("{rate:.2}"));
         let notes = [(row.is_record, "one expert"), (row.best, "best")];
         let notes: Vec<&str> = notes.iter().filter(|(is, _)| *is).map(|(_, note)| *note).collect();
-        println!(
+        writeln!(
+            out,
             "| {:.2} MB | {} | {direct} | {:.2} | {:.2} | {} |",
             row.read_bytes as f64 / 1e6,
             row.depth,
             row.cached_gb_s,
             row.cached_again_gb_s,
             notes.join(", "),
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// The length of each file on disk.

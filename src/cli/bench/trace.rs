@@ -2,7 +2,7 @@
 //! asked for. Needs no model and no disk.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -25,6 +25,7 @@ pub(super) fn run(args: &BenchArgs, path: &Path) -> anyhow::Result<()> {
         bail!("{}: the trace has no tokens", name());
     }
     let rows: Vec<Row> = sizes(&trace.shape).into_iter().map(|slots| Row::measure(&trace, slots)).collect();
+    let mut out = std::io::stdout().lock();
     if args.json {
         let rows: Vec<Value> = rows.iter().map(|row| row.json(&trace.shape)).collect();
         let TraceShape { layers, experts, top_k, slot_bytes } = trace.shape;
@@ -32,9 +33,9 @@ pub(super) fn run(args: &BenchArgs, path: &Path) -> anyhow::Result<()> {
             "layers": layers, "experts": experts, "top_k": top_k, "slot_bytes": slot_bytes,
             "tokens": trace.tokens(), "steps": trace.steps.len(), "sizes": rows,
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
-        print_table(&trace, &rows);
+        print_table(&mut out, &trace, &rows)?;
     }
     Ok(())
 }
@@ -84,22 +85,23 @@ fn counts(found: &Replayed) -> Value {
     json!({ "hits": found.hits, "misses": found.misses, "hit_rate": found.hit_rate() })
 }
 
-fn print_table(trace: &Trace, rows: &[Row]) {
+fn print_table(out: &mut impl Write, trace: &Trace, rows: &[Row]) -> io::Result<()> {
     let TraceShape { layers, experts, top_k, .. } = trace.shape;
     let (tokens, steps) = (trace.tokens(), trace.steps.len());
-    println!("{tokens} tokens in {steps} steps, {layers} layers of {experts} experts, {top_k} for each token");
-    println!("share of experts asked for that were in memory; LFU by its half-life in tokens\n");
-    print!("{:>5} {:>8} {:>10} {:>7}", "slots", "experts", "memory", "LRU");
+    writeln!(out, "{tokens} tokens in {steps} steps, {layers} layers of {experts} experts, {top_k} for each token")?;
+    writeln!(out, "share of experts asked for that were in memory; LFU by its half-life in tokens\n")?;
+    write!(out, "{:>5} {:>8} {:>10} {:>7}", "slots", "experts", "memory", "LRU")?;
     for tokens in HALF_LIVES {
-        print!(" {:>7}", format!("LFU {tokens}"));
+        write!(out, " {:>7}", format!("LFU {tokens}"))?;
     }
-    println!(" {:>8}", "optimum");
+    writeln!(out, " {:>8}", "optimum")?;
     for row in rows {
         let memory = bytes_for_people(row.bytes(&trace.shape));
-        print!("{:>5} {:>6.1} % {memory:>10}", row.slots, 100.0 * row.share(&trace.shape));
+        write!(out, "{:>5} {:>6.1} % {memory:>10}", row.slots, 100.0 * row.share(&trace.shape))?;
         for found in std::iter::once(&row.lru).chain(&row.lfu) {
-            print!(" {:>5.1} %", 100.0 * found.hit_rate());
+            write!(out, " {:>5.1} %", 100.0 * found.hit_rate())?;
         }
-        println!(" {:>6.1} %", 100.0 * row.optimum.hit_rate());
+        writeln!(out, " {:>6.1} %", 100.0 * row.optimum.hit_rate())?;
     }
+    Ok(())
 }

@@ -1,0 +1,148 @@
+//! Disks that fail while text is made: the error names the file, the layer and the expert, and the engine goes on with
+//! its next session as if nothing had been.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
+use flashflood::experts::FileReader;
+use flashflood::experts::reader::{Fault, FaultyReader};
+use flashflood::generate::{GenerateOptions, Generated, generate};
+use flashflood::model::ModelSource;
+use flashflood::session::SessionError;
+use flashflood::text::{Sampler, SamplerOptions};
+
+const TOKENS: usize = 24;
+const DEVICES: [Device; 2] = [Device::Cpu, Device::Gpu];
+/// No read is to fail.
+const NEVER: u64 = u64::MAX;
+
+/// An engine of the small MoE with room for half of the experts, and the index of the read that is to fail.
+struct Setup {
+    engine: Engine,
+    reader: Arc<FaultyReader>,
+    failing: Arc<AtomicU64>,
+}
+
+impl Setup {
+    fn new(device: Device, fault: Fault) -> Setup {
+        let source = ModelSource::embedded().unwrap();
+        let failing = Arc::new(AtomicU64::new(NEVER));
+        let which = failing.clone();
+        let files = Arc::new(FileReader::open(&source.experts).unwrap());
+        let fault = move |index| (index == which.load(Ordering::SeqCst)).then_some(fault);
+        let reader = Arc::new(FaultyReader::new(files, fault));
+        let bytes = source.experts.slot_bytes() * source.experts.layers.len() * source.config.experts / 2;
+        let experts = ExpertBudget::Bytes(bytes as u64);
+        let options = EngineOptions { device, context: Some(128), experts, ..EngineOptions::default() };
+        let engine = Engine::with_reader(source, reader.clone(), &options).unwrap();
+        Setup { engine, reader, failing }
+    }
+
+    /// The read that comes after `reads` more is to fail.
+    fn fail_after(&self, reads: u64) {
+        self.failing.store(self.reader.reads() + reads, Ordering::SeqCst);
+    }
+
+    fn text(&mut self) -> Result<Vec<u32>, SessionError> {
+        let tokenizer = self.engine.tokenizer().unwrap();
+        let mut greedy = Sampler::new(SamplerOptions::default(), 0).unwrap();
+        let options = GenerateOptions { max_tokens: TOKENS, ..GenerateOptions::default() };
+        let ids = tokenizer.encode("Once upon a time").unwrap();
+        let mut session = self.engine.session().unwrap();
+        let made: Generated = generate(&mut session, &tokenizer, &mut greedy, &ids, &options, |_| true)?;
+        assert_eq!(made.tokens.len(), TOKENS);
+        Ok(made.tokens)
+    }
+}
+
+/// What the error says when `fault` hits the first read of a text, one in its middle, and one of its last; after each
+/// the text must come out right.
+fn errors_of(device: Device, fault: Fault) -> Vec<String> {
+    let mut setup = Setup::new(device, fault);
+    let expected = setup.text().unwrap();
+    let reads = setup.reader.reads();
+    assert!(reads > 100, "{device:?}: {reads} reads are too few to fail in the middle");
+    // the slots hold what the end of the text needed: a new engine counts its reads as the first text did
+    [0, reads / 2, reads - 2]
+        .map(|index| {
+            let mut setup = Setup::new(device, fault);
+            setup.fail_after(index);
+            let error = setup.text().unwrap_err();
+            assert!(matches!(error, SessionError::Execute(_)), "{device:?}: {error}");
+            for _ in 0..2 {
+                assert!(setup.text().unwrap() == expected, "{device:?}: another text after {fault:?}");
+            }
+            error.to_string()
+        })
+        .to_vec()
+}
+
+fn check(fault: Fault, parts: &[&str]) {
+    for device in DEVICES {
+        for error in errors_of(device, fault) {
+            for part in ["experts/layer-00", "layer ", "expert "].iter().chain(parts) {
+                assert!(error.contains(part), "{device:?}: {part:?} is not in {error:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn short_read() {
+    check(Fault::ShortRead(1000), &["short read at offset", "expected ", "found 1000"]);
+}
+
+#[test]
+fn input_output_error() {
+    check(Fault::InputOutput, &["cannot read", "at offset", "input/output error"]);
+}
+
+#[test]
+fn damaged_record() {
+    check(Fault::Corrupt(4321), &["damaged record", "expected checksum", "found"]);
+}
+
+#[test]
+fn panic_on_a_reading_thread() {
+    for device in DEVICES {
+        for error in errors_of(device, Fault::Panic) {
+            assert!(
+                error.contains("expert ") && error.contains("layer ") && error.contains("injected panic"),
+                "{error}"
+            );
+        }
+    }
+}
+
+/// A slow read is waited for, and counted.
+#[test]
+fn stall() {
+    const STALL: Duration = Duration::from_millis(700);
+    for device in DEVICES {
+        let expected = Setup::new(device, Fault::Stall(STALL)).text().unwrap();
+        let mut setup = Setup::new(device, Fault::Stall(STALL));
+        setup.fail_after(60);
+        let start = Instant::now();
+        assert!(setup.text().unwrap() == expected, "{device:?}: another text");
+        assert!(start.elapsed() >= STALL);
+        let stalled = setup.engine.session().unwrap().expert_stats().stall_time;
+        assert!(stalled >= STALL / 2, "{device:?}: {stalled:?} stalled");
+    }
+}
+
+/// A session whose step failed halfway does not go on: part of its layers have seen the token.
+#[test]
+fn a_broken_session_says_so() {
+    use flashflood::compute::LogitRows;
+    for device in DEVICES {
+        let mut setup = Setup::new(device, Fault::InputOutput);
+        setup.fail_after(3);
+        let mut session = setup.engine.session().unwrap();
+        assert!(session.extend(&[1, 2, 3], LogitRows::Last, |_, _| true).is_err());
+        let again = session.extend(&[1], LogitRows::Last, |_, _| true).unwrap_err();
+        assert!(matches!(again, SessionError::Broken), "{again}");
+    }
+}
