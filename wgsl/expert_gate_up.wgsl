@@ -25,8 +25,11 @@ override lanes: u32 = 64u;
 @group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
 
 var<workgroup> partial: array<vec4<f32>, 64>;
-// x of one round, a block of 32 columns in 9 vec4, as in matvec.wgsl
-var<workgroup> tile: array<vec4<f32>, 576>;
+
+fn load(row: u32, block: u32) -> array<vec4<f32>, 8> {
+    let at = row * params.x_stride + block * 8u;
+    return array<vec4<f32>, 8>(x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u]);
+}
 
 @compute @workgroup_size(64)
 fn expert_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -47,22 +50,8 @@ fn expert_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     var a1 = vec4<f32>();
     var a2 = vec4<f32>();
     var a3 = vec4<f32>();
-    let x_row = pair.x * params.x_stride;
-    for (var first = 0u; first < params.blocks; first += lanes) {
-        workgroupBarrier();
-        let count = min(lanes, params.blocks - first) * 8u;
-        for (var i = local; i < count; i += 64u) {
-            tile[i / 8u * 9u + i % 8u] = x[x_row + first * 8u + i];
-        }
-        workgroupBarrier();
-        let block = first + lane;
-        if block >= params.blocks {
-            continue;
-        }
-        let at = lane * 9u;
-        let v = array<vec4<f32>, 8>(
-            tile[at], tile[at + 1u], tile[at + 2u], tile[at + 3u], tile[at + 4u], tile[at + 5u], tile[at + 6u], tile[at + 7u],
-        );
+    for (var block = lane; block < params.blocks; block += lanes) {
+        let v = load(pair.x, block);
         a0 = dot_block(block_of(matrix, r0, block, params.blocks), v, a0);
         a1 = dot_block(block_of(matrix, r1, block, params.blocks), v, a1);
         a2 = dot_block(block_of(matrix, r2, block, params.blocks), v, a2);

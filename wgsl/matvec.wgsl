@@ -26,9 +26,11 @@ override lanes: u32 = 64u;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [tokens, rows]
 
 var<workgroup> partial: array<vec4<f32>, 64>;
-// x of one round, a block of 32 columns in 9 vec4: read 16 bytes at a time by all threads without bank conflicts, where
-// the same reads from storage would touch a cache line each
-var<workgroup> tile: array<vec4<f32>, 576>;
+
+fn load(token: u32, block: u32) -> array<vec4<f32>, 8> {
+    let at = params.x_offset + (params.first_token + min(token, params.tokens - 1u)) * params.x_stride + block * 8u;
+    return array<vec4<f32>, 8>(x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u]);
+}
 
 @compute @workgroup_size(64)
 fn matvec(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -41,22 +43,8 @@ fn matvec(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     var a1 = vec4<f32>();
     var a2 = vec4<f32>();
     var a3 = vec4<f32>();
-    let x_row = params.x_offset + (params.first_token + token) * params.x_stride;
-    for (var first = 0u; first < params.blocks; first += lanes) {
-        workgroupBarrier();
-        let count = min(lanes, params.blocks - first) * 8u;
-        for (var i = local; i < count; i += 64u) {
-            tile[i / 8u * 9u + i % 8u] = x[x_row + first * 8u + i];
-        }
-        workgroupBarrier();
-        let block = first + lane;
-        if block >= params.blocks {
-            continue;
-        }
-        let at = lane * 9u;
-        let v = array<vec4<f32>, 8>(
-            tile[at], tile[at + 1u], tile[at + 2u], tile[at + 3u], tile[at + 4u], tile[at + 5u], tile[at + 6u], tile[at + 7u],
-        );
+    for (var block = lane; block < params.blocks; block += lanes) {
+        let v = load(token, block);
         a0 = dot_block(block_of(matrix, min(row, last), block, params.blocks), v, a0);
         a1 = dot_block(block_of(matrix, min(row + 1u, last), block, params.blocks), v, a1);
         a2 = dot_block(block_of(matrix, min(row + 2u, last), block, params.blocks), v, a2);
