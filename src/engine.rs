@@ -114,9 +114,14 @@ impl Engine {
     /// Opens a model whose source is open.
     pub fn from_source(source: ModelSource, options: &EngineOptions) -> Result<Engine, EngineError> {
         let direct = options.reads.is_direct(&source.experts, flashflood_backends::memory::available_memory());
-        let reader = Arc::new(FileReader::open_for(&source.experts, direct)?);
+        let mut reader = FileReader::open_for(&source.experts, direct)?;
+        if options.reads == Reads::Threads {
+            reader = reader.without_queue()?;
+        }
+        let reader = Arc::new(reader);
         match (direct, reader.is_direct()) {
-            (true, true) => tracing::info!("experts are read past the page cache"),
+            (true, true) if reader.is_queued() => tracing::info!("experts are read past the page cache, queued"),
+            (true, true) => tracing::info!("experts are read past the page cache, on threads"),
             (true, false) => {
                 tracing::info!("experts are read through the page cache: the file system has no direct reads")
             }
@@ -150,7 +155,9 @@ impl Engine {
         let executor: Box<dyn Executor> = match device {
             OpenedDevice::Gpu(gpu) => {
                 let binding = options.gpu.binding_on(&gpu);
-                let slots = Arc::new(GpuSlots::new(&gpu.device, &gpu.queue, plan.slots, experts.slot_bytes(), binding));
+                let slot_bytes = experts.slot_bytes();
+                let slots = GpuSlots::new(&gpu, plan.slots, slot_bytes, config.top_k, binding, options.gpu.landing)?;
+                let slots = Arc::new(slots);
                 let store = store(slots.clone())?;
                 let each = config.experts;
                 let mut executor =

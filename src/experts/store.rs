@@ -2,7 +2,7 @@
 //!
 //! A request ([`ExpertStore::acquire`]) names the experts of one layer that the router chose. Those in slots are known
 //! at once; the others get slots, and their reads start at once, all in parallel. The caller computes what is there,
-//! then waits: for all ([`ExpertStore::wait`]) or for each as it lands ([`ExpertStore::wait_any`]).
+//! then waits: for all ([`ExpertStore::wait`]) or for some at a time as they land ([`ExpertStore::wait_some`]).
 //!
 //! Slots belong to layers as long as each layer can hold the experts of a token: a layer then cannot push out what
 //! the next one is about to need. A smaller budget makes one set that all layers share.
@@ -230,23 +230,18 @@ impl ExpertStore {
         outcome
     }
 
-    /// Takes the first slot whose read is done out of `pending`, blocking until there is one: the slot, or why its
-    /// read failed (it is empty then). `None` when `pending` is empty.
-    pub fn wait_any(&mut self, pending: &mut Vec<usize>) -> Option<Result<usize, StoreError>> {
-        if pending.is_empty() {
-            return None;
-        }
+    /// Blocks until the read into at least one slot of `pending` is done and takes all whose reads are done out of it:
+    /// each with why its read failed, if it did (it is empty then). Nothing only when `pending` is empty.
+    pub fn wait_some(&mut self, pending: &mut Vec<usize>) -> Vec<(usize, Result<(), StoreError>)> {
         while let Some(done) = self.workers.poll() {
             self.land(done);
         }
-        loop {
-            let landed = pending.iter().position(|&slot| !self.is_reading(slot));
-            if let Some(index) = landed {
-                let slot = pending.remove(index);
-                return Some(self.wait_one(slot).map(|()| slot));
-            }
+        while !pending.is_empty() && pending.iter().all(|&slot| self.is_reading(slot)) {
             self.block();
         }
+        let (still, done): (Vec<usize>, Vec<usize>) = pending.iter().partition(|&&slot| self.is_reading(slot));
+        *pending = still;
+        done.into_iter().map(|slot| (slot, self.wait_one(slot))).collect()
     }
 
     /// Keeps slots from being evicted until they are [released](Self::release) as often as they were held: for

@@ -224,10 +224,11 @@ impl Trial {
 
     pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [&[usize]; N]) -> [Outcome; N] {
         let gpu = gpu();
-        let options = GpuOptions { checks, binding: self.binding };
+        let options = GpuOptions { checks, binding: self.binding, landing: None };
         let store = self.experts.as_ref().map(|experts| {
             let (bytes, binding) = (experts.layout.slot_bytes(), options.binding_on(&gpu));
-            let memory = Arc::new(GpuSlots::new(&gpu.device, &gpu.queue, experts.slots, bytes, binding));
+            let memory = GpuSlots::new(&gpu, experts.slots, bytes, experts.top_k, binding, options.landing).unwrap();
+            let memory = Arc::new(memory);
             (experts.store(memory.clone()), memory)
         });
         let (recording, context) = (self.recording.clone(), context(&runs));

@@ -9,7 +9,7 @@ mod cache;
 use std::path::{Path, PathBuf};
 
 use flashflood::compute::LogitRows;
-use flashflood::compute::gpu::GpuOptions;
+use flashflood::compute::gpu::{GpuOptions, Landing};
 use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
 use flashflood::formats::safetensors::TensorSet;
@@ -241,17 +241,34 @@ fn resident_mode_changes_nothing() {
     }
 }
 
-/// Experts through the page cache or past it, into host slots or on the way to the GPU: the same bits.
+/// Experts through the page cache, past it through the system's queue or on threads; into host slots, into memory that
+/// the GPU computes from, or on the way to it: the same bits.
 #[test]
 fn kind_of_reads_changes_nothing() {
-    for device in [Device::Cpu, Device::Gpu] {
-        let oracle = Oracle::open("tiny");
-        let all = [Reads::Cached, Reads::Direct].map(|reads| {
-            let options = EngineOptions { device, context: Some(96), chunk: 40, reads, ..EngineOptions::default() };
+    let oracle = Oracle::open("tiny");
+    let ways = [None, Some(Landing::Shared), Some(Landing::Staged), Some(Landing::Copied)];
+    for (device, ways) in [(Device::Cpu, &ways[..1]), (Device::Gpu, &ways[..])] {
+        let mut all = Vec::new();
+        for (reads, &landing) in
+            [Reads::Cached, Reads::Direct, Reads::Threads].iter().flat_map(|r| ways.iter().map(move |w| (*r, w)))
+        {
+            let gpu = GpuOptions { landing, ..GpuOptions::default() };
+            // slots for a third of the experts, so that they are overwritten
+            let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
+            let experts = ExpertBudget::Bytes(30 * slot as u64);
+            let options =
+                EngineOptions { device, context: Some(96), experts, chunk: 40, reads, gpu, ..EngineOptions::default() };
             let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
             let mut session = engine.session().unwrap();
-            run(&mut session, &[&oracle.tokens]).0
-        });
-        assert!(all[0] == all[1], "{device:?}: direct reads give other bits than cached ones");
+            let logits = run(&mut session, &[&oracle.tokens]).0;
+            assert!(session.expert_stats().evictions > 0, "{:?}", engine.plan());
+            all.push((reads, landing, logits));
+        }
+        for (reads, landing, logits) in &all {
+            assert!(
+                *logits == all[0].2,
+                "{device:?}: {reads:?} reads into {landing:?} memory give other bits than cached ones"
+            );
+        }
     }
 }

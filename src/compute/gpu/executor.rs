@@ -7,7 +7,7 @@ use super::pipelines::{Pipelines, ReadyStage};
 use super::profile::Profile;
 use super::readback::{Readback, wait};
 use super::resident::{Resident, routed};
-use super::slots::GpuSlots;
+use super::slots::{GpuSlots, Landing};
 use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Step, TopLogits};
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
 use crate::compute::ops::{LogitsTopK, resident_pairs_stage};
@@ -21,11 +21,13 @@ pub struct GpuOptions {
     pub checks: bool,
     /// Largest binding, where less than the device's limit: for tests of what is split.
     pub binding: u64,
+    /// How experts get into GPU memory, where not as the device would choose: for tests.
+    pub landing: Option<Landing>,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        GpuOptions { checks: false, binding: u64::MAX }
+        GpuOptions { checks: false, binding: u64::MAX, landing: None }
     }
 }
 
@@ -156,7 +158,7 @@ impl GpuExecutor {
         let encoder = self.encoding.encoder(&self.gpu.device);
         self.values.copy(encoder, &buffer, first as u64 * 4, 0, bytes);
         let submission = self.encoding.submit(&self.gpu.queue);
-        let values = self.values.read(submission, bytes, bytemuck::pod_collect_to_vec)?;
+        let values = self.values.read(&submission.index, bytes, bytemuck::pod_collect_to_vec)?;
         self.check()?;
         Ok(values)
     }
@@ -235,7 +237,7 @@ impl Executor for GpuExecutor {
                 Recorded::Experts(op) => {
                     // what was recorded between the route and here is encoded already and runs under the reads
                     if let Some((route, submission, bytes)) = routed.take() {
-                        self.read_route(route, submission, bytes)?;
+                        self.read_route(route, &submission, bytes)?;
                     }
                     if let Err(e) = self.run_experts(index, op) {
                         // leave nothing half-encoded behind for the next step
@@ -268,7 +270,7 @@ impl Executor for GpuExecutor {
 
     fn finish(&mut self) -> Result<(), ExecuteError> {
         let submission = self.encoding.submit(&self.gpu.queue);
-        wait(&self.gpu.device, submission)?;
+        wait(&self.gpu.device, &submission.index)?;
         self.check()
     }
 

@@ -1,12 +1,13 @@
 //! The routed experts of a layer: streamed, with the host in between; or all resident, without it.
 
+use super::encoding::Submission;
 use super::executor::GpuExecutor;
 use super::readback::wait;
 use crate::compute::executor::{ExecuteError, Step};
 use crate::compute::ops::{Experts, Pair, Route, resident_pairs_dispatch};
 use crate::compute::recording::Recorded;
-use crate::compute::routing::group_by_expert;
-use crate::experts::SlotMemory;
+use crate::compute::routing::{ExpertPairs, group_by_expert};
+use crate::experts::{Acquired, SlotMemory, StoreError};
 
 const HAS_STORE: &str = "a recording with experts is given a store";
 
@@ -14,25 +15,33 @@ impl GpuExecutor {
     /// Reads every expert into its slot. From then on slots are looked up on the GPU, and a step is one submission.
     /// Does nothing when the slots do not hold every expert.
     pub fn make_resident(&mut self) -> Result<(), ExecuteError> {
-        let Some((store, slots)) = &mut self.store else { return Ok(()) };
+        let Some((store, slots)) = &self.store else { return Ok(()) };
         if !store.holds_all() {
             return Ok(());
         }
+        let slots = slots.clone();
         let mut table: Vec<[u32; 2]> = Vec::new();
         let layers = self.recording.steps.iter().filter(|s| matches!(s, Recorded::Experts(_))).count();
         let all: Vec<u32> = (0..self.experts as u32).collect();
         for layer in 0..layers {
+            let (store, _) = self.store.as_mut().expect(HAS_STORE);
             let acquired = store.acquire(layer, &all)?;
-            let slots_of: Vec<usize> = acquired.iter().map(|a| a.slot).collect();
-            store.wait(&slots_of)?;
-            table.extend(slots_of.iter().map(|&slot| {
+            let mut pending: Vec<usize> = acquired.iter().map(|a| a.slot).collect();
+            table.extend(pending.iter().map(|&slot| {
                 let (slab, place) = slots.place(slot);
                 [place as u32, slab as u32]
             }));
-            // gives staging memory back before the next layer
-            let submission = self.gpu.queue.submit([]);
-            wait(&self.gpu.device, submission)?;
+            let mut failed = Ok(());
+            while !pending.is_empty() {
+                self.land(&mut pending, &mut failed);
+                self.submit_landed(!pending.is_empty())?;
+            }
+            failed?;
+            // gives wgpu's staging memory back before the next layer
+            let submission = self.encoding.submit(&self.gpu.queue);
+            self.wait(&submission)?;
         }
+        let (store, _) = self.store.as_mut().expect(HAS_STORE);
         store.reset_stats();
         self.gpu.queue.write_buffer(self.resident.slots(), 0, bytemuck::cast_slice(&table));
         self.all_resident = true;
@@ -80,7 +89,7 @@ impl GpuExecutor {
             at += bytes;
         }
         let submission = self.encoding.submit(&self.gpu.queue);
-        self.routing = self.routed_ids.read(submission, at, |bytes| {
+        self.routing = self.routed_ids.read(&submission.index, at, |bytes| {
             let ids: &[u32] = bytemuck::cast_slice(bytes);
             let one = |&(at, len, view): &(usize, usize, crate::compute::View)| {
                 ids[at..at + len].chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect()
@@ -96,7 +105,7 @@ impl GpuExecutor {
     }
 
     /// Submits everything up to the router's choice, with a copy of it that the host can map.
-    pub(super) fn submit_route(&mut self, route: &Route, step: &Step) -> (wgpu::SubmissionIndex, u64) {
+    pub(super) fn submit_route(&mut self, route: &Route, step: &Step) -> (Submission, u64) {
         let bytes = (step.tokens * route.ids.stride * 4) as u64;
         let encoder = self.encoding.encoder(&self.gpu.device);
         self.routed_ids.copy(encoder, self.resident.tensor(route.ids.tensor), 0, 0, bytes);
@@ -107,63 +116,115 @@ impl GpuExecutor {
     pub(super) fn read_route(
         &mut self,
         route: &Route,
-        submission: wgpu::SubmissionIndex,
+        submission: &Submission,
         bytes: u64,
     ) -> Result<(), ExecuteError> {
         let view = route.ids;
-        let ids = self.routed_ids.read(submission, bytes, |bytes| {
+        let ids = self.routed_ids.read(&submission.index, bytes, |bytes| {
             let ids: &[u32] = bytemuck::cast_slice(bytes);
             ids.chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect()
         })?;
         self.routing.push(ids);
+        self.submission_done(submission);
         Ok(())
     }
 
-    /// Reads what is missing and encodes the experts of a layer, as many at a time as it has slots.
+    fn wait(&self, submission: &Submission) -> Result<(), ExecuteError> {
+        wait(&self.gpu.device, &submission.index)?;
+        self.submission_done(submission);
+        Ok(())
+    }
+
+    fn submission_done(&self, submission: &Submission) {
+        if let Some((_, slots)) = &self.store {
+            slots.done(submission.number);
+        }
+    }
+
+    /// Waits until at least one of the reads into `pending` has landed, takes all that have out of it, and encodes
+    /// what brings them into their slots. The first error is kept in `failed`: reads that others depend on for memory
+    /// go on.
+    fn land(&mut self, pending: &mut Vec<usize>, failed: &mut Result<(), StoreError>) -> Vec<usize> {
+        let (store, slots) = self.store.as_mut().expect(HAS_STORE);
+        let mut landed = Vec::new();
+        for (slot, outcome) in store.wait_some(pending) {
+            match outcome {
+                Ok(()) => landed.push(slot),
+                Err(e) if failed.is_ok() => *failed = Err(e),
+                Err(_) => {}
+            }
+        }
+        let (encoding, device) = (&mut self.encoding, &self.gpu.device);
+        slots.copy_landed(encoding.next_number(), || encoding.encoder(device));
+        landed
+    }
+
+    /// Starts the work on what has landed while the rest is read. When no memory is left to read the rest into, waits
+    /// for the copies that hold it.
+    fn submit_landed(&mut self, more: bool) -> Result<(), ExecuteError> {
+        if !more {
+            return Ok(());
+        }
+        let submission = self.encoding.submit(&self.gpu.queue);
+        let (_, slots) = self.store.as_ref().expect(HAS_STORE);
+        if slots.is_full() { self.wait(&submission) } else { Ok(()) }
+    }
+
+    /// Reads what is missing and encodes the experts of a layer, as many at a time as it has slots: those in memory at
+    /// once, the others as they land.
     pub(super) fn run_experts(&mut self, index: usize, op: &Experts) -> Result<(), ExecuteError> {
         let ids = &self.routing[op.layer];
         let groups = group_by_expert(op.layer, ids, op.out.rows_per_token, self.experts)?;
-        let (store, slots) = self.store.as_ref().expect(HAS_STORE);
-        let (slots, capacity) = (slots.clone(), store.capacity(op.layer));
+        let (store, _) = self.store.as_ref().expect(HAS_STORE);
+        let capacity = store.capacity(op.layer);
         let mut first_pair = 0;
         for (n, batch) in groups.chunks(capacity).enumerate() {
             if n > 0 {
                 // the next reads may overwrite slots that the last batch computes from
                 let submission = self.encoding.submit(&self.gpu.queue);
-                wait(&self.gpu.device, submission)?;
+                self.wait(&submission)?;
             }
             let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
             let (store, _) = self.store.as_mut().expect(HAS_STORE);
             let acquired = store.acquire(op.layer, &wanted)?;
-            let missing: Vec<usize> = acquired.iter().filter(|a| !a.hit).map(|a| a.slot).collect();
-            for hits in [true, false] {
-                if !hits && !missing.is_empty() {
-                    // the GPU works on the hits and the shared expert while the misses are read
-                    self.encoding.submit(&self.gpu.queue);
-                    let (store, _) = self.store.as_mut().expect(HAS_STORE);
-                    store.wait(&missing)?;
-                }
-                let chosen = acquired.iter().zip(batch).filter(|(a, _)| a.hit == hits);
-                let mut pairs: Vec<Pair> = chosen
-                    .flat_map(|(a, group)| {
-                        let (slab, place) = slots.place(a.slot);
-                        group.pairs.iter().map(move |&pair| Pair { slot: place as u32, slab: slab as u32, ..pair })
-                    })
-                    .collect();
-                pairs.sort_by_key(|pair| pair.slab);
-                if !pairs.is_empty() {
-                    let at = (first_pair * size_of::<Pair>()) as u64;
-                    self.gpu.queue.write_buffer(self.resident.pairs(), at, bytemuck::cast_slice(&pairs));
-                }
-                for run in pairs.chunk_by(|a, b| a.slab == b.slab) {
-                    self.dispatches.clear();
-                    let slab = run[0].slab as usize;
-                    op.dispatch(slab, first_pair, run.len(), slots.slot_bytes(), &mut self.dispatches);
-                    self.encode(index);
-                    first_pair += run.len();
-                }
+            let (hits, misses): (Vec<_>, Vec<_>) = acquired.iter().zip(batch).partition(|(a, _)| a.hit);
+            self.compute(index, op, &hits, &mut first_pair);
+            let mut pending: Vec<usize> = misses.iter().map(|(a, _)| a.slot).collect();
+            // the GPU works on the hits and the shared expert while the misses are read
+            self.submit_landed(!pending.is_empty())?;
+            let mut failed = Ok(());
+            while !pending.is_empty() {
+                let landed = self.land(&mut pending, &mut failed);
+                let now: Vec<_> = misses.iter().filter(|(a, _)| landed.contains(&a.slot)).copied().collect();
+                self.compute(index, op, &now, &mut first_pair);
+                self.submit_landed(!pending.is_empty())?;
             }
+            failed?;
         }
         Ok(())
+    }
+
+    /// Encodes some experts of a layer, whose bytes are in their slots by then. `first_pair` counts the (token,
+    /// expert) pairs of the layer that are encoded.
+    fn compute(&mut self, index: usize, op: &Experts, experts: &[(&Acquired, &ExpertPairs)], first_pair: &mut usize) {
+        let (_, slots) = self.store.as_ref().expect(HAS_STORE);
+        let slots = slots.clone();
+        let placed = experts.iter().flat_map(|(acquired, group)| {
+            let (slab, place) = slots.place(acquired.slot);
+            group.pairs.iter().map(move |&pair| Pair { slot: place as u32, slab: slab as u32, ..pair })
+        });
+        let mut pairs: Vec<Pair> = placed.collect();
+        pairs.sort_by_key(|pair| pair.slab);
+        if !pairs.is_empty() {
+            let at = (*first_pair * size_of::<Pair>()) as u64;
+            self.gpu.queue.write_buffer(self.resident.pairs(), at, bytemuck::cast_slice(&pairs));
+        }
+        for run in pairs.chunk_by(|a, b| a.slab == b.slab) {
+            self.dispatches.clear();
+            let slab = run[0].slab as usize;
+            op.dispatch(slab, *first_pair, run.len(), slots.slot_bytes(), &mut self.dispatches);
+            self.encode(index);
+            *first_pair += run.len();
+        }
     }
 }

@@ -83,7 +83,7 @@ impl Profile {
         let bytes = u64::from(count) * 8;
         self.readback.copy(&mut encoder, &self.resolved, 0, 0, bytes);
         let submission = self.queue.submit([encoder.finish()]);
-        let ticks: Vec<u64> = self.readback.read(submission, bytes, bytemuck::pod_collect_to_vec)?;
+        let ticks: Vec<u64> = self.readback.read(&submission, bytes, bytemuck::pod_collect_to_vec)?;
         let period = f64::from(self.queue.get_timestamp_period());
         for ((kernel, bytes), ticks) in self.passes.drain(..).zip(ticks.chunks_exact(2)) {
             let time = self.times.entry(kernel).or_insert(KernelTime { kernel, ..KernelTime::default() });

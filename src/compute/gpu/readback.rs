@@ -35,7 +35,7 @@ impl Readback {
     /// Waits for `submission` and hands the first `bytes` bytes to `use_bytes`.
     pub(super) fn read<R>(
         &self,
-        submission: wgpu::SubmissionIndex,
+        submission: &wgpu::SubmissionIndex,
         bytes: u64,
         use_bytes: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, ExecuteError> {
@@ -66,9 +66,9 @@ fn mappable(device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
 }
 
 /// Waits until `submission` is done.
-pub(super) fn wait(device: &wgpu::Device, submission: wgpu::SubmissionIndex) -> Result<(), ExecuteError> {
+pub(super) fn wait(device: &wgpu::Device, submission: &wgpu::SubmissionIndex) -> Result<(), ExecuteError> {
     device
-        .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
+        .poll(wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None })
         .map(|_| ())
         .map_err(|e| ExecuteError::Gpu(format!("waiting for the GPU: {e}")))
 }
