@@ -1,5 +1,7 @@
 //! One timeline of tokens: extend it, read logits, generate.
 
+use std::time::Duration;
+
 use crate::compute::{ExecuteError, KernelTime, LogitRows, Step};
 use crate::engine::Engine;
 use crate::experts::StoreStats;
@@ -223,6 +225,16 @@ impl<'a> Session<'a> {
     /// Times of kernels since [`Session::profile`], longest first.
     pub fn kernel_times(&self) -> Vec<KernelTime> {
         self.engine.executor.kernel_times()
+    }
+
+    /// Time that the host has waited for the device so far, reads of experts left out.
+    pub fn waited(&self) -> Duration {
+        self.engine.executor.waited()
+    }
+
+    /// How long the host waits for a submission that does nothing; `None` for a device that it does not wait for.
+    pub fn round_trip(&mut self) -> Result<Option<Duration>, SessionError> {
+        Ok(self.engine.executor.round_trip()?)
     }
 
     /// Waits until the device has done everything asked of it.

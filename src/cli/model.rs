@@ -64,7 +64,12 @@ impl ModelArgs {
 
     /// Opens the model.
     pub(crate) fn open(&self, options: &EngineOptions) -> anyhow::Result<Engine> {
-        let engine = Engine::from_source(self.source()?, options)?;
+        self.open_source(self.source()?, options)
+    }
+
+    /// Makes a model ready whose files are open.
+    pub(crate) fn open_source(&self, source: ModelSource, options: &EngineOptions) -> anyhow::Result<Engine> {
+        let engine = Engine::from_source(source, options)?;
         tracing::info!("{}, memory:\n{}", engine.device(), engine.plan());
         Ok(engine)
     }

@@ -7,6 +7,8 @@
 //! Slots belong to layers as long as each layer can hold the experts of a token: a layer then cannot push out what
 //! the next one is about to need. A smaller budget makes one set that all layers share.
 
+mod look_ahead;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -69,6 +71,8 @@ pub struct ExpertStore {
 struct Slot {
     state: State,
     holds: u32,
+    /// Read before anybody asked for it, and not asked for since.
+    ahead: bool,
 }
 
 #[derive(Debug)]
@@ -110,7 +114,7 @@ impl ExpertStore {
             layout,
             memory,
             top_k,
-            slots: (0..count).map(|_| Slot { state: State::Empty, holds: 0 }).collect(),
+            slots: (0..count).map(|_| Slot { state: State::Empty, holds: 0, ahead: false }).collect(),
             uses: vec![SlotUse::default(); count],
             past: HashMap::new(),
             places: HashMap::new(),
@@ -200,7 +204,14 @@ impl ExpertStore {
         self.request += 1;
         for &expert in experts {
             if let Some(&slot) = self.places.get(&(layer, expert)) {
-                self.uses[slot] = self.policy.used(self.uses[slot], self.request);
+                let known = match std::mem::take(&mut self.slots[slot].ahead) {
+                    true => {
+                        self.stats.ahead_used += 1;
+                        self.past.get(&(layer, expert)).copied().unwrap_or_default()
+                    }
+                    false => self.uses[slot],
+                };
+                self.uses[slot] = self.policy.used(known, self.request);
             }
         }
         let missing = self.make_room(layer, experts)?;
@@ -351,9 +362,12 @@ impl ExpertStore {
         let slot = set.start + victim.filter(|&index| index < set.len() && !pinned(index))?;
         if let State::Ready { layer, expert } = self.slots[slot].state {
             self.places.remove(&(layer, expert));
-            self.past.insert((layer, expert), self.uses[slot]);
+            if !self.slots[slot].ahead {
+                self.past.insert((layer, expert), self.uses[slot]);
+            }
             self.stats.evictions += 1;
         }
+        self.slots[slot].ahead = false;
         self.slots[slot].state = State::Empty;
         self.uses[slot] = SlotUse::default();
         Some(slot)
@@ -372,6 +386,7 @@ impl ExpertStore {
         let before = self.past.get(&(layer, expert)).copied().unwrap_or_default();
         self.uses[slot] = self.policy.used(before, self.request);
         self.slots[slot].state = State::Reading { layer, expert };
+        self.slots[slot].ahead = false;
         self.places.insert((layer, expert), slot);
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 mod faults;
 mod limit;
+mod look_ahead;
 mod model;
 
 use std::collections::HashMap;

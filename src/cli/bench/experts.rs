@@ -37,6 +37,27 @@ struct Row {
     best: bool,
 }
 
+/// GB/s of direct reads of one expert each, `depth` at a time, `queued` or on threads: what decode can reach. `None`
+/// where the file system has no direct reads.
+pub(super) fn ceiling(layout: &ExpertLayout, queued: bool, depth: usize) -> anyhow::Result<Option<f64>> {
+    let lengths = file_lengths(layout)?;
+    let size = record_bytes(layout);
+    let mut reader = FileReader::open_for(layout, true)?;
+    if !queued {
+        reader = reader.without_queue()?;
+    }
+    if !reader.is_direct() {
+        return Ok(None);
+    }
+    let buffers: Option<Vec<_>> = (0..depth).map(|_| AlignedBuffer::new(size).map(Mutex::new)).collect();
+    let buffers = buffers.with_context(|| format!("no memory for {depth} reads of {size} bytes"))?;
+    for buffer in &buffers {
+        buffer.lock().unwrap_or_else(PoisonError::into_inner).fill(1);
+    }
+    let targets = targets(&lengths, size, 1);
+    Ok(Some(measure(&reader, &targets, usize::MAX, size, &buffers)?.rate))
+}
+
 /// Runs the command.
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let layout = args.model.source()?.experts;

@@ -1,4 +1,5 @@
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use flashflood_backends::gpu::Gpu;
 
@@ -266,6 +267,22 @@ impl Executor for GpuExecutor {
 
     fn kernel_times(&self) -> Vec<KernelTime> {
         self.profile.as_ref().map(Profile::times).unwrap_or_default()
+    }
+
+    fn waited(&self) -> Duration {
+        self.routed_ids.waited() + self.values.waited()
+    }
+
+    fn round_trip(&mut self) -> Result<Option<Duration>, ExecuteError> {
+        let buffer = self.resident.pairs().clone();
+        let mut times = Vec::new();
+        for _ in 0..21 {
+            let start = Instant::now();
+            self.read_buffer(buffer.clone(), 0, 4)?;
+            times.push(start.elapsed());
+        }
+        times.sort_unstable();
+        Ok(Some(times[times.len() / 2]))
     }
 
     fn finish(&mut self) -> Result<(), ExecuteError> {
