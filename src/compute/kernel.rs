@@ -45,6 +45,8 @@ pub trait ResidentLayout {
     fn kv_windows(&self, kv: KvId) -> usize;
     /// Bytes that scratch between two dispatches of one kernel may take.
     fn scratch_bytes(&self) -> usize;
+    /// Most threads of a workgroup: 256 or more.
+    fn threads(&self) -> usize;
 }
 
 /// Rows of a matrix that one binding covers.

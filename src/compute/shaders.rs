@@ -7,13 +7,11 @@ macro_rules! wgsl {
 }
 
 /// Kernels that read no quantised weights.
-const PLAIN: [(&str, &str); 12] = [
+const PLAIN: [(&str, &str); 10] = [
     ("attention", wgsl!("attention")),
     ("attention_merge", wgsl!("attention_merge")),
     ("combine", wgsl!("combine")),
-    ("conv_silu", wgsl!("conv_silu")),
     ("delta_net", wgsl!("delta_net")),
-    ("gated_rms_norm", wgsl!("gated_rms_norm")),
     ("logits_top_k", wgsl!("logits_top_k")),
     ("qk_norm_rope", wgsl!("qk_norm_rope")),
     ("resident_pairs", wgsl!("resident_pairs")),

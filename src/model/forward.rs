@@ -8,11 +8,11 @@
 //! logits = lm_head(rms_norm(x))
 //! ```
 
-use super::config::{Config, LayerKind};
+use super::config::{Config, LayerKind, LinearConfig};
 use super::weights::{AttentionWeights, DeltaNetWeights, LayerWeights, Matrix, MixerWeights, ModelWeights};
 use crate::compute::ops::{
-    Attention, Combine, ConvSilu, DeltaNet, Experts, GatedRmsNorm, MatVec, QkNormRope, RmsNorm, Route, RouterTopK,
-    RowsOf, SwiGlu,
+    Attention, Combine, DeltaNet, Experts, MatVec, QkNormRope, RmsNorm, Route, RouterTopK, RowsOf, SwiGlu,
+    head_channels,
 };
 use crate::compute::{KvId, Recorded, Recording, ShapeError, View};
 use crate::experts::ExpertLayout;
@@ -35,10 +35,12 @@ pub enum LayerState {
     },
     /// Gated delta-net.
     DeltaNet {
-        /// `[taps - 1, channels]`: the last inputs of the convolution, oldest first.
+        /// The last inputs of the convolution, as `DeltaNet::conv` keeps them.
         conv: View,
         /// `[value_heads * key_dim, value_dim]`
         recurrent: View,
+        /// Heads and their sizes.
+        shape: LinearConfig,
     },
 }
 
@@ -104,25 +106,20 @@ impl Recorder<'_> {
         let shape = self.config.linear.expect("the config of a model with linear layers has their shapes");
         let (_, parts) = self.project(&format!("layer.{i}.qkvzba"), input, &[&w.qkv, &w.z, &w.b, &w.a])?;
         let &[qkv, z, b, a] = parts.as_slice() else { unreachable!("four matrices give four views") };
-        let (channels, taps) = (shape.channels(), shape.conv_kernel);
-        let conv = self.r.state(format!("layer.{i}.conv"), taps - 1, channels);
-        let mixed = self.r.tensor(format!("layer.{i}.conv_out"), 1, channels);
+        let kept = shape.value_heads * (shape.conv_kernel - 1);
+        let conv = self.r.state(format!("layer.{i}.conv"), kept, head_channels(&shape));
+        let state = self.r.state(format!("layer.{i}.recurrent"), shape.value_heads * shape.key_dim, shape.value_dim);
+        let out = self.r.tensor(format!("layer.{i}.delta_net"), 1, shape.value_heads * shape.value_dim);
         let weight = self.r.vector(format!("layer.{i}.conv1d"), &w.conv);
-        self.r.push(format!("layer.{i}.conv_out"), ConvSilu { u: qkv, weight, state: conv, out: mixed, taps })?;
-        let recurrent =
-            self.r.state(format!("layer.{i}.recurrent"), shape.value_heads * shape.key_dim, shape.value_dim);
-        let read = self.r.tensor(format!("layer.{i}.delta_net"), 1, shape.value_heads * shape.value_dim);
         let a_log = self.r.vector(format!("layer.{i}.a_log"), &w.a_log);
         let dt_bias = self.r.vector(format!("layer.{i}.dt_bias"), &w.dt_bias);
+        let norm = self.r.vector(format!("layer.{i}.linear_norm"), &w.norm);
+        let eps = self.config.rms_eps;
         self.r.push(
             format!("layer.{i}.delta_net"),
-            DeltaNet { qkv: mixed, a, b, a_log, dt_bias, state: recurrent, out: read, shape },
+            DeltaNet { qkv, z, b, a, weight, a_log, dt_bias, norm, conv, state, out, shape, eps },
         )?;
-        let out = self.r.tensor(format!("layer.{i}.gated"), 1, read.width);
-        let weight = self.r.vector(format!("layer.{i}.linear_norm"), &w.norm);
-        let (dim, eps) = (shape.value_dim, self.config.rms_eps);
-        self.r.push(format!("layer.{i}.gated"), GatedRmsNorm { x: read, gate: z, weight, out, dim, eps })?;
-        self.state.push(LayerState::DeltaNet { conv, recurrent });
+        self.state.push(LayerState::DeltaNet { conv, recurrent: state, shape });
         self.add_matvec(format!("layer.{i}.mixer_out"), out, &w.out, x)
     }
 

@@ -21,11 +21,13 @@ pub struct GpuOptions {
     pub checks: bool,
     /// Largest binding, where less than the device's limit: for tests of what is split.
     pub binding: u64,
+    /// Most threads of a workgroup, where fewer than the device's limit: for tests of kernels that adapt.
+    pub threads: u32,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        GpuOptions { checks: false, binding: u64::MAX }
+        GpuOptions { checks: false, binding: u64::MAX, threads: u32::MAX }
     }
 }
 
@@ -35,6 +37,12 @@ impl GpuOptions {
         let limits = &gpu.limits;
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 30);
         self.binding.min(most) / 256 * 256
+    }
+
+    /// The most threads of a workgroup to use on a device: every one has 256, more than 1024 are not asked for.
+    fn threads_on(&self, gpu: &Gpu) -> usize {
+        let most = gpu.limits.max_compute_invocations_per_workgroup.min(gpu.limits.max_compute_workgroup_size_x);
+        self.threads.min(most).clamp(256, 1024) as usize
     }
 }
 
@@ -82,8 +90,8 @@ impl GpuExecutor {
         }));
         let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
         let slots = store.as_ref().map_or(0, |_| routed(&recording).1 * experts);
-        let binding = options.binding_on(&gpu);
-        let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, binding, scratch2, slots);
+        let limits = (options.binding_on(&gpu), options.threads_on(&gpu));
+        let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, limits, scratch2, slots);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let slabs = store.as_ref().map_or(&[][..], |(_, slots)| slots.slabs());
         let mut make = |stages: Vec<Stage>| -> Vec<ReadyStage> {

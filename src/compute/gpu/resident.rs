@@ -48,16 +48,17 @@ pub(super) struct Resident {
     rope: wgpu::Buffer,
     pairs: wgpu::Buffer,
     slots: wgpu::Buffer,
+    threads: usize,
 }
 
 impl Resident {
-    /// Allocates and uploads. `binding` is the largest binding, in bytes.
+    /// Allocates and uploads. `binding` is the largest binding, in bytes; `threads` the most a workgroup may have.
     pub(super) fn new(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
         recording: &Recording,
         context: usize,
-        binding: u64,
+        (binding, threads): (u64, usize),
         scratch2: u64,
         slots: usize,
     ) -> Self {
@@ -113,6 +114,7 @@ impl Resident {
             rope: buffer("rope", rope_width),
             pairs: buffer("pairs", (recording.max_tokens * top_k * 16) as u64),
             slots: buffer("slots", slots as u64 * 8),
+            threads,
         };
         resident.place_weights(recording);
         resident.upload(recording);
@@ -300,5 +302,9 @@ impl ResidentLayout for Resident {
 
     fn scratch_bytes(&self) -> usize {
         self.scratch[0].size() as usize
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
     }
 }

@@ -3,10 +3,8 @@
 
 mod attention;
 mod combine;
-mod conv_silu;
 mod delta_net;
 mod experts;
-mod gated_rms_norm;
 mod logits_top_k;
 mod matvec;
 mod qk_norm_rope;
@@ -16,10 +14,8 @@ mod swiglu;
 
 pub use attention::Attention;
 pub use combine::Combine;
-pub use conv_silu::ConvSilu;
-pub use delta_net::DeltaNet;
+pub use delta_net::{DeltaNet, conv_inputs, head_channels};
 pub use experts::{Experts, Pair, Route, resident_pairs_dispatch, resident_pairs_stage};
-pub use gated_rms_norm::GatedRmsNorm;
 pub use logits_top_k::LogitsTopK;
 pub use matvec::{MatVec, RowsOf, matrix_constants, matrix_shader};
 pub use qk_norm_rope::QkNormRope;
