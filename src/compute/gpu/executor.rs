@@ -10,7 +10,7 @@ use super::resident::{Resident, routed};
 use super::slots::GpuSlots;
 use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Step, TopLogits};
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
-use crate::compute::ops::{LogitsTopK, resident_pairs_stage};
+use crate::compute::ops::LogitsTopK;
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
 use crate::experts::{ExpertStore, StoreStats};
 
@@ -56,8 +56,6 @@ pub struct GpuExecutor {
     top_k: Option<Vec<ReadyStage>>,
     pub(super) store: Option<(ExpertStore, Arc<GpuSlots>)>,
     pub(super) experts: usize,
-    /// Every expert is in its slot: the host need not know what the router chose.
-    pub(super) all_resident: bool,
     pub(super) routed_ids: Readback,
     values: Readback,
     pub(super) encoding: Encoding,
@@ -102,7 +100,7 @@ impl GpuExecutor {
             .iter()
             .map(|recorded| match recorded {
                 Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident)),
-                Recorded::Route(route) => make(vec![resident_pairs_stage(route.ids)]),
+                Recorded::Route(_) => Vec::new(),
                 Recorded::Experts(op) => make(op.stages(slabs.len())),
             })
             .collect();
@@ -124,7 +122,6 @@ impl GpuExecutor {
             top_k,
             store,
             experts,
-            all_resident: false,
             profile: None,
             keep_routing: false,
             encoding: Encoding::default(),
@@ -231,12 +228,12 @@ impl Executor for GpuExecutor {
                     self.encode(index);
                     self.dump_outputs(label, &kernel.outputs(), &step)?;
                 }
-                Recorded::Route(route) if self.all_resident => self.look_slots_up(index, route, &step),
+                Recorded::Route(_) if self.resident.all_resident => {}
                 Recorded::Route(route) => {
                     let (submission, bytes) = self.submit_route(route, &step);
                     routed = Some((route, submission, bytes));
                 }
-                Recorded::Experts(op) if self.all_resident => {
+                Recorded::Experts(op) if self.resident.all_resident => {
                     self.run_resident_experts(index, op, &step);
                     self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step)?;
                 }
@@ -254,7 +251,7 @@ impl Executor for GpuExecutor {
                 }
             }
         }
-        if self.all_resident && (self.keep_routing || step.logits == LogitRows::All) {
+        if self.resident.all_resident && (self.keep_routing || step.logits == LogitRows::All) {
             self.read_all_routes(&step)?;
         }
         self.encoding.submit(&self.gpu.queue);

@@ -49,6 +49,8 @@ pub(super) struct Resident {
     pairs: wgpu::Buffer,
     slots: wgpu::Buffer,
     threads: usize,
+    /// Every expert is in the slot that `slots` says.
+    pub(super) all_resident: bool,
 }
 
 impl Resident {
@@ -115,6 +117,7 @@ impl Resident {
             pairs: buffer("pairs", (recording.max_tokens * top_k * 16) as u64),
             slots: buffer("slots", slots as u64 * 8),
             threads,
+            all_resident: false,
         };
         resident.place_weights(recording);
         resident.upload(recording);
@@ -306,5 +309,9 @@ impl ResidentLayout for Resident {
 
     fn threads(&self) -> usize {
         self.threads
+    }
+
+    fn all_resident(&self) -> bool {
+        self.all_resident
     }
 }

@@ -2,7 +2,7 @@
 //! The WGSL of the same name is in `wgsl/`.
 
 mod attention;
-mod combine;
+mod combine_norm;
 mod delta_net;
 mod experts;
 mod logits_top_k;
@@ -10,18 +10,16 @@ mod matvec;
 mod qk_norm_rope;
 mod rms_norm;
 mod router_top_k;
-mod swiglu;
 
 pub use attention::Attention;
-pub use combine::Combine;
+pub use combine_norm::CombineNorm;
 pub use delta_net::{DeltaNet, conv_inputs, head_channels};
-pub use experts::{Experts, Pair, Route, resident_pairs_dispatch, resident_pairs_stage};
+pub use experts::{Experts, Pair, Route};
 pub use logits_top_k::LogitsTopK;
 pub use matvec::{MatVec, RowsOf, matrix_constants, matrix_shader};
 pub use qk_norm_rope::QkNormRope;
 pub use rms_norm::RmsNorm;
 pub use router_top_k::RouterTopK;
-pub use swiglu::SwiGlu;
 
 /// The logistic function.
 pub(crate) fn sigmoid(v: f32) -> f32 {
