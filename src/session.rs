@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::compute::ops::conv_inputs;
 use crate::compute::{ExecuteError, KernelTime, LogitRows, Step};
 use crate::engine::Engine;
 use crate::experts::StoreStats;
@@ -208,8 +209,8 @@ impl<'a> Session<'a> {
                     let (keys, values) = engine.executor.read_kv(kv, positions)?;
                     LayerContents::Attention { keys, values }
                 }
-                LayerState::DeltaNet { conv, recurrent } => LayerContents::DeltaNet {
-                    conv: engine.executor.read_state(conv.tensor)?,
+                LayerState::DeltaNet { conv, recurrent, shape } => LayerContents::DeltaNet {
+                    conv: conv_inputs(&shape, &engine.executor.read_state(conv.tensor)?),
                     recurrent: engine.executor.read_state(recurrent.tensor)?,
                 },
             });

@@ -1,5 +1,6 @@
 // Attention of one query head over one split of the KV cache, by online softmax over runs of 128 positions.
-// Leaves (max, sum of exponentials, unnormalised output) for attention_merge.wgsl.
+// Leaves (max, sum of exponentials, unnormalised output) for attention_merge.wgsl; a split that is alone divides and
+// applies the output gate itself, with the same bits.
 // Splits have a fixed length whatever the step, so a token's result does not depend on how its prompt was cut.
 
 struct Params {
@@ -14,6 +15,10 @@ struct Params {
     first_split: u32, // of the window, in the scratch
     splits: u32, // in the scratch
     scale: f32,
+    out_stride: u32,
+    gate_offset: u32,
+    gate_stride: u32,
+    gate_head: u32, // elements from one head's gate to the next; 0: no gate
 }
 var<immediate> params: Params;
 
@@ -22,13 +27,25 @@ override split: u32 = 512u;
 @group(0) @binding(0) var<storage, read> q: array<f32>; // [tokens, heads * dim]
 @group(0) @binding(1) var<storage, read> keys: array<vec4<f32>>; // [positions, kv_heads * dim]
 @group(0) @binding(2) var<storage, read> values: array<f32>; // [positions, kv_heads * dim]
-@group(0) @binding(3) var<storage, read_write> scratch: array<f32>; // [tokens, heads, splits, dim + 2]
+@group(0) @binding(3) var<storage, read> gate: array<f32>; // [tokens, heads * dim]
+@group(0) @binding(4) var<storage, read_write> scratch: array<f32>; // [tokens, heads, splits, dim + 2]
+@group(0) @binding(5) var<storage, read_write> out: array<f32>; // [tokens, heads * dim]
 
 const lowest: f32 = -3.0e38;
 
 var<workgroup> query: array<vec4<f32>, 64>;
 var<workgroup> weight: array<f32, 128>;
 var<workgroup> partial: array<f32, 128>;
+
+fn finish(token: u32, head: u32, i: u32, sum: f32, total: f32) {
+    let row = params.first_token + token;
+    var y = sum / total;
+    if params.gate_head > 0u {
+        let g = gate[params.gate_offset + row * params.gate_stride + head * params.gate_head + i];
+        y *= 1.0 / (1.0 + exp(-g));
+    }
+    out[row * params.out_stride + head * params.dim + i] = y;
+}
 
 @compute @workgroup_size(128)
 fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -97,6 +114,15 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                 acc1 = fma(weight[j], values[(start + j) * row + kv * params.dim + local + 128u], acc1);
             }
         }
+    }
+    if params.splits == 1u {
+        if local < params.dim {
+            finish(token, head, local, acc0, total);
+        }
+        if local + 128u < params.dim {
+            finish(token, head, local + 128u, acc1, total);
+        }
+        return;
     }
     let at = ((token * params.heads + head) * params.splits + params.first_split + group.y) * (params.dim + 2u);
     if local == 0u {

@@ -8,11 +8,10 @@
 //! logits = lm_head(rms_norm(x))
 //! ```
 
-use super::config::{Config, LayerKind};
+use super::config::{Config, LayerKind, LinearConfig};
 use super::weights::{AttentionWeights, DeltaNetWeights, LayerWeights, Matrix, MixerWeights, ModelWeights};
 use crate::compute::ops::{
-    Attention, Combine, ConvSilu, DeltaNet, Experts, GatedRmsNorm, MatVec, QkNormRope, RmsNorm, Route, RouterTopK,
-    RowsOf, SwiGlu,
+    Attention, CombineNorm, DeltaNet, Experts, MatVec, QkNormRope, RmsNorm, Route, RouterTopK, RowsOf, head_channels,
 };
 use crate::compute::{KvId, Recorded, Recording, ShapeError, View};
 use crate::experts::ExpertLayout;
@@ -35,10 +34,12 @@ pub enum LayerState {
     },
     /// Gated delta-net.
     DeltaNet {
-        /// `[taps - 1, channels]`: the last inputs of the convolution, oldest first.
+        /// The last inputs of the convolution, as `DeltaNet::conv` keeps them.
         conv: View,
         /// `[value_heads * key_dim, value_dim]`
         recurrent: View,
+        /// Heads and their sizes.
+        shape: LinearConfig,
     },
 }
 
@@ -55,16 +56,17 @@ pub fn record(
     // activations that every layer uses again
     let normed = model.r.tensor("normed", 1, config.hidden);
     let routed = model.r.tensor("routed", config.top_k, config.hidden);
+    // the end of every layer norms its output for what comes next
+    model.rms_norm("layer.0.input_norm".into(), x, &weights.layers[0].input_norm, normed)?;
     for (i, layer) in weights.layers.iter().enumerate() {
-        model.rms_norm(format!("layer.{i}.input_norm"), x, &layer.input_norm, normed)?;
+        let next_norm = weights.layers.get(i + 1).map_or(&weights.norm, |next| &next.input_norm);
         match &layer.mixer {
             MixerWeights::Attention(w) => model.attention(i, w, normed, x)?,
             MixerWeights::DeltaNet(w) => model.delta_net(i, w, normed, x)?,
         }
         model.rms_norm(format!("layer.{i}.post_norm"), x, &layer.post_norm, normed)?;
-        model.moe(i, layer, experts, normed, routed, x)?;
+        model.moe(i, layer, experts, routed, x, normed, next_norm)?;
     }
-    model.rms_norm("final_norm".into(), x, &weights.norm, normed)?;
     let logits = model.r.tensor("logits", 1, config.vocab);
     model.matvec("lm_head".into(), normed, &weights.lm_head, logits, RowsOf::Logits)?;
     model.r.logits = Some(logits);
@@ -104,63 +106,68 @@ impl Recorder<'_> {
         let shape = self.config.linear.expect("the config of a model with linear layers has their shapes");
         let (_, parts) = self.project(&format!("layer.{i}.qkvzba"), input, &[&w.qkv, &w.z, &w.b, &w.a])?;
         let &[qkv, z, b, a] = parts.as_slice() else { unreachable!("four matrices give four views") };
-        let (channels, taps) = (shape.channels(), shape.conv_kernel);
-        let conv = self.r.state(format!("layer.{i}.conv"), taps - 1, channels);
-        let mixed = self.r.tensor(format!("layer.{i}.conv_out"), 1, channels);
+        let kept = shape.value_heads * (shape.conv_kernel - 1);
+        let conv = self.r.state(format!("layer.{i}.conv"), kept, head_channels(&shape));
+        let state = self.r.state(format!("layer.{i}.recurrent"), shape.value_heads * shape.key_dim, shape.value_dim);
+        let out = self.r.tensor(format!("layer.{i}.delta_net"), 1, shape.value_heads * shape.value_dim);
         let weight = self.r.vector(format!("layer.{i}.conv1d"), &w.conv);
-        self.r.push(format!("layer.{i}.conv_out"), ConvSilu { u: qkv, weight, state: conv, out: mixed, taps })?;
-        let recurrent =
-            self.r.state(format!("layer.{i}.recurrent"), shape.value_heads * shape.key_dim, shape.value_dim);
-        let read = self.r.tensor(format!("layer.{i}.delta_net"), 1, shape.value_heads * shape.value_dim);
         let a_log = self.r.vector(format!("layer.{i}.a_log"), &w.a_log);
         let dt_bias = self.r.vector(format!("layer.{i}.dt_bias"), &w.dt_bias);
+        let norm = self.r.vector(format!("layer.{i}.linear_norm"), &w.norm);
+        let eps = self.config.rms_eps;
         self.r.push(
             format!("layer.{i}.delta_net"),
-            DeltaNet { qkv: mixed, a, b, a_log, dt_bias, state: recurrent, out: read, shape },
+            DeltaNet { qkv, z, b, a, weight, a_log, dt_bias, norm, conv, state, out, shape, eps },
         )?;
-        let out = self.r.tensor(format!("layer.{i}.gated"), 1, read.width);
-        let weight = self.r.vector(format!("layer.{i}.linear_norm"), &w.norm);
-        let (dim, eps) = (shape.value_dim, self.config.rms_eps);
-        self.r.push(format!("layer.{i}.gated"), GatedRmsNorm { x: read, gate: z, weight, out, dim, eps })?;
-        self.state.push(LayerState::DeltaNet { conv, recurrent });
+        self.state.push(LayerState::DeltaNet { conv, recurrent: state, shape });
         self.add_matvec(format!("layer.{i}.mixer_out"), out, &w.out, x)
     }
 
+    /// Reads `normed`, adds to `x`, and leaves in `normed` what comes next.
+    #[expect(clippy::too_many_arguments, reason = "the operands of half a layer")]
     fn moe(
         &mut self,
         i: usize,
         w: &LayerWeights,
         experts: &ExpertLayout,
-        input: View,
         routed: View,
         x: View,
+        normed: View,
+        next_norm: &[f32],
     ) -> Result<(), ShapeError> {
         let c = self.config;
-        let router: Vec<&Matrix> =
-            std::iter::once(&w.router).chain(w.shared.as_ref().map(|s| &s.scalar_gate)).collect();
-        let (_, parts) = self.project(&format!("layer.{i}.router"), input, &router)?;
+        // what the router and the shared expert need first is one product where their format is one
+        let mut matrices = vec![&w.router];
+        if let Some(s) = &w.shared {
+            matrices.extend([&s.scalar_gate, &s.gate, &s.up]);
+        }
+        let (whole, parts) = self.project(&format!("layer.{i}.router"), normed, &matrices)?;
+        let shared_hidden = w.shared.as_ref().map(|s| {
+            let gate_up = whole.columns(whole.width - 2 * s.down.cols, 2 * s.down.cols);
+            (gate_up, self.r.tensor(format!("layer.{i}.shared_hidden"), 1, s.down.cols))
+        });
         let ids = self.r.ids(format!("layer.{i}.ids"), c.top_k);
         let weights = self.r.tensor(format!("layer.{i}.weights"), 1, c.top_k);
+        let (logits, renormalise) = (parts[0], c.renormalise);
         self.r.push(
             format!("layer.{i}.route"),
-            RouterTopK { logits: parts[0], ids, weights, renormalise: c.renormalise },
+            RouterTopK { layer: i, logits, ids, weights, renormalise, shared: shared_hidden },
         )?;
         self.r.steps.push(Recorded::Route(Route { layer: i, ids }));
-        // the shared expert does not wait for the router's choice: it runs while experts are read
+        // the rest of the shared expert does not wait for the router's choice: it runs while experts are read
         let mut shared = None;
-        if let Some(s) = &w.shared {
-            let (gate_up, _) = self.project(&format!("layer.{i}.shared_gate_up"), input, &[&s.gate, &s.up])?;
-            let hidden = self.r.tensor(format!("layer.{i}.shared_hidden"), 1, s.down.cols);
-            self.r.push(format!("layer.{i}.shared_hidden"), SwiGlu { gate_up, out: hidden })?;
+        if let (Some(s), Some((_, hidden))) = (&w.shared, shared_hidden) {
             let out = self.r.tensor(format!("layer.{i}.shared_out"), 1, c.hidden);
             self.matvec(format!("layer.{i}.shared_out"), hidden, &s.down, out, RowsOf::Tokens)?;
             shared = Some((out, parts[1]));
         }
         let hidden = self.r.tensor(format!("layer.{i}.expert_hidden"), c.top_k, c.moe_intermediate);
-        let op = Experts { layer: i, slot: experts.layers[i].slot, x: input, hidden, out: routed };
+        let op = Experts { layer: i, slot: experts.layers[i].slot, x: normed, hidden, out: routed };
         op.check(&self.r).map_err(|e| ShapeError { label: format!("layer.{i}.experts"), ..e })?;
         self.r.steps.push(Recorded::Experts(op));
-        self.r.push(format!("layer.{i}.out"), Combine { x, routed, weights, shared })
+        let norm = self.r.vector(format!("layer.{i}.next_norm"), next_norm);
+        let eps = c.rms_eps;
+        self.r.push(format!("layer.{i}.out"), CombineNorm { x, routed, weights, shared, norm, out: normed, eps })
     }
 
     fn rms_norm(&mut self, label: String, x: View, weight: &[f32], out: View) -> Result<(), ShapeError> {

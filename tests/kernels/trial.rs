@@ -73,6 +73,7 @@ pub(crate) struct Trial {
     /// Whether to run with wgpu's runtime checks as well.
     pub(crate) with_checks: bool,
     pub(crate) binding: u64,
+    pub(crate) threads: u32,
     pub(crate) logits: LogitRows,
     pub(crate) rotary_dim: usize,
     pub(crate) experts: Option<Experts>,
@@ -96,6 +97,7 @@ impl Trial {
             kv_tolerance: Tolerance::default(),
             with_checks: true,
             binding: u64::MAX,
+            threads: u32::MAX,
             logits: LogitRows::All,
             rotary_dim: 0,
             experts: None,
@@ -224,7 +226,7 @@ impl Trial {
 
     pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [&[usize]; N]) -> [Outcome; N] {
         let gpu = gpu();
-        let options = GpuOptions { checks, binding: self.binding, landing: None };
+        let options = GpuOptions { checks, binding: self.binding, threads: self.threads, landing: None };
         let store = self.experts.as_ref().map(|experts| {
             let (bytes, binding) = (experts.layout.slot_bytes(), options.binding_on(&gpu));
             let memory = GpuSlots::new(&gpu, experts.slots, bytes, experts.top_k, binding, options.landing).unwrap();

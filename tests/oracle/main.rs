@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cache;
+mod dispatches;
 
 use std::path::{Path, PathBuf};
 

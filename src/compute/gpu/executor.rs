@@ -11,7 +11,7 @@ use super::resident::{Resident, routed};
 use super::slots::{GpuSlots, Landing};
 use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Step, TopLogits};
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
-use crate::compute::ops::{LogitsTopK, resident_pairs_stage};
+use crate::compute::ops::LogitsTopK;
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
 use crate::experts::{ExpertStore, StoreStats};
 
@@ -24,11 +24,13 @@ pub struct GpuOptions {
     pub binding: u64,
     /// How experts get into GPU memory, where not as the device would choose: for tests.
     pub landing: Option<Landing>,
+    /// Most threads of a workgroup, where fewer than the device's limit: for tests of kernels that adapt.
+    pub threads: u32,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        GpuOptions { checks: false, binding: u64::MAX, landing: None }
+        GpuOptions { checks: false, binding: u64::MAX, landing: None, threads: u32::MAX }
     }
 }
 
@@ -38,6 +40,12 @@ impl GpuOptions {
         let limits = &gpu.limits;
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 30);
         self.binding.min(most) / 256 * 256
+    }
+
+    /// The most threads of a workgroup to use on a device: every one has 256, more than 1024 are not asked for.
+    fn threads_on(&self, gpu: &Gpu) -> usize {
+        let most = gpu.limits.max_compute_invocations_per_workgroup.min(gpu.limits.max_compute_workgroup_size_x);
+        self.threads.min(most).clamp(256, 1024) as usize
     }
 }
 
@@ -51,8 +59,6 @@ pub struct GpuExecutor {
     top_k: Option<Vec<ReadyStage>>,
     pub(super) store: Option<(ExpertStore, Arc<GpuSlots>)>,
     pub(super) experts: usize,
-    /// Every expert is in its slot: the host need not know what the router chose.
-    pub(super) all_resident: bool,
     pub(super) routed_ids: Readback,
     values: Readback,
     pub(super) encoding: Encoding,
@@ -85,8 +91,8 @@ impl GpuExecutor {
         }));
         let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
         let slots = store.as_ref().map_or(0, |_| routed(&recording).1 * experts);
-        let binding = options.binding_on(&gpu);
-        let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, binding, scratch2, slots);
+        let limits = (options.binding_on(&gpu), options.threads_on(&gpu));
+        let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, limits, scratch2, slots);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let slabs = store.as_ref().map_or(&[][..], |(_, slots)| slots.slabs());
         let mut make = |stages: Vec<Stage>| -> Vec<ReadyStage> {
@@ -97,7 +103,7 @@ impl GpuExecutor {
             .iter()
             .map(|recorded| match recorded {
                 Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident)),
-                Recorded::Route(route) => make(vec![resident_pairs_stage(route.ids)]),
+                Recorded::Route(_) => Vec::new(),
                 Recorded::Experts(op) => make(op.stages(slabs.len())),
             })
             .collect();
@@ -119,7 +125,6 @@ impl GpuExecutor {
             top_k,
             store,
             experts,
-            all_resident: false,
             profile: None,
             keep_routing: false,
             encoding: Encoding::default(),
@@ -226,12 +231,12 @@ impl Executor for GpuExecutor {
                     self.encode(index);
                     self.dump_outputs(label, &kernel.outputs(), &step)?;
                 }
-                Recorded::Route(route) if self.all_resident => self.look_slots_up(index, route, &step),
+                Recorded::Route(_) if self.resident.all_resident => {}
                 Recorded::Route(route) => {
                     let (submission, bytes) = self.submit_route(route, &step);
                     routed = Some((route, submission, bytes));
                 }
-                Recorded::Experts(op) if self.all_resident => {
+                Recorded::Experts(op) if self.resident.all_resident => {
                     self.run_resident_experts(index, op, &step);
                     self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step)?;
                 }
@@ -249,7 +254,7 @@ impl Executor for GpuExecutor {
                 }
             }
         }
-        if self.all_resident && (self.keep_routing || step.logits == LogitRows::All) {
+        if self.resident.all_resident && (self.keep_routing || step.logits == LogitRows::All) {
             self.read_all_routes(&step)?;
         }
         self.encoding.submit(&self.gpu.queue);

@@ -4,7 +4,7 @@ use super::encoding::Submission;
 use super::executor::GpuExecutor;
 use super::readback::wait;
 use crate::compute::executor::{ExecuteError, Step};
-use crate::compute::ops::{Experts, Pair, Route, resident_pairs_dispatch};
+use crate::compute::ops::{Experts, Pair, Route};
 use crate::compute::recording::Recorded;
 use crate::compute::routing::{ExpertPairs, group_by_expert};
 use crate::experts::{Acquired, SlotMemory, StoreError};
@@ -44,15 +44,8 @@ impl GpuExecutor {
         let (store, _) = self.store.as_mut().expect(HAS_STORE);
         store.reset_stats();
         self.gpu.queue.write_buffer(self.resident.slots(), 0, bytemuck::cast_slice(&table));
-        self.all_resident = true;
+        self.resident.all_resident = true;
         Ok(())
-    }
-
-    /// Encodes the look-up of slots in place of a round trip to the host.
-    pub(super) fn look_slots_up(&mut self, index: usize, route: &Route, step: &Step) {
-        self.dispatches.clear();
-        self.dispatches.push(resident_pairs_dispatch(route.ids, route.layer, self.experts, step.tokens));
-        self.encode(index);
     }
 
     /// Encodes the experts of a layer, all resident: once per slab that holds some of them.

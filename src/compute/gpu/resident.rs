@@ -48,16 +48,19 @@ pub(super) struct Resident {
     rope: wgpu::Buffer,
     pairs: wgpu::Buffer,
     slots: wgpu::Buffer,
+    threads: usize,
+    /// Every expert is in the slot that `slots` says.
+    pub(super) all_resident: bool,
 }
 
 impl Resident {
-    /// Allocates and uploads. `binding` is the largest binding, in bytes.
+    /// Allocates and uploads. `binding` is the largest binding, in bytes; `threads` the most a workgroup may have.
     pub(super) fn new(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
         recording: &Recording,
         context: usize,
-        binding: u64,
+        (binding, threads): (u64, usize),
         scratch2: u64,
         slots: usize,
     ) -> Self {
@@ -113,6 +116,8 @@ impl Resident {
             rope: buffer("rope", rope_width),
             pairs: buffer("pairs", (recording.max_tokens * top_k * 16) as u64),
             slots: buffer("slots", slots as u64 * 8),
+            threads,
+            all_resident: false,
         };
         resident.place_weights(recording);
         resident.upload(recording);
@@ -300,5 +305,13 @@ impl ResidentLayout for Resident {
 
     fn scratch_bytes(&self) -> usize {
         self.scratch[0].size() as usize
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn all_resident(&self) -> bool {
+        self.all_resident
     }
 }

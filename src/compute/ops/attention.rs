@@ -98,17 +98,20 @@ impl Kernel for Attention {
     }
 
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
+        // without a gate the kernels do not read it
+        let gate = self.gate.map_or(self.q, |(gate, _)| gate);
         let groups = (0..resident.kv_windows(self.kv))
             .map(|window| {
                 vec![
                     Binding::read(Resource::Tensor(self.q.tensor)),
                     Binding::read(Resource::Keys(self.kv, window)),
                     Binding::read(Resource::Values(self.kv, window)),
+                    Binding::read(Resource::Tensor(gate.tensor)),
                     Binding::write(Resource::Scratch),
+                    Binding::write(Resource::Tensor(self.out.tensor)),
                 ]
             })
             .collect();
-        let gate = self.gate.map_or(self.q, |(gate, _)| gate);
         let merge = vec![
             Binding::read(Resource::Scratch),
             Binding::read(Resource::Tensor(gate.tensor)),
@@ -148,9 +151,17 @@ impl Kernel for Attention {
                     (window * splits_of(window_rows)) as u32,
                     splits as u32,
                     self.scale().to_bits(),
+                    self.out.stride as u32,
+                    gate_offset as u32,
+                    gate_stride as u32,
+                    gate_head as u32,
                 ]);
                 let grid = [self.heads as u32, splits_of(rows) as u32, tokens as u32];
                 out.push(Dispatch::new(0, window, immediates, grid));
+            }
+            // a single split is its own result
+            if splits == 1 {
+                continue;
             }
             let immediates = Immediates::new(&[
                 self.heads as u32,

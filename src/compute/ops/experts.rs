@@ -47,27 +47,6 @@ pub struct Pair {
     pub slab: u32,
 }
 
-/// Stage of the kernel that looks slots up on the GPU.
-pub fn resident_pairs_stage(ids: View) -> Stage {
-    Stage {
-        shader: "resident_pairs",
-        constants: vec![],
-        groups: vec![vec![
-            Binding::read(Resource::Tensor(ids.tensor)),
-            Binding::read(Resource::Slots),
-            Binding::write(Resource::Pairs),
-        ]],
-    }
-}
-
-/// Its dispatch for `tokens` tokens of `layer`.
-pub fn resident_pairs_dispatch(ids: View, layer: usize, experts: usize, tokens: usize) -> Dispatch {
-    let count = tokens * ids.width;
-    let immediates =
-        Immediates::new(&[count as u32, ids.width as u32, ids.stride as u32, (layer * experts) as u32, experts as u32]);
-    Dispatch::new(0, 0, immediates, [count.div_ceil(64) as u32, 1, 1])
-}
-
 impl Experts {
     /// Whether the operands fit together.
     pub fn check(&self, _: &Recording) -> Result<(), ShapeError> {

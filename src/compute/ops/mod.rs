@@ -2,30 +2,24 @@
 //! The WGSL of the same name is in `wgsl/`.
 
 mod attention;
-mod combine;
-mod conv_silu;
+mod combine_norm;
 mod delta_net;
 mod experts;
-mod gated_rms_norm;
 mod logits_top_k;
 mod matvec;
 mod qk_norm_rope;
 mod rms_norm;
 mod router_top_k;
-mod swiglu;
 
 pub use attention::Attention;
-pub use combine::Combine;
-pub use conv_silu::ConvSilu;
-pub use delta_net::DeltaNet;
-pub use experts::{Experts, Pair, Route, resident_pairs_dispatch, resident_pairs_stage};
-pub use gated_rms_norm::GatedRmsNorm;
+pub use combine_norm::CombineNorm;
+pub use delta_net::{DeltaNet, conv_inputs, head_channels};
+pub use experts::{Experts, Pair, Route};
 pub use logits_top_k::LogitsTopK;
 pub use matvec::{MatVec, RowsOf, matrix_constants, matrix_shader};
 pub use qk_norm_rope::QkNormRope;
 pub use rms_norm::RmsNorm;
 pub use router_top_k::RouterTopK;
-pub use swiglu::SwiGlu;
 
 /// The logistic function.
 pub(crate) fn sigmoid(v: f32) -> f32 {
