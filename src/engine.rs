@@ -38,6 +38,9 @@ pub struct EngineOptions {
     pub reads: Reads,
     /// Most tokens of a prompt in one step.
     pub chunk: usize,
+    /// Experts of the next layer that are read before its router has chosen, guessed from this layer's input; 0 reads
+    /// none.
+    pub look_ahead: usize,
     /// Runtime checks in shaders, and smaller bindings: for tests.
     pub gpu: GpuOptions,
 }
@@ -50,6 +53,7 @@ impl Default for EngineOptions {
             experts: ExpertBudget::Auto,
             reads: Reads::Auto,
             chunk: 64,
+            look_ahead: 0,
             gpu: GpuOptions::default(),
         }
     }
@@ -138,7 +142,9 @@ impl Engine {
     ) -> Result<Engine, EngineError> {
         let ModelSource { config, weights, experts, root, text_files: text } = source;
         let embed = weights.embed_tokens.clone();
-        let Forward { recording, state } = forward::record(&config, &weights, &experts, options.chunk.max(1))?;
+        let look_ahead = if options.experts == ExpertBudget::All { 0 } else { options.look_ahead };
+        let Forward { recording, state } =
+            forward::record(&config, &weights, &experts, options.chunk.max(1), look_ahead > 0)?;
         let recording = Arc::new(recording);
         // the recording holds views of what it needs; the rest of the resident file can go
         drop(weights);
@@ -160,8 +166,9 @@ impl Engine {
                 let slots = Arc::new(slots);
                 let store = store(slots.clone())?;
                 let each = config.experts;
-                let mut executor =
-                    GpuExecutor::new(*gpu, recording.clone(), context, each, Some((store, slots)), options.gpu)?;
+                let gpu_options = GpuOptions { look_ahead, ..options.gpu };
+                let store = Some((store, slots));
+                let mut executor = GpuExecutor::new(*gpu, recording.clone(), context, each, store, gpu_options)?;
                 if options.experts == ExpertBudget::All {
                     executor.make_resident()?;
                 }
@@ -170,7 +177,10 @@ impl Engine {
             OpenedDevice::Cpu => {
                 let slots = Arc::new(HostSlots::new(plan.slots, experts.slot_bytes())?);
                 let store = store(slots.clone())?;
-                Box::new(CpuExecutor::new(recording.clone(), context, config.experts, Some((store, slots))))
+                let store = Some((store, slots));
+                Box::new(
+                    CpuExecutor::new(recording.clone(), context, config.experts, store).with_look_ahead(look_ahead),
+                )
             }
         };
         let mut engine = Engine { config, embed, executor, state, recording, context, root, text, plan, watch: None };

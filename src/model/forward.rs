@@ -43,14 +43,17 @@ pub enum LayerState {
     },
 }
 
-/// Records the forward pass for steps of at most `max_tokens` tokens.
+/// Records the forward pass for steps of at most `max_tokens` tokens. With `look_ahead` every layer also guesses what
+/// the next one's router will choose.
 pub fn record(
     config: &Config,
     weights: &ModelWeights,
     experts: &ExpertLayout,
     max_tokens: usize,
+    look_ahead: bool,
 ) -> Result<Forward, ShapeError> {
     let mut model = Recorder { config, r: Recording::new(max_tokens), state: Vec::new() };
+    let guess = look_ahead.then(|| model.guess());
     let x = model.r.tensor("x", 1, config.hidden);
     model.r.input = Some(x);
     // activations that every layer uses again
@@ -65,7 +68,11 @@ pub fn record(
             MixerWeights::DeltaNet(w) => model.delta_net(i, w, normed, x)?,
         }
         model.rms_norm(format!("layer.{i}.post_norm"), x, &layer.post_norm, normed)?;
-        model.moe(i, layer, experts, routed, x, normed, next_norm)?;
+        let ahead = match (guess, weights.layers.get(i + 1)) {
+            (Some(guess), Some(next)) => Some(model.look_ahead(i + 1, next, guess, x)?),
+            _ => None,
+        };
+        model.moe(i, layer, experts, routed, x, normed, next_norm, ahead)?;
     }
     let logits = model.r.tensor("logits", 1, config.vocab);
     model.matvec("lm_head".into(), normed, &weights.lm_head, logits, RowsOf::Logits)?;
@@ -77,6 +84,15 @@ struct Recorder<'a> {
     config: &'a Config,
     r: Recording,
     state: Vec<LayerState>,
+}
+
+/// Tensors of a guess at the next layer's experts.
+#[derive(Clone, Copy)]
+struct Guess {
+    normed: View,
+    logits: View,
+    ids: View,
+    weights: View,
 }
 
 impl Recorder<'_> {
@@ -134,6 +150,7 @@ impl Recorder<'_> {
         x: View,
         normed: View,
         next_norm: &[f32],
+        ahead: Option<View>,
     ) -> Result<(), ShapeError> {
         let c = self.config;
         // what the router and the shared expert need first is one product where their format is one
@@ -153,7 +170,7 @@ impl Recorder<'_> {
             format!("layer.{i}.route"),
             RouterTopK { layer: i, logits, ids, weights, renormalise, shared: shared_hidden },
         )?;
-        self.r.steps.push(Recorded::Route(Route { layer: i, ids }));
+        self.r.steps.push(Recorded::Route(Route { layer: i, ids, ahead }));
         // the rest of the shared expert does not wait for the router's choice: it runs while experts are read
         let mut shared = None;
         if let (Some(s), Some((_, hidden))) = (&w.shared, shared_hidden) {
@@ -168,6 +185,28 @@ impl Recorder<'_> {
         let norm = self.r.vector(format!("layer.{i}.next_norm"), next_norm);
         let eps = c.rms_eps;
         self.r.push(format!("layer.{i}.out"), CombineNorm { x, routed, weights, shared, norm, out: normed, eps })
+    }
+
+    /// What all layers' guesses are made in.
+    fn guess(&mut self) -> Guess {
+        let c = self.config;
+        let normed = self.r.tensor("ahead.normed", 1, c.hidden);
+        let logits = self.r.tensor("ahead.router", 1, c.experts);
+        let ids = self.r.ids("ahead.ids", c.top_k);
+        let weights = self.r.tensor("ahead.weights", 1, c.top_k);
+        Guess { normed, logits, ids, weights }
+    }
+
+    /// Guesses what the router of layer `i` will choose: its norm and router on what the layer before starts its
+    /// experts from.
+    fn look_ahead(&mut self, i: usize, w: &LayerWeights, guess: Guess, x: View) -> Result<View, ShapeError> {
+        let Guess { normed, logits, ids, weights } = guess;
+        self.rms_norm(format!("ahead.{i}.norm"), x, &w.post_norm, normed)?;
+        self.matvec(format!("ahead.{i}.router"), normed, &w.router, logits, RowsOf::Tokens)?;
+        let renormalise = self.config.renormalise;
+        let op = RouterTopK { layer: i, logits, ids, weights, renormalise, shared: None };
+        self.r.push(format!("ahead.{i}.route"), op)?;
+        Ok(ids)
     }
 
     fn rms_norm(&mut self, label: String, x: View, weight: &[f32], out: View) -> Result<(), ShapeError> {

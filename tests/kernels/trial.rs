@@ -176,7 +176,7 @@ impl Trial {
     /// Routes by the ids that are there, and runs the experts.
     pub(crate) fn push_experts(&mut self, ids: View, op: ops::Experts) {
         op.check(&self.recording).unwrap();
-        let route = Recorded::Route(ops::Route { layer: op.layer, ids });
+        let route = Recorded::Route(ops::Route { layer: op.layer, ids, ahead: None });
         self.recording().steps.extend([route, Recorded::Experts(op)]);
     }
 
@@ -226,7 +226,7 @@ impl Trial {
 
     pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [&[usize]; N]) -> [Outcome; N] {
         let gpu = gpu();
-        let options = GpuOptions { checks, binding: self.binding, threads: self.threads, landing: None };
+        let options = GpuOptions { checks, binding: self.binding, threads: self.threads, ..GpuOptions::default() };
         let store = self.experts.as_ref().map(|experts| {
             let (bytes, binding) = (experts.layout.slot_bytes(), options.binding_on(&gpu));
             let memory = GpuSlots::new(&gpu, experts.slots, bytes, experts.top_k, binding, options.landing).unwrap();

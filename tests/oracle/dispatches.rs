@@ -66,7 +66,7 @@ fn dispatches(recording: &Recording, layers: usize, position: usize) -> (Vec<usi
 fn dispatches_of_one_token() {
     for (name, formats) in [("tiny", 1), ("mini_next", 1), ("tiny_mlx4", 2), ("mini_q3moe", 1)] {
         let source = ModelSource::open(&folder(name)).unwrap();
-        let recorded = forward::record(&source.config, &source.weights, &source.experts, 8).unwrap();
+        let recorded = forward::record(&source.config, &source.weights, &source.experts, 8, false).unwrap();
         let layers = &source.config.layers;
         for (position, merges) in [(10, 0), (5000, 1)] {
             let (counts, outside) = dispatches(&recorded.recording, layers.len(), position);

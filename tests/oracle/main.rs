@@ -273,3 +273,29 @@ fn kind_of_reads_changes_nothing() {
         }
     }
 }
+
+/// Experts read on a guess, few or many, rightly or wrongly: the same bits.
+#[test]
+fn look_ahead_changes_nothing() {
+    let oracle = Oracle::open("tiny");
+    let (prompt, rest) = oracle.tokens.split_at(24);
+    for device in [Device::Cpu, Device::Gpu] {
+        let mut all = Vec::new();
+        for look_ahead in [0, 1, 3, 100] {
+            let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
+            let experts = ExpertBudget::Bytes(30 * slot as u64);
+            let options = EngineOptions { device, context: Some(96), experts, look_ahead, ..EngineOptions::default() };
+            let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
+            let mut session = engine.session().unwrap();
+            let parts: Vec<&[u32]> = std::iter::once(prompt).chain(rest.chunks(1)).collect();
+            all.push((run(&mut session, &parts), session.expert_stats()));
+        }
+        let (expected, none) = &all[0];
+        assert_eq!((none.ahead, none.ahead_used), (0, 0));
+        for (found, stats) in &all[1..] {
+            assert!(found == expected, "{device:?}: other bits or experts with a look ahead: {stats:?}");
+            assert!(stats.ahead > 0 && stats.ahead_used > 0, "{device:?}: {stats:?}");
+            assert!(stats.misses < none.misses, "{device:?}: reads ahead save misses: {stats:?}");
+        }
+    }
+}

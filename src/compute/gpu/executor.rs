@@ -26,11 +26,14 @@ pub struct GpuOptions {
     pub landing: Option<Landing>,
     /// Most threads of a workgroup, where fewer than the device's limit: for tests of kernels that adapt.
     pub threads: u32,
+    /// Experts of the next layer that are read before its router has chosen; 0 reads none. The recording must have
+    /// guesses.
+    pub look_ahead: usize,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        GpuOptions { checks: false, binding: u64::MAX, landing: None, threads: u32::MAX }
+        GpuOptions { checks: false, binding: u64::MAX, landing: None, threads: u32::MAX, look_ahead: 0 }
     }
 }
 
@@ -64,6 +67,9 @@ pub struct GpuExecutor {
     pub(super) encoding: Encoding,
     pub(super) dispatches: Vec<Dispatch>,
     pub(super) routing: Vec<Vec<u32>>,
+    /// The guess that came with the last of them.
+    pub(super) ahead: Vec<u32>,
+    pub(super) look_ahead: usize,
     profile: Option<Profile>,
     keep_routing: bool,
     last: Option<Step>,
@@ -113,7 +119,7 @@ impl GpuExecutor {
             make(passes.map(|(from, to)| logits_stage(from, to)).into())
         });
         let (routed_per_token, layers) = routed(&recording);
-        let ids = recording.max_tokens * routed_per_token.next_multiple_of(4) * 4 * layers;
+        let ids = recording.max_tokens * routed_per_token.next_multiple_of(4) * 4 * layers.max(2);
         let executor = GpuExecutor {
             routed_ids: Readback::new(&gpu.device, ids as u64),
             values: Readback::new(&gpu.device, 4096),
@@ -130,6 +136,8 @@ impl GpuExecutor {
             encoding: Encoding::default(),
             dispatches: Vec::new(),
             routing: Vec::new(),
+            ahead: Vec::new(),
+            look_ahead: options.look_ahead,
             last: None,
             patterns: Vec::new(),
             dumps: Vec::new(),
@@ -221,6 +229,7 @@ impl Executor for GpuExecutor {
         }
         self.gpu.queue.write_buffer(self.resident.rope(), 0, bytemuck::cast_slice(rope));
         self.routing.clear();
+        self.ahead.clear();
         self.dumps.clear();
         let mut routed = None;
         for (index, recorded) in recording.steps.iter().enumerate() {
@@ -233,8 +242,7 @@ impl Executor for GpuExecutor {
                 }
                 Recorded::Route(_) if self.resident.all_resident => {}
                 Recorded::Route(route) => {
-                    let (submission, bytes) = self.submit_route(route, &step);
-                    routed = Some((route, submission, bytes));
+                    routed = Some(self.submit_route(route, &step));
                 }
                 Recorded::Experts(op) if self.resident.all_resident => {
                     self.run_resident_experts(index, op, &step);
@@ -242,8 +250,8 @@ impl Executor for GpuExecutor {
                 }
                 Recorded::Experts(op) => {
                     // what was recorded between the route and here is encoded already and runs under the reads
-                    if let Some((route, submission, bytes)) = routed.take() {
-                        self.read_route(route, &submission, bytes)?;
+                    if let Some(route) = routed.take() {
+                        self.read_route(&route)?;
                     }
                     if let Err(e) = self.run_experts(index, op) {
                         // leave nothing half-encoded behind for the next step

@@ -5,9 +5,18 @@ use super::executor::GpuExecutor;
 use super::readback::wait;
 use crate::compute::executor::{ExecuteError, Step};
 use crate::compute::ops::{Experts, Pair, Route};
-use crate::compute::recording::Recorded;
+use crate::compute::recording::{Recorded, View};
 use crate::compute::routing::{ExpertPairs, group_by_expert};
 use crate::experts::{Acquired, SlotMemory, StoreError};
+
+/// The router's choice of a layer, until the host has read it.
+pub(super) struct RouteOnTheWay {
+    submission: Submission,
+    bytes: u64,
+    view: View,
+    /// Whether the guess at the next layer's choice follows it.
+    ahead: bool,
+}
 
 const HAS_STORE: &str = "a recording with experts is given a store";
 
@@ -84,7 +93,7 @@ impl GpuExecutor {
         let submission = self.encoding.submit(&self.gpu.queue);
         self.routing = self.routed_ids.read(&submission.index, at, |bytes| {
             let ids: &[u32] = bytemuck::cast_slice(bytes);
-            let one = |&(at, len, view): &(usize, usize, crate::compute::View)| {
+            let one = |&(at, len, view): &(usize, usize, View)| {
                 ids[at..at + len].chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect()
             };
             parts.iter().map(one).collect()
@@ -97,28 +106,37 @@ impl GpuExecutor {
         Ok(())
     }
 
-    /// Submits everything up to the router's choice, with a copy of it that the host can map.
-    pub(super) fn submit_route(&mut self, route: &Route, step: &Step) -> (Submission, u64) {
+    /// Submits everything up to the router's choice, with a copy of it that the host can map, and of the guess at the
+    /// next layer's where one is wanted.
+    pub(super) fn submit_route(&mut self, route: &Route, step: &Step) -> RouteOnTheWay {
         let bytes = (step.tokens * route.ids.stride * 4) as u64;
+        // a chunk of a prompt needs most experts of every layer: there is nothing to guess
+        let ahead = route.ahead.filter(|_| step.tokens == 1 && self.look_ahead > 0);
         let encoder = self.encoding.encoder(&self.gpu.device);
         self.routed_ids.copy(encoder, self.resident.tensor(route.ids.tensor), 0, 0, bytes);
-        (self.encoding.submit(&self.gpu.queue), bytes)
+        if let Some(ahead) = ahead {
+            self.routed_ids.copy(encoder, self.resident.tensor(ahead.tensor), 0, bytes, bytes);
+        }
+        RouteOnTheWay {
+            submission: self.encoding.submit(&self.gpu.queue),
+            bytes,
+            view: route.ids,
+            ahead: ahead.is_some(),
+        }
     }
 
     /// Waits for the router's choice.
-    pub(super) fn read_route(
-        &mut self,
-        route: &Route,
-        submission: &Submission,
-        bytes: u64,
-    ) -> Result<(), ExecuteError> {
-        let view = route.ids;
-        let ids = self.routed_ids.read(&submission.index, bytes, |bytes| {
-            let ids: &[u32] = bytemuck::cast_slice(bytes);
-            ids.chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect()
+    pub(super) fn read_route(&mut self, route: &RouteOnTheWay) -> Result<(), ExecuteError> {
+        let view = route.view;
+        let of = |ids: &[u32]| ids.chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect();
+        let bytes = route.bytes * if route.ahead { 2 } else { 1 };
+        let (ids, ahead) = self.routed_ids.read(&route.submission.index, bytes, |bytes| {
+            let (ids, ahead) = bytes.split_at(route.bytes as usize);
+            (of(bytemuck::cast_slice(ids)), of(bytemuck::cast_slice(ahead)))
         })?;
         self.routing.push(ids);
-        self.submission_done(submission);
+        self.ahead = ahead;
+        self.submission_done(&route.submission);
         Ok(())
     }
 
@@ -180,6 +198,11 @@ impl GpuExecutor {
             let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
             let (store, _) = self.store.as_mut().expect(HAS_STORE);
             let acquired = store.acquire(op.layer, &wanted)?;
+            // behind what this layer misses; a guess that is no expert is the next layer's error to report
+            let guessed: Vec<u32> = self.ahead.drain(..).filter(|id| (*id as usize) < self.experts).collect();
+            if !guessed.is_empty() {
+                store.prefetch(op.layer + 1, &guessed[..guessed.len().min(self.look_ahead)])?;
+            }
             let (hits, misses): (Vec<_>, Vec<_>) = acquired.iter().zip(batch).partition(|(a, _)| a.hit);
             self.compute(index, op, &hits, &mut first_pair);
             let mut pending: Vec<usize> = misses.iter().map(|(a, _)| a.slot).collect();

@@ -13,6 +13,8 @@ pub struct Route {
     pub layer: usize,
     /// `[tokens, top_k]` ids, a whole tensor.
     pub ids: View,
+    /// A guess at those of the next layer, of the same shape.
+    pub ahead: Option<View>,
 }
 
 /// The routed experts of one layer, for every (token, expert) pair: `gate_up` with SwiGLU, then `down`.
