@@ -17,7 +17,7 @@ use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{GpuExecutor, GpuOptions, GpuSlots};
 use crate::compute::{ExecuteError, Executor, Recording, ShapeError};
 use crate::experts::trace::TraceShape;
-use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError};
+use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError, set_size};
 use crate::model::{Config, Forward, LayerState, Matrix, ModelSource, SourceError, forward};
 use crate::session::Session;
 use crate::text::{ChatTemplate, GenerationConfig, TextError, Tokenizer};
@@ -162,7 +162,9 @@ impl Engine {
             OpenedDevice::Gpu(gpu) => {
                 let binding = options.gpu.binding_on(&gpu);
                 let slot_bytes = experts.slot_bytes();
-                let slots = GpuSlots::new(&gpu, plan.slots, slot_bytes, config.top_k, binding, options.gpu.landing)?;
+                let (top_k, landing) = (config.top_k, options.gpu.landing);
+                let set = set_size(plan.slots, &experts, top_k);
+                let slots = GpuSlots::new(&gpu, plan.slots, set, slot_bytes, top_k, binding, landing)?;
                 let slots = Arc::new(slots);
                 let store = store(slots.clone())?;
                 let each = config.experts;

@@ -4,6 +4,10 @@
 //! wgpu's `write_buffer` makes, maps and fills a new staging buffer for every call. A buffer of this module is made
 //! once; the host keeps its address.
 
+#[cfg(windows)]
+mod dx12;
+#[cfg(target_vendor = "apple")]
+mod metal;
 #[cfg(any(target_os = "linux", target_os = "android", windows))]
 mod vulkan;
 
@@ -98,6 +102,10 @@ fn make_visible(gpu: &Gpu, bytes: usize, descriptor: &wgpu::BufferDescriptor<'_>
     match gpu.info.backend {
         #[cfg(any(target_os = "linux", target_os = "android", windows))]
         wgpu::Backend::Vulkan => vulkan::import(gpu, bytes, descriptor),
+        #[cfg(target_vendor = "apple")]
+        wgpu::Backend::Metal => metal::share(gpu, bytes, descriptor),
+        #[cfg(windows)]
+        wgpu::Backend::Dx12 => dx12::share(gpu, bytes, descriptor),
         other => Err(NoHostBuffer(format!("not built for {other:?}"))),
     }
 }

@@ -29,6 +29,12 @@ pub trait SlotMemory: Send + Sync {
     fn gives_back(&self) -> bool {
         false
     }
+
+    /// Slots of a set that [`SlotMemory::release`] gives back together, counted from the set's first: 1 where each goes
+    /// by itself.
+    fn granule(&self) -> usize {
+        1
+    }
 }
 
 /// Slots in host memory, for the CPU executor. A slot takes memory when it is first filled, so that a large budget

@@ -7,6 +7,7 @@
 //! Slots belong to layers as long as each layer can hold the experts of a token: a layer then cannot push out what
 //! the next one is about to need. A smaller budget makes one set that all layers share.
 
+mod limit;
 mod look_ahead;
 
 use std::collections::HashMap;
@@ -145,30 +146,6 @@ impl ExpertStore {
         self.per_layer == Some(self.layout.experts) && self.limit == self.layout.experts
     }
 
-    /// Lets at most `slots` slots be filled, shared out evenly among the layers; never fewer than a token needs of
-    /// each, never more than there are. A lower limit takes effect layer by layer, as each is asked for next: the
-    /// policy chooses what leaves, and its memory goes back to the system where it can. Slots that are held or being
-    /// read stay until they no longer are. Call it between steps: it changes [`capacity`](Self::capacity).
-    pub fn set_limit(&mut self, slots: usize) {
-        let whole = self.per_layer.unwrap_or(self.slots.len());
-        self.limit = (slots / self.sets()).clamp(self.top_k, whole);
-    }
-
-    /// The most slots that may be filled now.
-    pub fn limit(&self) -> usize {
-        self.limit * self.sets()
-    }
-
-    /// Slots that hold an expert or are about to.
-    pub fn filled(&self) -> usize {
-        self.slots.iter().filter(|slot| !matches!(slot.state, State::Empty)).count()
-    }
-
-    /// Whether a lower limit gives memory back to the system.
-    pub fn gives_back(&self) -> bool {
-        self.memory.gives_back()
-    }
-
     /// Sets that the slots are divided into: one for each layer, or one for all.
     fn sets(&self) -> usize {
         if self.per_layer.is_some() { self.layout.layers.len().max(1) } else { 1 }
@@ -271,7 +248,7 @@ impl ExpertStore {
     }
 
     /// The slots that experts of a layer may be in.
-    fn set(&self, layer: usize) -> Range<usize> {
+    pub(crate) fn set(&self, layer: usize) -> Range<usize> {
         match self.per_layer {
             Some(each) => layer * each..(layer + 1) * each,
             None => 0..self.slots.len(),
@@ -319,33 +296,6 @@ impl ExpertStore {
             }
             self.block();
         }
-    }
-
-    /// Empties `count` slots of the layer's set: those that are empty already, as far as the limit allows, then by
-    /// the policy. What is over the limit afterwards is evicted too.
-    fn free_slots(&mut self, layer: usize, count: usize) -> Result<Vec<usize>, StoreError> {
-        let set = self.set(layer);
-        let filled = set.clone().filter(|&slot| !self.is_empty(slot)).count();
-        let mut over = filled.saturating_sub(self.limit);
-        let mut unfilled: Vec<usize> = set.clone().filter(|&s| self.is_empty(s) && !self.is_pinned(s)).collect();
-        let beyond = unfilled.split_off(unfilled.len().min(self.limit.saturating_sub(filled)));
-        let mut beyond = beyond.into_iter();
-        let mut freed = Vec::with_capacity(count);
-        for slot in unfilled.into_iter().take(count) {
-            freed.push(self.claim(slot));
-        }
-        while freed.len() < count {
-            // held slots may leave no other than one beyond the limit
-            let Some(slot) = self.evict_one(set.clone()).or_else(|| beyond.next().inspect(|_| over += 1)) else {
-                return Err(self.all_held(layer, count));
-            };
-            freed.push(self.claim(slot));
-        }
-        for _ in 0..over {
-            let Some(slot) = self.evict_one(set.clone()) else { break };
-            self.memory.release(slot);
-        }
-        Ok(freed)
     }
 
     /// Pins an empty slot for the current request.

@@ -229,7 +229,9 @@ impl Trial {
         let options = GpuOptions { checks, binding: self.binding, threads: self.threads, ..GpuOptions::default() };
         let store = self.experts.as_ref().map(|experts| {
             let (bytes, binding) = (experts.layout.slot_bytes(), options.binding_on(&gpu));
-            let memory = GpuSlots::new(&gpu, experts.slots, bytes, experts.top_k, binding, options.landing).unwrap();
+            let memory =
+                GpuSlots::new(&gpu, experts.slots, experts.slots, bytes, experts.top_k, binding, options.landing)
+                    .unwrap();
             let memory = Arc::new(memory);
             (experts.store(memory.clone()), memory)
         });

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::resident::{Resident, routed};
 use super::slots::{GpuSlots, Landing};
 use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Step, TopLogits};
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
-use crate::compute::ops::LogitsTopK;
+use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
 use crate::experts::{ExpertStore, StoreStats};
 
@@ -59,6 +60,8 @@ pub struct GpuExecutor {
     pub(super) resident: Resident,
     context: usize,
     ready: Vec<Vec<ReadyStage>>,
+    /// Of each slab, as the bind groups of a step know it.
+    generations: HashMap<(usize, usize), u64>,
     top_k: Option<Vec<ReadyStage>>,
     pub(super) store: Option<(ExpertStore, Arc<GpuSlots>)>,
     pub(super) experts: usize,
@@ -100,23 +103,37 @@ impl GpuExecutor {
         let limits = (options.binding_on(&gpu), options.threads_on(&gpu));
         let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, limits, scratch2, slots);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
-        let slabs = store.as_ref().map_or(&[][..], |(_, slots)| slots.slabs());
-        let mut make = |stages: Vec<Stage>| -> Vec<ReadyStage> {
+        let slab_count = store.as_ref().map_or(0, |(_, slots)| slots.slabs());
+        let mut generations = HashMap::new();
+        let mut make = |stages: Vec<Stage>, slabs: &[Option<wgpu::Buffer>]| -> Vec<ReadyStage> {
             stages.iter().map(|stage| pipelines.ready(stage, |b: Binding| resident.binding(b.1, slabs))).collect()
+        };
+        // those of its layer; the others are not there for it
+        let mut slabs_for = |index: usize, op: &Experts| {
+            let mut slabs = vec![None; slab_count];
+            if let Some((store, slots)) = &store {
+                for slab in slots.slabs_of(store.set(op.layer)) {
+                    let (buffer, generation) = slots.slab(slab);
+                    slabs[slab] = buffer;
+                    generations.insert((index, slab), generation);
+                }
+            }
+            slabs
         };
         let ready = recording
             .steps
             .iter()
-            .map(|recorded| match recorded {
-                Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident)),
+            .enumerate()
+            .map(|(index, recorded)| match recorded {
+                Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident), &[]),
                 Recorded::Route(_) => Vec::new(),
-                Recorded::Experts(op) => make(op.stages(slabs.len())),
+                Recorded::Experts(op) => make(op.stages(slab_count), &slabs_for(index, op)),
             })
             .collect();
         let top_k = recording.logits.map(|logits| {
             let (a, b) = (Resource::Scratch, Resource::Scratch2);
             let passes = [(Resource::Tensor(logits.tensor), a), (a, b), (b, a)];
-            make(passes.map(|(from, to)| logits_stage(from, to)).into())
+            make(passes.map(|(from, to)| logits_stage(from, to)).into(), &[])
         });
         let (routed_per_token, layers) = routed(&recording);
         let ids = recording.max_tokens * routed_per_token.next_multiple_of(4) * 4 * layers.max(2);
@@ -128,6 +145,7 @@ impl GpuExecutor {
             resident,
             context,
             ready,
+            generations,
             top_k,
             store,
             experts,
@@ -180,6 +198,24 @@ impl GpuExecutor {
     /// Encodes `self.dispatches` with the stages of step `index`.
     pub(super) fn encode(&mut self, index: usize) {
         self.encoding.dispatch(&self.gpu.device, self.profile.as_mut(), &self.ready[index], &self.dispatches);
+    }
+
+    /// Makes the bind groups of a layer's experts anew for slabs that came, and drops those for slabs that went.
+    pub(super) fn follow_slabs(&mut self, index: usize, op: &Experts) {
+        let Some((store, slots)) = &self.store else { return };
+        for slab in slots.slabs_of(store.set(op.layer)) {
+            if self.generations.get(&(index, slab)) == Some(&slots.generation(slab)) {
+                continue;
+            }
+            let mut slabs = vec![None; slots.slabs()];
+            let (buffer, generation) = slots.slab(slab);
+            slabs[slab] = buffer;
+            self.generations.insert((index, slab), generation);
+            for (stage, ready) in op.stages(slots.slabs()).iter().zip(&mut self.ready[index]) {
+                let resource = |b: Binding| self.resident.binding(b.1, &slabs);
+                ready.regroup(&self.gpu.device, slab, &stage.groups[slab], resource);
+            }
+        }
     }
 
     fn dump_outputs(&mut self, label: &str, views: &[View], step: &Step) -> Result<(), ExecuteError> {

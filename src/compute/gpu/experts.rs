@@ -60,11 +60,10 @@ impl GpuExecutor {
     /// Encodes the experts of a layer, all resident: once per slab that holds some of them.
     pub(super) fn run_resident_experts(&mut self, index: usize, op: &Experts, step: &Step) {
         let (_, slots) = self.store.as_ref().expect(HAS_STORE);
-        let (first, _) = slots.place(op.layer * self.experts);
-        let (last, _) = slots.place((op.layer + 1) * self.experts - 1);
+        let slabs = slots.slabs_of(op.layer * self.experts..(op.layer + 1) * self.experts);
         let slot_bytes = slots.slot_bytes();
         self.dispatches.clear();
-        for slab in first..=last {
+        for slab in slabs {
             op.dispatch(slab, 0, step.tokens * op.out.rows_per_token, slot_bytes, &mut self.dispatches);
         }
         // every pair is in one slab only: its weights are counted once
@@ -203,6 +202,7 @@ impl GpuExecutor {
             if !guessed.is_empty() {
                 store.prefetch(op.layer + 1, &guessed[..guessed.len().min(self.look_ahead)])?;
             }
+            self.follow_slabs(index, op);
             let (hits, misses): (Vec<_>, Vec<_>) = acquired.iter().zip(batch).partition(|(a, _)| a.hit);
             self.compute(index, op, &hits, &mut first_pair);
             let mut pending: Vec<usize> = misses.iter().map(|(a, _)| a.slot).collect();
@@ -211,6 +211,7 @@ impl GpuExecutor {
             let mut failed = Ok(());
             while !pending.is_empty() {
                 let landed = self.land(&mut pending, &mut failed);
+                self.follow_slabs(index, op);
                 let now: Vec<_> = misses.iter().filter(|(a, _)| landed.contains(&a.slot)).copied().collect();
                 self.compute(index, op, &now, &mut first_pair);
                 self.submit_landed(!pending.is_empty())?;

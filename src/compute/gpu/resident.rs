@@ -214,8 +214,12 @@ impl Resident {
         self.queue.submit([]);
     }
 
-    /// The binding of a resource; `slabs` are the expert slots.
-    pub(super) fn binding<'a>(&'a self, resource: Resource, slabs: &'a [wgpu::Buffer]) -> wgpu::BindingResource<'a> {
+    /// The binding of a resource; `slabs` are those expert slots that are there.
+    pub(super) fn binding<'a>(
+        &'a self,
+        resource: Resource,
+        slabs: &'a [Option<wgpu::Buffer>],
+    ) -> Option<wgpu::BindingResource<'a>> {
         let region = |r: &Region| {
             wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer: &self.buffers[r.buffer],
@@ -223,7 +227,7 @@ impl Resident {
                 size: std::num::NonZeroU64::new(r.size),
             })
         };
-        match resource {
+        Some(match resource {
             Resource::Tensor(t) => self.tensors[t.0].as_entire_binding(),
             Resource::Vector(v) => region(&self.vectors[v.0]),
             Resource::Matrix(m, part) => region(&self.matrices[m.0].3[part]),
@@ -232,10 +236,10 @@ impl Resident {
             Resource::Rope => self.rope.as_entire_binding(),
             Resource::Scratch => self.scratch[0].as_entire_binding(),
             Resource::Scratch2 => self.scratch[1].as_entire_binding(),
-            Resource::Slab(slab) => slabs[slab].as_entire_binding(),
+            Resource::Slab(slab) => slabs[slab].as_ref()?.as_entire_binding(),
             Resource::Pairs => self.pairs.as_entire_binding(),
             Resource::Slots => self.slots.as_entire_binding(),
-        }
+        })
     }
 
     pub(super) fn tensor(&self, id: TensorId) -> &wgpu::Buffer {

@@ -1,4 +1,5 @@
-use std::sync::{Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flashflood_backends::gpu::Gpu;
 use flashflood_backends::{AlignedBuffer, HostBuffer, NoHostBuffer, PAGE, Region};
@@ -24,19 +25,32 @@ pub enum Landing {
 /// caller sees to that: it asks for experts when it has waited for the layer before. Else the copy into the slot is a
 /// command of the queue, which the queue runs in its place.
 pub struct GpuSlots {
-    slabs: Vec<wgpu::Buffer>,
+    gpu: Gpu,
+    slabs: Vec<Mutex<Slab>>,
+    /// Slots of a slab, but for the last of a set.
     per_slab: usize,
+    /// Slots that follow one another, such as those of one layer; no slab holds slots of two sets.
+    set: usize,
     slots: usize,
     slot_bytes: usize,
     way: Way,
 }
 
+/// A slab, or the room for one whose memory was given back.
+#[derive(Default)]
+struct Slab {
+    buffer: Option<wgpu::Buffer>,
+    /// Which of its slots were filled since they were last released, where memory is ever given back.
+    filled: Vec<bool>,
+    /// Counts the buffers that came and went: bind groups are made for one of them.
+    generation: u64,
+}
+
 enum Way {
-    /// One region per slot.
-    Shared(Vec<Mutex<Region>>),
+    /// The region of each slot whose slab is there.
+    Shared(Vec<Mutex<Option<Region>>>),
     Staged(Staging),
     Copied {
-        queue: wgpu::Queue,
         memory: Mutex<Vec<AlignedBuffer>>,
     },
 }
@@ -44,12 +58,18 @@ enum Way {
 /// Largest slab. One buffer per expert would be slow on Metal; buffers over 2 GiB do not exist on other systems.
 const SLAB: u64 = 1 << 30;
 
+/// Slabs of one layer's slots where memory can be given back: a quarter at a time. More would cost dispatches, each of
+/// which covers one slab.
+const PARTS: usize = 4;
+
 impl GpuSlots {
-    /// Allocates `slots` slots in slabs that one binding of `binding` bytes can cover. `top_k` experts a token decide
-    /// how many reads may wait for their copy. `landing` is for tests; by itself the device gets what suits it.
+    /// Allocates `slots` slots in slabs that one binding of `binding` bytes can cover. Slots come in sets of `set`, and
+    /// `top_k` experts a token decide how many reads may wait for their copy. `landing` is for tests; by itself the
+    /// device gets what suits it.
     pub fn new(
         gpu: &Gpu,
         slots: usize,
+        set: usize,
         slot_bytes: usize,
         top_k: usize,
         binding: u64,
@@ -57,11 +77,13 @@ impl GpuSlots {
     ) -> Result<Self, StoreError> {
         // whole pages, so that direct reads of the last block stay within the slot
         let slot_bytes = slot_bytes.next_multiple_of(PAGE);
-        let per_slab = ((binding.min(SLAB) as usize) / slot_bytes).clamp(1, slots.max(1));
-        let mut made = GpuSlots { slabs: Vec::new(), per_slab, slots, slot_bytes, way: Way::copied(&gpu.queue) };
+        let most = ((binding.min(SLAB) as usize) / slot_bytes).clamp(1, slots.max(1));
+        let way = Way::Copied { memory: Mutex::default() };
+        let mut made =
+            GpuSlots { gpu: gpu.clone(), slabs: Vec::new(), per_slab: most, set: slots, slots, slot_bytes, way };
         let wanted = landing.unwrap_or(if gpu.is_unified() { Landing::Shared } else { Landing::Staged });
         let outcome = match wanted {
-            Landing::Shared => made.share(gpu),
+            Landing::Shared => made.share(set, top_k, most),
             Landing::Staged => Staging::new(gpu, slot_bytes, Staging::landings(top_k)).map(|staging| {
                 made.way = Way::Staged(staging);
             }),
@@ -71,56 +93,98 @@ impl GpuSlots {
             Err(cause) if landing.is_some() => {
                 return Err(StoreError::Landing { wanted: format!("{wanted:?}"), cause: cause.to_string() });
             }
-            Err(cause) => tracing::info!("experts are copied to the GPU through wgpu: {cause}"),
+            Err(cause) => {
+                tracing::info!("experts are copied to the GPU through wgpu: {cause}");
+                (made.per_slab, made.set) = (most, slots);
+                made.way = Way::Copied { memory: Mutex::default() };
+            }
             Ok(()) => tracing::info!("experts land in GPU memory: {:?}", made.landing()),
         }
-        if made.slabs.is_empty() {
-            made.slabs = (0..made.slab_count())
-                .map(|slab| {
-                    gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                        label: Some(&format!("expert slab {slab}")),
-                        size: (made.slots_in(slab) * slot_bytes) as u64,
-                        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
-                        mapped_at_creation: false,
-                    })
-                })
-                .collect();
+        if made.landing() != Landing::Shared {
+            let slab = |slab| {
+                let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(&format!("expert slab {slab}")),
+                    size: (made.slots_of(slab).len() * slot_bytes) as u64,
+                    usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                });
+                Mutex::new(Slab { buffer: Some(buffer), ..Slab::default() })
+            };
+            made.slabs = (0..made.slab_count()).map(slab).collect();
         }
         Ok(made)
     }
 
     /// Makes slabs that the host fills.
-    fn share(&mut self, gpu: &Gpu) -> Result<(), NoHostBuffer> {
-        let mut slabs = Vec::new();
-        let mut regions = Vec::new();
-        for slab in 0..self.slab_count() {
-            let label = format!("expert slab {slab}");
-            let here = self.slots_in(slab);
-            let made = HostBuffer::new(gpu, &label, self.slot_bytes, here, wgpu::BufferUsages::STORAGE)?;
-            slabs.push(made.buffer);
-            regions.extend(made.regions.into_iter().map(Mutex::new));
+    fn share(&mut self, set: usize, top_k: usize, most: usize) -> Result<(), NoHostBuffer> {
+        self.set = set.clamp(1, self.slots.max(1));
+        self.per_slab = self.set.div_ceil(PARTS).max(top_k).min(most).min(self.set);
+        self.way = Way::Shared((0..self.slots).map(|_| Mutex::default()).collect());
+        self.slabs = (0..self.slab_count()).map(|_| Mutex::default()).collect();
+        (0..self.slab_count()).try_for_each(|slab| self.allocate(slab))
+    }
+
+    /// Gives a slab memory that the host fills, unless it has it.
+    fn allocate(&self, index: usize) -> Result<(), NoHostBuffer> {
+        let Way::Shared(regions) = &self.way else { return Ok(()) };
+        let mut slab = lock(&self.slabs[index]);
+        if slab.buffer.is_some() {
+            return Ok(());
         }
-        self.slabs = slabs;
-        self.way = Way::Shared(regions);
+        let slots = self.slots_of(index);
+        let label = format!("expert slab {index}");
+        let made = HostBuffer::new(&self.gpu, &label, self.slot_bytes, slots.len(), wgpu::BufferUsages::STORAGE)?;
+        slab.filled = vec![false; slots.len()];
+        slab.buffer = Some(made.buffer);
+        slab.generation += 1;
+        for (slot, region) in slots.zip(made.regions) {
+            *lock(&regions[slot]) = Some(region);
+        }
         Ok(())
     }
 
+    fn slabs_per_set(&self) -> usize {
+        self.set.div_ceil(self.per_slab)
+    }
+
     fn slab_count(&self) -> usize {
-        self.slots.div_ceil(self.per_slab)
+        let whole = self.slots / self.set.max(1) * self.slabs_per_set();
+        whole + (self.slots % self.set.max(1)).div_ceil(self.per_slab)
     }
 
-    fn slots_in(&self, slab: usize) -> usize {
-        self.per_slab.min(self.slots - slab * self.per_slab)
+    /// The slots of a slab.
+    fn slots_of(&self, slab: usize) -> Range<usize> {
+        let (set, part) = (slab / self.slabs_per_set(), slab % self.slabs_per_set());
+        let first = set * self.set + part * self.per_slab;
+        first..(first + self.per_slab).min((set + 1) * self.set).min(self.slots)
     }
 
-    /// The slabs.
-    pub fn slabs(&self) -> &[wgpu::Buffer] {
-        &self.slabs
+    /// How many slabs there are, or room for.
+    pub fn slabs(&self) -> usize {
+        self.slabs.len()
+    }
+
+    /// The slabs that hold some of a range of slots.
+    pub(super) fn slabs_of(&self, slots: Range<usize>) -> Range<usize> {
+        if slots.is_empty() { 0..0 } else { self.place(slots.start).0..self.place(slots.end - 1).0 + 1 }
+    }
+
+    /// The buffer of a slab, and a number that changes whenever another one takes its place. Without a buffer no slot
+    /// of the slab is filled.
+    pub(super) fn slab(&self, slab: usize) -> (Option<wgpu::Buffer>, u64) {
+        let slab = lock(&self.slabs[slab]);
+        (slab.buffer.clone(), slab.generation)
+    }
+
+    /// The number that [`slab`](Self::slab) gives.
+    pub(super) fn generation(&self, slab: usize) -> u64 {
+        lock(&self.slabs[slab]).generation
     }
 
     /// Slab of a slot, and its place there.
     pub fn place(&self, slot: usize) -> (usize, usize) {
-        (slot / self.per_slab, slot % self.per_slab)
+        let (set, rank) = (slot / self.set.max(1), slot % self.set.max(1));
+        (set * self.slabs_per_set() + rank / self.per_slab, rank % self.per_slab)
     }
 
     /// How experts get into the slots.
@@ -138,7 +202,7 @@ impl GpuSlots {
         let Way::Staged(staging) = &self.way else { return };
         staging.copy_landed(number, encoder, |slot| {
             let (slab, place) = self.place(slot);
-            (&self.slabs[slab], (place * self.slot_bytes) as u64)
+            (self.slab(slab).0, (place * self.slot_bytes) as u64)
         });
     }
 
@@ -153,12 +217,33 @@ impl GpuSlots {
     pub(super) fn is_full(&self) -> bool {
         matches!(&self.way, Way::Staged(staging) if staging.is_full())
     }
+
+    fn fill_shared(
+        &self,
+        regions: &[Mutex<Option<Region>>],
+        slot: usize,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (slab, place) = self.place(slot);
+        loop {
+            {
+                let mut region = lock(&regions[slot]);
+                if let Some(region) = &mut *region {
+                    if let Some(filled) = lock(&self.slabs[slab]).filled.get_mut(place) {
+                        *filled = true;
+                    }
+                    return read(region);
+                }
+            }
+            // it was given back; others may see to it at the same time
+            self.allocate(slab).map_err(|_| StoreError::OutOfMemory { slot, bytes: self.slot_bytes })?;
+        }
+    }
 }
 
-impl Way {
-    fn copied(queue: &wgpu::Queue) -> Way {
-        Way::Copied { queue: queue.clone(), memory: Mutex::new(Vec::new()) }
-    }
+/// A panic in a read leaves half a record, which the store never hands out.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SlotMemory for GpuSlots {
@@ -172,24 +257,52 @@ impl SlotMemory for GpuSlots {
 
     fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError> {
         match &self.way {
-            // a panic in a read leaves half a record, which the store never hands out
-            Way::Shared(regions) => read(&mut regions[slot].lock().unwrap_or_else(PoisonError::into_inner)),
+            Way::Shared(regions) => self.fill_shared(regions, slot, read),
             Way::Staged(staging) => staging.fill(slot, read),
-            Way::Copied { queue, memory } => {
-                let free = || memory.lock().unwrap_or_else(PoisonError::into_inner);
+            Way::Copied { memory } => {
                 let no_memory = StoreError::OutOfMemory { slot, bytes: self.slot_bytes };
-                let landed = free().pop();
+                let landed = lock(memory).pop();
                 let mut bytes = landed.or_else(|| AlignedBuffer::new(self.slot_bytes)).ok_or(no_memory)?;
                 let result = read(&mut bytes);
-                if result.is_ok() {
-                    let (slab, place) = self.place(slot);
+                let (slab, place) = self.place(slot);
+                if let (Ok(()), (Some(slab), _)) = (&result, self.slab(slab)) {
                     let at = (place * self.slot_bytes) as u64;
-                    queue.write_buffer(&self.slabs[slab], at, &bytes[..self.slot_bytes]);
+                    self.gpu.queue.write_buffer(&slab, at, &bytes[..self.slot_bytes]);
                 }
-                free().push(bytes);
+                lock(memory).push(bytes);
                 result
             }
         }
+    }
+
+    /// Memory goes back a slab at a time, when none of its slots is in use.
+    fn release(&self, slot: usize) {
+        let Way::Shared(regions) = &self.way else { return };
+        let (index, place) = self.place(slot);
+        let mut slab = lock(&self.slabs[index]);
+        if let Some(filled) = slab.filled.get_mut(place) {
+            *filled = false;
+        }
+        if slab.buffer.is_none() || slab.filled.contains(&true) {
+            return;
+        }
+        let mut all: Vec<_> = Vec::new();
+        for slot in self.slots_of(index) {
+            // one that is being read into at this moment keeps the slab
+            let Ok(region) = regions[slot].try_lock() else { return };
+            all.push(region);
+        }
+        all.iter_mut().for_each(|region| **region = None);
+        slab.buffer = None;
+        slab.generation += 1;
+    }
+
+    fn gives_back(&self) -> bool {
+        self.landing() == Landing::Shared && self.per_slab < self.set
+    }
+
+    fn granule(&self) -> usize {
+        self.per_slab
     }
 
     fn close(&self) {

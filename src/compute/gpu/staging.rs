@@ -84,11 +84,11 @@ impl Staging {
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    pub(super) fn copy_landed<'a, 'b>(
+    pub(super) fn copy_landed<'a>(
         &self,
         number: u64,
         encoder: impl FnOnce() -> &'a mut wgpu::CommandEncoder,
-        slot_place: impl Fn(usize) -> (&'b wgpu::Buffer, u64),
+        slot_place: impl Fn(usize) -> (Option<wgpu::Buffer>, u64),
     ) {
         let mut ring = self.ring();
         if ring.landed.is_empty() {
@@ -98,7 +98,9 @@ impl Staging {
         for (slot, place) in std::mem::take(&mut ring.landed) {
             let (slab, at) = slot_place(slot);
             let from = place.index as u64 * self.slot_bytes;
-            encoder.copy_buffer_to_buffer(&self.buffer, from, slab, at, self.slot_bytes);
+            if let Some(slab) = slab {
+                encoder.copy_buffer_to_buffer(&self.buffer, from, &slab, at, self.slot_bytes);
+            }
             ring.copied.push((number, place));
         }
     }
