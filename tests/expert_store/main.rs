@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod faults;
+mod gpu;
 mod limit;
 mod look_ahead;
 mod model;

@@ -164,6 +164,11 @@ impl GpuSlots {
         self.slabs.len()
     }
 
+    /// Bytes of the slabs that are there.
+    pub fn allocated(&self) -> u64 {
+        self.slabs.iter().filter_map(|slab| lock(slab).buffer.as_ref().map(wgpu::Buffer::size)).sum()
+    }
+
     /// The slabs that hold some of a range of slots.
     pub(super) fn slabs_of(&self, slots: Range<usize>) -> Range<usize> {
         if slots.is_empty() { 0..0 } else { self.place(slots.start).0..self.place(slots.end - 1).0 + 1 }
