@@ -1,7 +1,7 @@
 //! One timeline of tokens: extend it, read logits, generate.
 
 use crate::compute::ops::conv_inputs;
-use crate::compute::{ExecuteError, KernelTime, LogitRows, Step};
+use crate::compute::{ExecuteError, KernelTime, LogitRows, ProfiledSteps, Step};
 use crate::engine::Engine;
 use crate::experts::StoreStats;
 use crate::experts::trace::Trace;
@@ -224,6 +224,16 @@ impl<'a> Session<'a> {
     /// Times of kernels since [`Session::profile`], longest first.
     pub fn kernel_times(&self) -> Vec<KernelTime> {
         self.engine.executor.kernel_times()
+    }
+
+    /// Steps since [`Session::profile`], and what the host did in them.
+    pub fn profiled_steps(&self) -> ProfiledSteps {
+        self.engine.executor.profiled_steps()
+    }
+
+    /// Bytes per second at which the device reads its memory, measured now; `None` where that cannot be timed.
+    pub fn bandwidth(&self) -> Result<Option<f64>, SessionError> {
+        Ok(self.engine.executor.bandwidth()?)
     }
 
     /// Waits until the device has done everything asked of it.

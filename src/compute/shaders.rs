@@ -7,7 +7,7 @@ macro_rules! wgsl {
 }
 
 /// Kernels that read no quantised weights.
-const PLAIN: [(&str, &str); 8] = [
+const PLAIN: [(&str, &str); 9] = [
     ("attention", wgsl!("attention")),
     ("attention_merge", wgsl!("attention_merge")),
     ("combine_norm", concat!(wgsl!("shared/sum_over_threads"), "\n", wgsl!("combine_norm"))),
@@ -16,6 +16,7 @@ const PLAIN: [(&str, &str); 8] = [
     ("qk_norm_rope", wgsl!("qk_norm_rope")),
     ("rms_norm", concat!(wgsl!("shared/sum_over_threads"), "\n", wgsl!("rms_norm"))),
     ("router_top_k", wgsl!("router_top_k")),
+    ("stream_read", wgsl!("stream_read")),
 ];
 
 /// Kernels that exist once per weight format.

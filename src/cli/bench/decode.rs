@@ -1,9 +1,9 @@
 //! `flashflood bench`: decode of one model, run after run, and where the time goes.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
-use flashflood::compute::{KernelTime, LogitRows};
+use flashflood::compute::LogitRows;
 use flashflood::engine::bytes_for_people;
 use flashflood::experts::StoreStats;
 use flashflood::session::Session;
@@ -11,6 +11,7 @@ use flashflood::text::{Sampler, SamplerOptions};
 use serde_json::json;
 
 use super::BenchArgs;
+use crate::cli::kernel_table::KernelTable;
 
 /// Tokens that each run starts from.
 const PROMPT: usize = 16;
@@ -78,7 +79,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
             run.stats.bytes_read as f64 / run.decode.as_secs_f64() / 1e9,
         )?;
     }
-    print_kernels(&mut out, &times, profile.tokens)?;
+    KernelTable::of(&session)?.write(&mut out)?;
     Ok(())
 }
 
@@ -97,30 +98,4 @@ fn decode(session: &mut Session<'_>, tokens: usize, vocab: usize, seed: u64) -> 
     }
     session.finish()?;
     Ok(Run { decode: start.elapsed(), tokens, stats: session.expert_stats() })
-}
-
-/// Kernels with their share of the device's time, and the speed at which they read weights.
-fn print_kernels(out: &mut impl Write, times: &[KernelTime], tokens: usize) -> io::Result<()> {
-    let all: f64 = times.iter().map(|t| t.time.as_secs_f64()).sum();
-    if all == 0.0 {
-        return Ok(());
-    }
-    let steps = (tokens + 1) as f64;
-    writeln!(out, "\nkernels, timed one by one in {steps} steps ({:.2} ms a step):\n", all * 1e3 / steps)?;
-    writeln!(out, "| kernel | calls/step | us/call | ms/step | share % | weights GB/s |")?;
-    writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
-    for t in times {
-        let seconds = t.time.as_secs_f64();
-        writeln!(
-            out,
-            "| {} | {:.1} | {:.1} | {:.3} | {:.1} | {} |",
-            t.kernel,
-            t.calls as f64 / steps,
-            seconds * 1e6 / t.calls.max(1) as f64,
-            seconds * 1e3 / steps,
-            seconds / all * 100.0,
-            if t.weight_bytes > 0 { format!("{:.0}", t.weight_bytes as f64 / seconds / 1e9) } else { String::new() },
-        )?;
-    }
-    Ok(())
 }

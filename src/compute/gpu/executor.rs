@@ -1,14 +1,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use flashflood_backends::gpu::Gpu;
 
 use super::encoding::Encoding;
 use super::pipelines::{Pipelines, ReadyStage};
-use super::profile::Profile;
+use super::profile::{Profile, bandwidth};
 use super::readback::{Readback, wait};
 use super::resident::{Resident, routed};
 use super::slots::GpuSlots;
-use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Step, TopLogits};
+use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, ProfiledSteps, Step, TopLogits};
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
 use crate::compute::ops::LogitsTopK;
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
@@ -61,7 +62,7 @@ pub struct GpuExecutor {
     pub(super) encoding: Encoding,
     pub(super) dispatches: Vec<Dispatch>,
     pub(super) routing: Vec<Vec<u32>>,
-    profile: Option<Profile>,
+    pub(super) profile: Option<Profile>,
     keep_routing: bool,
     last: Option<Step>,
     patterns: Vec<String>,
@@ -212,6 +213,7 @@ impl Executor for GpuExecutor {
 
     fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
         step.check(self.recording.max_tokens, self.context)?;
+        let start = Instant::now();
         let recording = self.recording.clone();
         if let Some(input) = recording.input {
             self.write(input.tensor, embedded);
@@ -256,6 +258,7 @@ impl Executor for GpuExecutor {
         }
         self.encoding.submit(&self.gpu.queue);
         if let Some(profile) = &mut self.profile {
+            profile.step(start.elapsed());
             profile.collect(&self.gpu.device)?;
         }
         self.last = Some(step);
@@ -269,6 +272,14 @@ impl Executor for GpuExecutor {
 
     fn kernel_times(&self) -> Vec<KernelTime> {
         self.profile.as_ref().map(Profile::times).unwrap_or_default()
+    }
+
+    fn profiled_steps(&self) -> ProfiledSteps {
+        self.profile.as_ref().map(Profile::steps).unwrap_or_default()
+    }
+
+    fn bandwidth(&self) -> Result<Option<f64>, ExecuteError> {
+        bandwidth(&self.gpu)
     }
 
     fn finish(&mut self) -> Result<(), ExecuteError> {

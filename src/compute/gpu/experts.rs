@@ -1,5 +1,7 @@
 //! The routed experts of a layer: streamed, with the host in between; or all resident, without it.
 
+use std::time::Instant;
+
 use super::executor::GpuExecutor;
 use super::readback::wait;
 use crate::compute::executor::{ExecuteError, Step};
@@ -103,13 +105,21 @@ impl GpuExecutor {
         submission: wgpu::SubmissionIndex,
         bytes: u64,
     ) -> Result<(), ExecuteError> {
-        let view = route.ids;
+        let (view, waiting) = (route.ids, Instant::now());
         let ids = self.routed_ids.read(submission, bytes, |bytes| {
             let ids: &[u32] = bytemuck::cast_slice(bytes);
             ids.chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect()
         })?;
         self.routing.push(ids);
+        self.waited(waiting);
         Ok(())
+    }
+
+    /// Since `from` the host has waited for the device or the disk.
+    fn waited(&mut self, from: Instant) {
+        if let Some(profile) = &mut self.profile {
+            profile.waited(from.elapsed());
+        }
     }
 
     /// Reads what is missing and encodes the experts of a layer, as many at a time as it has slots.
@@ -123,7 +133,9 @@ impl GpuExecutor {
             if n > 0 {
                 // the next reads may overwrite slots that the last batch computes from
                 let submission = self.encoding.submit(&self.gpu.queue);
+                let waiting = Instant::now();
                 wait(&self.gpu.device, submission)?;
+                self.waited(waiting);
             }
             let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
             let (store, _) = self.store.as_mut().expect(HAS_STORE);
@@ -134,7 +146,9 @@ impl GpuExecutor {
                     // the GPU works on the hits and the shared expert while the misses are read
                     self.encoding.submit(&self.gpu.queue);
                     let (store, _) = self.store.as_mut().expect(HAS_STORE);
+                    let waiting = Instant::now();
                     store.wait(&missing)?;
+                    self.waited(waiting);
                 }
                 let chosen = acquired.iter().zip(batch).filter(|(a, _)| a.hit == hits);
                 let mut pairs: Vec<Pair> = chosen

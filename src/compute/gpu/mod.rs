@@ -11,4 +11,5 @@ mod slots;
 
 pub use executor::{GpuExecutor, GpuOptions};
 pub use flashflood_backends::gpu::{Adapters, Gpu, GpuError, open};
+pub use profile::bandwidth;
 pub use slots::GpuSlots;

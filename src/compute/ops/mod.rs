@@ -10,6 +10,7 @@ mod matvec;
 mod qk_norm_rope;
 mod rms_norm;
 mod router_top_k;
+mod stream_read;
 
 pub use attention::Attention;
 pub use combine_norm::CombineNorm;
@@ -20,6 +21,7 @@ pub use matvec::{MatVec, RowsOf, matrix_constants, matrix_shader};
 pub use qk_norm_rope::QkNormRope;
 pub use rms_norm::RmsNorm;
 pub use router_top_k::RouterTopK;
+pub use stream_read::StreamRead;
 
 /// The logistic function.
 pub(crate) fn sigmoid(v: f32) -> f32 {
