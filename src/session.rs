@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::compute::ops::conv_inputs;
-use crate::compute::{ExecuteError, KernelTime, LogitRows, Step};
+use crate::compute::{ExecuteError, KernelTime, LogitRows, ProfiledSteps, Step};
 use crate::engine::Engine;
 use crate::experts::StoreStats;
 use crate::experts::trace::Trace;
@@ -236,6 +236,16 @@ impl<'a> Session<'a> {
     /// How long the host waits for a submission that does nothing; `None` for a device that it does not wait for.
     pub fn round_trip(&mut self) -> Result<Option<Duration>, SessionError> {
         Ok(self.engine.executor.round_trip()?)
+    }
+
+    /// Steps since [`Session::profile`], and what the host did in them.
+    pub fn profiled_steps(&self) -> ProfiledSteps {
+        self.engine.executor.profiled_steps()
+    }
+
+    /// Bytes per second at which the device reads its memory, measured now; `None` where that cannot be timed.
+    pub fn bandwidth(&self) -> Result<Option<f64>, SessionError> {
+        Ok(self.engine.executor.bandwidth()?)
     }
 
     /// Waits until the device has done everything asked of it.

@@ -4,7 +4,7 @@
 #   targets/type-check.sh apple|windows    exit 0: checked   77: not checked, the last line says why   other: errors
 #
 # A check needs the target's standard library. In order of preference:
-#   1. the toolchain has it (`rustup target add aarch64-apple-ios aarch64-apple-darwin x86_64-pc-windows-gnu`);
+#   1. the toolchain has it (`rustup target add aarch64-apple-ios aarch64-apple-darwin x86_64-pc-windows-msvc`);
 #   2. the toolchain has the library's sources (`rustup component add rust-src`): cargo builds it;
 #   3. Debian publishes the sources of this very compiler version: they are unpacked, not installed.
 # Everything that is written goes to target/type-check; the machine's packages and apt lists stay as they are.
@@ -103,7 +103,7 @@ apple)
     check aarch64-apple-ios --lib
     check aarch64-apple-darwin --lib --bins
     ;;
-# gnu, because its libraries come with Rust; flashflood's own code is the same for msvc
-windows) check x86_64-pc-windows-gnu --lib --bins ;;
+
+windows) check x86_64-pc-windows-msvc --lib --bins ;;
 *) echo "usage: $0 apple|windows" >&2 && exit 2 ;;
 esac

@@ -132,5 +132,5 @@ fn files_are_what_they_say() {
         }
         files += 1;
     }
-    assert_eq!(files, 12, "one file per kernel");
+    assert_eq!(files, 13, "one file per kernel");
 }

@@ -103,6 +103,16 @@ pub struct KernelTime {
     pub weight_bytes: u64,
 }
 
+/// What was timed since [`Executor::profile`], beside the kernels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProfiledSteps {
+    /// Steps.
+    pub steps: u64,
+    /// Time that the host worked on them: encoding, submitting, the expert cache. Waits for the device and for reads are
+    /// left out. A pass per kernel makes encoding dearer than it is without a profile.
+    pub host: std::time::Duration,
+}
+
 /// Runs a recording, step after step. State lives in the executor until [`Executor::reset`].
 pub trait Executor: Send {
     /// Name of the device, for people.
@@ -156,6 +166,16 @@ pub trait Executor: Send {
     /// How long the host waits for a submission that does nothing: what each wait for the router costs at least.
     /// `None` for a device that the host does not wait for.
     fn round_trip(&mut self) -> Result<Option<Duration>, ExecuteError> {
+        Ok(None)
+    }
+
+    /// Steps since [`Executor::profile`].
+    fn profiled_steps(&self) -> ProfiledSteps {
+        ProfiledSteps::default()
+    }
+
+    /// Bytes per second at which the device reads its memory, measured now; `None` where that cannot be timed.
+    fn bandwidth(&self) -> Result<Option<f64>, ExecuteError> {
         Ok(None)
     }
 

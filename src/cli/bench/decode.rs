@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use flashflood::compute::{KernelTime, LogitRows};
+use flashflood::compute::LogitRows;
 use flashflood::engine::{ExpertBudget, bytes_for_people};
 use flashflood::experts::{Reads, StoreStats};
 use flashflood::session::Session;
@@ -11,6 +11,7 @@ use flashflood::text::{Sampler, SamplerOptions};
 use serde_json::json;
 
 use super::{BenchArgs, experts};
+use crate::cli::kernel_table::KernelTable;
 
 /// Tokens that each run starts from.
 const PROMPT: usize = 16;
@@ -111,7 +112,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     writeln!(out, "memory of the process: {}", memory.collect::<Vec<_>>().join(", "))?;
     print_runs(&mut out, &runs, &ceiling)?;
     ceiling.explain(&mut out, config.top_k)?;
-    print_kernels(&mut out, &times, profile.tokens)?;
+    KernelTable::of(&session)?.write(&mut out)?;
     Ok(())
 }
 
@@ -204,30 +205,4 @@ fn decode(session: &mut Session<'_>, tokens: usize, vocab: usize, seed: u64) -> 
     session.finish()?;
     let decode = start.elapsed();
     Ok(Run { decode, tokens, stats: session.expert_stats(), waited: session.waited() - waited })
-}
-
-/// Kernels with their share of the device's time, and the speed at which they read weights.
-fn print_kernels(out: &mut impl Write, times: &[KernelTime], tokens: usize) -> io::Result<()> {
-    let all: f64 = times.iter().map(|t| t.time.as_secs_f64()).sum();
-    if all == 0.0 {
-        return Ok(());
-    }
-    let steps = (tokens + 1) as f64;
-    writeln!(out, "\nkernels, timed one by one in {steps} steps ({:.2} ms a step):\n", all * 1e3 / steps)?;
-    writeln!(out, "| kernel | calls/step | us/call | ms/step | share % | weights GB/s |")?;
-    writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
-    for t in times {
-        let seconds = t.time.as_secs_f64();
-        writeln!(
-            out,
-            "| {} | {:.1} | {:.1} | {:.3} | {:.1} | {} |",
-            t.kernel,
-            t.calls as f64 / steps,
-            seconds * 1e6 / t.calls.max(1) as f64,
-            seconds * 1e3 / steps,
-            seconds / all * 100.0,
-            if t.weight_bytes > 0 { format!("{:.0}", t.weight_bytes as f64 / seconds / 1e9) } else { String::new() },
-        )?;
-    }
-    Ok(())
 }

@@ -6,11 +6,11 @@ use flashflood_backends::gpu::Gpu;
 
 use super::encoding::Encoding;
 use super::pipelines::{Pipelines, ReadyStage};
-use super::profile::Profile;
+use super::profile::{Profile, bandwidth};
 use super::readback::{Readback, wait};
 use super::resident::{Resident, routed};
 use super::slots::{GpuSlots, Landing};
-use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Step, TopLogits};
+use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, ProfiledSteps, Step, TopLogits};
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
 use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
@@ -73,7 +73,7 @@ pub struct GpuExecutor {
     /// The guess that came with the last of them.
     pub(super) ahead: Vec<u32>,
     pub(super) look_ahead: usize,
-    profile: Option<Profile>,
+    pub(super) profile: Option<Profile>,
     keep_routing: bool,
     last: Option<Step>,
     patterns: Vec<String>,
@@ -259,6 +259,7 @@ impl Executor for GpuExecutor {
 
     fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
         step.check(self.recording.max_tokens, self.context)?;
+        let start = Instant::now();
         let recording = self.recording.clone();
         if let Some(input) = recording.input {
             self.write(input.tensor, embedded);
@@ -303,6 +304,7 @@ impl Executor for GpuExecutor {
         }
         self.encoding.submit(&self.gpu.queue);
         if let Some(profile) = &mut self.profile {
+            profile.step(start.elapsed());
             profile.collect(&self.gpu.device)?;
         }
         self.last = Some(step);
@@ -332,6 +334,14 @@ impl Executor for GpuExecutor {
         }
         times.sort_unstable();
         Ok(Some(times[times.len() / 2]))
+    }
+
+    fn profiled_steps(&self) -> ProfiledSteps {
+        self.profile.as_ref().map(Profile::steps).unwrap_or_default()
+    }
+
+    fn bandwidth(&self) -> Result<Option<f64>, ExecuteError> {
+        bandwidth(&self.gpu)
     }
 
     fn finish(&mut self) -> Result<(), ExecuteError> {

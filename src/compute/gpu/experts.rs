@@ -1,5 +1,7 @@
 //! The routed experts of a layer: streamed, with the host in between; or all resident, without it.
 
+use std::time::Instant;
+
 use super::encoding::Submission;
 use super::executor::GpuExecutor;
 use super::readback::wait;
@@ -129,6 +131,7 @@ impl GpuExecutor {
         let view = route.view;
         let of = |ids: &[u32]| ids.chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect();
         let bytes = route.bytes * if route.ahead { 2 } else { 1 };
+        let waiting = Instant::now();
         let (ids, ahead) = self.routed_ids.read(&route.submission.index, bytes, |bytes| {
             let (ids, ahead) = bytes.split_at(route.bytes as usize);
             (of(bytemuck::cast_slice(ids)), of(bytemuck::cast_slice(ahead)))
@@ -136,11 +139,21 @@ impl GpuExecutor {
         self.routing.push(ids);
         self.ahead = ahead;
         self.submission_done(&route.submission);
+        self.waited_since(waiting);
         Ok(())
     }
 
-    fn wait(&self, submission: &Submission) -> Result<(), ExecuteError> {
+    /// Since `from` the host has waited for the device or the disk.
+    fn waited_since(&mut self, from: Instant) {
+        if let Some(profile) = &mut self.profile {
+            profile.waited(from.elapsed());
+        }
+    }
+
+    fn wait(&mut self, submission: &Submission) -> Result<(), ExecuteError> {
+        let waiting = Instant::now();
         wait(&self.gpu.device, &submission.index)?;
+        self.waited_since(waiting);
         self.submission_done(submission);
         Ok(())
     }
@@ -155,6 +168,7 @@ impl GpuExecutor {
     /// what brings them into their slots. The first error is kept in `failed`: reads that others depend on for memory
     /// go on.
     fn land(&mut self, pending: &mut Vec<usize>, failed: &mut Result<(), StoreError>) -> Vec<usize> {
+        let waiting = Instant::now();
         let (store, slots) = self.store.as_mut().expect(HAS_STORE);
         let mut landed = Vec::new();
         for (slot, outcome) in store.wait_some(pending) {
@@ -166,6 +180,7 @@ impl GpuExecutor {
         }
         let (encoding, device) = (&mut self.encoding, &self.gpu.device);
         slots.copy_landed(encoding.next_number(), || encoding.encoder(device));
+        self.waited_since(waiting);
         landed
     }
 

@@ -12,4 +12,5 @@ mod staging;
 
 pub use executor::{GpuExecutor, GpuOptions};
 pub use flashflood_backends::gpu::{Adapters, Gpu, GpuError, open};
+pub use profile::bandwidth;
 pub use slots::{GpuSlots, Landing};

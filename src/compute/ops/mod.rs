@@ -7,9 +7,9 @@ mod delta_net;
 mod experts;
 mod logits_top_k;
 mod matvec;
-mod qk_norm_rope;
 mod rms_norm;
 mod router_top_k;
+mod stream_read;
 
 pub use attention::Attention;
 pub use combine_norm::CombineNorm;
@@ -17,9 +17,9 @@ pub use delta_net::{DeltaNet, conv_inputs, head_channels};
 pub use experts::{Experts, Pair, Route};
 pub use logits_top_k::LogitsTopK;
 pub use matvec::{MatVec, RowsOf, matrix_constants, matrix_shader};
-pub use qk_norm_rope::QkNormRope;
 pub use rms_norm::RmsNorm;
 pub use router_top_k::RouterTopK;
+pub use stream_read::StreamRead;
 
 /// The logistic function.
 pub(crate) fn sigmoid(v: f32) -> f32 {
