@@ -39,10 +39,10 @@ impl Default for GpuOptions {
 }
 
 impl GpuOptions {
-    /// The largest binding to use on a device, at most 1 GiB.
+    /// The largest binding to use on a device, less than 2 GiB.
     pub fn binding_on(&self, gpu: &Gpu) -> u64 {
         let limits = &gpu.limits;
-        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 30);
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min((2 << 30) - (1 << 20));
         self.binding.min(most) / 256 * 256
     }
 

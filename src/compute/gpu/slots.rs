@@ -55,8 +55,8 @@ enum Way {
     },
 }
 
-/// Largest slab. One buffer per expert would be slow on Metal; buffers over 2 GiB do not exist on other systems.
-const SLAB: u64 = 1 << 30;
+/// Largest slab. One buffer per expert would be slow on Metal; buffers of 2 GiB do not exist on other systems.
+const SLAB: u64 = (2 << 30) - (1 << 20);
 
 /// Slabs of one layer's slots where memory can be given back: a quarter at a time. More would cost dispatches, each of
 /// which covers one slab.
@@ -77,13 +77,15 @@ impl GpuSlots {
     ) -> Result<Self, StoreError> {
         // whole pages, so that direct reads of the last block stay within the slot
         let slot_bytes = slot_bytes.next_multiple_of(PAGE);
-        let most = ((binding.min(SLAB) as usize) / slot_bytes).clamp(1, slots.max(1));
+        let most = ((binding.min(SLAB) as usize) / slot_bytes).max(1);
+        let set = set.clamp(1, slots.max(1));
+        // as few slabs for each layer as bindings allow: a dispatch covers one
+        let per_slab = set.div_ceil(set.div_ceil(most));
         let way = Way::Copied { memory: Mutex::default() };
-        let mut made =
-            GpuSlots { gpu: gpu.clone(), slabs: Vec::new(), per_slab: most, set: slots, slots, slot_bytes, way };
+        let mut made = GpuSlots { gpu: gpu.clone(), slabs: Vec::new(), per_slab, set, slots, slot_bytes, way };
         let wanted = landing.unwrap_or(if gpu.is_unified() { Landing::Shared } else { Landing::Staged });
         let outcome = match wanted {
-            Landing::Shared => made.share(set, top_k, most),
+            Landing::Shared => made.share(top_k, most),
             Landing::Staged => Staging::new(gpu, slot_bytes, Staging::landings(top_k)).map(|staging| {
                 made.way = Way::Staged(staging);
             }),
@@ -95,7 +97,7 @@ impl GpuSlots {
             }
             Err(cause) => {
                 tracing::info!("experts are copied to the GPU through wgpu: {cause}");
-                (made.per_slab, made.set) = (most, slots);
+                made.per_slab = per_slab;
                 made.way = Way::Copied { memory: Mutex::default() };
             }
             Ok(()) => tracing::info!("experts land in GPU memory: {:?}", made.landing()),
@@ -116,8 +118,7 @@ impl GpuSlots {
     }
 
     /// Makes slabs that the host fills.
-    fn share(&mut self, set: usize, top_k: usize, most: usize) -> Result<(), NoHostBuffer> {
-        self.set = set.clamp(1, self.slots.max(1));
+    fn share(&mut self, top_k: usize, most: usize) -> Result<(), NoHostBuffer> {
         self.per_slab = self.set.div_ceil(PARTS).max(top_k).min(most).min(self.set);
         self.way = Way::Shared((0..self.slots).map(|_| Mutex::default()).collect());
         self.slabs = (0..self.slab_count()).map(|_| Mutex::default()).collect();
@@ -148,8 +149,8 @@ impl GpuSlots {
     }
 
     fn slab_count(&self) -> usize {
-        let whole = self.slots / self.set.max(1) * self.slabs_per_set();
-        whole + (self.slots % self.set.max(1)).div_ceil(self.per_slab)
+        let whole = self.slots / self.set * self.slabs_per_set();
+        whole + (self.slots % self.set).div_ceil(self.per_slab)
     }
 
     /// The slots of a slab.
@@ -188,7 +189,7 @@ impl GpuSlots {
 
     /// Slab of a slot, and its place there.
     pub fn place(&self, slot: usize) -> (usize, usize) {
-        let (set, rank) = (slot / self.set.max(1), slot % self.set.max(1));
+        let (set, rank) = (slot / self.set, slot % self.set);
         (set * self.slabs_per_set() + rank / self.per_slab, rank % self.per_slab)
     }
 
