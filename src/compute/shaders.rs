@@ -8,12 +8,12 @@ macro_rules! wgsl {
 
 /// Kernels that read no quantised weights.
 const PLAIN: [(&str, &str); 9] = [
-    ("attention", wgsl!("attention")),
+    ("attention", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("attention"))),
     ("attention_merge", wgsl!("attention_merge")),
     ("combine_norm", concat!(wgsl!("shared/sum_over_threads"), "\n", wgsl!("combine_norm"))),
     ("delta_net", wgsl!("delta_net")),
+    ("kv_norm_rope", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("kv_norm_rope"))),
     ("logits_top_k", wgsl!("logits_top_k")),
-    ("qk_norm_rope", wgsl!("qk_norm_rope")),
     ("rms_norm", concat!(wgsl!("shared/sum_over_threads"), "\n", wgsl!("rms_norm"))),
     ("router_top_k", wgsl!("router_top_k")),
     ("stream_read", wgsl!("stream_read")),

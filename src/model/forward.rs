@@ -11,7 +11,7 @@
 use super::config::{Config, LayerKind, LinearConfig};
 use super::weights::{AttentionWeights, DeltaNetWeights, LayerWeights, Matrix, MixerWeights, ModelWeights};
 use crate::compute::ops::{
-    Attention, CombineNorm, DeltaNet, Experts, MatVec, QkNormRope, RmsNorm, Route, RouterTopK, RowsOf, head_channels,
+    Attention, CombineNorm, DeltaNet, Experts, MatVec, RmsNorm, Route, RouterTopK, RowsOf, head_channels,
 };
 use crate::compute::{KvId, Recorded, Recording, ShapeError, View};
 use crate::experts::ExpertLayout;
@@ -82,22 +82,17 @@ struct Recorder<'a> {
 impl Recorder<'_> {
     fn attention(&mut self, i: usize, w: &AttentionWeights, input: View, x: View) -> Result<(), ShapeError> {
         let c = self.config;
-        let (heads, kv_heads, dim) = (c.heads, c.kv_heads, c.head_dim);
-        // with the gate, the rows of a head are its query, then its gate
-        let q_head = if c.attention_gate { 2 * dim } else { dim };
+        let (heads, kv_heads, dim, rotary_dim) = (c.heads, c.kv_heads, c.head_dim, c.rotary_dim);
         let (qkv, _) = self.project(&format!("layer.{i}.qkv"), input, &[&w.q, &w.k, &w.v])?;
         let kv = self.r.kv_cache(format!("layer.{i}"), kv_heads * dim);
-        let q = self.r.tensor(format!("layer.{i}.q"), 1, heads * dim);
         let q_norm = self.r.vector(format!("layer.{i}.q_norm"), &w.q_norm);
         let k_norm = self.r.vector(format!("layer.{i}.k_norm"), &w.k_norm);
-        let (rotary_dim, eps) = (c.rotary_dim, c.rms_eps);
-        self.r.push(
-            format!("layer.{i}.q_rope"),
-            QkNormRope { qkv, heads, kv_heads, dim, rotary_dim, q_head, q_norm, k_norm, q, kv, eps },
-        )?;
         let out = self.r.tensor(format!("layer.{i}.attention"), 1, heads * dim);
-        let gate = c.attention_gate.then(|| (qkv.columns(dim, heads * q_head - dim), q_head));
-        self.r.push(format!("layer.{i}.attention"), Attention { q, kv, gate, out, heads, kv_heads, dim })?;
+        let (gate, eps) = (c.attention_gate, c.rms_eps);
+        self.r.push(
+            format!("layer.{i}.attention"),
+            Attention { qkv, q_norm, k_norm, kv, out, heads, kv_heads, dim, rotary_dim, gate, eps },
+        )?;
         self.state.push(LayerState::Attention { kv });
         self.add_matvec(format!("layer.{i}.mixer_out"), out, &w.o, x)
     }
@@ -143,7 +138,8 @@ impl Recorder<'_> {
         }
         let (whole, parts) = self.project(&format!("layer.{i}.router"), normed, &matrices)?;
         let shared_hidden = w.shared.as_ref().map(|s| {
-            let gate_up = whole.columns(whole.width - 2 * s.down.cols, 2 * s.down.cols);
+            let rows = s.gate.rows + s.up.rows;
+            let gate_up = whole.columns(whole.width - rows, rows);
             (gate_up, self.r.tensor(format!("layer.{i}.shared_hidden"), 1, s.down.cols))
         });
         let ids = self.r.ids(format!("layer.{i}.ids"), c.top_k);
