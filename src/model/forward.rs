@@ -11,11 +11,13 @@
 use super::config::{Config, LayerKind};
 use super::weights::{AttentionWeights, DeltaNetWeights, LayerWeights, Matrix, MixerWeights, ModelWeights};
 use crate::compute::ops::{
-    Attention, Combine, ConvSilu, DeltaNet, Experts, GatedRmsNorm, MatVec, QkNormRope, RmsNorm, Route, RouterTopK,
-    RowsOf, SwiGlu,
+    Attention, Combine, ConvSilu, DeltaNet, Experts, GatedRmsNorm, Input, MatVec, QkNormRope, Quantised, RmsNorm,
+    Route, RouterTopK, RowsOf, SwiGlu,
 };
+use crate::compute::shaders::Form;
 use crate::compute::{KvId, Recorded, Recording, ShapeError, View};
 use crate::experts::ExpertLayout;
+use crate::formats::WeightFormat;
 
 /// A recorded model.
 pub struct Forward {
@@ -42,14 +44,16 @@ pub enum LayerState {
     },
 }
 
-/// Records the forward pass for steps of at most `max_tokens` tokens.
+/// Records the forward pass for steps of at most `max_tokens` tokens. Products with affine weights but the router's take
+/// activations in the form `activations`.
 pub fn record(
     config: &Config,
     weights: &ModelWeights,
     experts: &ExpertLayout,
     max_tokens: usize,
+    activations: Form,
 ) -> Result<Forward, ShapeError> {
-    let mut model = Recorder { config, r: Recording::new(max_tokens), state: Vec::new() };
+    let mut model = Recorder { config, activations, r: Recording::new(max_tokens), state: Vec::new() };
     let x = model.r.tensor("x", 1, config.hidden);
     model.r.input = Some(x);
     // activations that every layer uses again
@@ -66,6 +70,7 @@ pub fn record(
     }
     model.rms_norm("final_norm".into(), x, &weights.norm, normed)?;
     let logits = model.r.tensor("logits", 1, config.vocab);
+    let normed = model.input(normed, weights.lm_head.format, activations)?;
     model.matvec("lm_head".into(), normed, &weights.lm_head, logits, RowsOf::Logits)?;
     model.r.logits = Some(logits);
     Ok(Forward { recording: model.r, state: model.state })
@@ -73,6 +78,7 @@ pub fn record(
 
 struct Recorder<'a> {
     config: &'a Config,
+    activations: Form,
     r: Recording,
     state: Vec<LayerState>,
 }
@@ -138,7 +144,7 @@ impl Recorder<'_> {
         let c = self.config;
         let router: Vec<&Matrix> =
             std::iter::once(&w.router).chain(w.shared.as_ref().map(|s| &s.scalar_gate)).collect();
-        let (_, parts) = self.project(&format!("layer.{i}.router"), input, &router)?;
+        let (_, parts) = self.project_with(&format!("layer.{i}.router"), input, &router, Form::F32)?;
         let ids = self.r.ids(format!("layer.{i}.ids"), c.top_k);
         let weights = self.r.tensor(format!("layer.{i}.weights"), 1, c.top_k);
         self.r.push(
@@ -153,13 +159,22 @@ impl Recorder<'_> {
             let hidden = self.r.tensor(format!("layer.{i}.shared_hidden"), 1, s.down.cols);
             self.r.push(format!("layer.{i}.shared_hidden"), SwiGlu { gate_up, out: hidden })?;
             let out = self.r.tensor(format!("layer.{i}.shared_out"), 1, c.hidden);
+            let hidden = self.input(hidden, s.down.format, self.activations)?;
             self.matvec(format!("layer.{i}.shared_out"), hidden, &s.down, out, RowsOf::Tokens)?;
             shared = Some((out, parts[1]));
         }
-        let hidden = self.r.tensor(format!("layer.{i}.expert_hidden"), c.top_k, c.moe_intermediate);
-        let op = Experts { layer: i, slot: experts.layers[i].slot, x: input, hidden, out: routed };
+        let slot = experts.layers[i].slot;
+        let tokens = self.input(input, slot.gate_up.format, self.activations)?;
+        let label = format!("layer.{i}.expert_hidden");
+        let hidden = match slot.down.format.interleave() {
+            Some(interleave) if self.activations == Form::Int8 => {
+                Quantised::tensor(&mut self.r, &label, c.top_k, c.moe_intermediate, interleave).into()
+            }
+            _ => self.r.tensor(label, c.top_k, c.moe_intermediate).into(),
+        };
+        let op = Experts { layer: i, slot, x: tokens, hidden, out: routed };
         op.check(&self.r).map_err(|e| ShapeError { label: format!("layer.{i}.experts"), ..e })?;
-        self.r.steps.push(Recorded::Experts(op));
+        self.r.steps.push(Recorded::Experts(Box::new(op)));
         self.r.push(format!("layer.{i}.out"), Combine { x, routed, weights, shared })
     }
 
@@ -171,6 +186,16 @@ impl Recorder<'_> {
 
     /// One output with the products of several matrices side by side; those of one format are one product.
     fn project(&mut self, label: &str, x: View, parts: &[&Matrix]) -> Result<(View, Vec<View>), ShapeError> {
+        self.project_with(label, x, parts, self.activations)
+    }
+
+    fn project_with(
+        &mut self,
+        label: &str,
+        x: View,
+        parts: &[&Matrix],
+        activations: Form,
+    ) -> Result<(View, Vec<View>), ShapeError> {
         let whole = self.r.tensor(label, 1, parts.iter().map(|m| m.rows).sum());
         let mut views = Vec::new();
         let mut column = 0;
@@ -178,6 +203,7 @@ impl Recorder<'_> {
             let name = same.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(" | ");
             let stacked = Matrix::stack(&name, same).expect("chunks have one format and width");
             let out = whole.columns(column, stacked.rows);
+            let x = self.input(x, stacked.format, activations)?;
             self.matvec(label.to_owned(), x, &stacked, out, RowsOf::Tokens)?;
             for matrix in same {
                 views.push(whole.columns(column, matrix.rows));
@@ -187,13 +213,22 @@ impl Recorder<'_> {
         Ok((whole, views))
     }
 
-    fn matvec(&mut self, label: String, x: View, m: &Matrix, out: View, rows: RowsOf) -> Result<(), ShapeError> {
+    /// `x` as products with weights of `format` take it.
+    fn input(&mut self, x: View, format: WeightFormat, activations: Form) -> Result<Input, ShapeError> {
+        match format.interleave() {
+            Some(interleave) if activations == Form::Int8 => Ok(self.r.quantised(x, interleave)?.into()),
+            _ => Ok(x.into()),
+        }
+    }
+
+    fn matvec(&mut self, label: String, x: Input, m: &Matrix, out: View, rows: RowsOf) -> Result<(), ShapeError> {
         let matrix = self.r.matrix(m.clone());
         self.r.push(label, MatVec { x, matrix, out, accumulate: false, rows })
     }
 
     fn add_matvec(&mut self, label: String, x: View, m: &Matrix, out: View) -> Result<(), ShapeError> {
         let matrix = self.r.matrix(m.clone());
+        let x = self.input(x, m.format, self.activations)?;
         self.r.push(label, MatVec { x, matrix, out, accumulate: true, rows: RowsOf::Tokens })
     }
 }
