@@ -31,7 +31,8 @@ fn main() {
         let bench = Bench::new(&gpu, case);
         let mut expected = None;
         for version in versions::of(&case) {
-            let fits = version.constant("threads") <= gpu.limits.max_compute_invocations_per_workgroup;
+            let fits = version.constant("threads") <= gpu.limits.max_compute_invocations_per_workgroup
+                && version.groups(&case) <= gpu.limits.max_compute_workgroups_per_dimension;
             if !fits || wanted.as_ref().is_some_and(|w| !version.name.contains(w.as_str())) {
                 continue;
             }
