@@ -8,7 +8,7 @@ mod pressure;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use device::{Device, OpenedDevice};
+pub use device::{Activations, Device, OpenedDevice};
 pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
 
 use pressure::PressureWatch;
@@ -30,6 +30,8 @@ const READ_THREADS: usize = 16;
 pub struct EngineOptions {
     /// Where to compute.
     pub device: Device,
+    /// What products multiply weights with.
+    pub activations: Activations,
     /// Positions that caches have room for; `None` takes 8,192 or what the model was trained for.
     pub context: Option<usize>,
     /// Memory for routed experts.
@@ -49,6 +51,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions {
             device: Device::Auto,
+            activations: Activations::Auto,
             context: None,
             experts: ExpertBudget::Auto,
             reads: Reads::Auto,
@@ -143,12 +146,13 @@ impl Engine {
         let ModelSource { config, weights, experts, root, text_files: text } = source;
         let embed = weights.embed_tokens.clone();
         let look_ahead = if options.experts == ExpertBudget::All { 0 } else { options.look_ahead };
+        let device = OpenedDevice::open(options.device)?;
+        let form = options.activations.on(&device);
         let Forward { recording, state } =
-            forward::record(&config, &weights, &experts, options.chunk.max(1), look_ahead > 0)?;
+            forward::record(&config, &weights, &experts, options.chunk.max(1), form, look_ahead > 0)?;
         let recording = Arc::new(recording);
         // the recording holds views of what it needs; the rest of the resident file can go
         drop(weights);
-        let device = OpenedDevice::open(options.device)?;
         let context = match options.context {
             Some(context) => context.max(1),
             None => config.max_positions.clamp(1, plan::DEFAULT_CONTEXT),

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 
-use flashflood::compute::ops::matrix_constants;
-use flashflood::compute::shaders;
+use flashflood::compute::ops::ProductShape;
+use flashflood::compute::shaders::{self, Form};
 use flashflood::formats::{ScaleType, WeightFormat};
 use naga::back::PipelineConstants;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -24,8 +24,23 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
             None => return vec![PipelineConstants::default()],
         },
     };
-    let of = |cols| matrix_constants(format, cols).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    vec![of(64), of(4096)]
+    let form = if shader.contains("_int8_") { Form::Int8 } else { Form::F32 };
+    let kernel = shaders::source(shader).unwrap().1;
+    let of = |cols| {
+        ProductShape { kernel, form, format, cols }
+            .constants()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    };
+    let mut all = vec![of(64), of(4096)];
+    if kernel == "expert_gate_up" {
+        // hidden values in 8 bits
+        let mut packed: PipelineConstants = of(4096);
+        packed.extend([("packed".to_owned(), 1.0), ("interleave".to_owned(), 2.0)]);
+        all.push(packed);
+    }
+    all
 }
 
 fn module(shader: &str, source: &str, constants: &PipelineConstants, entry: &str) -> (Module, ModuleInfo) {
@@ -51,7 +66,7 @@ fn every_shader(mut check: impl FnMut(&str, &str, &Module, &ModuleInfo)) {
             checked += 1;
         }
     }
-    assert!(checked > 36, "four matrix kernels in nine formats and the plain ones");
+    assert!(checked > 120, "four kernels of products in nine formats, in six of them with int8, and the plain ones");
 }
 
 #[test]
@@ -132,5 +147,5 @@ fn files_are_what_they_say() {
         }
         files += 1;
     }
-    assert_eq!(files, 13, "one file per kernel");
+    assert_eq!(files, 14, "one file per kernel");
 }

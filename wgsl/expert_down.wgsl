@@ -1,6 +1,6 @@
 // Down projection of the routed experts, one (token, expert) pair per workgroup layer.
 // out[p, r] = down[r] . x[p]
-// `lanes` threads share four rows.
+// A team shares `sums` rows, one a sum.
 
 struct Params {
     rows: u32, // hidden
@@ -8,7 +8,7 @@ struct Params {
     grid_x: u32,
     first_pair: u32,
     slab: u32, // the one that is bound
-    x_stride: u32, // in vec4
+    x_stride: u32, // in 16 bytes
     out_stride: u32,
     slot_words: u32,
     codes: u32, // in the slot
@@ -17,55 +17,24 @@ struct Params {
 }
 var<immediate> params: Params;
 
-override lanes: u32 = 64u;
-
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // [pairs, intermediate]
-@group(0) @binding(1) var<storage, read> weights: array<u32>; // [slots, slot_words] of a slab
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [pairs, hidden]
 @group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
 
-var<workgroup> partial: array<vec4<f32>, 64>;
-
-fn load(row: u32, block: u32) -> array<vec4<f32>, 8> {
-    let at = row * params.x_stride + block * 8u;
-    return array<vec4<f32>, 8>(x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u]);
-}
-
-@compute @workgroup_size(64)
+@compute @workgroup_size(threads)
 fn expert_down(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let pair = pairs[params.first_pair + group.z];
     if pair.w != params.slab {
         return;
     }
-    let lane = local % lanes;
-    let row = ((group.y * params.grid_x + group.x) * (64u / lanes) + local / lanes) * 4u;
-    let last = params.rows - 1u;
+    let first = (group.y * params.grid_x + group.x) * (threads / lanes) * sums;
+    let row = first + local / lanes * sums;
     let slot = pair.z * params.slot_words;
     let matrix = Place(slot + params.codes, slot + params.scales, slot + params.biases);
-    let r0 = min(row, last);
-    let r1 = min(row + 1u, last);
-    let r2 = min(row + 2u, last);
-    let r3 = min(row + 3u, last);
-    var a0 = vec4<f32>();
-    var a1 = vec4<f32>();
-    var a2 = vec4<f32>();
-    var a3 = vec4<f32>();
-    for (var block = lane; block < params.blocks; block += lanes) {
-        let v = load(pair.y, block);
-        a0 = dot_block(block_of(matrix, r0, block, params.blocks), v, a0);
-        a1 = dot_block(block_of(matrix, r1, block, params.blocks), v, a1);
-        a2 = dot_block(block_of(matrix, r2, block, params.blocks), v, a2);
-        a3 = dot_block(block_of(matrix, r3, block, params.blocks), v, a3);
-    }
-    partial[local] = vec4<f32>(horizontal(a0), horizontal(a1), horizontal(a2), horizontal(a3));
-    for (var half = lanes / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if lane < half {
-            partial[local] += partial[local + half];
-        }
-    }
+    let start = pair.y * params.x_stride;
+    keep_all(local, times_rows(matrix, row, params.rows - 1u, start, local % lanes));
     workgroupBarrier();
-    if lane < 4u && row + lane < params.rows {
-        out[pair.y * params.out_stride + row + lane] = partial[local - lane][lane];
+    for (var i = local; i < threads / lanes * sums && first + i < params.rows; i += threads) {
+        out[pair.y * params.out_stride + first + i] = total(i % sums, i / sums);
     }
 }

@@ -1,6 +1,7 @@
 // Gate and up projection of the routed experts with SwiGLU, one (token, expert) pair per workgroup layer.
 // out[p, i] = silu(gate[i] . x[t]) * (up[i] . x[t])
-// `lanes` threads share two gate rows and the two up rows that go with them.
+// A workgroup takes 32 hidden values, so that it can quantise them (see shared/quantise.wgsl) when the down projection
+// wants that: then `packed` is 1. A team shares `sums` rows, in turn of gate and of up.
 
 struct Params {
     rows: u32, // of gate: the expert's width
@@ -8,7 +9,7 @@ struct Params {
     grid_x: u32,
     first_pair: u32,
     slab: u32, // the one that is bound
-    x_stride: u32, // in vec4
+    x_stride: u32, // in 16 bytes
     out_stride: u32,
     slot_words: u32,
     codes: u32, // in the slot
@@ -17,57 +18,72 @@ struct Params {
 }
 var<immediate> params: Params;
 
-override lanes: u32 = 64u;
+override packed: u32 = 0u;
 
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // [tokens, hidden]
-@group(0) @binding(1) var<storage, read> weights: array<u32>; // [slots, slot_words] of a slab
-@group(0) @binding(2) var<storage, read_write> out: array<f32>; // [pairs, intermediate]
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
+@group(0) @binding(2) var<storage, read_write> out: array<u32>; // [pairs, intermediate] as f32 or packed
 @group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
 
-var<workgroup> partial: array<vec4<f32>, 64>;
+var<workgroup> hidden: array<f32, 32>;
 
-fn load(row: u32, block: u32) -> array<vec4<f32>, 8> {
-    let at = row * params.x_stride + block * 8u;
-    return array<vec4<f32>, 8>(x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u]);
-}
-
-@compute @workgroup_size(64)
+@compute @workgroup_size(threads)
 fn expert_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let pair = pairs[params.first_pair + group.z];
     if pair.w != params.slab {
         return;
     }
-    let lane = local % lanes;
-    let row = ((group.y * params.grid_x + group.x) * (64u / lanes) + local / lanes) * 2u;
-    let last = params.rows - 1u;
+    let first = (group.y * params.grid_x + group.x) * 32u;
+    if first >= params.rows {
+        return;
+    }
+    let gate = first + local / lanes * (sums / 2u);
+    let up = params.rows + gate;
     let slot = pair.z * params.slot_words;
     let matrix = Place(slot + params.codes, slot + params.scales, slot + params.biases);
-    let r0 = min(row, last);
-    let r1 = min(row + 1u, last);
-    let r2 = params.rows + r0;
-    let r3 = params.rows + r1;
-    var a0 = vec4<f32>();
-    var a1 = vec4<f32>();
-    var a2 = vec4<f32>();
-    var a3 = vec4<f32>();
-    for (var block = lane; block < params.blocks; block += lanes) {
-        let v = load(pair.x, block);
-        a0 = dot_block(block_of(matrix, r0, block, params.blocks), v, a0);
-        a1 = dot_block(block_of(matrix, r1, block, params.blocks), v, a1);
-        a2 = dot_block(block_of(matrix, r2, block, params.blocks), v, a2);
-        a3 = dot_block(block_of(matrix, r3, block, params.blocks), v, a3);
-    }
-    partial[local] = vec4<f32>(horizontal(a0), horizontal(a1), horizontal(a2), horizontal(a3));
-    for (var half = lanes / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if lane < half {
-            partial[local] += partial[local + half];
+    let start = pair.x * params.x_stride;
+    var a = array<f32, 8>();
+    for (var block = local % lanes; block < params.blocks; block += lanes) {
+        let v = load(start, block);
+        a[0] += dot_block(block_of(matrix, gate, block), v);
+        a[1] += dot_block(block_of(matrix, up, block), v);
+        if sums > 2u {
+            a[2] += dot_block(block_of(matrix, gate + 1u, block), v);
+            a[3] += dot_block(block_of(matrix, up + 1u, block), v);
+        }
+        if sums > 4u {
+            a[4] += dot_block(block_of(matrix, gate + 2u, block), v);
+            a[5] += dot_block(block_of(matrix, up + 2u, block), v);
+            a[6] += dot_block(block_of(matrix, gate + 3u, block), v);
+            a[7] += dot_block(block_of(matrix, up + 3u, block), v);
         }
     }
+    keep_all(local, a);
     workgroupBarrier();
-    if lane < 2u && row + lane < params.rows {
-        let gate = partial[local - lane][lane];
-        let up = partial[local - lane][lane + 2u];
-        out[pair.y * params.out_stride + row + lane] = gate / (1.0 + exp(-gate)) * up;
+    let row = pair.y * params.out_stride;
+    if local < 32u {
+        let i = 2u * local % sums;
+        let team = 2u * local / sums;
+        let g = total(i, team);
+        let h = g / (1.0 + exp(-g)) * total(i + 1u, team);
+        if packed == 0u {
+            out[row + first + local] = bitcast<u32>(h);
+        } else {
+            hidden[local] = h;
+        }
+    }
+    if packed == 1u {
+        workgroupBarrier();
+        let j = local & 7u;
+        let at = first_column(j);
+        let v = vec4<f32>(hidden[at], hidden[at + interleave], hidden[at + 2u * interleave], hidden[at + 3u * interleave]);
+        let q = quantise_group(local, v);
+        if local < 8u {
+            out[row + first / 4u + j] = q.word;
+        }
+        if local == 0u {
+            let place = row + params.rows / 4u + first / 16u;
+            out[place] = bitcast<u32>(q.scale);
+            out[place + 1u] = bitcast<u32>(q.sum);
+        }
     }
 }

@@ -1,14 +1,14 @@
 // Product of a weight matrix with the activations of four tokens at a time: a block of weights is unpacked once for
 // four tokens. Sums are taken in the order of matvec.wgsl, so a token's result does not depend on its company.
 // out[t, r] = (accumulate ? out[t, r] : 0) + sum_c W[r, c] * x[t, c]
-// `lanes` threads share two rows; each takes every lanes-th block of 32 columns.
+// A team shares two rows: 8 sums, [row of two, token of four].
 
 struct Params {
     rows: u32, // of this part
     blocks: u32, // columns / 32
     grid_x: u32,
-    x_offset: u32, // in vec4
-    x_stride: u32, // in vec4
+    x_offset: u32, // in 16 bytes
+    x_stride: u32, // in 16 bytes
     out_offset: u32, // first row of this part included
     out_stride: u32,
     accumulate: u32,
@@ -20,66 +20,45 @@ struct Params {
 }
 var<immediate> params: Params;
 
-override lanes: u32 = 64u;
-
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // [tokens, cols]
-@group(0) @binding(1) var<storage, read> weights: array<u32>; // [rows, cols] of a part: codes, scales, biases
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [rows, cols] of a part: codes, scales, biases
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [tokens, rows]
 
-var<workgroup> partial: array<vec4<f32>, 128>; // [row of two, thread], one component a token
-
-fn load(token: u32, block: u32) -> array<vec4<f32>, 8> {
-    let at = params.x_offset + (params.first_token + min(token, params.tokens - 1u)) * params.x_stride + block * 8u;
-    return array<vec4<f32>, 8>(x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u]);
+fn start(token: u32) -> u32 {
+    return params.x_offset + (params.first_token + min(token, params.tokens - 1u)) * params.x_stride;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(threads)
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let lane = local % lanes;
-    let row = ((group.y * params.grid_x + group.x) * (64u / lanes) + local / lanes) * 2u;
+    let first = (group.y * params.grid_x + group.x) * (threads / lanes) * 2u;
+    let row = first + local / lanes * 2u;
     let last = params.rows - 1u;
     let token = group.z * 4u;
     let matrix = Place(params.codes, params.scales, params.biases);
-    var a0 = vec4<f32>();
-    var a1 = vec4<f32>();
-    var a2 = vec4<f32>();
-    var a3 = vec4<f32>();
-    var b0 = vec4<f32>();
-    var b1 = vec4<f32>();
-    var b2 = vec4<f32>();
-    var b3 = vec4<f32>();
-    for (var block = lane; block < params.blocks; block += lanes) {
-        let a = block_of(matrix, min(row, last), block, params.blocks);
-        let b = block_of(matrix, min(row + 1u, last), block, params.blocks);
-        let v0 = load(token, block);
-        a0 = dot_block(a, v0, a0);
-        b0 = dot_block(b, v0, b0);
-        let v1 = load(token + 1u, block);
-        a1 = dot_block(a, v1, a1);
-        b1 = dot_block(b, v1, b1);
-        let v2 = load(token + 2u, block);
-        a2 = dot_block(a, v2, a2);
-        b2 = dot_block(b, v2, b2);
-        let v3 = load(token + 3u, block);
-        a3 = dot_block(a, v3, a3);
-        b3 = dot_block(b, v3, b3);
+    var a = array<f32, 8>();
+    for (var block = local % lanes; block < params.blocks; block += lanes) {
+        let upper = block_of(matrix, min(row, last), block);
+        let lower = block_of(matrix, min(row + 1u, last), block);
+        let v0 = load(start(token), block);
+        a[0] += dot_block(upper, v0);
+        a[4] += dot_block(lower, v0);
+        let v1 = load(start(token + 1u), block);
+        a[1] += dot_block(upper, v1);
+        a[5] += dot_block(lower, v1);
+        let v2 = load(start(token + 2u), block);
+        a[2] += dot_block(upper, v2);
+        a[6] += dot_block(lower, v2);
+        let v3 = load(start(token + 3u), block);
+        a[3] += dot_block(upper, v3);
+        a[7] += dot_block(lower, v3);
     }
-    partial[local] = vec4<f32>(horizontal(a0), horizontal(a1), horizontal(a2), horizontal(a3));
-    partial[64u + local] = vec4<f32>(horizontal(b0), horizontal(b1), horizontal(b2), horizontal(b3));
-    for (var half = lanes / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if lane < half {
-            partial[local] += partial[local + half];
-            partial[64u + local] += partial[64u + local + half];
-        }
-    }
+    keep_all(local, a);
     workgroupBarrier();
-    if lane < 8u {
-        let r = lane / 4u;
-        let t = lane % 4u;
-        if row + r < params.rows && token + t < params.tokens {
-            let at = params.out_offset + (token + t) * params.out_stride + row + r;
-            let sum = partial[r * 64u + local - lane][t];
+    for (var i = local; i < threads / lanes * 8u; i += threads) {
+        let r = first + i / 8u * 2u + i % 8u / 4u;
+        let t = token + i % 4u;
+        if r < params.rows && t < params.tokens {
+            let at = params.out_offset + t * params.out_stride + r;
+            let sum = total(i % 8u, i / 8u);
             out[at] = select(sum, out[at] + sum, params.accumulate == 1u);
         }
     }

@@ -1,50 +1,120 @@
-//! Kernel versions side by side: `cargo bench --bench lab [-- NAME]`. Only the winner is in `wgsl/`.
+//! Kernel versions side by side: `cargo bench --bench lab [-- NAME]`. Only winners are in `wgsl/`.
 //!
-//! Each version is a product of a 4-bit matrix `[rows, cols]` with one vector at a shape of the 397B model. Weights are
-//! 600 MB in parts, so that caches do not help; the figure is weights read per second of the best of several runs.
+//! A version is a shader (of the program, or one in this folder) with constants: threads that share rows, threads of a
+//! workgroup, sums a thread. Weights are 600 MB and more, so that caches do not help. Two figures each: calls that write
+//! one output, so that each waits for the one before as in a model, and calls with an output each, which overlap: what
+//! the kernel itself can do. `read` is the ceiling.
 #![allow(clippy::unwrap_used, reason = "a bench")]
 
-use flashflood::compute::gpu::{Adapters, open};
+mod versions;
+
+use flashflood::compute::gpu::{Adapters, Gpu, open};
+use flashflood::compute::shaders;
 use flashflood_backends::gpu::shader_module;
+use versions::{Case, Version};
 
-/// (name, source, bindings twice as words and as vec4, int8 activations, rows per workgroup)
-const VERSIONS: &[(&str, &str, usize)] = &[
-    ("f32_words", include_str!("f32_words.wgsl"), 4),
-    ("f32_vec4", include_str!("f32_vec4.wgsl"), 4),
-    ("f32_vec4_factored", include_str!("f32_vec4_factored.wgsl"), 4),
-    ("int8_4rows", include_str!("int8_4rows.wgsl"), 4),
-    ("int8_4rows_32lanes", include_str!("int8_4rows_32lanes.wgsl"), 8),
-    ("int8_8rows", include_str!("int8_8rows.wgsl"), 8),
-    ("int8_2rows", include_str!("int8_2rows.wgsl"), 2),
-];
-
-const SHAPES: &[(usize, usize)] = &[(16384, 4096), (4096, 8192), (2048, 4096), (4096, 1024), (512, 4096)];
+/// Bytes of weights.
 const TOTAL: usize = 600 << 20;
+/// Bytes read in one measurement, about: all calls of it are one pass.
+const MEASURED: usize = 2 << 30;
 
 fn main() {
     let gpu = pollster::block_on(open(Adapters::Any)).unwrap();
-    let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
     println!("{} ({:?})", gpu.info.name, gpu.info.backend);
-    println!("| version | rows | cols | us/call | GB/s |\n| --- | ---: | ---: | ---: | ---: |");
+    println!("| version | rows | cols | pairs | dependent us | GB/s | independent us | GB/s |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-'));
-    for &(rows, cols) in SHAPES {
-        let codes = rows * cols / 2;
-        let scales = rows * cols / 64 * 2;
-        let part = (codes + 2 * scales).next_multiple_of(256);
-        let parts = if software { 1 } else { (TOTAL / part).clamp(1, 200) };
+    let fits = |case: &Case| {
+        case.format.matrix_bytes(case.rows, case.cols) as u64 * 2 <= gpu.limits.max_storage_buffer_binding_size
+    };
+    for case in versions::cases().into_iter().filter(fits) {
+        let bench = Bench::new(&gpu, case);
+        let mut expected = None;
+        for version in versions::of(&case) {
+            let fits = version.constant("threads") <= gpu.limits.max_compute_invocations_per_workgroup
+                && version.groups(&case) <= gpu.limits.max_compute_workgroups_per_dimension;
+            if !fits || wanted.as_ref().is_some_and(|w| !version.name.contains(w.as_str())) {
+                continue;
+            }
+            let pipeline = bench.pipeline(&version);
+            let [dependent, independent] = [false, true].map(|own| bench.time(&version, &pipeline, own));
+            let Case { rows, cols, pairs, .. } = case;
+            let rate = |seconds: f64| bench.bytes_per_call as f64 / seconds / 1e9;
+            println!(
+                "| {} | {rows} | {cols} | {pairs} | {:.1} | {:.0} | {:.1} | {:.0} |",
+                version.name,
+                dependent * 1e6,
+                rate(dependent),
+                independent * 1e6,
+                rate(independent)
+            );
+            if version.comparable {
+                let found = bench.first_outputs();
+                let expected = expected.get_or_insert_with(|| found.clone());
+                let error = found.iter().zip(expected.iter()).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
+                let size = expected.iter().fold(0.0f32, |most, e| most.max(e.abs()));
+                if error.is_nan() || error > 0.03 * size || size == 0.0 {
+                    println!("  wrong: differs by {error} of {size}");
+                }
+            }
+        }
+    }
+}
+
+/// Buffers of a case.
+struct Bench<'a> {
+    gpu: &'a Gpu,
+    case: Case,
+    /// With other weights each.
+    calls: usize,
+    /// In a measurement.
+    runs: usize,
+    bytes_per_call: usize,
+    sections: [u32; 3],
+    slot_words: u32,
+    groups: [Vec<[wgpu::BindGroup; 2]>; 2],
+    layout: wgpu::BindGroupLayout,
+    out: wgpu::Buffer,
+}
+
+impl<'a> Bench<'a> {
+    fn new(gpu: &'a Gpu, case: Case) -> Self {
         let device = &gpu.device;
-        let buffer = |size: usize, usage| {
+        let (codes, scales) = (case.format.row_bytes(case.cols), case.format.row_scale_bytes(case.cols));
+        let all_rows = if case.kernel == "expert_gate_up" { 2 * case.rows } else { case.rows };
+        let (codes, scales) = (all_rows * codes, all_rows * scales);
+        let slot = (codes + 2 * scales).next_multiple_of(256);
+        let is_software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+        // experts lie in one slab, parts of matrices in a buffer each
+        let total =
+            if case.is_expert() { TOTAL.min(gpu.limits.max_storage_buffer_binding_size as usize) } else { TOTAL };
+        let most = if is_software { 1 } else { (total / slot / case.pairs).clamp(1, 200) };
+        let (buffers, calls) = if case.is_expert() { (1, most) } else { (most, most) };
+        let buffer = |size: usize| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: None,
                 size: size as u64,
-                usage: wgpu::BufferUsages::STORAGE | usage,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             })
         };
-        let weights: Vec<_> = (0..parts).map(|_| buffer(part, wgpu::BufferUsages::COPY_DST)).collect();
-        let x = buffer(cols * 4, wgpu::BufferUsages::COPY_DST);
-        let sums = buffer(cols / 32 * 8, wgpu::BufferUsages::COPY_DST);
-        let out = buffer(rows * 4, wgpu::BufferUsages::COPY_SRC);
+        let slots = if case.is_expert() { calls * case.pairs } else { 1 };
+        let weights: Vec<_> = (0..buffers).map(|_| buffer(slots * slot)).collect();
+        // the first slot has weights that a result can be told from
+        let words = (0..codes / 4).map(|i| (i as u32).wrapping_mul(0x9e37_79b9).rotate_left(i as u32 % 31));
+        let mut first: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+        first.extend((0..scales / 2).flat_map(|i| (0x3c00u16 + (i % 97) as u16).to_le_bytes()));
+        first.extend((0..scales / 2).flat_map(|i| (0xbd00u16 + (i % 89) as u16).to_le_bytes()));
+        gpu.queue.write_buffer(&weights[0], 0, &first);
+        let tokens = case.pairs;
+        let x = buffer(case.cols * 4 * tokens);
+        let values: Vec<f32> = (0..case.cols * tokens).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
+        gpu.queue.write_buffer(&x, 0, bytemuck::cast_slice(&values));
+        let packed = buffer((case.cols / 4 + case.cols / 16) * 4 * tokens);
+        let out = buffer(case.rows * 4 * case.pairs);
+        let pairs: Vec<[u32; 4]> = (0..calls * case.pairs).map(|i| [0, (i % case.pairs) as u32, i as u32, 0]).collect();
+        let pair_buffer = buffer(pairs.len() * 16);
+        gpu.queue.write_buffer(&pair_buffer, 0, bytemuck::cast_slice(&pairs));
         let entry = |binding, read_only| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
@@ -57,67 +127,185 @@ fn main() {
         };
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: None,
-            entries: &[entry(0, true), entry(1, true), entry(2, true), entry(3, true), entry(4, false)],
+            entries: &[entry(0, true), entry(1, true), entry(2, false), entry(3, true)],
         });
-        let groups: Vec<_> = weights
-            .iter()
-            .map(|w| {
-                let bindings = [&x, &sums, w, w, &out];
-                let entries: Vec<_> = bindings
-                    .iter()
-                    .enumerate()
-                    .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.as_entire_binding() })
-                    .collect();
-                device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries })
-            })
-            .collect();
-        for &(name, source, rows_per_group) in VERSIONS {
-            if wanted.as_ref().is_some_and(|w| !name.contains(w.as_str())) {
-                continue;
-            }
-            let module = shader_module(device, name, source, false);
-            let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: None,
-                bind_group_layouts: &[Some(&layout)],
-                immediate_size: 64,
-            });
-            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(name),
-                layout: Some(&pipeline_layout),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &[],
-                    zero_initialize_workgroup_memory: false,
-                },
-                cache: None,
-            });
-            let values: [u32; 4] = [rows as u32, (cols / 32) as u32, (codes / 4) as u32, ((codes + scales) / 4) as u32];
-            let mut immediates = [0u32; 16];
-            immediates[..4].copy_from_slice(&values);
-            let mut best = f64::MAX;
-            for _ in 0..6 {
-                let mut encoder = device.create_command_encoder(&Default::default());
-                {
-                    let mut pass = encoder.begin_compute_pass(&Default::default());
-                    pass.set_pipeline(&pipeline);
-                    for group in &groups {
-                        pass.set_bind_group(0, group, &[]);
-                        pass.set_immediates(0, bytemuck::cast_slice(&immediates));
-                        pass.dispatch_workgroups(rows.div_ceil(rows_per_group) as u32, 1, 1);
-                    }
-                }
-                let commands = encoder.finish();
-                let start = std::time::Instant::now();
-                gpu.queue.submit([commands]);
-                device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-                best = best.min(start.elapsed().as_secs_f64());
-            }
-            println!(
-                "| {name} | {rows} | {cols} | {:.1} | {:.0} |",
-                best * 1e6 / parts as f64,
-                (part * parts) as f64 / best / 1e9
-            );
+        let group = |x: &wgpu::Buffer, call: usize, out: &wgpu::Buffer| {
+            let bindings = [x, &weights[call % buffers], out, &pair_buffer];
+            let entries = [0, 1, 2, 3]
+                .map(|i| wgpu::BindGroupEntry { binding: i as u32, resource: bindings[i].as_entire_binding() });
+            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries })
+        };
+        let both = |call: usize, out: &wgpu::Buffer| [group(&x, call, out), group(&packed, call, out)];
+        let shared = (0..calls).map(|call| both(call, &out)).collect();
+        let bytes_per_call = (codes + 2 * scales) * case.pairs;
+        let runs = if is_software { calls } else { (MEASURED / bytes_per_call).clamp(calls, 1000) };
+        // an output that is written again would be waited for
+        let own = (0..runs).map(|call| both(call, &buffer(case.rows * 4 * case.pairs))).collect();
+        let bench = Bench {
+            gpu,
+            case,
+            calls,
+            runs,
+            bytes_per_call,
+            sections: [0, (codes / 4) as u32, ((codes + scales) / 4) as u32],
+            slot_words: (slot / 4) as u32,
+            groups: [shared, own],
+            layout,
+            out,
+        };
+        bench.quantise(&x, &packed);
+        bench
+    }
+
+    /// Packs the activations with the program's own kernel.
+    fn quantise(&self, x: &wgpu::Buffer, packed: &wgpu::Buffer) {
+        let Some(interleave) = self.case.format.interleave() else { return };
+        let device = &self.gpu.device;
+        let (source, entry) = shaders::source("quantise").unwrap();
+        let module = shader_module(device, "quantise", &source, false);
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: None,
+            module: &module,
+            entry_point: Some(entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &[("interleave", interleave as f64)],
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        let entries = [x, packed].map(wgpu::Buffer::as_entire_binding);
+        let entries: Vec<_> =
+            (0..).zip(entries).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+        let layout = pipeline.get_bind_group_layout(0);
+        let group =
+            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
+        let mut encoder = device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            pass.set_pipeline(&pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            let cols = self.case.cols as u32;
+            pass.set_immediates(0, bytemuck::cast_slice(&[cols / 4, 0, cols, cols / 4 + cols / 16]));
+            pass.dispatch_workgroups((cols / 4).div_ceil(64), self.case.pairs as u32, 1);
         }
+        self.gpu.queue.submit([encoder.finish()]);
+    }
+
+    fn pipeline(&self, version: &Version) -> wgpu::ComputePipeline {
+        let device = &self.gpu.device;
+        let module = shader_module(device, &version.name, &version.source, false);
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&self.layout)],
+            immediate_size: 64,
+        });
+        device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&version.name),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(version.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &version.constants,
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        })
+    }
+
+    fn immediates(&self, version: &Version, call: usize) -> [u32; 16] {
+        let Case { rows, cols, pairs, .. } = self.case;
+        let [codes, scales, biases] = self.sections;
+        let row_words = if version.is_int8 { cols / 4 + cols / 16 } else { cols };
+        let blocks = (cols / 32) as u32;
+        let mut all = [0; 16];
+        if self.case.is_expert() {
+            let out_stride = if version.constant("packed") == 1 { rows / 4 + rows / 16 } else { rows };
+            let values = [
+                rows as u32,
+                blocks,
+                u32::MAX,
+                (call % self.calls * pairs) as u32,
+                0,
+                (row_words / 4) as u32,
+                out_stride as u32,
+                self.slot_words,
+                codes,
+                scales,
+                biases,
+            ];
+            all[..11].copy_from_slice(&values);
+        } else {
+            let values = [rows as u32, blocks, u32::MAX, 0, 0, 0, rows as u32, 0, 0, 1, codes, scales, biases];
+            all[..13].copy_from_slice(&values);
+        }
+        all
+    }
+
+    /// Seconds a call, the best of several runs by the device's own clock.
+    fn time(&self, version: &Version, pipeline: &wgpu::ComputePipeline, own: bool) -> f64 {
+        let device = &self.gpu.device;
+        let groups = &self.groups[usize::from(own)];
+        let (queries, buffer) = self.clock();
+        let mut best = f64::MAX;
+        for _ in 0..4 {
+            let mut encoder = device.create_command_encoder(&Default::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    label: None,
+                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                        query_set: &queries,
+                        beginning_of_pass_write_index: Some(0),
+                        end_of_pass_write_index: Some(1),
+                    }),
+                });
+                pass.set_pipeline(pipeline);
+                for call in (0..self.runs).rev() {
+                    pass.set_bind_group(0, &groups[call % groups.len()][usize::from(version.is_int8)], &[]);
+                    pass.set_immediates(0, bytemuck::cast_slice(&self.immediates(version, call)));
+                    pass.dispatch_workgroups(version.groups(&self.case), 1, self.case.pairs as u32);
+                }
+            }
+            encoder.resolve_query_set(&queries, 0..2, &buffer, 0);
+            self.gpu.queue.submit([encoder.finish()]);
+            let ticks: Vec<u64> = self.read(&buffer, 16);
+            let seconds = (ticks[1] - ticks[0]) as f64 * f64::from(self.gpu.queue.get_timestamp_period()) / 1e9;
+            best = best.min(seconds / self.runs as f64);
+        }
+        best
+    }
+
+    fn clock(&self) -> (wgpu::QuerySet, wgpu::Buffer) {
+        let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count: 2 };
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let buffer = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 16,
+            usage,
+            mapped_at_creation: false,
+        });
+        (self.gpu.device.create_query_set(&descriptor), buffer)
+    }
+
+    /// What the last dependent call wrote for the first slot.
+    fn first_outputs(&self) -> Vec<f32> {
+        self.read(&self.out, self.case.rows as u64 * 4)
+    }
+
+    fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, bytes: u64) -> Vec<T> {
+        let device = &self.gpu.device;
+        let landing = device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &landing, 0, bytes);
+        self.gpu.queue.submit([encoder.finish()]);
+        landing.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+        device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        let view = landing.slice(..).get_mapped_range().unwrap();
+        bytemuck::pod_collect_to_vec(&view)
     }
 }

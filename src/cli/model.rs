@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
+use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
 use flashflood::model::ModelSource;
 
@@ -24,6 +24,9 @@ pub(crate) struct ResourceArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t, env = "FLASHFLOOD_DEVICE")]
     pub(crate) device: Device,
+    /// What quantised weights are multiplied with
+    #[arg(long, value_enum, value_name = "FORM", default_value_t, env = "FLASHFLOOD_ACTIVATIONS")]
+    pub(crate) activations: Activations,
     /// Positions that the context has room for [default: 8192, or what the model was trained for]
     #[arg(short = 'c', long = "ctx", value_name = "N", env = "FLASHFLOOD_CTX")]
     pub(crate) context: Option<usize>,
@@ -45,6 +48,7 @@ impl ResourceArgs {
     pub(crate) fn options(&self) -> EngineOptions {
         EngineOptions {
             device: self.device,
+            activations: self.activations,
             context: self.context,
             experts: self.expert_cache,
             reads: self.reads,

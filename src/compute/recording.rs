@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::kernel::Kernel;
-use super::ops::{Experts, Route};
+use super::ops::{Experts, Known, Route};
 use crate::model::Matrix;
 
 /// A tensor of activations or state.
@@ -39,7 +39,7 @@ pub enum Rows {
 pub enum Element {
     /// Activations and state.
     F32,
-    /// Expert ids.
+    /// Expert ids, packed activations.
     U32,
 }
 
@@ -121,7 +121,7 @@ pub enum Recorded {
     /// The router's choice becomes known to the host: the one synchronisation of a layer.
     Route(Route),
     /// The routed experts of one layer, streamed.
-    Experts(Experts),
+    Experts(Box<Experts>),
 }
 
 /// The operations of one step in order, and everything they touch.
@@ -145,6 +145,8 @@ pub struct Recording {
     pub input: Option<View>,
     /// The logits, `[rows, vocab]`.
     pub logits: Option<View>,
+    /// Activations that it has in 8 bits too.
+    pub(crate) quantised: Vec<Known>,
 }
 
 impl Recording {
@@ -161,6 +163,11 @@ impl Recording {
     /// Adds a tensor of ids with one row per token.
     pub fn ids(&mut self, label: impl Into<String>, width: usize) -> View {
         self.add(label.into(), Rows::PerToken(1), width, Element::U32)
+    }
+
+    /// Adds a tensor of words with `rows` rows per token.
+    pub fn words(&mut self, label: impl Into<String>, rows: usize, width: usize) -> View {
+        self.add(label.into(), Rows::PerToken(rows), width, Element::U32)
     }
 
     /// Adds a state tensor `[rows, width]`.
@@ -202,6 +209,7 @@ impl Recording {
     pub fn push(&mut self, label: impl Into<String>, kernel: impl Kernel + 'static) -> Result<(), ShapeError> {
         let label = label.into();
         kernel.check(self).map_err(|e| ShapeError { label: label.clone(), ..e })?;
+        kernel.outputs().iter().for_each(|view| self.outdate(view.tensor));
         self.steps.push(Recorded::Kernel { label, kernel: Box::new(kernel) });
         Ok(())
     }

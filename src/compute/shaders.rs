@@ -7,13 +7,14 @@ macro_rules! wgsl {
 }
 
 /// Kernels that read no quantised weights.
-const PLAIN: [(&str, &str); 9] = [
+const PLAIN: [(&str, &str); 10] = [
     ("attention", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("attention"))),
     ("attention_merge", wgsl!("attention_merge")),
     ("combine_norm", concat!(wgsl!("shared/sum_over_threads"), "\n", wgsl!("combine_norm"))),
     ("delta_net", wgsl!("delta_net")),
     ("kv_norm_rope", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("kv_norm_rope"))),
     ("logits_top_k", wgsl!("logits_top_k")),
+    ("quantise", concat!(wgsl!("shared/quantise"), "\n", wgsl!("quantise"))),
     ("rms_norm", concat!(wgsl!("shared/sum_over_threads"), "\n", wgsl!("rms_norm"))),
     ("router_top_k", wgsl!("router_top_k")),
     ("stream_read", wgsl!("stream_read")),
@@ -40,40 +41,57 @@ const WEIGHTS: [(&str, &str); 9] = [
     ("q8", wgsl!("shared/weights_q8")),
 ];
 
-/// Names of `kernel` per format, so that a name is one `&'static str` everywhere.
+/// Names of `kernel` per form of the activations and format of the weights, so that a name is one `&'static str`
+/// everywhere. Dense weights are multiplied with f32 only.
 macro_rules! variants {
     ($($kernel:literal),*) => {
-        const VARIANTS: &[(&str, &str, &str)] = &[$(
-            ($kernel, "bf16", concat!($kernel, "_bf16")),
-            ($kernel, "f16", concat!($kernel, "_f16")),
-            ($kernel, "f32", concat!($kernel, "_f32")),
-            ($kernel, "q2", concat!($kernel, "_q2")),
-            ($kernel, "q3", concat!($kernel, "_q3")),
-            ($kernel, "q4", concat!($kernel, "_q4")),
-            ($kernel, "q5", concat!($kernel, "_q5")),
-            ($kernel, "q6", concat!($kernel, "_q6")),
-            ($kernel, "q8", concat!($kernel, "_q8")),
+        const VARIANTS: &[(&str, Form, &str, &str)] = &[$(
+            ($kernel, Form::F32, "bf16", concat!($kernel, "_bf16")),
+            ($kernel, Form::F32, "f16", concat!($kernel, "_f16")),
+            ($kernel, Form::F32, "f32", concat!($kernel, "_f32")),
+            ($kernel, Form::F32, "q2", concat!($kernel, "_q2")),
+            ($kernel, Form::F32, "q3", concat!($kernel, "_q3")),
+            ($kernel, Form::F32, "q4", concat!($kernel, "_q4")),
+            ($kernel, Form::F32, "q5", concat!($kernel, "_q5")),
+            ($kernel, Form::F32, "q6", concat!($kernel, "_q6")),
+            ($kernel, Form::F32, "q8", concat!($kernel, "_q8")),
+            ($kernel, Form::Int8, "q2", concat!($kernel, "_int8_q2")),
+            ($kernel, Form::Int8, "q3", concat!($kernel, "_int8_q3")),
+            ($kernel, Form::Int8, "q4", concat!($kernel, "_int8_q4")),
+            ($kernel, Form::Int8, "q5", concat!($kernel, "_int8_q5")),
+            ($kernel, Form::Int8, "q6", concat!($kernel, "_int8_q6")),
+            ($kernel, Form::Int8, "q8", concat!($kernel, "_int8_q8")),
         )*];
     };
 }
 variants!("expert_down", "expert_gate_up", "matmul", "matvec");
 
-/// The name of `kernel` for a weight format: `matvec` and `q4` give `matvec_q4`.
+/// What a product multiplies weights with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// Activations as they are.
+    F32,
+    /// Activations that `quantise` packed.
+    Int8,
+}
+
+/// The name of `kernel` for activations and a weight format: `matvec`, f32 and `q4` give `matvec_q4`, with int8
+/// `matvec_int8_q4`.
 ///
 /// # Panics
 /// For a kernel or a format that does not exist: a mistake in an op.
-pub fn variant(kernel: &str, format: &str) -> &'static str {
+pub fn variant(kernel: &str, form: Form, format: &str) -> &'static str {
     VARIANTS
         .iter()
-        .find(|(k, f, _)| *k == kernel && *f == format)
-        .map(|(_, _, name)| *name)
-        .expect("kernels and formats are listed in VARIANTS")
+        .find(|(k, a, f, _)| *k == kernel && *a == form && *f == format)
+        .map(|(.., name)| *name)
+        .expect("kernels, forms and formats are listed in VARIANTS")
 }
 
 /// Every shader by name.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let plain = PLAIN.iter().map(|(name, _)| *name);
-    plain.chain(VARIANTS.iter().map(|(_, _, name)| *name))
+    plain.chain(VARIANTS.iter().map(|(.., name)| *name))
 }
 
 /// The source of a shader, and its entry point.
@@ -81,15 +99,29 @@ pub fn source(name: &str) -> Option<(String, &'static str)> {
     if let Some((kernel, source)) = PLAIN.iter().find(|(kernel, _)| *kernel == name) {
         return Some(((*source).to_owned(), kernel));
     }
-    let (kernel, format, _) = VARIANTS.iter().find(|(_, _, n)| *n == name)?;
+    let (kernel, form, format, _) = VARIANTS.iter().find(|(.., n)| *n == name)?;
     let (kernel, body) = MATRIX.iter().find(|(k, _)| k == kernel)?;
     let (_, weights) = WEIGHTS.iter().find(|(f, _)| f == format)?;
     let mut pieces = vec![wgsl!("shared/place"), weights];
     if format.starts_with('q') {
-        pieces.extend([wgsl!("shared/scales"), wgsl!("shared/dot_affine")]);
+        pieces.push(wgsl!("shared/scales"));
+        pieces.push(match form {
+            Form::F32 => wgsl!("shared/block_affine_f32"),
+            Form::Int8 => wgsl!("shared/block_affine_int8"),
+        });
     } else {
-        pieces.push(wgsl!("shared/dot_dense"));
+        pieces.push(wgsl!("shared/block_dense"));
     }
+    pieces.push(match form {
+        Form::F32 => wgsl!("shared/activations_f32"),
+        Form::Int8 => wgsl!("shared/activations_int8"),
+    });
+    pieces.push(wgsl!("shared/team"));
+    pieces.push(match *kernel {
+        "matvec" | "expert_down" => wgsl!("shared/rows"),
+        "expert_gate_up" => wgsl!("shared/quantise"),
+        _ => "",
+    });
     pieces.push(body);
     Some((pieces.join("\n"), kernel))
 }

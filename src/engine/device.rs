@@ -1,5 +1,7 @@
 use flashflood_backends::gpu::{Adapters, Gpu, GpuError, open};
 
+use crate::compute::shaders::Form;
+
 /// Where a model is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Device {
@@ -32,6 +34,38 @@ impl OpenedDevice {
                     tracing::info!("using the CPU: {reason}");
                     Ok(OpenedDevice::Cpu)
                 }
+            },
+        }
+    }
+}
+
+/// What products multiply quantised weights with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Activations {
+    /// int8 on GPUs that multiply and add four bytes at a time, else f32.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// 8-bit integers with a scale for every 32: faster, and a little less exact.
+    Int8,
+}
+
+impl Activations {
+    /// The form to record for a device.
+    pub fn on(self, device: &OpenedDevice) -> Form {
+        match self {
+            Activations::F32 => Form::F32,
+            Activations::Int8 => Form::Int8,
+            Activations::Auto => match device {
+                OpenedDevice::Gpu(gpu)
+                    if matches!(gpu.info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Dx12)
+                        && gpu.info.device_type != wgpu::DeviceType::Cpu =>
+                {
+                    Form::Int8
+                }
+                // Metal has no such instruction, software drivers gain nothing
+                _ => Form::F32,
             },
         }
     }

@@ -89,6 +89,18 @@ impl WeightFormat {
         }
     }
 
+    /// Columns between the four that one word of 8-bit activations holds, in the order that products with these weights
+    /// want (`wgsl/shared/quantise.wgsl`); `None` for dense weights, which are multiplied with f32 only.
+    pub fn interleave(self) -> Option<usize> {
+        match self {
+            WeightFormat::Affine { bits: 8, .. } => Some(1),
+            WeightFormat::Affine { bits: 4, .. } => Some(2),
+            WeightFormat::Affine { bits: 2 | 6, .. } => Some(4),
+            WeightFormat::Affine { .. } => Some(8),
+            _ => None,
+        }
+    }
+
     /// The kernel suffix: `f32`, `f16`, `bf16`, `q2` … `q8`.
     pub fn suffix(self) -> &'static str {
         match self {

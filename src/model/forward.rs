@@ -11,10 +11,13 @@
 use super::config::{Config, LayerKind, LinearConfig};
 use super::weights::{AttentionWeights, DeltaNetWeights, LayerWeights, Matrix, MixerWeights, ModelWeights};
 use crate::compute::ops::{
-    Attention, CombineNorm, DeltaNet, Experts, MatVec, RmsNorm, Route, RouterTopK, RowsOf, head_channels,
+    Attention, CombineNorm, DeltaNet, Experts, Input, MatVec, Quantised, RmsNorm, Route, RouterTopK, RowsOf,
+    head_channels,
 };
+use crate::compute::shaders::Form;
 use crate::compute::{KvId, Recorded, Recording, ShapeError, View};
 use crate::experts::ExpertLayout;
+use crate::formats::WeightFormat;
 
 /// A recorded model.
 pub struct Forward {
@@ -43,16 +46,18 @@ pub enum LayerState {
     },
 }
 
-/// Records the forward pass for steps of at most `max_tokens` tokens. With `look_ahead` every layer also guesses what
-/// the next one's router will choose.
+/// Records the forward pass for steps of at most `max_tokens` tokens. Products with affine weights but the router's take
+/// activations in the form `activations`. With `look_ahead` every layer also guesses what the next one's router will
+/// choose.
 pub fn record(
     config: &Config,
     weights: &ModelWeights,
     experts: &ExpertLayout,
     max_tokens: usize,
+    activations: Form,
     look_ahead: bool,
 ) -> Result<Forward, ShapeError> {
-    let mut model = Recorder { config, r: Recording::new(max_tokens), state: Vec::new() };
+    let mut model = Recorder { config, activations, r: Recording::new(max_tokens), state: Vec::new() };
     let guess = look_ahead.then(|| model.guess());
     let x = model.r.tensor("x", 1, config.hidden);
     model.r.input = Some(x);
@@ -75,6 +80,7 @@ pub fn record(
         model.moe(i, layer, experts, routed, x, normed, next_norm, ahead)?;
     }
     let logits = model.r.tensor("logits", 1, config.vocab);
+    let normed = model.input(normed, weights.lm_head.format, activations)?;
     model.matvec("lm_head".into(), normed, &weights.lm_head, logits, RowsOf::Logits)?;
     model.r.logits = Some(logits);
     Ok(Forward { recording: model.r, state: model.state })
@@ -82,6 +88,7 @@ pub fn record(
 
 struct Recorder<'a> {
     config: &'a Config,
+    activations: Form,
     r: Recording,
     state: Vec<LayerState>,
 }
@@ -148,12 +155,13 @@ impl Recorder<'_> {
         ahead: Option<View>,
     ) -> Result<(), ShapeError> {
         let c = self.config;
-        // what the router and the shared expert need first is one product where their format is one
-        let mut matrices = vec![&w.router];
+        // What the router and the shared expert need first is one product where their format is one. The router's choice
+        // is not left to 8 bits.
+        let mut matrices = vec![(&w.router, Form::F32)];
         if let Some(s) = &w.shared {
-            matrices.extend([&s.scalar_gate, &s.gate, &s.up]);
+            matrices.extend([(&s.scalar_gate, Form::F32), (&s.gate, self.activations), (&s.up, self.activations)]);
         }
-        let (whole, parts) = self.project(&format!("layer.{i}.router"), normed, &matrices)?;
+        let (whole, parts) = self.project_with(&format!("layer.{i}.router"), normed, &matrices)?;
         let shared_hidden = w.shared.as_ref().map(|s| {
             let rows = s.gate.rows + s.up.rows;
             let gate_up = whole.columns(whole.width - rows, rows);
@@ -171,13 +179,22 @@ impl Recorder<'_> {
         let mut shared = None;
         if let (Some(s), Some((_, hidden))) = (&w.shared, shared_hidden) {
             let out = self.r.tensor(format!("layer.{i}.shared_out"), 1, c.hidden);
+            let hidden = self.input(hidden, s.down.format, self.activations)?;
             self.matvec(format!("layer.{i}.shared_out"), hidden, &s.down, out, RowsOf::Tokens)?;
             shared = Some((out, parts[1]));
         }
-        let hidden = self.r.tensor(format!("layer.{i}.expert_hidden"), c.top_k, c.moe_intermediate);
-        let op = Experts { layer: i, slot: experts.layers[i].slot, x: normed, hidden, out: routed };
+        let slot = experts.layers[i].slot;
+        let tokens = self.input(normed, slot.gate_up.format, self.activations)?;
+        let label = format!("layer.{i}.expert_hidden");
+        let hidden = match slot.down.format.interleave() {
+            Some(interleave) if self.activations == Form::Int8 => {
+                Quantised::tensor(&mut self.r, &label, c.top_k, c.moe_intermediate, interleave).into()
+            }
+            _ => self.r.tensor(label, c.top_k, c.moe_intermediate).into(),
+        };
+        let op = Experts { layer: i, slot, x: tokens, hidden, out: routed };
         op.check(&self.r).map_err(|e| ShapeError { label: format!("layer.{i}.experts"), ..e })?;
-        self.r.steps.push(Recorded::Experts(op));
+        self.r.steps.push(Recorded::Experts(Box::new(op)));
         let norm = self.r.vector(format!("layer.{i}.next_norm"), next_norm);
         let eps = c.rms_eps;
         self.r.push(format!("layer.{i}.out"), CombineNorm { x, routed, weights, shared, norm, out: normed, eps })
@@ -198,7 +215,7 @@ impl Recorder<'_> {
     fn look_ahead(&mut self, i: usize, w: &LayerWeights, guess: Guess, x: View) -> Result<View, ShapeError> {
         let Guess { normed, logits, ids, weights } = guess;
         self.rms_norm(format!("ahead.{i}.norm"), x, &w.post_norm, normed)?;
-        self.matvec(format!("ahead.{i}.router"), normed, &w.router, logits, RowsOf::Tokens)?;
+        self.matvec(format!("ahead.{i}.router"), normed.into(), &w.router, logits, RowsOf::Tokens)?;
         let renormalise = self.config.renormalise;
         let op = RouterTopK { layer: i, logits, ids, weights, renormalise, shared: None };
         self.r.push(format!("ahead.{i}.route"), op)?;
@@ -213,13 +230,29 @@ impl Recorder<'_> {
 
     /// One output with the products of several matrices side by side; those of one format are one product.
     fn project(&mut self, label: &str, x: View, parts: &[&Matrix]) -> Result<(View, Vec<View>), ShapeError> {
-        let whole = self.r.tensor(label, 1, parts.iter().map(|m| m.rows).sum());
+        let parts: Vec<_> = parts.iter().map(|&m| (m, self.activations)).collect();
+        self.project_with(label, x, &parts)
+    }
+
+    /// The same, each matrix with activations in a form of its own.
+    fn project_with(
+        &mut self,
+        label: &str,
+        x: View,
+        parts: &[(&Matrix, Form)],
+    ) -> Result<(View, Vec<View>), ShapeError> {
+        let whole = self.r.tensor(label, 1, parts.iter().map(|(m, _)| m.rows).sum());
         let mut views = Vec::new();
         let mut column = 0;
-        for same in parts.chunk_by(|a, b| a.format == b.format && a.cols == b.cols) {
+        // dense weights are multiplied in f32 whatever is asked for
+        let form = |(m, form): &(&Matrix, Form)| if m.format.interleave().is_some() { *form } else { Form::F32 };
+        for same in parts.chunk_by(|a, b| a.0.format == b.0.format && a.0.cols == b.0.cols && form(a) == form(b)) {
+            let activations = form(&same[0]);
+            let same: Vec<&Matrix> = same.iter().map(|(m, _)| *m).collect();
             let name = same.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(" | ");
-            let stacked = Matrix::stack(&name, same).expect("chunks have one format and width");
+            let stacked = Matrix::stack(&name, &same).expect("chunks have one format and width");
             let out = whole.columns(column, stacked.rows);
+            let x = self.input(x, stacked.format, activations)?;
             self.matvec(label.to_owned(), x, &stacked, out, RowsOf::Tokens)?;
             for matrix in same {
                 views.push(whole.columns(column, matrix.rows));
@@ -229,13 +262,22 @@ impl Recorder<'_> {
         Ok((whole, views))
     }
 
-    fn matvec(&mut self, label: String, x: View, m: &Matrix, out: View, rows: RowsOf) -> Result<(), ShapeError> {
+    /// `x` as products with weights of `format` take it.
+    fn input(&mut self, x: View, format: WeightFormat, activations: Form) -> Result<Input, ShapeError> {
+        match format.interleave() {
+            Some(interleave) if activations == Form::Int8 => Ok(self.r.quantised(x, interleave)?.into()),
+            _ => Ok(x.into()),
+        }
+    }
+
+    fn matvec(&mut self, label: String, x: Input, m: &Matrix, out: View, rows: RowsOf) -> Result<(), ShapeError> {
         let matrix = self.r.matrix(m.clone());
         self.r.push(label, MatVec { x, matrix, out, accumulate: false, rows })
     }
 
     fn add_matvec(&mut self, label: String, x: View, m: &Matrix, out: View) -> Result<(), ShapeError> {
         let matrix = self.r.matrix(m.clone());
+        let x = self.input(x, m.format, self.activations)?;
         self.r.push(label, MatVec { x, matrix, out, accumulate: true, rows: RowsOf::Tokens })
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use flashflood::compute::ops::{CombineNorm, Experts};
+use flashflood::compute::shaders::Form;
 use flashflood::experts::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout};
 use flashflood::formats::WeightFormat;
 use proptest::prelude::*;
@@ -41,7 +42,14 @@ pub(crate) fn layout(random: &mut Random, experts: usize, formats: &[(WeightForm
 }
 
 /// All layers of a layout, each with its own random routing of the same activations.
-pub(crate) fn routed(seed: u64, layout: ExpertLayout, top_k: usize, slots: usize, max_tokens: usize) -> Trial {
+pub(crate) fn routed(
+    seed: u64,
+    layout: ExpertLayout,
+    top_k: usize,
+    slots: usize,
+    max_tokens: usize,
+    form: Form,
+) -> Trial {
     let mut trial = Trial::new(seed, max_tokens);
     let (experts, hidden) = (layout.experts, layout.layers[0].slot.gate_up.cols);
     let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
@@ -51,12 +59,19 @@ pub(crate) fn routed(seed: u64, layout: ExpertLayout, top_k: usize, slots: usize
             let chosen = random.distinct(top_k, experts);
             row.iter_mut().zip(chosen).for_each(|(id, expert)| *id = f32::from_bits(expert as u32));
         });
-        let inner = trial.tensor(top_k, slot.down.cols);
         let out = trial.tensor(top_k, hidden);
-        trial.push_experts(ids, Experts { layer, slot, x, hidden: inner, out });
+        let (of_tokens, inner) = match form {
+            Form::F32 => (x.into(), trial.tensor(top_k, slot.down.cols).into()),
+            Form::Int8 => {
+                (trial.quantised(x, slot.gate_up.format), trial.inner(top_k, slot.down.cols, slot.down.format))
+            }
+        };
+        trial.push_experts(ids, Experts { layer, slot, x: of_tokens, hidden: inner, out });
         // the two projections are a few units wide, and the second takes the first one's errors along
-        trial.within(inner, 1e-5, 1e-5);
-        trial.within(out, 1e-4, 1e-5);
+        trial.within(inner.view(), 1e-5, 1e-5);
+        // a hidden value between two codes may get either: of 5 at most in steps of 1/127, times weights of 1.5
+        let steps = if inner.form() == Form::Int8 { 0.06 } else { 0.0 };
+        trial.within(out, 1e-4 + steps, 1e-5);
     }
     trial.experts = Some(trial::Experts { layout: Arc::new(layout), slots, top_k });
     trial
@@ -72,6 +87,7 @@ proptest! {
         (count, top_k) in (1usize..14).prop_flat_map(|count| (Just(count), 1..=count.min(5))),
         layers in 1usize..4,
         extra in 0.0..1.0,
+        form in prop::sample::select(vec![Form::F32, Form::Int8]),
         slab in prop_oneof![1u64..4, Just(1 << 20)],
         steps in prop::collection::vec(1usize..10, 1..4),
     ) {
@@ -81,7 +97,7 @@ proptest! {
         let layout = layout(&mut random, count, &chosen);
         let slot = layout.slot_bytes().next_multiple_of(256) as u64;
         let slots = top_k + ((layers * count - top_k) as f64 * extra) as usize;
-        let mut trial = routed(seed, layout, top_k, slots, *steps.iter().max().unwrap());
+        let mut trial = routed(seed, layout, top_k, slots, *steps.iter().max().unwrap(), form);
         trial.binding = slab * slot;
         trial.check(&steps)?;
     }
@@ -95,7 +111,9 @@ fn experts_in_every_format() {
     let mut one = |name: &str| random.one_of(&formats(name));
     let chosen: Vec<_> = (0..names.len()).map(|i| (one(names[i]), one(names[(i + 4) % names.len()]))).collect();
     let layout = layout(&mut random, 5, &chosen);
-    routed(4, layout, 2, 3 * names.len(), 4).check(&[4, 1]).unwrap();
+    for form in [Form::F32, Form::Int8] {
+        routed(4, layout.clone(), 2, 3 * names.len(), 4, form).check(&[4, 1]).unwrap();
+    }
 }
 
 proptest! {

@@ -1,7 +1,8 @@
-//! `matvec` (one token) and `matmul` (several) in every weight format.
+//! `matvec` (one token) and `matmul` (several) in every weight format, with f32 and with what `quantise` packs.
 
 use flashflood::compute::LogitRows;
 use flashflood::compute::ops::{MatVec, RowsOf};
+use flashflood::compute::shaders::Form;
 use flashflood::formats::WeightFormat;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -16,13 +17,13 @@ pub(crate) fn atol(cols: usize) -> f32 {
     0.25 * f32::EPSILON * cols as f32 + 2e-6
 }
 
-/// Products of three shapes in each of `formats`.
-fn products(formats: &[WeightFormat], seed: u64, steps: &[usize], binding: u64) -> Trial {
+/// Products of three shapes in each of `formats`, with activations in f32 or in 8 bits.
+fn products(formats: &[WeightFormat], seed: u64, steps: &[usize], binding: u64, form: Form) -> Trial {
     let mut trial = Trial::new(seed, *steps.iter().max().unwrap());
     trial.binding = binding;
     trial.logits = trial.random.one_of(&[LogitRows::All, LogitRows::All, LogitRows::Last, LogitRows::None]);
     for &format in formats {
-        // a team of 8, 16, 32 or 64 threads takes a row: a block of 32 columns each at most, or several. Pipelines
+        // a team of 8, 16 or 32 threads takes a row: a block of 32 columns each at most, or several. Pipelines
         // differ in it, and making them takes most of the time here, so it is the same for all three.
         let (least, most) = trial.random.one_of(&[(0, 256), (256, 512), (512, 1024), (1024, 2400)]);
         let multiple = format.column_multiple();
@@ -33,6 +34,7 @@ fn products(formats: &[WeightFormat], seed: u64, steps: &[usize], binding: u64) 
             let (x, out) = (trial.columns(cols, 4), trial.columns(rows, 1));
             let accumulate = trial.random.coin();
             let of = trial.random.one_of(&[RowsOf::Tokens, RowsOf::Logits]);
+            let x = if form == Form::Int8 { trial.quantised(x, format) } else { x.into() };
             trial.push(MatVec { x, matrix, out, accumulate, rows: of });
             trial.within(out, atol(cols), 1e-6);
         }
@@ -41,18 +43,18 @@ fn products(formats: &[WeightFormat], seed: u64, steps: &[usize], binding: u64) 
 }
 
 /// All group sizes and scale types of a format, each with shapes of its own.
-fn check(suffix: &str, seed: u64, steps: &[usize], binding: u64) -> Result<(), TestCaseError> {
-    let mut trial = products(&formats(suffix), seed, steps, binding);
+fn check(suffix: &str, seed: u64, steps: &[usize], binding: u64, form: Form) -> Result<(), TestCaseError> {
+    let mut trial = products(&formats(suffix), seed, steps, binding, form);
     // checks are in code that does not depend on the group, nor on the type of scales
     trial.with_checks = false;
     trial.check(steps)?;
     let mut random = Random::new(seed);
     let one = random.one_of(&formats(suffix));
-    products(&[one], seed, steps, binding).check(steps)
+    products(&[one], seed, steps, binding, form).check(steps)
 }
 
 macro_rules! each_format {
-    ($($name:ident $suffix:literal)*) => {$(
+    ($form:expr, $($name:ident $suffix:literal)*) => {$(
         proptest! {
             #![proptest_config(cases(1))]
             #[test]
@@ -61,12 +63,13 @@ macro_rules! each_format {
                 steps in prop::collection::vec(1usize..10, 1..4),
                 binding in prop::sample::select(vec![1 << 12, 1 << 14, 1 << 16, u64::MAX]),
             ) {
-                check($suffix, seed, &steps, binding)?;
+                check($suffix, seed, &steps, binding, $form)?;
             }
         }
     )*};
 }
 each_format! {
+    Form::F32,
     matvec_f32 "f32"
     matvec_f16 "f16"
     matvec_bf16 "bf16"
@@ -77,6 +80,15 @@ each_format! {
     matvec_q6 "q6"
     matvec_q8 "q8"
 }
+each_format! {
+    Form::Int8,
+    matvec_int8_q2 "q2"
+    matvec_int8_q3 "q3"
+    matvec_int8_q4 "q4"
+    matvec_int8_q5 "q5"
+    matvec_int8_q6 "q6"
+    matvec_int8_q8 "q8"
+}
 
 /// More workgroups than one dimension of a grid holds: the vocabulary of a large model.
 #[test]
@@ -85,7 +97,7 @@ fn matvec_folds_its_grid() {
     let mut trial = Trial::new(1, 2);
     let matrix = trial.matrix(WeightFormat::affine(2, 32), rows, cols);
     let (x, out) = (trial.tensor(1, cols), trial.tensor(1, rows));
-    trial.push(MatVec { x, matrix, out, accumulate: false, rows: RowsOf::Tokens });
+    trial.push(MatVec { x: x.into(), matrix, out, accumulate: false, rows: RowsOf::Tokens });
     trial.within(out, atol(cols), 1e-6);
     trial.with_checks = false;
     trial.check(&[2]).unwrap();

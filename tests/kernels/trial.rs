@@ -52,6 +52,8 @@ struct Tensor {
     view: View,
     fill: Fill,
     tolerance: Tolerance,
+    /// Activations in a row, where they are packed in 8 bits.
+    packed: Option<usize>,
 }
 
 /// The experts of a trial: the layers of the layout, in `slots` slots.
@@ -122,7 +124,7 @@ impl Trial {
     ) -> View {
         let label = format!("tensor {}", self.tensors.len());
         let view = self.recording().tensor(label, rows, width);
-        self.tensors.push(Tensor { view, fill: Box::new(fill), tolerance: Tolerance::default() });
+        self.tensors.push(Tensor { view, fill: Box::new(fill), tolerance: Tolerance::default(), packed: None });
         view
     }
 
@@ -130,8 +132,33 @@ impl Trial {
     pub(crate) fn ids(&mut self, width: usize, fill: impl Fn(&mut Random, &mut [f32]) + 'static) -> View {
         let label = format!("tensor {}", self.tensors.len());
         let view = self.recording().ids(label, width);
-        self.tensors.push(Tensor { view, fill: Box::new(fill), tolerance: Tolerance::default() });
+        self.tensors.push(Tensor { view, fill: Box::new(fill), tolerance: Tolerance::default(), packed: None });
         view
+    }
+
+    /// `x` in 8 bits, as products with weights of `format` take it; as it is where they take f32.
+    pub(crate) fn quantised(&mut self, x: View, format: WeightFormat) -> ops::Input {
+        let Some(interleave) = format.interleave() else { return x.into() };
+        let out = self.recording().quantised(x, interleave).unwrap();
+        if self.tensors.iter().all(|t| t.view.tensor != out.words.tensor) {
+            self.packed(out);
+        }
+        out.into()
+    }
+
+    /// A tensor of packed activations that an operation makes on the way.
+    pub(crate) fn inner(&mut self, rows: usize, cols: usize, format: WeightFormat) -> ops::Input {
+        let Some(interleave) = format.interleave() else { return self.tensor(rows, cols).into() };
+        let label = format!("tensor {}", self.tensors.len());
+        let out = ops::Quantised::tensor(self.recording(), &label, rows, cols, interleave);
+        self.packed(out);
+        out.into()
+    }
+
+    fn packed(&mut self, out: ops::Quantised) {
+        let fill = |random: &mut Random, row: &mut [f32]| row.fill_with(|| f32::from_bits(random.bits() as u32));
+        let (tolerance, packed) = (Tolerance::default(), Some(out.cols));
+        self.tensors.push(Tensor { view: out.words, fill: Box::new(fill), tolerance, packed });
     }
 
     /// Some columns of a wider tensor; the first is a multiple of `align`.
@@ -144,7 +171,7 @@ impl Trial {
     pub(crate) fn state(&mut self, rows: usize, width: usize, largest: f32) -> View {
         let view = self.recording().state("state", rows, width);
         let fill = move |random: &mut Random, row: &mut [f32]| row.fill_with(|| random.uniform(-largest, largest));
-        self.states.push(Tensor { view, fill: Box::new(fill), tolerance: Tolerance::default() });
+        self.states.push(Tensor { view, fill: Box::new(fill), tolerance: Tolerance::default(), packed: None });
         view
     }
 
@@ -177,7 +204,7 @@ impl Trial {
     pub(crate) fn push_experts(&mut self, ids: View, op: ops::Experts) {
         op.check(&self.recording).unwrap();
         let route = Recorded::Route(ops::Route { layer: op.layer, ids, ahead: None });
-        self.recording().steps.extend([route, Recorded::Experts(op)]);
+        self.recording().steps.extend([route, Recorded::Experts(Box::new(op))]);
     }
 
     /// How far from its twin a kernel may be in a tensor that it writes.
@@ -296,8 +323,12 @@ impl Trial {
         for (step, (expected, found)) in expected.steps.iter().zip(&found.steps).enumerate() {
             for ((tensor, expected), found) in self.tensors.iter().zip(&expected.1).zip(&found.1) {
                 let label = &self.recording.spec(tensor.view.tensor).label;
-                close(within(tensor.tolerance), tensor.view.stride, expected, found)
-                    .map_err(|e| format!("step {step}, {label}, {e}"))?;
+                let (tolerance, stride) = (within(tensor.tolerance), tensor.view.stride);
+                match tensor.packed {
+                    Some(cols) if tolerance.atol > 0.0 => close_packed(tolerance, stride, cols, expected, found),
+                    _ => close(tolerance, stride, expected, found),
+                }
+                .map_err(|e| format!("step {step}, {label}, {e}"))?;
             }
         }
         for ((state, expected), found) in self.states.iter().zip(&expected.states).zip(&found.states) {
@@ -368,6 +399,34 @@ fn close(tolerance: Tolerance, stride: usize, expected: &[u32], found: &[u32]) -
     let (e, f) = (f32::from_bits(expected[i]), f32::from_bits(found[i]));
     let place = format!("row {}, column {}", i / stride, i % stride);
     Err(format!("{place}: expected {e} ({:#010x}), found {f} ({:#010x}), {tolerance:?}", expected[i], found[i]))
+}
+
+/// Packed activations, made of numbers that agree within a tolerance: a code may be the next one.
+fn close_packed(
+    tolerance: Tolerance,
+    stride: usize,
+    cols: usize,
+    expected: &[u32],
+    found: &[u32],
+) -> Result<(), String> {
+    for (r, (expected, found)) in expected.chunks(stride).zip(found.chunks(stride)).enumerate() {
+        let (codes, pairs) = (..cols / 4, cols / 4..cols / 4 + cols / 16);
+        for (i, (e, f)) in expected[codes].iter().zip(&found[codes]).enumerate() {
+            let bytes = e.to_le_bytes().into_iter().zip(f.to_le_bytes());
+            if bytes.into_iter().any(|(e, f)| (e as i8).abs_diff(f as i8) > 1) {
+                return Err(format!("row {r}, word {i}: expected codes {e:#010x}, found {f:#010x}"));
+            }
+        }
+        let (expected, found) = (&expected[pairs.clone()], &found[pairs]);
+        for (e, f) in expected.chunks(2).zip(found.chunks(2)) {
+            // codes that are the next ones change the sum by as many scales
+            let sum = Tolerance { atol: tolerance.atol + 2.0 * f32::from_bits(e[0]), ..tolerance };
+            close(tolerance, 1, &e[..1], &f[..1])
+                .and(close(sum, 1, &e[1..], &f[1..]))
+                .map_err(|e| format!("row {r}, pair: {e}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// What tests need of an executor beyond [`Executor`].

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use flashflood::compute::cpu::CpuExecutor;
 use flashflood::compute::gpu::{GpuExecutor, GpuOptions};
 use flashflood::compute::ops::{MatVec, RowsOf};
+use flashflood::compute::shaders::Form;
 use flashflood::compute::{Executor, LogitRows, Recording, Step};
 use flashflood::formats::quantise::dequantise_row;
 use flashflood::formats::{ScaleType, WeightFormat};
@@ -13,12 +14,16 @@ use crate::random::{Random, encode, formats};
 use crate::trial::gpu;
 
 /// The first 32 columns of a matrix as the CPU and the GPU see them, `[rows, 32]`.
-fn columns(matrix: &Matrix) -> [Vec<f32>; 2] {
+fn columns(matrix: &Matrix, form: Form) -> [Vec<f32>; 2] {
     let mut recording = Recording::new(32);
     let (rows, cols) = (matrix.rows, matrix.cols);
     let id = recording.matrix(matrix.clone());
     let (x, out) = (recording.tensor("x", 1, cols), recording.tensor("out", 1, rows));
-    recording.push("product", MatVec { x, matrix: id, out, accumulate: false, rows: RowsOf::Tokens }).unwrap();
+    let input = match (form, matrix.format.interleave()) {
+        (Form::Int8, Some(interleave)) => recording.quantised(x, interleave).unwrap().into(),
+        _ => x.into(),
+    };
+    recording.push("product", MatVec { x: input, matrix: id, out, accumulate: false, rows: RowsOf::Tokens }).unwrap();
     let recording = std::sync::Arc::new(recording);
     let mut identity = vec![0.0; 32 * x.stride];
     (0..32).for_each(|i| identity[i * x.stride + i] = 1.0);
@@ -57,8 +62,12 @@ fn dequantised(matrix: &Matrix) -> Vec<f32> {
 }
 
 fn assert_same(matrix: &Matrix, tolerance: f32) {
+    assert_close(matrix, Form::F32, tolerance);
+}
+
+fn assert_close(matrix: &Matrix, form: Form, tolerance: f32) {
     let expected = dequantised(matrix);
-    for (who, found) in ["CPU", "GPU"].into_iter().zip(columns(matrix)) {
+    for (who, found) in ["CPU", "GPU"].into_iter().zip(columns(matrix, form)) {
         for (i, (e, f)) in expected.iter().zip(&found).enumerate() {
             let place = format!("{}, {who}, row {}, column {}", matrix.name, i / 32, i % 32);
             assert!((e - f).abs() <= tolerance, "{place}: expected {e:e}, found {f:e}");
@@ -92,7 +101,10 @@ fn every_code() {
         let format = WeightFormat::affine(bits, 32);
         let codes = Random::new(u64::from(bits)).bytes(1024 * format.row_bytes(32));
         let scales = encode(ScaleType::Bf16, &[1.0; 1024]);
-        assert_same(&matrix(format, 1024, 32, [codes, scales, vec![0; 2048]]), 0.0);
+        let matrix = matrix(format, 1024, 32, [codes, scales, vec![0; 2048]]);
+        assert_same(&matrix, 0.0);
+        // 1 is 127 steps of 1 / 127
+        assert_close(&matrix, Form::Int8, 1e-4);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use flashflood::compute::cpu::CpuMemory;
 use flashflood::compute::ops::{MatVec, RmsNorm, RowsOf};
+use flashflood::compute::shaders::Form;
 use flashflood::compute::{Dispatch, Kernel, Recording, ResidentLayout, ShapeError, Stage, Step, View};
 use flashflood::experts::ExpertFile;
 use flashflood::formats::WeightFormat;
@@ -11,7 +12,7 @@ use crate::random::{Random, formats};
 use crate::trial::Trial;
 
 /// A product in `format`; the lowest bit of the middle code is flipped if it is to be `wrong`.
-fn product(format: WeightFormat, wrong: bool) -> Trial {
+fn product(format: WeightFormat, form: Form, wrong: bool) -> Trial {
     let mut trial = Trial::new(7, 3);
     let (rows, cols) = (11, 512);
     let mut matrix = trial.random.matrix(format, rows, cols);
@@ -29,6 +30,7 @@ fn product(format: WeightFormat, wrong: bool) -> Trial {
     }
     let (x, out) = (trial.tensor(1, cols), trial.tensor(1, rows));
     let matrix = trial.this_matrix(matrix);
+    let x = if form == Form::Int8 { trial.quantised(x, format) } else { x.into() };
     trial.push(MatVec { x, matrix, out, accumulate: false, rows: RowsOf::Tokens });
     trial.within(out, crate::matvec::atol(cols), 1e-6);
     trial
@@ -47,7 +49,9 @@ fn assert_caught(what: &str, right: &Trial, wrong: &Trial) {
 fn one_wrong_code() {
     for name in ["f32", "f16", "bf16", "q2", "q3", "q4", "q5", "q6", "q8"] {
         let format = Random::new(1).one_of(&formats(name));
-        assert_caught(&format.to_string(), &product(format, false), &product(format, true));
+        for form in [Form::F32, Form::Int8] {
+            assert_caught(&format!("{format} {form:?}"), &product(format, form, false), &product(format, form, true));
+        }
     }
 }
 
@@ -63,7 +67,7 @@ fn one_wrong_code_of_an_expert() {
             *bytes = changed.into();
         }
         // every expert is chosen by every token
-        routed(2, layout, 3, 3, 2)
+        routed(2, layout, 3, 3, 2, Form::F32)
     };
     assert_caught("expert", &build(false), &build(true));
 }

@@ -1,6 +1,7 @@
 //! How many dispatches a layer of one token takes: on a fast GPU each costs a wait of 5 to 8 us for the one before,
 //! whatever it does.
 
+use flashflood::compute::shaders::Form;
 use flashflood::compute::{KvId, LogitRows, MatrixId, MatrixPart, Recorded, Recording, ResidentLayout, Step};
 use flashflood::formats::WeightFormat;
 use flashflood::model::{LayerKind, ModelSource, forward};
@@ -73,7 +74,7 @@ fn dispatches_of_one_token() {
         ("tiny_mlx4", snapshot("tiny_mlx4"), 11, 12),
         ("a pack", ModelSource::embedded().unwrap(), 12, 12),
     ] {
-        let recorded = forward::record(&source.config, &source.weights, &source.experts, 8, false).unwrap();
+        let recorded = forward::record(&source.config, &source.weights, &source.experts, 8, Form::F32, false).unwrap();
         let layers = &source.config.layers;
         for position in [10, 5000] {
             let (mut counts, outside) = dispatches(&recorded.recording, layers.len(), position);

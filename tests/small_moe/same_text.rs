@@ -1,7 +1,7 @@
 //! The same seed gives the same text, bit for bit, however many experts are kept and however the prompt is cut.
 
 use flashflood::compute::LogitRows;
-use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
+use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::StoreStats;
 use flashflood::generate::{GenerateOptions, generate};
 use flashflood::model::ModelSource;
@@ -29,21 +29,22 @@ fn sampled(engine: &mut Engine, tokens: usize) -> (Vec<u32>, Vec<u32>, StoreStat
     (made.tokens, logits, session.expert_stats())
 }
 
-fn slots_per_layer(source: &ModelSource, device: Device, each: usize) -> EngineOptions {
+fn slots_per_layer(source: &ModelSource, options: &EngineOptions, each: usize) -> EngineOptions {
     let bytes = each * source.experts.layers.len() * source.experts.slot_bytes();
-    EngineOptions { experts: ExpertBudget::Bytes(bytes as u64), ..options(device) }
+    EngineOptions { experts: ExpertBudget::Bytes(bytes as u64), ..options.clone() }
 }
 
-fn check(device: Device, tokens: usize) {
+fn check(device: Device, activations: Activations, tokens: usize) {
+    let of_device = EngineOptions { activations, ..options(device) };
     for (name, source, open) in [
         ("snapshot", ModelSource::open(&file("snapshot-8bit")).unwrap(), snapshot as fn(&EngineOptions) -> Engine),
         ("pack", ModelSource::embedded().unwrap(), embedded),
     ] {
-        let what = format!("{name} on {device:?}");
+        let what = format!("{name} on {device:?}, {activations:?}");
         let (top_k, experts) = (source.config.top_k, source.config.experts);
-        let few = slots_per_layer(&source, device, top_k);
-        let half = slots_per_layer(&source, device, experts / 2);
-        let whole = slots_per_layer(&source, device, experts);
+        let few = slots_per_layer(&source, &of_device, top_k);
+        let half = slots_per_layer(&source, &of_device, experts / 2);
+        let whole = slots_per_layer(&source, &of_device, experts);
         let (expected, expected_logits, few_stats) = sampled(&mut open(&few), tokens);
         let mut misses = vec![few_stats.misses];
         for (how, options) in [
@@ -51,7 +52,7 @@ fn check(device: Device, tokens: usize) {
             // chunks are of 64 tokens everywhere else
             ("all kept, chunks of 1", EngineOptions { chunk: 1, ..whole.clone() }),
             ("all kept, chunks of 7", EngineOptions { chunk: 7, ..whole }),
-            ("all resident", options(device)),
+            ("all resident", of_device.clone()),
         ] {
             let (text, logits, stats) = sampled(&mut open(&options), tokens);
             assert_eq!(text, expected, "{what}: {how}, or {top_k} a layer");
@@ -65,10 +66,20 @@ fn check(device: Device, tokens: usize) {
 
 #[test]
 fn cpu() {
-    check(Device::Cpu, 64);
+    check(Device::Cpu, Activations::F32, 64);
 }
 
 #[test]
 fn gpu() {
-    check(Device::Gpu, 24);
+    check(Device::Gpu, Activations::F32, 24);
+}
+
+#[test]
+fn cpu_int8() {
+    check(Device::Cpu, Activations::Int8, 64);
+}
+
+#[test]
+fn gpu_int8() {
+    check(Device::Gpu, Activations::Int8, 12);
 }

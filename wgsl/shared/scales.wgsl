@@ -5,13 +5,13 @@ override group_blocks: u32 = 2u; // blocks of 32 columns that share a scale: 1, 
 
 fn scale_at(base: u32, index: u32) -> f32 {
     if scale_type == 2u {
-        return bitcast<f32>(weights[base + index]);
+        return bitcast<f32>(word(base + index));
     }
-    let word = weights[base + index / 2u];
+    let both = word(base + index / 2u);
     let odd = (index & 1u) == 1u;
     if scale_type == 1u {
-        let pair = unpack2x16float(word);
+        let pair = unpack2x16float(both);
         return select(pair.x, pair.y, odd);
     }
-    return bitcast<f32>(select(word << 16u, word & 0xffff0000u, odd));
+    return bitcast<f32>(select(both << 16u, both & 0xffff0000u, odd));
 }

@@ -2,9 +2,9 @@
 const words_per_block: u32 = 32u;
 
 fn four(at: u32) -> vec4<f32> {
-    return bitcast<vec4<f32>>(vec4<u32>(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]));
+    return bitcast<vec4<f32>>(weights[at]);
 }
 
-fn unpack(at: u32) -> array<vec4<f32>, 8> {
-    return array<vec4<f32>, 8>(four(at), four(at + 4u), four(at + 8u), four(at + 12u), four(at + 16u), four(at + 20u), four(at + 24u), four(at + 28u));
+fn unpack(at: u32) -> Weights {
+    return Weights(array<vec4<f32>, 8>(four(at), four(at + 1u), four(at + 2u), four(at + 3u), four(at + 4u), four(at + 5u), four(at + 6u), four(at + 7u)));
 }

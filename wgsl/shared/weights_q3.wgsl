@@ -1,18 +1,28 @@
-// 32 3-bit codes of a row: 3 words as one stream of bits, lowest first; some codes lie across two words.
+// 32 3-bit codes of a row: 3 words as one stream of bits, lowest first. 8 codes are 3 bytes, so the first, second and
+// third bytes of four such runs are gathered, and one mask takes every eighth code.
 const words_per_block: u32 = 3u;
+const code_bits: u32 = 3u;
+const code_interleave: u32 = 8u;
 
-fn unpack(at: u32) -> array<vec4<f32>, 8> {
-    let w0 = weights[at];
-    let w1 = weights[at + 1u];
-    let w2 = weights[at + 2u];
-    return array<vec4<f32>, 8>(
-        vec4<f32>(vec4<u32>(w0 & 7u, (w0 >> 3u) & 7u, (w0 >> 6u) & 7u, (w0 >> 9u) & 7u)),
-        vec4<f32>(vec4<u32>((w0 >> 12u) & 7u, (w0 >> 15u) & 7u, (w0 >> 18u) & 7u, (w0 >> 21u) & 7u)),
-        vec4<f32>(vec4<u32>((w0 >> 24u) & 7u, (w0 >> 27u) & 7u, (w0 >> 30u) | ((w1 & 1u) << 2u), (w1 >> 1u) & 7u)),
-        vec4<f32>(vec4<u32>((w1 >> 4u) & 7u, (w1 >> 7u) & 7u, (w1 >> 10u) & 7u, (w1 >> 13u) & 7u)),
-        vec4<f32>(vec4<u32>((w1 >> 16u) & 7u, (w1 >> 19u) & 7u, (w1 >> 22u) & 7u, (w1 >> 25u) & 7u)),
-        vec4<f32>(vec4<u32>((w1 >> 28u) & 7u, (w1 >> 31u) | ((w2 & 3u) << 1u), (w2 >> 2u) & 7u, (w2 >> 5u) & 7u)),
-        vec4<f32>(vec4<u32>((w2 >> 8u) & 7u, (w2 >> 11u) & 7u, (w2 >> 14u) & 7u, (w2 >> 17u) & 7u)),
-        vec4<f32>(vec4<u32>((w2 >> 20u) & 7u, (w2 >> 23u) & 7u, (w2 >> 26u) & 7u, (w2 >> 29u) & 7u)),
+fn codes_at(at: u32) -> array<vec4<u32>, 2> {
+    let w0 = word(at);
+    let w1 = word(at + 1u);
+    let w2 = word(at + 2u);
+    let a = (w0 & 0xffu) | ((w0 >> 16u) & 0xff00u) | (w1 & 0xff0000u) | ((w2 << 16u) & 0xff000000u);
+    let b = ((w0 >> 8u) & 0xffu) | ((w1 << 8u) & 0xff00u) | ((w1 >> 8u) & 0xff0000u) | ((w2 << 8u) & 0xff000000u);
+    let c = ((w0 >> 16u) & 0xffu) | (w1 & 0xff00u) | ((w2 << 16u) & 0xff0000u) | (w2 & 0xff000000u);
+    return array<vec4<u32>, 2>(
+        vec4<u32>(
+            a & 0x07070707u,
+            (a >> 3u) & 0x07070707u,
+            ((a >> 6u) & 0x03030303u) | ((b << 2u) & 0x04040404u),
+            (b >> 1u) & 0x07070707u,
+        ),
+        vec4<u32>(
+            (b >> 4u) & 0x07070707u,
+            ((b >> 7u) & 0x01010101u) | ((c << 1u) & 0x06060606u),
+            (c >> 2u) & 0x07070707u,
+            (c >> 5u) & 0x07070707u,
+        ),
     );
 }

@@ -1,16 +1,9 @@
-// 32 4-bit codes of a row: 4 words, lowest bits first. Even codes and odd codes are unpacked as bytes.
+// 32 4-bit codes of a row: 4 words, lowest bits first. One mask takes every other code.
 const words_per_block: u32 = 4u;
+const code_bits: u32 = 4u;
+const code_interleave: u32 = 2u;
 
-fn eight(word: u32) -> array<vec4<f32>, 2> {
-    let even = vec4<f32>(unpack4xU8(word & 0x0f0f0f0fu));
-    let odd = vec4<f32>(unpack4xU8((word >> 4u) & 0x0f0f0f0fu));
-    return array<vec4<f32>, 2>(vec4<f32>(even.x, odd.x, even.y, odd.y), vec4<f32>(even.z, odd.z, even.w, odd.w));
-}
-
-fn unpack(at: u32) -> array<vec4<f32>, 8> {
-    let a = eight(weights[at]);
-    let b = eight(weights[at + 1u]);
-    let c = eight(weights[at + 2u]);
-    let d = eight(weights[at + 3u]);
-    return array<vec4<f32>, 8>(a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]);
+fn codes_at(at: u32) -> array<vec4<u32>, 2> {
+    let w = weights[at >> 2u];
+    return array<vec4<u32>, 2>(w & vec4<u32>(0x0f0f0f0fu), (w >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu));
 }

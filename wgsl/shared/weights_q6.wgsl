@@ -1,21 +1,26 @@
-// 32 6-bit codes of a row: 6 words as one stream of bits, lowest first; some codes lie across two words.
+// 32 6-bit codes of a row: 6 words as one stream of bits, lowest first. 4 codes are 3 bytes, so the first, second and
+// third bytes of four such runs are gathered, and one mask takes every fourth code.
 const words_per_block: u32 = 6u;
+const code_bits: u32 = 6u;
+const code_interleave: u32 = 4u;
 
-fn unpack(at: u32) -> array<vec4<f32>, 8> {
-    let w0 = weights[at];
-    let w1 = weights[at + 1u];
-    let w2 = weights[at + 2u];
-    let w3 = weights[at + 3u];
-    let w4 = weights[at + 4u];
-    let w5 = weights[at + 5u];
-    return array<vec4<f32>, 8>(
-        vec4<f32>(vec4<u32>(w0 & 63u, (w0 >> 6u) & 63u, (w0 >> 12u) & 63u, (w0 >> 18u) & 63u)),
-        vec4<f32>(vec4<u32>((w0 >> 24u) & 63u, (w0 >> 30u) | ((w1 & 15u) << 2u), (w1 >> 4u) & 63u, (w1 >> 10u) & 63u)),
-        vec4<f32>(vec4<u32>((w1 >> 16u) & 63u, (w1 >> 22u) & 63u, (w1 >> 28u) | ((w2 & 3u) << 4u), (w2 >> 2u) & 63u)),
-        vec4<f32>(vec4<u32>((w2 >> 8u) & 63u, (w2 >> 14u) & 63u, (w2 >> 20u) & 63u, (w2 >> 26u) & 63u)),
-        vec4<f32>(vec4<u32>(w3 & 63u, (w3 >> 6u) & 63u, (w3 >> 12u) & 63u, (w3 >> 18u) & 63u)),
-        vec4<f32>(vec4<u32>((w3 >> 24u) & 63u, (w3 >> 30u) | ((w4 & 15u) << 2u), (w4 >> 4u) & 63u, (w4 >> 10u) & 63u)),
-        vec4<f32>(vec4<u32>((w4 >> 16u) & 63u, (w4 >> 22u) & 63u, (w4 >> 28u) | ((w5 & 3u) << 4u), (w5 >> 2u) & 63u)),
-        vec4<f32>(vec4<u32>((w5 >> 8u) & 63u, (w5 >> 14u) & 63u, (w5 >> 20u) & 63u, (w5 >> 26u) & 63u)),
+fn sixteen(at: u32) -> vec4<u32> {
+    let w0 = word(at);
+    let w1 = word(at + 1u);
+    let w2 = word(at + 2u);
+    let a = (w0 & 0xffu) | ((w0 >> 16u) & 0xff00u) | (w1 & 0xff0000u) | ((w2 << 16u) & 0xff000000u);
+    let b = ((w0 >> 8u) & 0xffu) | ((w1 << 8u) & 0xff00u) | ((w1 >> 8u) & 0xff0000u) | ((w2 << 8u) & 0xff000000u);
+    let c = ((w0 >> 16u) & 0xffu) | (w1 & 0xff00u) | ((w2 << 16u) & 0xff0000u) | (w2 & 0xff000000u);
+    return vec4<u32>(
+        a & 0x3f3f3f3fu,
+        ((a >> 6u) & 0x03030303u) | ((b << 2u) & 0x3c3c3c3cu),
+        ((b >> 4u) & 0x0f0f0f0fu) | ((c << 4u) & 0x30303030u),
+        (c >> 2u) & 0x3f3f3f3fu,
     );
+}
+
+fn codes_at(at: u32) -> array<vec4<u32>, 2> {
+    let a = sixteen(at);
+    let b = sixteen(at + 3u);
+    return array<vec4<u32>, 2>(vec4<u32>(a.x, b.x, a.y, b.y), vec4<u32>(a.z, b.z, a.w, b.w));
 }

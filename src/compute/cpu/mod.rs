@@ -5,9 +5,11 @@
 mod executor;
 mod memory;
 mod product;
+mod quantised;
 mod unpack;
 
 pub use executor::CpuExecutor;
 pub use memory::{CpuKv, CpuMemory};
 pub(crate) use memory::{row, row_mut};
-pub(crate) use product::{expert_product, matrix_product};
+pub(crate) use product::{TokenRows, expert_product, matrix_product};
+pub(crate) use quantised::{Int8Row, pack_row};

@@ -5,15 +5,35 @@
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-use super::unpack::{BLOCK, RowsOf, multiply_add, unpack_row};
+use super::quantised::Int8Row;
+use super::unpack::{BLOCK, RowsOf, multiply_add, row_codes, unpack_row};
 use crate::experts::MatrixPlace;
+use crate::formats::WeightFormat;
 use crate::model::Matrix;
 
 /// Products smaller than this many weights are not worth waking threads for.
 const SERIAL: usize = 1 << 15;
 
+/// Activations, a row for each token.
+#[derive(Clone, Copy)]
+pub(crate) enum TokenRows<'a> {
+    /// As they are.
+    F32(&'a [&'a [f32]]),
+    /// In 8 bits; the weights are affine.
+    Int8(&'a [Int8Row]),
+}
+
+impl TokenRows<'_> {
+    fn len(self) -> usize {
+        match self {
+            TokenRows::F32(rows) => rows.len(),
+            TokenRows::Int8(rows) => rows.len(),
+        }
+    }
+}
+
 /// `[rows, tokens]`: every row of the matrix times every row of `x`.
-pub(crate) fn matrix_product(matrix: &Matrix, x: &[&[f32]]) -> Vec<f32> {
+pub(crate) fn matrix_product(matrix: &Matrix, x: TokenRows<'_>) -> Vec<f32> {
     let mut out = vec![0.0; matrix.rows * x.len()];
     let mut rest = out.as_mut_slice();
     for block in &matrix.blocks {
@@ -32,7 +52,7 @@ pub(crate) fn matrix_product(matrix: &Matrix, x: &[&[f32]]) -> Vec<f32> {
 }
 
 /// The same for one matrix of an expert in its slot.
-pub(crate) fn expert_product(place: &MatrixPlace, slot: &[u8], x: &[&[f32]]) -> Vec<f32> {
+pub(crate) fn expert_product(place: &MatrixPlace, slot: &[u8], x: TokenRows<'_>) -> Vec<f32> {
     let mut out = vec![0.0; place.rows * x.len()];
     let scale_bytes = place.rows * place.format.row_scale_bytes(place.cols);
     let rows = RowsOf {
@@ -46,7 +66,7 @@ pub(crate) fn expert_product(place: &MatrixPlace, slot: &[u8], x: &[&[f32]]) -> 
     out
 }
 
-fn product(rows: RowsOf<'_>, x: &[&[f32]], out: &mut [f32]) {
+fn product(rows: RowsOf<'_>, x: TokenRows<'_>, out: &mut [f32]) {
     let tokens = x.len();
     let count = out.len() / tokens.max(1);
     let run = |first: usize, out: &mut [f32]| {
@@ -56,7 +76,7 @@ fn product(rows: RowsOf<'_>, x: &[&[f32]], out: &mut [f32]) {
         if fused {
             arch.dispatch(RunOfRows { rows, x, first, out });
         } else {
-            rows_times::<false>(rows, x, first, out);
+            RunOfRows { rows, x, first, out }.run::<false>();
         }
     };
     if count * rows.cols * tokens < SERIAL {
@@ -72,7 +92,7 @@ fn product(rows: RowsOf<'_>, x: &[&[f32]], out: &mut [f32]) {
 /// compiled for any machine, where each `mul_add` is a function call.
 struct RunOfRows<'a> {
     rows: RowsOf<'a>,
-    x: &'a [&'a [f32]],
+    x: TokenRows<'a>,
     first: usize,
     out: &'a mut [f32],
 }
@@ -82,7 +102,17 @@ impl NullaryFnOnce for RunOfRows<'_> {
 
     #[inline(always)]
     fn call(self) {
-        rows_times::<true>(self.rows, self.x, self.first, self.out);
+        self.run::<true>();
+    }
+}
+
+impl RunOfRows<'_> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        match self.x {
+            TokenRows::F32(x) => rows_times::<FUSED>(self.rows, x, self.first, self.out),
+            TokenRows::Int8(x) => rows_times_int8::<FUSED>(self.rows, x, self.first, self.out),
+        }
     }
 }
 
@@ -99,6 +129,34 @@ fn rows_times<const FUSED: bool>(rows: RowsOf<'_>, x: &[&[f32]], first: usize, o
                 [x] => out[0] = dot::<FUSED>(&weights, x),
                 _ => {}
             }
+        }
+    }
+}
+
+/// The same with activations in 8 bits: integers within a block, then a sum of blocks in f32.
+#[inline(always)]
+fn rows_times_int8<const FUSED: bool>(rows: RowsOf<'_>, x: &[Int8Row], first: usize, out: &mut [f32]) {
+    let WeightFormat::Affine { bits, group, .. } = rows.format else { return };
+    let blocks_per_group = usize::from(group) / BLOCK;
+    // the GPU multiplies signed bytes: codes of 8 bits lose 128, which the bias gives back
+    let lost = if bits == 8 { 128 } else { 0 };
+    let mut scratch = vec![0; rows.cols];
+    let mut groups = vec![[0.0; 2]; rows.cols / usize::from(group)];
+    for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
+        let codes = row_codes(rows, first + r, &mut scratch, &mut groups);
+        for (x, out) in x.iter().zip(out) {
+            let blocks = codes.as_chunks::<BLOCK>().0.iter().zip(x.codes.as_chunks::<BLOCK>().0).zip(&x.groups);
+            let mut sum = 0.0;
+            for (b, ((codes, x), [x_scale, x_sum])) in blocks.enumerate() {
+                let mut products = 0;
+                for (code, x) in codes.iter().zip(x) {
+                    products += (i32::from(*code) - lost) * i32::from(*x);
+                }
+                let [scale, bias] = groups[b / blocks_per_group];
+                let bias = multiply_add::<FUSED>(lost as f32, scale, bias);
+                sum += multiply_add::<FUSED>(scale, products as f32 * x_scale, bias * x_sum);
+            }
+            *out = sum;
         }
     }
 }

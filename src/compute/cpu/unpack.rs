@@ -44,14 +44,7 @@ pub(super) fn unpack_row<const FUSED: bool>(rows: RowsOf<'_>, r: usize, codes: &
         }
         WeightFormat::Affine { bits, group, scales } => (bits, usize::from(group), scales),
     };
-    let codes: &[u8] = match bits {
-        2 => separate_2_bits(bytes, codes),
-        3 => separate_3_bits(bytes, codes),
-        4 => separate_4_bits(bytes, codes),
-        5 => separate_5_bits(bytes, codes),
-        6 => separate_6_bits(bytes, codes),
-        _ => bytes,
-    };
+    let codes = separate(bits, bytes, codes);
     let scale_bytes = rows.format.row_scale_bytes(rows.cols);
     let scales = &rows.scales[r * scale_bytes..][..scale_bytes];
     let biases = &rows.biases[r * scale_bytes..][..scale_bytes];
@@ -63,6 +56,34 @@ pub(super) fn unpack_row<const FUSED: bool>(rows: RowsOf<'_>, r: usize, codes: &
                 *w = multiply_add::<FUSED>(f32::from(*code), scale, bias);
             }
         }
+    }
+}
+
+/// The codes of row `r`, one a byte, and its scales and biases: an affine format. `codes` is scratch.
+#[inline(always)]
+pub(super) fn row_codes<'a>(rows: RowsOf<'a>, r: usize, codes: &'a mut [u8], groups: &mut [[f32; 2]]) -> &'a [u8] {
+    let WeightFormat::Affine { bits, scales: kind, .. } = rows.format else {
+        unreachable!("ops check that weights with integer products are affine")
+    };
+    let row_bytes = rows.format.row_bytes(rows.cols);
+    let scale_bytes = rows.format.row_scale_bytes(rows.cols);
+    let scales = &rows.scales[r * scale_bytes..][..scale_bytes];
+    let biases = &rows.biases[r * scale_bytes..][..scale_bytes];
+    for (g, group) in groups.iter_mut().enumerate() {
+        *group = [scale_at(scales, kind, g), scale_at(biases, kind, g)];
+    }
+    separate(bits, &rows.codes[r * row_bytes..][..row_bytes], codes)
+}
+
+#[inline(always)]
+fn separate<'a>(bits: u8, bytes: &'a [u8], codes: &'a mut [u8]) -> &'a [u8] {
+    match bits {
+        2 => separate_2_bits(bytes, codes),
+        3 => separate_3_bits(bytes, codes),
+        4 => separate_4_bits(bytes, codes),
+        5 => separate_5_bits(bytes, codes),
+        6 => separate_6_bits(bytes, codes),
+        _ => bytes,
     }
 }
 

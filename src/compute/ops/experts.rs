@@ -1,8 +1,7 @@
-use super::matvec::{matrix_constants, matrix_shader, row_groups};
-use super::silu;
+use super::{Input, ProductShape, silu};
 use crate::compute::Step;
-use crate::compute::cpu::{CpuMemory, expert_product};
-use crate::compute::kernel::{Access, Binding, Dispatch, Immediates, Resource, Stage};
+use crate::compute::cpu::{CpuMemory, expert_product, pack_row};
+use crate::compute::kernel::{Binding, Dispatch, Immediates, Resource, Stage};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
 use crate::experts::{MatrixPlace, SlotLayout};
 
@@ -28,9 +27,9 @@ pub struct Experts {
     /// What a slot of this layer holds.
     pub slot: SlotLayout,
     /// `[tokens, hidden]`, a whole tensor
-    pub x: View,
-    /// `[tokens * top_k, intermediate]`, a whole tensor
-    pub hidden: View,
+    pub x: Input,
+    /// `[tokens * top_k, intermediate]`, a whole tensor; in 8 bits where `down` is multiplied with those
+    pub hidden: Input,
     /// `[tokens * top_k, hidden]`, a whole tensor
     pub out: View,
 }
@@ -53,32 +52,38 @@ impl Experts {
     /// Whether the operands fit together.
     pub fn check(&self, _: &Recording) -> Result<(), ShapeError> {
         let name = "experts";
-        expect(name, "columns of gate_up", self.x.width, self.slot.gate_up.cols)?;
-        expect(name, "rows of gate_up", 2 * self.hidden.width, self.slot.gate_up.rows)?;
-        expect(name, "columns of down", self.hidden.width, self.slot.down.cols)?;
+        self.x.check(name, self.slot.gate_up.format.interleave())?;
+        self.hidden.check(name, self.slot.down.format.interleave())?;
+        expect(name, "columns of gate_up", self.x.cols(), self.slot.gate_up.cols)?;
+        expect(name, "rows of gate_up", 2 * self.hidden.cols(), self.slot.gate_up.rows)?;
+        expect(name, "columns of down", self.hidden.cols(), self.slot.down.cols)?;
         expect(name, "rows of down", self.out.width, self.slot.down.rows)?;
-        expect(name, "columns of out", self.x.width, self.out.width)?;
+        expect(name, "columns of out", self.x.cols(), self.out.width)?;
         expect(name, "gate_up columns beyond blocks of 32", 0, self.slot.gate_up.cols % 32)?;
         expect(name, "down columns beyond blocks of 32", 0, self.slot.down.cols % 32)?;
-        expect(name, "offsets", 0, self.x.offset + self.hidden.offset + self.out.offset)
+        expect(name, "offsets", 0, self.x.view().offset + self.hidden.view().offset + self.out.offset)
     }
 
     /// The CPU twin for the pairs of one expert, whose slot holds `bytes`.
     pub fn run_on_cpu(&self, memory: &mut CpuMemory, pairs: &[Pair], bytes: &[u8], _: &Step) {
-        let mut hidden = memory.take(self.hidden.tensor);
-        let mut out = memory.take(self.out.tensor);
-        let x = memory.tensor(self.x.tensor);
-        let rows: Vec<&[f32]> = pairs.iter().map(|p| &x[p.token as usize * self.x.stride..][..self.x.width]).collect();
-        let products = expert_product(&self.slot.gate_up, bytes, &rows);
-        let width = self.hidden.width;
+        let stride = self.hidden.view().stride;
+        let mut hidden = memory.take(self.hidden.view().tensor);
+        let tokens = pairs.iter().map(|p| p.token as usize);
+        let products = self.x.on_cpu(memory, tokens, |x| expert_product(&self.slot.gate_up, bytes, x));
+        let width = self.hidden.cols();
         for (n, pair) in pairs.iter().enumerate() {
-            let row = &mut hidden[pair.row as usize * self.hidden.stride..][..width];
-            for (i, h) in row.iter_mut().enumerate() {
-                *h = silu(products[i * pairs.len() + n]) * products[(width + i) * pairs.len() + n];
+            let gated = |i: usize| silu(products[i * pairs.len() + n]) * products[(width + i) * pairs.len() + n];
+            let gated: Vec<f32> = (0..width).map(gated).collect();
+            let row = &mut hidden[pair.row as usize * stride..][..stride];
+            match self.hidden {
+                Input::F32(_) => row[..width].copy_from_slice(&gated),
+                Input::Int8(quantised) => pack_row(&gated, quantised.interleave, row),
             }
         }
-        let rows: Vec<&[f32]> = pairs.iter().map(|p| &hidden[p.row as usize * self.hidden.stride..][..width]).collect();
-        let products = expert_product(&self.slot.down, bytes, &rows);
+        memory.put_back(self.hidden.view().tensor, hidden);
+        let mut out = memory.take(self.out.tensor);
+        let rows = pairs.iter().map(|p| p.row as usize);
+        let products = self.hidden.on_cpu(memory, rows, |x| expert_product(&self.slot.down, bytes, x));
         for (n, pair) in pairs.iter().enumerate() {
             let row = &mut out[pair.row as usize * self.out.stride..][..self.out.width];
             for (r, o) in row.iter_mut().enumerate() {
@@ -86,35 +91,46 @@ impl Experts {
             }
         }
         memory.put_back(self.out.tensor, out);
-        memory.put_back(self.hidden.tensor, hidden);
+    }
+
+    fn shapes(&self) -> [ProductShape; 2] {
+        let shape = |kernel, place: &MatrixPlace, x: &Input| {
+            let (format, cols) = (place.format, place.cols);
+            ProductShape { kernel, form: x.form(), format, cols }
+        };
+        [shape("expert_gate_up", &self.slot.gate_up, &self.x), shape("expert_down", &self.slot.down, &self.hidden)]
     }
 
     /// Stage 0 is `expert_gate_up`, stage 1 `expert_down`; one group per slab.
     pub fn stages(&self, slabs: usize) -> Vec<Stage> {
-        let stage = |kernel, place: &MatrixPlace, x: View, out: View| Stage {
-            shader: matrix_shader(kernel, place.format),
-            constants: matrix_constants(place.format, place.cols),
+        let stage = |shape: ProductShape, x: View, out: View| Stage {
+            shader: shape.shader(),
+            constants: shape.constants(),
             groups: (0..slabs)
                 .map(|slab| {
                     vec![
                         Binding::read(Resource::Tensor(x.tensor)),
                         Binding::read(Resource::Slab(slab)),
-                        Binding(Access::Write, Resource::Tensor(out.tensor)),
+                        Binding::write(Resource::Tensor(out.tensor)),
                         Binding::read(Resource::Pairs),
                     ]
                 })
                 .collect(),
         };
-        vec![
-            stage("expert_gate_up", &self.slot.gate_up, self.x, self.hidden),
-            stage("expert_down", &self.slot.down, self.hidden, self.out),
-        ]
+        let [gate_up, down] = self.shapes();
+        let mut stages =
+            vec![stage(gate_up, self.x.view(), self.hidden.view()), stage(down, self.hidden.view(), self.out)];
+        if let Input::Int8(quantised) = self.hidden {
+            stages[0].constants.extend([("packed", 1.0), ("interleave", quantised.interleave as f64)]);
+        }
+        stages
     }
 
     /// Dispatches for `pairs` pairs from `first_pair` on; those of other slabs are passed over.
     pub fn dispatch(&self, slab: usize, first_pair: usize, pairs: usize, slot_bytes: usize, out: &mut Vec<Dispatch>) {
-        let mut one = |stage, place: &MatrixPlace, rows: usize, rows_per_team, x: View, y: View| {
-            let (gx, gy) = row_groups(rows, place.cols, rows_per_team);
+        let [gate_up, down] = self.shapes();
+        let mut one = |stage, shape: ProductShape, place: &MatrixPlace, rows: usize, x: View, y: View| {
+            let (gx, gy) = shape.row_groups(rows);
             let immediates = Immediates::new(&[
                 rows as u32,
                 (place.cols / 32) as u32,
@@ -131,7 +147,8 @@ impl Experts {
             let weight_bytes = (pairs * place.format.matrix_bytes(place.rows, place.cols)) as u64;
             out.push(Dispatch { stage, group: slab, immediates, grid: [gx, gy, pairs as u32], weight_bytes });
         };
-        one(0, &self.slot.gate_up, self.hidden.width, 2, self.x, self.hidden);
-        one(1, &self.slot.down, self.out.width, 4, self.hidden, self.out);
+        let hidden = self.hidden.view();
+        one(0, gate_up, &self.slot.gate_up, self.hidden.cols(), self.x.view(), hidden);
+        one(1, down, &self.slot.down, self.out.width, hidden, self.out);
     }
 }

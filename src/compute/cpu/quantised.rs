@@ -1,0 +1,109 @@
+//! Activations in 8 bits, to the bit as `wgsl/shared/quantise.wgsl` makes them.
+
+/// Columns that share a scale.
+pub(super) const GROUP: usize = 32;
+
+/// Packs a row: codes, then pairs (scale, scale * sum of the codes). `out` may be longer.
+pub(crate) fn pack_row(x: &[f32], interleave: usize, out: &mut [f32]) {
+    let (words, pairs) = out.split_at_mut(x.len() / 4);
+    for (g, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
+        let (scale, inverse) = scale_of(x);
+        let code = |column: usize| (x[column] * inverse).round_ties_even() as i8;
+        for j in 0..8 {
+            let bytes = [0, 1, 2, 3].map(|b| code(column(interleave, j, b)) as u8);
+            words[g * 8 + j] = f32::from_bits(u32::from_le_bytes(bytes));
+        }
+        let sum: i32 = (0..GROUP).map(|column| i32::from(code(column))).sum();
+        pairs[2 * g] = scale;
+        pairs[2 * g + 1] = scale * sum as f32;
+    }
+}
+
+/// Scale of a group, and what numbers are multiplied with for their codes.
+fn scale_of(x: &[f32; GROUP]) -> (f32, f32) {
+    // of bits, as in the shader: infinity and NaN are larger than all numbers
+    let largest = x.iter().map(|v| v.abs().to_bits()).max().unwrap_or(0);
+    let exponent = largest >> 23;
+    if exponent >= 227 {
+        return (f32::NAN, 0.0);
+    }
+    let scale = f32::from_bits(largest) * (1.0 / 127.0);
+    if exponent < 27 {
+        return (scale, 0.0);
+    }
+    // 127 / largest to 15 bits, never more
+    let quotient = (127 << 24) / ((largest >> 8 & 0x7fff) + 0x8001);
+    (scale, quotient as f32 * f32::from_bits((245 - exponent) << 23))
+}
+
+/// The column of a group that byte `b` of word `j` holds.
+fn column(interleave: usize, j: usize, b: usize) -> usize {
+    let words = 8 / interleave;
+    4 * interleave * (j % words) + interleave * b + j / words
+}
+
+/// A row of activations in the order of columns.
+pub(crate) struct Int8Row {
+    pub(super) codes: Vec<i8>,
+    /// (scale, scale * sum) of each group.
+    pub(super) groups: Vec<[f32; 2]>,
+}
+
+impl Int8Row {
+    /// Unpacks a row of `cols` activations.
+    pub(crate) fn new(packed: &[f32], cols: usize, interleave: usize) -> Self {
+        let (words, pairs) = packed.split_at(cols / 4);
+        let mut codes = vec![0; cols];
+        for (i, word) in words.iter().enumerate() {
+            for (b, code) in word.to_bits().to_le_bytes().into_iter().enumerate() {
+                codes[i / 8 * GROUP + column(interleave, i % 8, b)] = code as i8;
+            }
+        }
+        let groups = pairs.as_chunks::<2>().0[..cols / GROUP].to_vec();
+        Int8Row { codes, groups }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, largest: f32) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 + 13) % 1009) as f32 / 504.5 * largest - largest).collect()
+    }
+
+    #[test]
+    fn codes_are_within_half_a_step_whatever_the_order() {
+        for interleave in [1, 2, 4, 8] {
+            for largest in [1.0, 3.7e-20, 8.1e20] {
+                let x = numbers(96, largest);
+                let mut packed = vec![0.0; 96 / 4 + 96 / 16];
+                pack_row(&x, interleave, &mut packed);
+                let row = Int8Row::new(&packed, 96, interleave);
+                for (i, x) in x.iter().enumerate() {
+                    let scale = row.groups[i / GROUP][0];
+                    let found = f32::from(row.codes[i]) * scale;
+                    assert!((x - found).abs() <= 0.51 * scale, "column {i}, interleave {interleave}: {x} {found}");
+                }
+                for (group, codes) in row.groups.iter().zip(row.codes.chunks(GROUP)) {
+                    assert_eq!(group[1], group[0] * codes.iter().map(|c| f32::from(*c)).sum::<f32>());
+                }
+                assert!(row.codes.iter().any(|c| c.abs() >= 126), "all 8 bits are used");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        for odd in [f32::NAN, f32::INFINITY, -1e38] {
+            let mut x = numbers(64, 1.0);
+            x[40] = odd;
+            let mut packed = vec![0.0; 64 / 4 + 64 / 16];
+            pack_row(&x, 2, &mut packed);
+            assert!(!packed[16].is_nan() && packed[18].is_nan(), "{odd}: its group, and only that");
+        }
+        let mut packed = vec![1.0; 10];
+        pack_row(&[0.0; 32], 1, &mut packed);
+        assert_eq!(packed, [0.0; 10]);
+    }
+}

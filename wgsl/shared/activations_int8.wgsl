@@ -1,0 +1,30 @@
+// Activations as quantise.wgsl packs them, and products with a block of 32 columns: exact integers within the block.
+
+@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>; // [rows, cols / 4 codes, then cols / 32 (scale, scale * sum)]
+
+struct Activations {
+    codes: array<vec4<u32>, 2>,
+    scale: f32,
+    sum: f32, // of the block, in the activations' unit
+}
+
+struct Weights {
+    codes: array<vec4<u32>, 2>,
+    scale: f32,
+    bias: f32,
+}
+
+// Block `block` of the row that starts at vec4 `row`.
+fn load(row: u32, block: u32) -> Activations {
+    let pair = bitcast<vec4<f32>>(x[row + params.blocks * 2u + block / 2u]);
+    let scales = select(pair.xy, pair.zw, (block & 1u) == 1u);
+    return Activations(array<vec4<u32>, 2>(x[row + block * 2u], x[row + block * 2u + 1u]), scales.x, scales.y);
+}
+
+fn dot_block(w: Weights, x: Activations) -> f32 {
+    var acc = dot4I8Packed(w.codes[0].x, x.codes[0].x) + dot4I8Packed(w.codes[1].x, x.codes[1].x);
+    acc += dot4I8Packed(w.codes[0].y, x.codes[0].y) + dot4I8Packed(w.codes[1].y, x.codes[1].y);
+    acc += dot4I8Packed(w.codes[0].z, x.codes[0].z) + dot4I8Packed(w.codes[1].z, x.codes[1].z);
+    acc += dot4I8Packed(w.codes[0].w, x.codes[0].w) + dot4I8Packed(w.codes[1].w, x.codes[1].w);
+    return fma(w.scale, f32(acc) * x.scale, w.bias * x.sum);
+}
