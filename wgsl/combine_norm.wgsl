@@ -1,7 +1,7 @@
 // Adds the routed experts, weighted, and the shared expert, gated, to the residual stream, and norms it for what comes
 // next: a layer or the logits. One workgroup per token.
 // x[t, i] += sum_k weights[t, k] * routed[t * top_k + k, i] + sigmoid(gate[t]) * shared[t, i]
-// out[t, i] = x[t, i] / sqrt(mean(x[t]^2) + eps) * norm[i]
+// out[t, i] = x[t, i] / sqrt(mean(x[t]^2) + eps) * norm[i], in 8 bits too where `pack` is 1
 
 struct Params {
     width: u32, // in vec4, as the strides of x, routed, shared and out
@@ -13,6 +13,7 @@ struct Params {
     gate_stride: u32, // in f32
     out_stride: u32,
     eps: f32,
+    packed_stride: u32, // in words
 }
 var<immediate> params: Params;
 
@@ -25,6 +26,7 @@ override top_k: u32 = 8u;
 @group(0) @binding(4) var<storage, read> norm: array<vec4<f32>>; // [width]
 @group(0) @binding(5) var<storage, read_write> x: array<vec4<f32>>; // [tokens, width]
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>; // [tokens, width]
+@group(0) @binding(7) var<storage, read_write> packed: array<u32>; // [tokens, words]: see shared/quantise.wgsl
 
 fn weight_of(t: u32, k: u32) -> f32 {
     return select(expert_weights[t * params.weights_stride + min(k, top_k - 1u)], 0.0, k >= top_k);
@@ -76,5 +78,8 @@ fn combine_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
             v = x[row + i];
         }
         out[to_row + i] = v * scale * norm[i];
+    }
+    if pack == 1u {
+        pack_row(local, params.width, to_row, t * params.packed_stride);
     }
 }

@@ -3,7 +3,7 @@
 // registers (rows beyond 16 * parts are read from memory twice a token).
 // q, k, v = silu(conv(u)): y[t, c] = silu(sum_j weight[c, j] * u[t - taps + 1 + j, c])
 // S <- exp(g) S ; delta = beta (v - k S) ; S <- S + k delta ; y = q S, with q and k of unit length, q also / sqrt(dim)
-// out = y / sqrt(mean(y^2) + eps) * norm * silu(z)
+// out = y / sqrt(mean(y^2) + eps) * norm * silu(z), in 8 bits where `pack` is 1
 // g = -exp(a_log) softplus(a + dt_bias), beta = sigmoid(b). Key head of value head h: h / (value_heads / key_heads).
 // Each value head keeps its own copy of its key head's last inputs, so no workgroup writes what another reads.
 
@@ -31,6 +31,7 @@ override value_dim: u32 = 128u;
 override lanes: u32 = 128u; // value_dim rounded up
 override parts: u32 = 8u; // threads that share a column
 override threads: u32 = lanes * parts;
+override pack: u32 = 0u;
 override channels: u32 = 2u * key_dim + value_dim; // of a value head
 
 @group(0) @binding(0) var<storage, read> x: array<f32>; // [tokens, u | z | b | a], in any order
@@ -40,7 +41,7 @@ override channels: u32 = 2u * key_dim + value_dim; // of a value head
 @group(0) @binding(4) var<storage, read> norm: array<f32>; // [value_dim]
 @group(0) @binding(5) var<storage, read_write> conv: array<f32>; // [value_heads * (taps - 1), q | k | v of the head]
 @group(0) @binding(6) var<storage, read_write> state: array<f32>; // [value_heads * key_dim, value_dim]
-@group(0) @binding(7) var<storage, read_write> out: array<f32>; // [tokens, value_heads * value_dim]
+@group(0) @binding(7) var<storage, read_write> out: array<u32>; // [tokens, value_heads * value_dim], bits of f32, or words: see shared/quantise.wgsl
 
 var<workgroup> mixed: array<f32, channels>;
 var<workgroup> q: array<vec4<f32>, 64>;
@@ -171,6 +172,25 @@ fn eight(i: u32) -> f32 {
         + ((squares[i + 4u] + squares[i + 5u]) + (squares[i + 6u] + squares[i + 7u]));
 }
 
+// The head's outputs are in `y`. A row of `out` is the codes of all heads, then their pairs.
+fn pack_head(local: u32, head: u32, t: u32) {
+    let words = value_dim / 4u;
+    let j = local % 8u;
+    let c = min(local, words - 1u) / 8u * 32u + first_column(j);
+    let v = vec4<f32>(y[c], y[c + interleave], y[c + 2u * interleave], y[c + 3u * interleave]);
+    let packed = quantise_group(local, v);
+    if local < words {
+        let row = t * params.out_stride;
+        let word = head * words + local;
+        out[row + word] = packed.word;
+        if j == 0u {
+            let pair = row + params.value_heads * words + word / 4u;
+            out[pair] = bitcast<u32>(packed.scale);
+            out[pair + 1u] = bitcast<u32>(packed.sum);
+        }
+    }
+}
+
 @compute @workgroup_size(threads)
 fn delta_net(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = group.x;
@@ -254,7 +274,16 @@ fn delta_net(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         workgroupBarrier();
         if part == 0u && column < value_dim {
             let scale = 1.0 / sqrt(eight(16u) / params.dim + params.eps);
-            out[t * params.out_stride + head * value_dim + column] = y[column] * scale * norm[column] * silu(z);
+            let gated = y[column] * scale * norm[column] * silu(z);
+            if pack == 0u {
+                out[t * params.out_stride + head * value_dim + column] = bitcast<u32>(gated);
+            } else {
+                y[column] = gated;
+            }
+        }
+        if pack == 1u {
+            workgroupBarrier();
+            pack_head(local, head, t);
         }
     }
     store(head, first, column, held);

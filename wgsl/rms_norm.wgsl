@@ -1,4 +1,4 @@
-// out[t, i] = x[t, i] / sqrt(mean(x[t]^2) + eps) * weight[i], one workgroup per row.
+// out[t, i] = x[t, i] / sqrt(mean(x[t]^2) + eps) * weight[i], one workgroup per row; in 8 bits too where `pack` is 1.
 
 struct Params {
     width: u32, // all in vec4
@@ -7,12 +7,15 @@ struct Params {
     out_offset: u32,
     out_stride: u32,
     eps: f32,
+    packed_stride: u32, // in words
 }
 var<immediate> params: Params;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // [tokens, width]
 @group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>; // [width]
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>; // [tokens, width]
+
+@group(0) @binding(3) var<storage, read_write> packed: array<u32>; // [tokens, words]: see shared/quantise.wgsl
 
 @compute @workgroup_size(threads)
 fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -26,5 +29,8 @@ fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     let to_row = params.out_offset + group.x * params.out_stride;
     for (var i = local; i < params.width; i += threads) {
         out[to_row + i] = x[from_row + i] * scale * weight[i];
+    }
+    if pack == 1u {
+        pack_row(local, params.width, to_row, group.x * params.packed_stride);
     }
 }

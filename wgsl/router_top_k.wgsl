@@ -2,7 +2,7 @@
 // others take the SwiGLU of the shared expert, `threads` elements each.
 // ids = the top_k experts by logit, ties to the lowest index, NaN last ; weights = softmax(logits) over the chosen
 // (renormalise) or over all experts ; with all experts in memory pairs[t * top_k + k] = (t, t * top_k + k, place, slab)
-// hidden[t, i] = silu(gate_up[t, i]) * gate_up[t, width + i]
+// hidden[t, i] = silu(gate_up[t, i]) * gate_up[t, width + i], in 8 bits where `pack` is 1
 // An expert's rank is the number of experts before it: no step waits for the one before.
 
 struct Params {
@@ -23,6 +23,7 @@ struct Params {
 var<immediate> params: Params;
 
 override threads: u32 = 256u;
+override pack: u32 = 0u;
 
 @group(0) @binding(0) var<storage, read> logits: array<u32>; // [tokens, experts], bits of f32
 @group(0) @binding(1) var<storage, read> slots: array<vec2<u32>>; // [layers * experts] (place, slab)
@@ -30,7 +31,7 @@ override threads: u32 = 256u;
 @group(0) @binding(3) var<storage, read_write> ids: array<u32>; // [tokens, top_k]
 @group(0) @binding(4) var<storage, read_write> expert_weights: array<f32>; // [tokens, top_k]
 @group(0) @binding(5) var<storage, read_write> pairs: array<vec4<u32>>; // [tokens * top_k]
-@group(0) @binding(6) var<storage, read_write> hidden: array<f32>; // [tokens, width]
+@group(0) @binding(6) var<storage, read_write> hidden: array<u32>; // [tokens, width], bits of f32, or words: see shared/quantise.wgsl
 
 const nothing: u32 = 0u;
 const not_a_number: u32 = 1u;
@@ -107,6 +108,12 @@ fn choose(token: u32, local: u32) {
     }
 }
 
+fn gated(token: u32, i: u32) -> f32 {
+    let at = params.gate_up_offset + token * params.gate_up_stride + i;
+    let gate = gate_up[at];
+    return gate / (1.0 + exp(-gate)) * gate_up[at + params.width];
+}
+
 @compute @workgroup_size(threads)
 fn router_top_k(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     if group.x == 0u {
@@ -114,9 +121,26 @@ fn router_top_k(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         return;
     }
     let i = (group.x - 1u) * threads + local;
-    if i < params.width {
-        let at = params.gate_up_offset + group.y * params.gate_up_stride + i;
-        let gate = gate_up[at];
-        hidden[group.y * params.hidden_stride + i] = gate / (1.0 + exp(-gate)) * gate_up[at + params.width];
+    let row = group.y * params.hidden_stride;
+    if pack == 0u {
+        if i < params.width {
+            hidden[row + i] = bitcast<u32>(gated(group.y, i));
+        }
+        return;
+    }
+    let words = params.width / 4u;
+    let j = i % 8u;
+    let c = min(i, words - 1u) / 8u * 32u + first_column(j);
+    let v = vec4<f32>(
+        gated(group.y, c), gated(group.y, c + interleave),
+        gated(group.y, c + 2u * interleave), gated(group.y, c + 3u * interleave),
+    );
+    let q = quantise_group(local, v);
+    if i < words {
+        hidden[row + i] = q.word;
+        if j == 0u {
+            hidden[row + words + i / 4u] = bitcast<u32>(q.scale);
+            hidden[row + words + i / 4u + 1u] = bitcast<u32>(q.sum);
+        }
     }
 }

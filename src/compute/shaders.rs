@@ -6,17 +6,32 @@ macro_rules! wgsl {
     };
 }
 
+/// A norm: sums of rows, and their packing.
+macro_rules! norm {
+    ($name:literal) => {
+        concat!(
+            wgsl!("shared/sum_over_threads"),
+            "\n",
+            wgsl!("shared/quantise"),
+            "\n",
+            wgsl!($name),
+            "\n",
+            wgsl!("shared/pack_row")
+        )
+    };
+}
+
 /// Kernels that read no quantised weights.
 const PLAIN: [(&str, &str); 10] = [
     ("attention", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("attention"))),
     ("attention_merge", wgsl!("attention_merge")),
-    ("combine_norm", concat!(wgsl!("shared/sum_over_threads"), "\n", wgsl!("combine_norm"))),
-    ("delta_net", wgsl!("delta_net")),
+    ("combine_norm", norm!("combine_norm")),
+    ("delta_net", concat!(wgsl!("shared/quantise"), "\n", wgsl!("delta_net"))),
     ("kv_norm_rope", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("kv_norm_rope"))),
     ("logits_top_k", wgsl!("logits_top_k")),
     ("quantise", concat!(wgsl!("shared/quantise"), "\n", wgsl!("quantise"))),
-    ("rms_norm", concat!(wgsl!("shared/sum_over_threads"), "\n", wgsl!("rms_norm"))),
-    ("router_top_k", wgsl!("router_top_k")),
+    ("rms_norm", norm!("rms_norm")),
+    ("router_top_k", concat!(wgsl!("shared/quantise"), "\n", wgsl!("router_top_k"))),
     ("stream_read", wgsl!("stream_read")),
 ];
 

@@ -57,7 +57,8 @@ pub fn record(
     activations: Form,
     look_ahead: bool,
 ) -> Result<Forward, ShapeError> {
-    let mut model = Recorder { config, activations, r: Recording::new(max_tokens), state: Vec::new() };
+    let mut model =
+        Recorder { config, activations, r: Recording::new(max_tokens), state: Vec::new(), norms: Vec::new() };
     let guess = look_ahead.then(|| model.guess());
     let x = model.r.tensor("x", 1, config.hidden);
     model.r.input = Some(x);
@@ -65,19 +66,29 @@ pub fn record(
     let normed = model.r.tensor("normed", 1, config.hidden);
     let routed = model.r.tensor("routed", config.top_k, config.hidden);
     // the end of every layer norms its output for what comes next
-    model.rms_norm("layer.0.input_norm".into(), x, &weights.layers[0].input_norm, normed)?;
+    model.rms_norm(
+        "layer.0.input_norm".into(),
+        x,
+        &weights.layers[0].input_norm,
+        normed,
+        Some(weights.layers[0].mixer.first().format),
+    )?;
     for (i, layer) in weights.layers.iter().enumerate() {
-        let next_norm = weights.layers.get(i + 1).map_or(&weights.norm, |next| &next.input_norm);
+        let (next_norm, next) = match weights.layers.get(i + 1) {
+            Some(next) => (&next.input_norm, next.mixer.first().format),
+            None => (&weights.norm, weights.lm_head.format),
+        };
         match &layer.mixer {
             MixerWeights::Attention(w) => model.attention(i, w, normed, x)?,
             MixerWeights::DeltaNet(w) => model.delta_net(i, w, normed, x)?,
         }
-        model.rms_norm(format!("layer.{i}.post_norm"), x, &layer.post_norm, normed)?;
+        let routed_format = experts.layers[i].slot.gate_up.format;
+        model.rms_norm(format!("layer.{i}.post_norm"), x, &layer.post_norm, normed, Some(routed_format))?;
         let ahead = match (guess, weights.layers.get(i + 1)) {
             (Some(guess), Some(next)) => Some(model.look_ahead(i + 1, next, guess, x)?),
             _ => None,
         };
-        model.moe(i, layer, experts, routed, x, normed, next_norm, ahead)?;
+        model.moe(i, layer, experts, routed, x, normed, (next_norm, next), ahead)?;
     }
     let logits = model.r.tensor("logits", 1, config.vocab);
     let normed = model.input(normed, weights.lm_head.format, activations)?;
@@ -91,6 +102,8 @@ struct Recorder<'a> {
     activations: Form,
     r: Recording,
     state: Vec<LayerState>,
+    /// Where norms write in 8 bits.
+    norms: Vec<(View, Quantised)>,
 }
 
 /// Tensors of a guess at the next layer's experts.
@@ -117,6 +130,7 @@ impl Recorder<'_> {
             Attention { qkv, q_norm, k_norm, kv, out, heads, kv_heads, dim, rotary_dim, gate, eps },
         )?;
         self.state.push(LayerState::Attention { kv });
+        let out = self.input(out, w.o.format, self.activations)?;
         self.add_matvec(format!("layer.{i}.mixer_out"), out, &w.o, x)
     }
 
@@ -127,7 +141,8 @@ impl Recorder<'_> {
         let kept = shape.value_heads * (shape.conv_kernel - 1);
         let conv = self.r.state(format!("layer.{i}.conv"), kept, head_channels(&shape));
         let state = self.r.state(format!("layer.{i}.recurrent"), shape.value_heads * shape.key_dim, shape.value_dim);
-        let out = self.r.tensor(format!("layer.{i}.delta_net"), 1, shape.value_heads * shape.value_dim);
+        let width = shape.value_heads * shape.value_dim;
+        let out = self.only_for(format!("layer.{i}.delta_net"), width, w.out.format, shape.value_dim % 32 == 0);
         let weight = self.r.vector(format!("layer.{i}.conv1d"), &w.conv);
         let a_log = self.r.vector(format!("layer.{i}.a_log"), &w.a_log);
         let dt_bias = self.r.vector(format!("layer.{i}.dt_bias"), &w.dt_bias);
@@ -151,7 +166,7 @@ impl Recorder<'_> {
         routed: View,
         x: View,
         normed: View,
-        next_norm: &[f32],
+        (next_norm, next): (&[f32], WeightFormat),
         ahead: Option<View>,
     ) -> Result<(), ShapeError> {
         let c = self.config;
@@ -165,7 +180,9 @@ impl Recorder<'_> {
         let shared_hidden = w.shared.as_ref().map(|s| {
             let rows = s.gate.rows + s.up.rows;
             let gate_up = whole.columns(whole.width - rows, rows);
-            (gate_up, self.r.tensor(format!("layer.{i}.shared_hidden"), 1, s.down.cols))
+            let hidden =
+                self.only_for(format!("layer.{i}.shared_hidden"), s.down.cols, s.down.format, s.down.cols % 32 == 0);
+            (gate_up, hidden)
         });
         let ids = self.r.ids(format!("layer.{i}.ids"), c.top_k);
         let weights = self.r.tensor(format!("layer.{i}.weights"), 1, c.top_k);
@@ -179,7 +196,6 @@ impl Recorder<'_> {
         let mut shared = None;
         if let (Some(s), Some((_, hidden))) = (&w.shared, shared_hidden) {
             let out = self.r.tensor(format!("layer.{i}.shared_out"), 1, c.hidden);
-            let hidden = self.input(hidden, s.down.format, self.activations)?;
             self.matvec(format!("layer.{i}.shared_out"), hidden, &s.down, out, RowsOf::Tokens)?;
             shared = Some((out, parts[1]));
         }
@@ -196,8 +212,34 @@ impl Recorder<'_> {
         op.check(&self.r).map_err(|e| ShapeError { label: format!("layer.{i}.experts"), ..e })?;
         self.r.steps.push(Recorded::Experts(Box::new(op)));
         let norm = self.r.vector(format!("layer.{i}.next_norm"), next_norm);
-        let eps = c.rms_eps;
-        self.r.push(format!("layer.{i}.out"), CombineNorm { x, routed, weights, shared, norm, out: normed, eps })
+        let (packed, eps) = (self.packed(normed, Some(next)), c.rms_eps);
+        let op = CombineNorm { x, routed, weights, shared, norm, out: normed, packed, eps };
+        self.r.push(format!("layer.{i}.out"), op)?;
+        packed.into_iter().for_each(|packed| self.r.packed(normed, packed));
+        Ok(())
+    }
+
+    /// Where a norm writes its output in 8 bits too, when a product with weights of `format` is next.
+    fn packed(&mut self, out: View, format: Option<WeightFormat>) -> Option<Quantised> {
+        let interleave = format?.interleave().filter(|_| self.activations == Form::Int8 && out.width % 32 == 0)?;
+        let known = self.norms.iter().find(|(of, q)| *of == out && q.interleave == interleave);
+        if let Some((_, known)) = known {
+            return Some(*known);
+        }
+        let label = self.r.spec(out.tensor).label.clone();
+        let packed = Quantised::tensor(&mut self.r, &label, 1, out.width, interleave);
+        self.norms.push((out, packed));
+        Some(packed)
+    }
+
+    /// What a kernel writes for one product with weights of `format`, and for nothing else.
+    fn only_for(&mut self, label: String, width: usize, format: WeightFormat, whole_groups: bool) -> Input {
+        match format.interleave() {
+            Some(interleave) if self.activations == Form::Int8 && whole_groups => {
+                Quantised::tensor(&mut self.r, &label, 1, width, interleave).into()
+            }
+            _ => self.r.tensor(label, 1, width).into(),
+        }
     }
 
     /// What all layers' guesses are made in.
@@ -214,7 +256,7 @@ impl Recorder<'_> {
     /// experts from.
     fn look_ahead(&mut self, i: usize, w: &LayerWeights, guess: Guess, x: View) -> Result<View, ShapeError> {
         let Guess { normed, logits, ids, weights } = guess;
-        self.rms_norm(format!("ahead.{i}.norm"), x, &w.post_norm, normed)?;
+        self.rms_norm(format!("ahead.{i}.norm"), x, &w.post_norm, normed, None)?;
         self.matvec(format!("ahead.{i}.router"), normed.into(), &w.router, logits, RowsOf::Tokens)?;
         let renormalise = self.config.renormalise;
         let op = RouterTopK { layer: i, logits, ids, weights, renormalise, shared: None };
@@ -222,10 +264,20 @@ impl Recorder<'_> {
         Ok(ids)
     }
 
-    fn rms_norm(&mut self, label: String, x: View, weight: &[f32], out: View) -> Result<(), ShapeError> {
+    /// `next` is the format of the weights that the norm is for.
+    fn rms_norm(
+        &mut self,
+        label: String,
+        x: View,
+        weight: &[f32],
+        out: View,
+        next: Option<WeightFormat>,
+    ) -> Result<(), ShapeError> {
         let weight = self.r.vector(label.clone(), weight);
-        let eps = self.config.rms_eps;
-        self.r.push(label, RmsNorm { x, weight, out, eps })
+        let (packed, eps) = (self.packed(out, next), self.config.rms_eps);
+        self.r.push(label, RmsNorm { x, weight, out, packed, eps })?;
+        packed.into_iter().for_each(|packed| self.r.packed(out, packed));
+        Ok(())
     }
 
     /// One output with the products of several matrices side by side; those of one format are one product.
@@ -275,9 +327,8 @@ impl Recorder<'_> {
         self.r.push(label, MatVec { x, matrix, out, accumulate: false, rows })
     }
 
-    fn add_matvec(&mut self, label: String, x: View, m: &Matrix, out: View) -> Result<(), ShapeError> {
+    fn add_matvec(&mut self, label: String, x: Input, m: &Matrix, out: View) -> Result<(), ShapeError> {
         let matrix = self.r.matrix(m.clone());
-        let x = self.input(x, m.format, self.activations)?;
         self.r.push(label, MatVec { x, matrix, out, accumulate: true, rows: RowsOf::Tokens })
     }
 }

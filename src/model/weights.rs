@@ -124,6 +124,16 @@ pub enum MixerWeights {
     DeltaNet(DeltaNetWeights),
 }
 
+impl MixerWeights {
+    /// The first matrix that a layer's input is multiplied with.
+    pub fn first(&self) -> &Matrix {
+        match self {
+            MixerWeights::Attention(w) => &w.q,
+            MixerWeights::DeltaNet(w) => &w.qkv,
+        }
+    }
+}
+
 /// Full attention.
 #[derive(Clone, Debug)]
 pub struct AttentionWeights {

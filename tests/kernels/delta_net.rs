@@ -1,6 +1,7 @@
 //! `delta_net`: what carries state from step to step.
 
 use flashflood::compute::ops::{DeltaNet, conv_inputs, head_channels};
+use flashflood::formats::WeightFormat;
 use flashflood::model::config::LinearConfig;
 use proptest::prelude::*;
 
@@ -44,13 +45,16 @@ proptest! {
         let norm = trial.vector(value_dim, -2.0, 2.0);
         let conv = trial.state(value_heads * (conv_kernel - 1), head_channels(&shape), 1.0);
         let state = trial.state(value_heads * key_dim, value_dim, 1.0);
-        let out = trial.tensor(1, value_heads * value_dim);
+        let packs = value_dim % 32 == 0 && trial.random.below(2) == 0;
+        let format = WeightFormat::affine(trial.random.one_of(&[2, 3, 4, 8]), 64);
+        let width = value_heads * value_dim;
+        let out = if packs { trial.inner(1, width, format) } else { trial.tensor(1, width).into() };
         let eps = 1e-6;
         trial.push(DeltaNet { qkv, z, b, a, weight, a_log, dt_bias, norm, conv, state, out, shape, eps });
         // keys have length 1, so errors in the state do not grow from token to token
         trial.within(state, 1e-5, 2e-5);
         // a head whose outputs are all small is made large by the norm, and its errors with it
-        trial.within(out, 1e-4, 1e-4);
+        trial.within(out.view(), 1e-4, 1e-4);
         trial.check(&steps)?;
     }
 }

@@ -124,18 +124,22 @@ proptest! {
         seed in any::<u64>(),
         (quarter, top_k) in (1usize..400, 1usize..33),
         (with_shared, few_threads) in (any::<bool>(), any::<bool>()),
+        bits in prop::option::of(prop::sample::select(vec![2, 3, 4, 8])),
         steps in prop::collection::vec(1usize..6, 1..3),
     ) {
         let mut trial = Trial::new(seed, *steps.iter().max().unwrap());
         trial.threads = if few_threads { 256 } else { u32::MAX };
-        let width = 4 * quarter;
+        let width = 4 * if bits.is_some() { quarter.next_multiple_of(8) } else { quarter };
         let (x, routed, weights) = (trial.tensor(1, width), trial.tensor(top_k, width), trial.tensor(1, top_k));
         let shared = with_shared.then(|| (trial.tensor(1, width), trial.columns(1, 1)));
         let (norm, out) = (trial.vector(width, -2.0, 2.0), trial.tensor(1, width));
-        trial.push(CombineNorm { x, routed, weights, shared, norm, out, eps: 1e-6 });
+        let packed = bits.and_then(|bits| trial.inner(1, width, WeightFormat::affine(bits, 64)).packed());
+        trial.push(CombineNorm { x, routed, weights, shared, norm, out, packed, eps: 1e-6 });
         // up to 34 terms around 1; a narrow row of small numbers is made large by the norm
         trial.within(x, 4e-6, 1e-6);
         trial.within(out, 2e-5, 1e-5);
+        // a rounded code may be the next one
+        packed.iter().for_each(|packed| trial.within(packed.words, 2e-5, 1e-5));
         trial.check(&steps)?;
     }
 }

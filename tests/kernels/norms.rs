@@ -2,6 +2,7 @@
 
 use flashflood::compute::View;
 use flashflood::compute::ops::RmsNorm;
+use flashflood::formats::WeightFormat;
 use proptest::prelude::*;
 
 use crate::cases;
@@ -24,14 +25,22 @@ proptest! {
     #![proptest_config(cases(8))]
 
     #[test]
-    fn rms_norm(seed in any::<u64>(), quarter in 1usize..400, steps in prop::collection::vec(1usize..6, 1..3)) {
+    fn rms_norm(
+        seed in any::<u64>(),
+        quarter in 1usize..400,
+        bits in prop::option::of(prop::sample::select(vec![2, 3, 4, 8])),
+        steps in prop::collection::vec(1usize..6, 1..3),
+    ) {
         let mut trial = Trial::new(seed, *steps.iter().max().unwrap());
-        let width = 4 * quarter;
+        let width = 4 * if bits.is_some() { quarter.next_multiple_of(8) } else { quarter };
         let x = any_columns(&mut trial, width);
         let (weight, out) = (trial.vector(width, -2.0, 2.0), trial.columns(width, 4));
-        trial.push(RmsNorm { x, weight, out, eps: 1e-6 });
+        let packed = bits.and_then(|bits| trial.inner(1, width, WeightFormat::affine(bits, 64)).packed());
+        trial.push(RmsNorm { x, weight, out, packed, eps: 1e-6 });
         // a sum of squares has no cancellation
         trial.within(out, 1e-7, 3e-6);
+        // a rounded code may be the next one
+        packed.iter().for_each(|packed| trial.within(packed.words, 1e-6, 1e-5));
         trial.check(&steps)?;
     }
 }

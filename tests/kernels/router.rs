@@ -1,6 +1,7 @@
 //! `router_top_k`: experts, their weights, and SwiGLU beside it. Slots are looked up in `tests/oracle`.
 
 use flashflood::compute::ops::RouterTopK;
+use flashflood::formats::WeightFormat;
 use proptest::prelude::*;
 
 use crate::cases;
@@ -49,15 +50,18 @@ fn router(seed: u64, logits: Logits, (experts, top_k): (usize, usize), shared: O
     let logits = whole.columns(before, experts);
     let ids = trial.ids(top_k, |_, row| row.fill(f32::from_bits(u32::MAX)));
     let weights = trial.tensor(1, top_k);
+    let packs = trial.random.below(2) == 0;
     let shared = shared.map(|width| {
+        let width = if packs { width.next_multiple_of(32) } else { width };
         let (before, after) = (trial.random.below(4), trial.random.below(4));
         let fill = |random: &mut Random, row: &mut [f32]| row.fill_with(|| random.uniform(-9.0, 9.0));
         let gate_up = trial.filled(1, before + 2 * width + after, fill).columns(before, 2 * width);
-        (gate_up, trial.tensor(1, width))
+        let format = WeightFormat::affine(trial.random.one_of(&[2, 3, 4, 8]), 64);
+        (gate_up, if packs { trial.inner(1, width, format) } else { trial.tensor(1, width).into() })
     });
     trial.push(RouterTopK { layer: 0, logits, ids, weights, renormalise, shared });
     if let Some((_, hidden)) = shared {
-        trial.within(hidden, 1e-6, 1e-5);
+        trial.within(hidden.view(), 1e-6, 1e-5);
     }
     // arithmetic with NaN and infinities is the driver's affair; which experts are chosen is not
     trial.within(weights, if not_numbers { f32::INFINITY } else { 1e-7 }, 1e-5);

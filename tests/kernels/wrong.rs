@@ -146,7 +146,7 @@ fn every_mistake() {
         let out = trial.tensor(1, 15).columns(0, 12);
         let (x, bystander) = (trial.tensor(1, 12), trial.tensor(1, 2));
         let weight = trial.vector(12, 0.5, 1.0);
-        let norm = RmsNorm { x, weight, out, eps: 1e-6 };
+        let norm = RmsNorm { x, weight, out, packed: None, eps: 1e-6 };
         match mistake {
             Some(mistake) => trial.push(Mistaken { norm, mistake, bystander }),
             None => trial.push(norm),

@@ -9,9 +9,10 @@
 
 override interleave: u32 = 1u; // 1, 2, 4 or 8
 
-// Sized for the largest workgroup that quantises.
-var<workgroup> group_largest: array<u32, 256>;
-var<workgroup> group_sum: array<i32, 256>;
+override quantisers: u32 = 256u; // threads of a workgroup
+
+var<workgroup> group_largest: array<u32, quantisers>;
+var<workgroup> group_sum: array<i32, quantisers>;
 
 struct Quantised {
     word: u32, // four codes

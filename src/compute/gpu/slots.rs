@@ -113,6 +113,15 @@ impl GpuSlots {
                 Mutex::new(Slab { buffer: Some(buffer), ..Slab::default() })
             };
             made.slabs = (0..made.slab_count()).map(slab).collect();
+            // wgpu zeroes what was never written when a submission first sees it, also over what a reading thread
+            // writes at that very moment: now rather than then
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            for slab in &made.slabs {
+                if let Some(buffer) = &lock(slab).buffer {
+                    encoder.clear_buffer(buffer, 0, None);
+                }
+            }
+            gpu.queue.submit([encoder.finish()]);
         }
         Ok(made)
     }

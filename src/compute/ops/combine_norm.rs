@@ -1,7 +1,7 @@
 use rayon::prelude::*;
 
-use super::rms_norm::{norm_row, row_threads};
-use super::sigmoid;
+use super::rms_norm::{check_packed, norm_row, row_threads};
+use super::{Quantised, sigmoid};
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
@@ -21,6 +21,8 @@ pub struct CombineNorm {
     pub norm: VectorId,
     /// `[tokens, width]`: the norm of what `x` then is, a whole tensor
     pub out: View,
+    /// The same in 8 bits, for products that want it.
+    pub packed: Option<Quantised>,
     /// Added to the mean of the squares.
     pub eps: f32,
 }
@@ -37,6 +39,7 @@ impl Kernel for CombineNorm {
         expect(name, "rows of routed per token", self.weights.width, self.routed.rows_per_token)?;
         expect(name, "norm", self.x.width, recording.vectors[self.norm.0].1.len())?;
         expect(name, "columns of out", self.x.width, self.out.width)?;
+        check_packed(name, self.x.width, self.packed)?;
         let mut offsets = self.x.offset + self.routed.offset + self.weights.offset + self.out.offset;
         if let Some((out, gate)) = self.shared {
             expect(name, "columns of shared", self.x.width, out.width)?;
@@ -47,7 +50,7 @@ impl Kernel for CombineNorm {
     }
 
     fn outputs(&self) -> Vec<View> {
-        vec![self.x, self.out]
+        [self.x, self.out].into_iter().chain(self.packed.map(|p| p.words)).collect()
     }
 
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
@@ -72,6 +75,11 @@ impl Kernel for CombineNorm {
             x.iter_mut().zip(&sum).for_each(|(x, v)| *x += v);
             norm_row(x, norm, self.eps, row_mut(out, self.out));
         });
+        if let Some(packed) = self.packed {
+            let mut words = memory.take(packed.words.tensor);
+            (0..step.tokens).for_each(|t| packed.pack_on_cpu(&mut words, t, row(&out, self.out, t)));
+            memory.put_back(packed.words.tensor, words);
+        }
         memory.put_back(self.out.tensor, out);
         memory.put_back(self.x.tensor, x);
     }
@@ -79,12 +87,12 @@ impl Kernel for CombineNorm {
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
         // without a shared expert the kernel does not read these two
         let (shared, gate) = self.shared.map_or((self.routed, self.routed), |s| s);
+        let threads = row_threads(self.x.width, resident);
+        let mut constants = vec![("threads", threads as f64), ("top_k", self.weights.width as f64)];
+        constants.extend(Quantised::constants(self.packed, threads));
         vec![Stage {
             shader: "combine_norm",
-            constants: vec![
-                ("threads", row_threads(self.x.width, resident) as f64),
-                ("top_k", self.weights.width as f64),
-            ],
+            constants,
             groups: vec![vec![
                 Binding::read(Resource::Tensor(self.routed.tensor)),
                 Binding::read(Resource::Tensor(self.weights.tensor)),
@@ -93,6 +101,7 @@ impl Kernel for CombineNorm {
                 Binding::read(Resource::Vector(self.norm)),
                 Binding::write(Resource::Tensor(self.x.tensor)),
                 Binding::write(Resource::Tensor(self.out.tensor)),
+                Binding::write(self.packed.map_or(Resource::Scratch, |p| Resource::Tensor(p.words.tensor))),
             ]],
         }]
     }
@@ -110,6 +119,7 @@ impl Kernel for CombineNorm {
             gate_stride as u32,
             (self.out.stride / 4) as u32,
             self.eps.to_bits(),
+            self.packed.map_or(0, |p| p.words.stride) as u32,
         ]);
         out.push(Dispatch::new(0, 0, immediates, [step.tokens as u32, 1, 1]));
     }

@@ -1,6 +1,6 @@
 use rayon::prelude::*;
 
-use super::{sigmoid, silu};
+use super::{Input, Quantised, sigmoid, silu};
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
@@ -38,7 +38,7 @@ pub struct DeltaNet {
     /// `[value_heads * key_dim, value_dim]`
     pub state: View,
     /// `[tokens, value_heads * value_dim]`, a whole tensor
-    pub out: View,
+    pub out: Input,
     /// Heads, their sizes, and taps.
     pub shape: LinearConfig,
     /// Added to the mean of the squares of a head.
@@ -199,8 +199,11 @@ impl Kernel for DeltaNet {
         expect(name, "conv", conv, recording.elements(self.conv.tensor))?;
         expect(name, "columns of state", s.value_dim, self.state.width)?;
         expect(name, "state", s.value_heads * s.key_dim * self.state.stride, recording.elements(self.state.tensor))?;
-        expect(name, "columns of out", s.value_heads * s.value_dim, self.out.width)?;
-        expect(name, "offset of out", 0, self.out.offset)?;
+        expect(name, "columns of out", s.value_heads * s.value_dim, self.out.cols())?;
+        expect(name, "offset of out", 0, self.out.view().offset)?;
+        if self.out.packed().is_some() {
+            expect(name, "columns of a head beyond groups of 32", 0, s.value_dim % 32)?;
+        }
         if s.key_dim > 256 || s.value_dim > 256 {
             let found = format!("{} and {}", s.key_dim, s.value_dim);
             return Err(shape_error(name, "key_dim and value_dim", "at most 256", found));
@@ -212,14 +215,15 @@ impl Kernel for DeltaNet {
     }
 
     fn outputs(&self) -> Vec<View> {
-        vec![self.out]
+        vec![self.out.view()]
     }
 
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
         let s = &self.shape;
         let mut conv = memory.take(self.conv.tensor);
         let mut state = memory.take(self.state.tensor);
-        let mut out = memory.take(self.out.tensor);
+        let view = self.out.view();
+        let mut out = memory.take(view.tensor);
         let heads: Vec<Head> = conv
             .par_chunks_mut((s.conv_kernel - 1) * self.conv.stride)
             .zip(state.par_chunks_mut(s.key_dim * self.state.stride))
@@ -230,28 +234,33 @@ impl Kernel for DeltaNet {
                 head
             })
             .collect();
-        for head in &heads {
-            for (t, values) in head.out.chunks_exact(s.value_dim).enumerate() {
-                out[t * self.out.stride + head.index * s.value_dim..][..s.value_dim].copy_from_slice(values);
+        for t in 0..step.tokens {
+            let values = heads.iter().flat_map(|head| &head.out[t * s.value_dim..][..s.value_dim]);
+            match self.out {
+                Input::F32(_) => out[t * view.stride..].iter_mut().zip(values).for_each(|(out, v)| *out = *v),
+                Input::Int8(packed) => packed.pack_on_cpu(&mut out, t, &values.copied().collect::<Vec<f32>>()),
             }
         }
-        memory.put_back(self.out.tensor, out);
+        memory.put_back(view.tensor, out);
         memory.put_back(self.state.tensor, state);
         memory.put_back(self.conv.tensor, conv);
     }
 
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
         let s = &self.shape;
+        let parts = self.parts(resident.threads());
         let constants = [
             ("taps", s.conv_kernel),
             ("key_dim", s.key_dim),
             ("value_dim", s.value_dim),
             ("lanes", self.lanes()),
-            ("parts", self.parts(resident.threads())),
+            ("parts", parts),
         ];
+        let mut constants = constants.map(|(name, value)| (name, value as f64)).to_vec();
+        constants.extend(Quantised::constants(self.out.packed(), self.lanes() * parts));
         vec![Stage {
             shader: "delta_net",
-            constants: constants.map(|(name, value)| (name, value as f64)).into(),
+            constants,
             groups: vec![vec![
                 Binding::read(Resource::Tensor(self.qkv.tensor)),
                 Binding::read(Resource::Vector(self.weight)),
@@ -260,7 +269,7 @@ impl Kernel for DeltaNet {
                 Binding::read(Resource::Vector(self.norm)),
                 Binding::write(Resource::Tensor(self.conv.tensor)),
                 Binding::write(Resource::Tensor(self.state.tensor)),
-                Binding::write(Resource::Tensor(self.out.tensor)),
+                Binding::write(Resource::Tensor(self.out.view().tensor)),
             ]],
         }]
     }
@@ -276,7 +285,7 @@ impl Kernel for DeltaNet {
             self.z.offset as u32,
             self.a.offset as u32,
             self.b.offset as u32,
-            self.out.stride as u32,
+            self.out.view().stride as u32,
             self.conv.stride as u32,
             self.state.stride as u32,
             self.eps.to_bits(),

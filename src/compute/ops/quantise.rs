@@ -41,6 +41,14 @@ impl From<Quantised> for Input {
 }
 
 impl Input {
+    /// Their 8 bits, if that is what they are.
+    pub fn packed(&self) -> Option<Quantised> {
+        match self {
+            Input::F32(_) => None,
+            Input::Int8(quantised) => Some(*quantised),
+        }
+    }
+
     /// Activations in a row.
     pub fn cols(&self) -> usize {
         match self {
@@ -102,6 +110,17 @@ impl Quantised {
         cols / 4 + cols / 16
     }
 
+    /// WGSL constants of a kernel of `threads` threads a workgroup that packs its output, if it does.
+    pub(crate) fn constants(packed: Option<Quantised>, threads: usize) -> Vec<(&'static str, f64)> {
+        let Some(packed) = packed else { return vec![("quantisers", 8.0)] };
+        vec![("pack", 1.0), ("interleave", packed.interleave as f64), ("quantisers", threads as f64)]
+    }
+
+    /// The row of a tensor of these that belongs to row `t`, filled with `x`.
+    pub(crate) fn pack_on_cpu(&self, words: &mut [f32], t: usize, x: &[f32]) {
+        pack_row(x, self.interleave, &mut words[t * self.words.stride..][..self.words.stride]);
+    }
+
     /// Adds a tensor for `rows` rows of `cols` activations per token.
     pub fn tensor(recording: &mut Recording, label: &str, rows: usize, cols: usize, interleave: usize) -> Quantised {
         let words = recording.words(format!("{label}.int8"), rows, Quantised::words(cols));
@@ -127,6 +146,12 @@ impl Recording {
         self.push(self.spec(out.words.tensor).label.clone(), Quantise { x, out })?;
         self.quantised[at].is_current = true;
         Ok(out)
+    }
+
+    /// Remembers that an operation which was pushed last has written `x` in 8 bits as well.
+    pub fn packed(&mut self, x: View, out: Quantised) {
+        self.quantised.retain(|known| known.x != x || known.out.interleave != out.interleave);
+        self.quantised.push(Known { x, out, is_current: true });
     }
 
     /// Forgets what was quantised of a tensor that is written.

@@ -1,5 +1,6 @@
 use rayon::prelude::*;
 
+use super::Quantised;
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
@@ -13,6 +14,8 @@ pub struct RmsNorm {
     pub weight: VectorId,
     /// `[tokens, width]`
     pub out: View,
+    /// The same in 8 bits, for products that want it.
+    pub packed: Option<Quantised>,
     /// Added to the mean of the squares.
     pub eps: f32,
 }
@@ -20,6 +23,13 @@ pub struct RmsNorm {
 /// Threads for a row of `width` elements, each of which takes four at a time.
 pub(super) fn row_threads(width: usize, resident: &dyn ResidentLayout) -> usize {
     (width / 4).next_multiple_of(32).min(resident.threads())
+}
+
+/// Whether a norm of `width` columns can be packed as `packed` says.
+pub(super) fn check_packed(op: &'static str, width: usize, packed: Option<Quantised>) -> Result<(), ShapeError> {
+    let Some(packed) = packed else { return Ok(()) };
+    expect(op, "columns beyond groups of 32", 0, width % 32)?;
+    expect(op, "columns in 8 bits", width, packed.cols)
 }
 
 /// One row of the CPU twin.
@@ -39,12 +49,13 @@ impl Kernel for RmsNorm {
     fn check(&self, recording: &Recording) -> Result<(), ShapeError> {
         expect(self.name(), "weight", self.x.width, recording.vectors[self.weight.0].1.len())?;
         expect(self.name(), "columns of out", self.x.width, self.out.width)?;
+        check_packed(self.name(), self.x.width, self.packed)?;
         let beyond = self.x.width % 4 + self.x.offset % 4 + self.out.offset % 4;
         expect(self.name(), "columns beyond whole vectors of 4", 0, beyond)
     }
 
     fn outputs(&self) -> Vec<View> {
-        vec![self.out]
+        std::iter::once(self.out).chain(self.packed.map(|p| p.words)).collect()
     }
 
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
@@ -55,17 +66,26 @@ impl Kernel for RmsNorm {
             let x = row(x, self.x, t);
             norm_row(x, weight, self.eps, row_mut(out, self.out));
         });
+        if let Some(packed) = self.packed {
+            let mut words = memory.take(packed.words.tensor);
+            (0..step.tokens).for_each(|t| packed.pack_on_cpu(&mut words, t, row(&out, self.out, t)));
+            memory.put_back(packed.words.tensor, words);
+        }
         memory.put_back(self.out.tensor, out);
     }
 
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
+        let threads = row_threads(self.x.width, resident);
+        let mut constants = vec![("threads", threads as f64)];
+        constants.extend(Quantised::constants(self.packed, threads));
         vec![Stage {
             shader: "rms_norm",
-            constants: vec![("threads", row_threads(self.x.width, resident) as f64)],
+            constants,
             groups: vec![vec![
                 Binding::read(Resource::Tensor(self.x.tensor)),
                 Binding::read(Resource::Vector(self.weight)),
                 Binding::write(Resource::Tensor(self.out.tensor)),
+                Binding::write(self.packed.map_or(Resource::Scratch, |p| Resource::Tensor(p.words.tensor))),
             ]],
         }]
     }
@@ -78,6 +98,7 @@ impl Kernel for RmsNorm {
             (self.out.offset / 4) as u32,
             (self.out.stride / 4) as u32,
             self.eps.to_bits(),
+            self.packed.map_or(0, |p| p.words.stride) as u32,
         ]);
         out.push(Dispatch::new(0, 0, immediates, [step.tokens as u32, 1, 1]));
     }

@@ -1,6 +1,6 @@
 use rayon::prelude::*;
 
-use super::silu;
+use super::{Input, Quantised, silu};
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
@@ -22,7 +22,7 @@ pub struct RouterTopK {
     pub renormalise: bool,
     /// The shared expert's gate and up side by side, `[tokens, 2 * width]`, and where `silu(gate) * up` goes:
     /// `[tokens, width]`, a whole tensor.
-    pub shared: Option<(View, View)>,
+    pub shared: Option<(View, Input)>,
 }
 
 impl RouterTopK {
@@ -32,16 +32,19 @@ impl RouterTopK {
     }
 }
 
-fn swiglu(memory: &mut CpuMemory, step: &Step, gate_up: View, hidden: View) {
-    let mut out = memory.take(hidden.tensor);
+fn swiglu(memory: &mut CpuMemory, step: &Step, gate_up: View, hidden: Input) {
+    let view = hidden.view();
+    let mut out = memory.take(view.tensor);
     let x = memory.tensor(gate_up.tensor);
-    out.par_chunks_mut(hidden.stride).take(step.tokens).enumerate().for_each(|(t, out)| {
-        let (gate, up) = row(x, gate_up, t).split_at(hidden.width);
-        for ((out, gate), up) in row_mut(out, hidden).iter_mut().zip(gate).zip(up) {
-            *out = silu(*gate) * up;
+    out.par_chunks_mut(view.stride).take(step.tokens).enumerate().for_each(|(t, out)| {
+        let (gate, up) = row(x, gate_up, t).split_at(hidden.cols());
+        let gated = gate.iter().zip(up).map(|(gate, up)| silu(*gate) * up);
+        match hidden {
+            Input::F32(_) => row_mut(out, view).iter_mut().zip(gated).for_each(|(out, v)| *out = v),
+            Input::Int8(packed) => packed.pack_on_cpu(out, 0, &gated.collect::<Vec<f32>>()),
         }
     });
-    memory.put_back(hidden.tensor, out);
+    memory.put_back(view.tensor, out);
 }
 
 impl Kernel for RouterTopK {
@@ -57,14 +60,17 @@ impl Kernel for RouterTopK {
         }
         expect(name, "columns of weights", self.ids.width, self.weights.width)?;
         if let Some((gate_up, hidden)) = self.shared {
-            expect(name, "columns of gate_up", 2 * hidden.width, gate_up.width)?;
-            expect(name, "offset of hidden", 0, hidden.offset)?;
+            expect(name, "columns of gate_up", 2 * hidden.cols(), gate_up.width)?;
+            expect(name, "offset of hidden", 0, hidden.view().offset)?;
+            if hidden.packed().is_some() {
+                expect(name, "columns of hidden beyond groups of 32", 0, hidden.cols() % 32)?;
+            }
         }
         expect(name, "offset of ids and weights", 0, self.ids.offset + self.weights.offset)
     }
 
     fn outputs(&self) -> Vec<View> {
-        [self.ids, self.weights].into_iter().chain(self.shared.map(|(_, hidden)| hidden)).collect()
+        [self.ids, self.weights].into_iter().chain(self.shared.map(|(_, hidden)| hidden.view())).collect()
     }
 
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
@@ -99,13 +105,16 @@ impl Kernel for RouterTopK {
 
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
         let (gate_up, hidden) = match self.shared {
-            Some((gate_up, hidden)) => (Resource::Tensor(gate_up.tensor), Resource::Tensor(hidden.tensor)),
+            Some((gate_up, hidden)) => (Resource::Tensor(gate_up.tensor), Resource::Tensor(hidden.view().tensor)),
             // without a shared expert the kernel touches neither
             None => (Resource::Tensor(self.logits.tensor), Resource::Scratch),
         };
+        let threads = self.threads(resident);
+        let mut constants = vec![("threads", threads as f64)];
+        constants.extend(Quantised::constants(self.shared.and_then(|(_, hidden)| hidden.packed()), threads));
         vec![Stage {
             shader: "router_top_k",
-            constants: vec![("threads", self.threads(resident) as f64)],
+            constants,
             groups: vec![vec![
                 Binding::read(Resource::Tensor(self.logits.tensor)),
                 Binding::read(Resource::Slots),
@@ -120,7 +129,7 @@ impl Kernel for RouterTopK {
 
     fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
         let (width, gate_up_offset, gate_up_stride, hidden_stride) = match self.shared {
-            Some((gate_up, hidden)) => (hidden.width, gate_up.offset, gate_up.stride, hidden.stride),
+            Some((gate_up, hidden)) => (hidden.cols(), gate_up.offset, gate_up.stride, hidden.view().stride),
             None => (0, 0, 0, 0),
         };
         let immediates = Immediates::new(&[
@@ -138,7 +147,9 @@ impl Kernel for RouterTopK {
             gate_up_stride as u32,
             hidden_stride as u32,
         ]);
-        let groups = 1 + width.div_ceil(self.threads(resident));
+        let packs = self.shared.is_some_and(|(_, hidden)| hidden.packed().is_some());
+        let each = if packs { 4 } else { 1 };
+        let groups = 1 + width.div_ceil(each * self.threads(resident));
         out.push(Dispatch::new(0, 0, immediates, [groups as u32, step.tokens as u32, 1]));
     }
 }
