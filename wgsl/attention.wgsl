@@ -22,6 +22,7 @@ struct Params {
 var<immediate> params: Params;
 
 override split: u32 = 512u;
+override pack: u32 = 0u; // 1: `out` in 8 bits
 override heads: u32 = 8u;
 override kv_heads: u32 = 2u;
 override q_head: u32 = 2u * dim; // elements from one query head to the next: dim, or twice that with a gate
@@ -33,7 +34,7 @@ override q_head: u32 = 2u * dim; // elements from one query head to the next: di
 @group(0) @binding(4) var<storage, read_write> keys: array<vec4<f32>>; // [positions, kv_heads * dim]
 @group(0) @binding(5) var<storage, read_write> values: array<f32>; // [positions, kv_heads * dim]
 @group(0) @binding(6) var<storage, read_write> scratch: array<f32>; // [tokens, heads, splits, dim + 2]
-@group(0) @binding(7) var<storage, read_write> out: array<f32>; // [tokens, heads * dim]
+@group(0) @binding(7) var<storage, read_write> out: array<u32>; // [tokens, heads * dim], bits of f32, or words: see shared/quantise.wgsl
 
 const lowest: f32 = -3.0e38;
 const nowhere: u32 = 0xffffffffu;
@@ -42,6 +43,7 @@ var<workgroup> query: array<vec4<f32>, 64>;
 var<workgroup> own_key: array<vec4<f32>, 64>;
 var<workgroup> weight: array<f32, 128>;
 var<workgroup> partial: array<f32, 128>;
+var<workgroup> y: array<f32, 256>; // of one head
 
 fn query_at(start: u32, i: u32, scale: f32, angles: u32) -> f32 {
     let o = partner(i);
@@ -55,12 +57,16 @@ fn key_at(start: u32, i: u32, scale: f32, angles: u32) -> f32 {
 
 fn finish(token: u32, head: u32, i: u32, sum: f32, total: f32) {
     let row = params.first_token + token;
-    var y = sum / total;
+    var value = sum / total;
     if q_head > dim {
         let g = x[row * params.x_stride + head * q_head + dim + i];
-        y *= 1.0 / (1.0 + exp(-g));
+        value *= 1.0 / (1.0 + exp(-g));
     }
-    out[row * params.out_stride + head * dim + i] = y;
+    if pack == 1u {
+        y[i] = value;
+    } else {
+        out[row * params.out_stride + head * dim + i] = bitcast<u32>(value);
+    }
 }
 
 @compute @workgroup_size(128)
@@ -178,6 +184,9 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
         if local + 128u < dim {
             finish(token, head, local + 128u, acc1, total);
+        }
+        if pack == 1u {
+            pack_head(local, dim, head, heads, (params.first_token + token) * params.out_stride);
         }
         return;
     }

@@ -15,7 +15,11 @@ var<immediate> params: Params;
 
 @group(0) @binding(0) var<storage, read> scratch: array<f32>; // [tokens, heads, splits, dim + 2]
 @group(0) @binding(1) var<storage, read> gate: array<f32>; // [tokens, heads * dim]
-@group(0) @binding(2) var<storage, read_write> out: array<f32>; // [tokens, heads * dim]
+@group(0) @binding(2) var<storage, read_write> out: array<u32>; // [tokens, heads * dim], bits of f32, or words: see shared/quantise.wgsl
+
+override pack: u32 = 0u; // 1: `out` in 8 bits
+
+var<workgroup> y: array<f32, 256>; // of one head
 
 // Exactly 1 for the split with the maximum and 0 for one that the token does not see, whatever the driver's exp: a token
 // that sees one split has the bits that attention.wgsl gives it when there is no other.
@@ -42,11 +46,18 @@ fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
         for (var s = 0u; s < params.splits; s++) {
             sum = fma(share(scratch[first + s * size], top), scratch[first + s * size + 2u + i], sum);
         }
-        var y = sum / total;
+        var value = sum / total;
         if params.gate_head > 0u {
             let g = gate[params.gate_offset + (params.first_token + token) * params.gate_stride + head * params.gate_head + i];
-            y *= 1.0 / (1.0 + exp(-g));
+            value *= 1.0 / (1.0 + exp(-g));
         }
-        out[(params.first_token + token) * params.out_stride + head * params.dim + i] = y;
+        if pack == 1u {
+            y[i] = value;
+        } else {
+            out[(params.first_token + token) * params.out_stride + head * params.dim + i] = bitcast<u32>(value);
+        }
+    }
+    if pack == 1u {
+        pack_head(local, params.dim, head, params.heads, (params.first_token + token) * params.out_stride);
     }
 }

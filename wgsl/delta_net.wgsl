@@ -172,25 +172,6 @@ fn eight(i: u32) -> f32 {
         + ((squares[i + 4u] + squares[i + 5u]) + (squares[i + 6u] + squares[i + 7u]));
 }
 
-// The head's outputs are in `y`. A row of `out` is the codes of all heads, then their pairs.
-fn pack_head(local: u32, head: u32, t: u32) {
-    let words = value_dim / 4u;
-    let j = local % 8u;
-    let c = min(local, words - 1u) / 8u * 32u + first_column(j);
-    let v = vec4<f32>(y[c], y[c + interleave], y[c + 2u * interleave], y[c + 3u * interleave]);
-    let packed = quantise_group(local, v);
-    if local < words {
-        let row = t * params.out_stride;
-        let word = head * words + local;
-        out[row + word] = packed.word;
-        if j == 0u {
-            let pair = row + params.value_heads * words + word / 4u;
-            out[pair] = bitcast<u32>(packed.scale);
-            out[pair + 1u] = bitcast<u32>(packed.sum);
-        }
-    }
-}
-
 @compute @workgroup_size(threads)
 fn delta_net(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = group.x;
@@ -282,8 +263,7 @@ fn delta_net(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             }
         }
         if pack == 1u {
-            workgroupBarrier();
-            pack_head(local, head, t);
+            pack_head(local, value_dim, head, params.value_heads, t * params.out_stride);
         }
     }
     store(head, first, column, held);

@@ -21,12 +21,19 @@ macro_rules! norm {
     };
 }
 
+/// What makes heads, packed where products take 8 bits.
+macro_rules! packs_heads {
+    ($($name:literal),*) => {
+        concat!(wgsl!("shared/quantise"), $("\n", wgsl!($name),)* "\n", wgsl!("shared/pack_head"))
+    };
+}
+
 /// Kernels that read no quantised weights.
 const PLAIN: [(&str, &str); 10] = [
-    ("attention", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("attention"))),
-    ("attention_merge", wgsl!("attention_merge")),
+    ("attention", packs_heads!("shared/rotated_head", "attention")),
+    ("attention_merge", packs_heads!("attention_merge")),
     ("combine_norm", norm!("combine_norm")),
-    ("delta_net", concat!(wgsl!("shared/quantise"), "\n", wgsl!("delta_net"))),
+    ("delta_net", packs_heads!("delta_net")),
     ("kv_norm_rope", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("kv_norm_rope"))),
     ("logits_top_k", wgsl!("logits_top_k")),
     ("quantise", concat!(wgsl!("shared/quantise"), "\n", wgsl!("quantise"))),

@@ -123,14 +123,13 @@ impl Recorder<'_> {
         let kv = self.r.kv_cache(format!("layer.{i}"), kv_heads * dim);
         let q_norm = self.r.vector(format!("layer.{i}.q_norm"), &w.q_norm);
         let k_norm = self.r.vector(format!("layer.{i}.k_norm"), &w.k_norm);
-        let out = self.r.tensor(format!("layer.{i}.attention"), 1, heads * dim);
+        let out = self.only_for(format!("layer.{i}.attention"), heads * dim, w.o.format, dim % 32 == 0);
         let (gate, eps) = (c.attention_gate, c.rms_eps);
         self.r.push(
             format!("layer.{i}.attention"),
             Attention { qkv, q_norm, k_norm, kv, out, heads, kv_heads, dim, rotary_dim, gate, eps },
         )?;
         self.state.push(LayerState::Attention { kv });
-        let out = self.input(out, w.o.format, self.activations)?;
         self.add_matvec(format!("layer.{i}.mixer_out"), out, &w.o, x)
     }
 

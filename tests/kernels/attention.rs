@@ -1,6 +1,7 @@
 //! `attention` and the KV cache, which `kv_norm_rope` fills for steps of several tokens and `attention` for one.
 
 use flashflood::compute::ops::Attention;
+use flashflood::formats::WeightFormat;
 use proptest::prelude::*;
 
 use crate::cases;
@@ -37,12 +38,15 @@ fn attention_layer(seed: u64, h: Heads, max_tokens: usize) -> Trial {
         row.fill_with(|| random.uniform(-size, size));
     });
     let (q_norm, k_norm) = (trial.vector(dim, -2.0, 2.0), trial.vector(dim, -2.0, 2.0));
-    let (kv, out) = (trial.kv_cache(kv_heads * dim), trial.tensor(1, heads * dim));
+    let kv = trial.kv_cache(kv_heads * dim);
+    let format = WeightFormat::affine(trial.random.one_of(&[2, 3, 4, 8]), 64);
+    let packs = dim % 32 == 0 && trial.random.below(2) == 0;
+    let out = if packs { trial.inner(1, heads * dim, format) } else { trial.tensor(1, heads * dim).into() };
     let (gate, eps) = (h.gate, 1e-6);
     trial.push(Attention { qkv, q_norm, k_norm, kv, out, heads, kv_heads, dim, rotary_dim, gate, eps });
     trial.kv_within(1e-6, 3e-6);
     // scores are up to 40 with errors of a few units in the last place of that; exp makes them relative errors
-    trial.within(out, 4e-5, 2e-5);
+    trial.within(out.view(), 4e-5, 2e-5);
     trial
 }
 

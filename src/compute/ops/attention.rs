@@ -1,6 +1,6 @@
 use rayon::prelude::*;
 
-use super::sigmoid;
+use super::{Input, Quantised, sigmoid};
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
@@ -22,7 +22,7 @@ pub struct Attention {
     /// Keys and values of all positions.
     pub kv: KvId,
     /// `[tokens, heads * dim]`, a whole tensor
-    pub out: View,
+    pub out: Input,
     /// Query heads.
     pub heads: usize,
     /// Key and value heads.
@@ -149,11 +149,14 @@ impl Kernel for Attention {
     fn check(&self, recording: &Recording) -> Result<(), ShapeError> {
         let name = self.name();
         expect(name, "columns of q, k and v", self.v_offset() + self.kv_heads * self.dim, self.qkv.width)?;
-        expect(name, "columns of out", self.heads * self.dim, self.out.width)?;
+        expect(name, "columns of out", self.heads * self.dim, self.out.cols())?;
         expect(name, "q_norm", self.dim, recording.vectors[self.q_norm.0].1.len())?;
         expect(name, "k_norm", self.dim, recording.vectors[self.k_norm.0].1.len())?;
         expect(name, "width of the KV cache", self.kv_heads * self.dim, recording.kv[self.kv.0].width)?;
-        expect(name, "offset of qkv and out", 0, self.qkv.offset + self.out.offset)?;
+        expect(name, "offset of qkv and out", 0, self.qkv.offset + self.out.view().offset)?;
+        if self.out.packed().is_some() {
+            expect(name, "columns of a head beyond groups of 32", 0, self.dim % 32)?;
+        }
         if self.dim > 256 || !self.dim.is_multiple_of(4) {
             return Err(shape_error(name, "head_dim", "a multiple of 4, at most 256", self.dim));
         }
@@ -164,17 +167,26 @@ impl Kernel for Attention {
     }
 
     fn outputs(&self) -> Vec<View> {
-        vec![self.out]
+        vec![self.out.view()]
     }
 
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
         self.keep_keys_and_values(memory, step);
-        let mut out = memory.take(self.out.tensor);
-        out.par_chunks_mut(self.dim).take(step.tokens * self.heads).enumerate().for_each(|(i, out)| {
+        let width = self.heads * self.dim;
+        let mut rows = vec![0.0; step.tokens * width];
+        rows.par_chunks_mut(self.dim).enumerate().for_each(|(i, out)| {
             let (t, h) = (i / self.heads, i % self.heads);
             self.attend(memory, t, h, step.position + t, out);
         });
-        memory.put_back(self.out.tensor, out);
+        let view = self.out.view();
+        let mut out = memory.take(view.tensor);
+        for (t, values) in rows.chunks_exact(width).enumerate() {
+            match self.out {
+                Input::F32(_) => out[t * view.stride..][..width].copy_from_slice(values),
+                Input::Int8(packed) => packed.pack_on_cpu(&mut out, t, values),
+            }
+        }
+        memory.put_back(view.tensor, out);
     }
 
     fn scratch_bytes(&self, context: usize, tokens: usize) -> usize {
@@ -186,7 +198,7 @@ impl Kernel for Attention {
         let qkv = Binding::read(Resource::Tensor(self.qkv.tensor));
         let [q_norm, k_norm] = [self.q_norm, self.k_norm].map(|norm| Binding::read(Resource::Vector(norm)));
         let rope = Binding::read(Resource::Rope);
-        let out = Binding::write(Resource::Tensor(self.out.tensor));
+        let out = Binding::write(Resource::Tensor(self.out.view().tensor));
         let windows = 0..resident.kv_windows(self.kv);
         let cache = |w| [Resource::Keys(self.kv, w), Resource::Values(self.kv, w)].map(Binding::write);
         let keys = windows.clone().map(|w| [&[qkv, k_norm, rope][..], &cache(w)].concat()).collect();
@@ -194,12 +206,19 @@ impl Kernel for Attention {
         let splits = windows.map(|w| [&[qkv, q_norm, k_norm, rope][..], &cache(w), &[scratch, out]].concat()).collect();
         let head = [("dim", self.dim), ("half_rotary", self.rotary_dim / 2)];
         let heads = [("split", SPLIT), ("heads", self.heads), ("kv_heads", self.kv_heads), ("q_head", self.q_head())];
-        let constants = |all: &[(&'static str, usize)]| all.iter().map(|&(name, value)| (name, value as f64)).collect();
+        let constants = |all: &[(&'static str, usize)]| -> Vec<_> {
+            all.iter().map(|&(name, value)| (name, value as f64)).collect()
+        };
+        let packed = |threads| Quantised::constants(self.out.packed(), threads);
         let merge = vec![Binding::read(Resource::Scratch), qkv, out];
         vec![
             Stage { shader: "kv_norm_rope", constants: constants(&head), groups: keys },
-            Stage { shader: "attention", constants: constants(&[&head[..], &heads].concat()), groups: splits },
-            Stage { shader: "attention_merge", constants: vec![], groups: vec![merge] },
+            Stage {
+                shader: "attention",
+                constants: [constants(&[&head[..], &heads].concat()), packed(128)].concat(),
+                groups: splits,
+            },
+            Stage { shader: "attention_merge", constants: packed(64), groups: vec![merge] },
         ]
     }
 
@@ -230,7 +249,7 @@ impl Kernel for Attention {
                     rows as u32,
                     (window * splits_of(window_rows)) as u32,
                     splits as u32,
-                    self.out.stride as u32,
+                    self.out.view().stride as u32,
                     self.rotary_dim as u32,
                     u32::from(single),
                     self.scale().to_bits(),
@@ -248,7 +267,7 @@ impl Kernel for Attention {
                 self.dim as u32,
                 splits as u32,
                 first as u32,
-                self.out.stride as u32,
+                self.out.view().stride as u32,
                 self.dim as u32,
                 self.qkv.stride as u32,
                 if self.gate { self.q_head() as u32 } else { 0 },
