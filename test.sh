@@ -11,7 +11,7 @@ usage() {
 Installs what the tests need where it can (a software Vulkan driver and spirv-val, with apt-get on Debian and
 Ubuntu), or says what to install. Then: format, lints, tests, documentation, sizes of files and packages.
 
-  --all       also type-check for iOS and macOS (the default when CI=true); the first time takes some minutes
+  --all       also type-check for iOS, macOS and Windows (the default when CI=true); the first time takes some minutes
   --verbose   show what every step prints, not only when it fails
 END
 }
@@ -246,7 +246,7 @@ step docs documentation
 step lines count_lines
 step bytes count_bytes
 step package package
-[[ $all == no ]] || step apple targets/apple/check.sh
+[[ $all == no ]] || for platform in apple windows; do step $platform targets/type-check.sh $platform; done
 
 took=$(seconds $(($(date +%s) - begin)))
 if [[ -n $not_checked ]]; then

@@ -17,7 +17,7 @@ use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{GpuExecutor, GpuOptions, GpuSlots};
 use crate::compute::{ExecuteError, Executor, Recording, ShapeError};
 use crate::experts::trace::TraceShape;
-use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError};
+use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError, set_size};
 use crate::model::{Config, Forward, LayerState, Matrix, ModelSource, SourceError, forward};
 use crate::session::Session;
 use crate::text::{ChatTemplate, GenerationConfig, TextError, Tokenizer};
@@ -40,6 +40,9 @@ pub struct EngineOptions {
     pub reads: Reads,
     /// Most tokens of a prompt in one step.
     pub chunk: usize,
+    /// Experts of the next layer that are read before its router has chosen, guessed from this layer's input; 0 reads
+    /// none.
+    pub look_ahead: usize,
     /// Runtime checks in shaders, and smaller bindings: for tests.
     pub gpu: GpuOptions,
 }
@@ -53,6 +56,7 @@ impl Default for EngineOptions {
             experts: ExpertBudget::Auto,
             reads: Reads::Auto,
             chunk: 64,
+            look_ahead: 0,
             gpu: GpuOptions::default(),
         }
     }
@@ -117,9 +121,14 @@ impl Engine {
     /// Opens a model whose source is open.
     pub fn from_source(source: ModelSource, options: &EngineOptions) -> Result<Engine, EngineError> {
         let direct = options.reads.is_direct(&source.experts, flashflood_backends::memory::available_memory());
-        let reader = Arc::new(FileReader::open_for(&source.experts, direct)?);
+        let mut reader = FileReader::open_for(&source.experts, direct)?;
+        if options.reads == Reads::Threads {
+            reader = reader.without_queue()?;
+        }
+        let reader = Arc::new(reader);
         match (direct, reader.is_direct()) {
-            (true, true) => tracing::info!("experts are read past the page cache"),
+            (true, true) if reader.is_queued() => tracing::info!("experts are read past the page cache, queued"),
+            (true, true) => tracing::info!("experts are read past the page cache, on threads"),
             (true, false) => {
                 tracing::info!("experts are read through the page cache: the file system has no direct reads")
             }
@@ -136,9 +145,11 @@ impl Engine {
     ) -> Result<Engine, EngineError> {
         let ModelSource { config, weights, experts, root, text_files: text } = source;
         let embed = weights.embed_tokens.clone();
+        let look_ahead = if options.experts == ExpertBudget::All { 0 } else { options.look_ahead };
         let device = OpenedDevice::open(options.device)?;
         let form = options.activations.on(&device);
-        let Forward { recording, state } = forward::record(&config, &weights, &experts, options.chunk.max(1), form)?;
+        let Forward { recording, state } =
+            forward::record(&config, &weights, &experts, options.chunk.max(1), form, look_ahead > 0)?;
         let recording = Arc::new(recording);
         // the recording holds views of what it needs; the rest of the resident file can go
         drop(weights);
@@ -154,11 +165,16 @@ impl Engine {
         let executor: Box<dyn Executor> = match device {
             OpenedDevice::Gpu(gpu) => {
                 let binding = options.gpu.binding_on(&gpu);
-                let slots = Arc::new(GpuSlots::new(&gpu.device, &gpu.queue, plan.slots, experts.slot_bytes(), binding));
+                let slot_bytes = experts.slot_bytes();
+                let (top_k, landing) = (config.top_k, options.gpu.landing);
+                let set = set_size(plan.slots, &experts, top_k);
+                let slots = GpuSlots::new(&gpu, plan.slots, set, slot_bytes, top_k, binding, landing)?;
+                let slots = Arc::new(slots);
                 let store = store(slots.clone())?;
                 let each = config.experts;
-                let mut executor =
-                    GpuExecutor::new(*gpu, recording.clone(), context, each, Some((store, slots)), options.gpu)?;
+                let gpu_options = GpuOptions { look_ahead, ..options.gpu };
+                let store = Some((store, slots));
+                let mut executor = GpuExecutor::new(*gpu, recording.clone(), context, each, store, gpu_options)?;
                 if options.experts == ExpertBudget::All {
                     executor.make_resident()?;
                 }
@@ -167,7 +183,10 @@ impl Engine {
             OpenedDevice::Cpu => {
                 let slots = Arc::new(HostSlots::new(plan.slots, experts.slot_bytes())?);
                 let store = store(slots.clone())?;
-                Box::new(CpuExecutor::new(recording.clone(), context, config.experts, Some((store, slots))))
+                let store = Some((store, slots));
+                Box::new(
+                    CpuExecutor::new(recording.clone(), context, config.experts, store).with_look_ahead(look_ahead),
+                )
             }
         };
         let mut engine = Engine { config, embed, executor, state, recording, context, root, text, plan, watch: None };

@@ -1,6 +1,9 @@
 //! One timeline of tokens: extend it, read logits, generate.
 
-use crate::compute::{ExecuteError, KernelTime, LogitRows, Step};
+use std::time::Duration;
+
+use crate::compute::ops::conv_inputs;
+use crate::compute::{ExecuteError, KernelTime, LogitRows, ProfiledSteps, Step};
 use crate::engine::Engine;
 use crate::experts::StoreStats;
 use crate::experts::trace::Trace;
@@ -206,8 +209,8 @@ impl<'a> Session<'a> {
                     let (keys, values) = engine.executor.read_kv(kv, positions)?;
                     LayerContents::Attention { keys, values }
                 }
-                LayerState::DeltaNet { conv, recurrent } => LayerContents::DeltaNet {
-                    conv: engine.executor.read_state(conv.tensor)?,
+                LayerState::DeltaNet { conv, recurrent, shape } => LayerContents::DeltaNet {
+                    conv: conv_inputs(&shape, &engine.executor.read_state(conv.tensor)?),
                     recurrent: engine.executor.read_state(recurrent.tensor)?,
                 },
             });
@@ -223,6 +226,26 @@ impl<'a> Session<'a> {
     /// Times of kernels since [`Session::profile`], longest first.
     pub fn kernel_times(&self) -> Vec<KernelTime> {
         self.engine.executor.kernel_times()
+    }
+
+    /// Time that the host has waited for the device so far, reads of experts left out.
+    pub fn waited(&self) -> Duration {
+        self.engine.executor.waited()
+    }
+
+    /// How long the host waits for a submission that does nothing; `None` for a device that it does not wait for.
+    pub fn round_trip(&mut self) -> Result<Option<Duration>, SessionError> {
+        Ok(self.engine.executor.round_trip()?)
+    }
+
+    /// Steps since [`Session::profile`], and what the host did in them.
+    pub fn profiled_steps(&self) -> ProfiledSteps {
+        self.engine.executor.profiled_steps()
+    }
+
+    /// Bytes per second at which the device reads its memory, measured now; `None` where that cannot be timed.
+    pub fn bandwidth(&self) -> Result<Option<f64>, SessionError> {
+        Ok(self.engine.executor.bandwidth()?)
     }
 
     /// Waits until the device has done everything asked of it.

@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
-use flashflood::experts::FileReader;
 use flashflood::experts::reader::{Fault, FaultyReader};
-use flashflood::generate::{GenerateOptions, Generated, generate};
+use flashflood::experts::{ExpertFile, FileReader, Reads};
+use flashflood::generate::{Finish, GenerateOptions, Generated, generate};
 use flashflood::model::ModelSource;
 use flashflood::session::SessionError;
 use flashflood::text::{Sampler, SamplerOptions};
@@ -120,7 +120,7 @@ fn panic_on_a_reading_thread() {
 /// A slow read is waited for, and counted.
 #[test]
 fn stall() {
-    const STALL: Duration = Duration::from_millis(700);
+    const STALL: Duration = Duration::from_secs(2);
     for device in DEVICES {
         let expected = Setup::new(device, Fault::Stall(STALL)).text().unwrap();
         let mut setup = Setup::new(device, Fault::Stall(STALL));
@@ -130,6 +130,97 @@ fn stall() {
         assert!(start.elapsed() >= STALL);
         let stalled = setup.engine.session().unwrap().expert_stats().stall_time;
         assert!(stalled >= STALL / 2, "{device:?}: {stalled:?} stalled");
+    }
+}
+
+/// Whoever asks for an end while the disk stalls gets it when the disk is back, and the engine goes on.
+#[test]
+fn an_interrupt_in_the_middle_of_reads() {
+    const STALL: Duration = Duration::from_secs(1);
+    for device in DEVICES {
+        let expected = Setup::new(device, Fault::Stall(STALL)).text().unwrap();
+        let mut setup = Setup::new(device, Fault::Stall(STALL));
+        setup.fail_after(setup.reader.reads() + 150);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (reader, stopping, failing) = (setup.reader.clone(), stop.clone(), setup.failing.clone());
+        let watch = std::thread::spawn(move || {
+            while reader.reads() <= failing.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            stopping.store(true, Ordering::SeqCst);
+        });
+        let tokenizer = setup.engine.tokenizer().unwrap();
+        let mut greedy = Sampler::new(SamplerOptions::default(), 0).unwrap();
+        let options = GenerateOptions { max_tokens: TOKENS, ..GenerateOptions::default() };
+        let ids = tokenizer.encode("Once upon a time").unwrap();
+        let start = Instant::now();
+        let mut session = setup.engine.session().unwrap();
+        let go_on = |_| !stop.load(Ordering::SeqCst);
+        let made = generate(&mut session, &tokenizer, &mut greedy, &ids, &options, go_on).unwrap();
+        assert_eq!(made.finish, Finish::Interrupted, "{device:?}");
+        assert!(made.tokens.len() < TOKENS && expected.starts_with(&made.tokens), "{device:?}: {:?}", made.tokens);
+        assert!(start.elapsed() < 20 * STALL);
+        watch.join().unwrap();
+        assert!(setup.text().unwrap() == expected, "{device:?}: another text after an interrupt");
+    }
+}
+
+/// The file of the experts is cut while text is made, by whichever kind of read: the error says where it ends; once
+/// the file is whole again, the same engine makes the text.
+#[test]
+fn a_file_cut_while_text_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    for device in DEVICES {
+        for reads in [Reads::Cached, Reads::Direct, Reads::Threads] {
+            let mut source = ModelSource::embedded().unwrap();
+            let mut files = Vec::new();
+            for (n, file) in source.experts.files.iter_mut().enumerate() {
+                let ExpertFile::Memory { bytes, .. } = file else { panic!("the model in the program is in memory") };
+                let path = folder.path().join(format!("layer-{n}.bin"));
+                std::fs::write(&path, &*bytes).unwrap();
+                files.push((path.clone(), bytes.clone()));
+                *file = ExpertFile::Path(path);
+            }
+            let bytes = source.experts.slot_bytes() * source.experts.layers.len() * source.config.experts / 4;
+            let experts = ExpertBudget::Bytes(bytes as u64);
+            let options = EngineOptions { device, reads, context: Some(128), experts, ..EngineOptions::default() };
+            let engine = Engine::from_source(source, &options).unwrap();
+            let mut setup = Setup { engine, ..Setup::new(Device::Cpu, Fault::InputOutput) };
+            let expected = setup.text().unwrap();
+            for (path, bytes) in &files {
+                let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+                file.set_len(bytes.len() as u64 / 20).unwrap();
+            }
+            let error = setup.text().unwrap_err().to_string();
+            for part in ["layer-", ".bin", "short read at offset", "expected ", "found "] {
+                assert!(error.contains(part), "{device:?}, {reads:?}: {part:?} is not in {error:?}");
+            }
+            files.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+            assert!(setup.text().unwrap() == expected, "{device:?}, {reads:?}: another text");
+        }
+    }
+}
+
+/// Somebody else needs memory, and then no longer, in the middle of a text: the same text.
+#[test]
+fn memory_pressure() {
+    for device in DEVICES {
+        let mut setup = Setup::new(device, Fault::InputOutput);
+        let expected = setup.text().unwrap();
+        let slots = setup.engine.plan().slots;
+        let tokenizer = setup.engine.tokenizer().unwrap();
+        let mut greedy = Sampler::new(SamplerOptions::default(), 0).unwrap();
+        let mut session = setup.engine.session().unwrap();
+        let mut next = tokenizer.encode("Once upon a time").unwrap();
+        let mut made = Vec::new();
+        for limit in [slots, 0, 0, slots / 2, slots, 1, slots].into_iter().cycle().take(TOKENS) {
+            session.extend(&next, flashflood::compute::LogitRows::Last, |_, _| true).unwrap();
+            session.limit_experts(limit);
+            made.push(session.sample(&mut greedy, tokenizer.vocab_size()).unwrap());
+            next = made[made.len() - 1..].to_vec();
+        }
+        assert!(made == expected, "{device:?}: another text");
+        assert!(session.expert_stats().evictions > 0);
     }
 }
 

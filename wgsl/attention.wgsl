@@ -1,49 +1,100 @@
-// Attention of one query head over one split of the KV cache, by online softmax over runs of 128 positions.
-// Leaves (max, sum of exponentials, unnormalised output) for attention_merge.wgsl.
+// Attention of one query head over one split of the KV cache, by online softmax over runs of 128 positions. The query is
+// normed and rotated here; in a step of one token its key as well, and whoever has the last split writes key and value
+// to the cache: nobody reads them there in the same step.
+// Leaves (max, sum of exponentials, unnormalised output) for attention_merge.wgsl; a split that is alone divides and
+// applies the output gate itself, with the same bits.
 // Splits have a fixed length whatever the step, so a token's result does not depend on how its prompt was cut.
 
 struct Params {
-    heads: u32,
-    kv_heads: u32,
-    dim: u32,
-    q_stride: u32,
+    x_stride: u32,
     first_token: u32,
     position: u32, // of first_token
     window_start: u32, // position of row 0 of the window
     window_rows: u32,
     first_split: u32, // of the window, in the scratch
     splits: u32, // in the scratch
+    out_stride: u32,
+    rope_stride: u32,
+    single: u32, // 1: the step has one token, and its key is not in the cache
     scale: f32,
+    eps: f32,
 }
 var<immediate> params: Params;
 
 override split: u32 = 512u;
+override heads: u32 = 8u;
+override kv_heads: u32 = 2u;
+override q_head: u32 = 2u * dim; // elements from one query head to the next: dim, or twice that with a gate
 
-@group(0) @binding(0) var<storage, read> q: array<f32>; // [tokens, heads * dim]
-@group(0) @binding(1) var<storage, read> keys: array<vec4<f32>>; // [positions, kv_heads * dim]
-@group(0) @binding(2) var<storage, read> values: array<f32>; // [positions, kv_heads * dim]
-@group(0) @binding(3) var<storage, read_write> scratch: array<f32>; // [tokens, heads, splits, dim + 2]
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [tokens, q and gate | k | v]
+@group(0) @binding(1) var<storage, read> q_norm: array<f32>; // [dim]
+@group(0) @binding(2) var<storage, read> k_norm: array<f32>; // [dim]
+@group(0) @binding(3) var<storage, read> rope: array<f32>; // [tokens, cos | sin]
+@group(0) @binding(4) var<storage, read_write> keys: array<vec4<f32>>; // [positions, kv_heads * dim]
+@group(0) @binding(5) var<storage, read_write> values: array<f32>; // [positions, kv_heads * dim]
+@group(0) @binding(6) var<storage, read_write> scratch: array<f32>; // [tokens, heads, splits, dim + 2]
+@group(0) @binding(7) var<storage, read_write> out: array<f32>; // [tokens, heads * dim]
 
 const lowest: f32 = -3.0e38;
+const nowhere: u32 = 0xffffffffu;
 
 var<workgroup> query: array<vec4<f32>, 64>;
+var<workgroup> own_key: array<vec4<f32>, 64>;
 var<workgroup> weight: array<f32, 128>;
 var<workgroup> partial: array<f32, 128>;
+
+fn query_at(start: u32, i: u32, scale: f32, angles: u32) -> f32 {
+    let o = partner(i);
+    return rotated(i, x[start + i] * scale * q_norm[i], x[start + o] * scale * q_norm[o], angles);
+}
+
+fn key_at(start: u32, i: u32, scale: f32, angles: u32) -> f32 {
+    let o = partner(i);
+    return rotated(i, x[start + i] * scale * k_norm[i], x[start + o] * scale * k_norm[o], angles);
+}
+
+fn finish(token: u32, head: u32, i: u32, sum: f32, total: f32) {
+    let row = params.first_token + token;
+    var y = sum / total;
+    if q_head > dim {
+        let g = x[row * params.x_stride + head * q_head + dim + i];
+        y *= 1.0 / (1.0 + exp(-g));
+    }
+    out[row * params.out_stride + head * dim + i] = y;
+}
 
 @compute @workgroup_size(128)
 fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = group.x;
     let token = group.z;
-    let kv = head / (params.heads / params.kv_heads);
-    let row = params.kv_heads * params.dim;
+    let kv = head / (heads / kv_heads);
+    let row = kv_heads * dim;
     let from_row = group.y * split; // in the window
     // rows of this window that the token may see
     let seen = min(params.position + token + 1u - min(params.window_start, params.position + token + 1u), params.window_rows);
     let to_row = min(from_row + split, seen);
-    let dim4 = params.dim / 4u;
-    if local < dim4 {
-        let at = (params.first_token + token) * params.q_stride + head * params.dim + local * 4u;
-        query[local] = vec4<f32>(q[at], q[at + 1u], q[at + 2u], q[at + 3u]);
+    // in the window; the last that the token sees
+    let own_row = select(nowhere, params.position - params.window_start, params.single == 1u && params.position >= params.window_start);
+    let dim4 = dim / 4u;
+    let from_x = (params.first_token + token) * params.x_stride;
+    let q = from_x + head * q_head;
+    let k = from_x + heads * q_head + kv * dim;
+    let v = k + row;
+    let angles = (params.first_token + token) * params.rope_stride;
+    let scales = 1.0 / sqrt(sums_of_squares(local, q, k) / f32(dim) + params.eps);
+    let i = 4u * (local % 64u);
+    if i < dim {
+        if local < 64u {
+            query[i / 4u] = vec4<f32>(
+                query_at(q, i, scales.x, angles), query_at(q, i + 1u, scales.x, angles),
+                query_at(q, i + 2u, scales.x, angles), query_at(q, i + 3u, scales.x, angles),
+            );
+        } else {
+            own_key[i / 4u] = vec4<f32>(
+                key_at(k, i, scales.y, angles), key_at(k, i + 1u, scales.y, angles),
+                key_at(k, i + 2u, scales.y, angles), key_at(k, i + 3u, scales.y, angles),
+            );
+        }
     }
     var top = lowest;
     var total = 0.0;
@@ -54,10 +105,16 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         let position = start + local;
         var score = lowest;
         if position < to_row {
-            let at = (position * row + kv * params.dim) / 4u;
             var sum = vec4<f32>();
-            for (var i = 0u; i < dim4; i++) {
-                sum = fma(query[i], keys[at + i], sum);
+            if position == own_row {
+                for (var i = 0u; i < dim4; i++) {
+                    sum = fma(query[i], own_key[i], sum);
+                }
+            } else {
+                let at = (position * row + kv * dim) / 4u;
+                for (var i = 0u; i < dim4; i++) {
+                    sum = fma(query[i], keys[at + i], sum);
+                }
             }
             score = ((sum.x + sum.y) + (sum.z + sum.w)) * params.scale;
         }
@@ -84,29 +141,55 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         workgroupBarrier();
         total = fma(total, shrink, partial[0]);
         top = new_top;
-        let count = min(128u, to_row - start);
+        let end = min(start + 128u, to_row);
+        // the token's own value, the last, is not in the cache
+        let cached = min(end, own_row);
         acc0 *= shrink;
         acc1 *= shrink;
-        if local < params.dim {
-            for (var j = 0u; j < count; j++) {
-                acc0 = fma(weight[j], values[(start + j) * row + kv * params.dim + local], acc0);
+        if local < dim {
+            for (var r = start; r < cached; r++) {
+                acc0 = fma(weight[r - start], values[r * row + kv * dim + local], acc0);
+            }
+            if cached < end {
+                acc0 = fma(weight[cached - start], x[v + local], acc0);
             }
         }
-        if local + 128u < params.dim {
-            for (var j = 0u; j < count; j++) {
-                acc1 = fma(weight[j], values[(start + j) * row + kv * params.dim + local + 128u], acc1);
+        if local + 128u < dim {
+            for (var r = start; r < cached; r++) {
+                acc1 = fma(weight[r - start], values[r * row + kv * dim + local + 128u], acc1);
+            }
+            if cached < end {
+                acc1 = fma(weight[cached - start], x[v + local + 128u], acc1);
             }
         }
     }
-    let at = ((token * params.heads + head) * params.splits + params.first_split + group.y) * (params.dim + 2u);
+    if own_row >= from_row && own_row < to_row && head % (heads / kv_heads) == 0u {
+        let to = own_row * row + kv * dim;
+        if local < dim4 {
+            keys[to / 4u + local] = own_key[local];
+        }
+        for (var i = local; i < dim; i += 128u) {
+            values[to + i] = x[v + i];
+        }
+    }
+    if params.splits == 1u {
+        if local < dim {
+            finish(token, head, local, acc0, total);
+        }
+        if local + 128u < dim {
+            finish(token, head, local + 128u, acc1, total);
+        }
+        return;
+    }
+    let at = ((token * heads + head) * params.splits + params.first_split + group.y) * (dim + 2u);
     if local == 0u {
         scratch[at] = top;
         scratch[at + 1u] = total;
     }
-    if local < params.dim {
+    if local < dim {
         scratch[at + 2u + local] = acc0;
     }
-    if local + 128u < params.dim {
+    if local + 128u < dim {
         scratch[at + 2u + local + 128u] = acc1;
     }
 }

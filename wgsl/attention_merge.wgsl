@@ -17,6 +17,12 @@ var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read> gate: array<f32>; // [tokens, heads * dim]
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [tokens, heads * dim]
 
+// Exactly 1 for the split with the maximum and 0 for one that the token does not see, whatever the driver's exp: a token
+// that sees one split has the bits that attention.wgsl gives it when there is no other.
+fn share(of_split: f32, top: f32) -> f32 {
+    return select(select(exp(of_split - top), 0.0, of_split <= -3.0e38), 1.0, of_split == top);
+}
+
 @compute @workgroup_size(64)
 fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = group.x;
@@ -29,12 +35,12 @@ fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     }
     var total = 0.0;
     for (var s = 0u; s < params.splits; s++) {
-        total = fma(exp(scratch[first + s * size] - top), scratch[first + s * size + 1u], total);
+        total = fma(share(scratch[first + s * size], top), scratch[first + s * size + 1u], total);
     }
     for (var i = local; i < params.dim; i += 64u) {
         var sum = 0.0;
         for (var s = 0u; s < params.splits; s++) {
-            sum = fma(exp(scratch[first + s * size] - top), scratch[first + s * size + 2u + i], sum);
+            sum = fma(share(scratch[first + s * size], top), scratch[first + s * size + 2u + i], sum);
         }
         var y = sum / total;
         if params.gate_head > 0u {

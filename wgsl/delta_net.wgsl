@@ -1,34 +1,151 @@
-// Gated delta rule over the tokens of a step. A workgroup has 32 columns of a value head's state, a column has 4 threads.
-// S <- exp(g) S ; delta = beta (v - k S) ; S <- S + k delta ; out = q S, with q and k of unit length, q also / sqrt(dim)
+// What mixes tokens in a linear layer: convolution with SiLU, gated delta rule, gated RMS norm. A workgroup has one
+// value head and goes through the tokens of the step; a thread has one column of the state and 16 of its rows in
+// registers (rows beyond 16 * parts are read from memory twice a token).
+// q, k, v = silu(conv(u)): y[t, c] = silu(sum_j weight[c, j] * u[t - taps + 1 + j, c])
+// S <- exp(g) S ; delta = beta (v - k S) ; S <- S + k delta ; y = q S, with q and k of unit length, q also / sqrt(dim)
+// out = y / sqrt(mean(y^2) + eps) * norm * silu(z)
 // g = -exp(a_log) softplus(a + dt_bias), beta = sigmoid(b). Key head of value head h: h / (value_heads / key_heads).
+// Each value head keeps its own copy of its key head's last inputs, so no workgroup writes what another reads.
 
 struct Params {
     tokens: u32,
     key_heads: u32,
     value_heads: u32,
-    key_dim: u32,
-    value_dim: u32,
     x_stride: u32,
+    u_offset: u32,
+    z_offset: u32,
     a_offset: u32,
-    a_stride: u32,
     b_offset: u32,
-    b_stride: u32,
     out_stride: u32,
+    conv_stride: u32,
     state_stride: u32,
+    eps: f32,
+    q_scale: f32, // 1 / sqrt(key_dim)
+    dim: f32, // value_dim
 }
 var<immediate> params: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>; // [tokens, q | k | v]
-@group(0) @binding(1) var<storage, read> a: array<f32>; // [tokens, value_heads]
-@group(0) @binding(2) var<storage, read> b: array<f32>; // [tokens, value_heads]
-@group(0) @binding(3) var<storage, read> a_log: array<f32>; // [value_heads]
-@group(0) @binding(4) var<storage, read> dt_bias: array<f32>; // [value_heads]
-@group(0) @binding(5) var<storage, read_write> state: array<f32>; // [value_heads * key_dim, value_dim]
-@group(0) @binding(6) var<storage, read_write> out: array<f32>; // [tokens, value_heads * value_dim]
+override taps: u32 = 4u; // 2 to 8
+override key_dim: u32 = 128u;
+override value_dim: u32 = 128u;
+override lanes: u32 = 128u; // value_dim rounded up
+override parts: u32 = 8u; // threads that share a column
+override threads: u32 = lanes * parts;
+override channels: u32 = 2u * key_dim + value_dim; // of a value head
 
-var<workgroup> q: array<f32, 256>;
-var<workgroup> k: array<f32, 256>;
-var<workgroup> partial: array<vec2<f32>, 128>;
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [tokens, u | z | b | a], in any order
+@group(0) @binding(1) var<storage, read> weight: array<f32>; // [channels of all heads, taps]
+@group(0) @binding(2) var<storage, read> a_log: array<f32>; // [value_heads]
+@group(0) @binding(3) var<storage, read> dt_bias: array<f32>; // [value_heads]
+@group(0) @binding(4) var<storage, read> norm: array<f32>; // [value_dim]
+@group(0) @binding(5) var<storage, read_write> conv: array<f32>; // [value_heads * (taps - 1), q | k | v of the head]
+@group(0) @binding(6) var<storage, read_write> state: array<f32>; // [value_heads * key_dim, value_dim]
+@group(0) @binding(7) var<storage, read_write> out: array<f32>; // [tokens, value_heads * value_dim]
+
+var<workgroup> mixed: array<f32, channels>;
+var<workgroup> q: array<vec4<f32>, 64>;
+var<workgroup> k: array<vec4<f32>, 64>;
+var<workgroup> squares: array<f32, 24>; // eight sums of q, eight of k, eight of y
+var<workgroup> predicted: array<f32, threads>;
+var<workgroup> answered: array<f32, threads>;
+var<workgroup> y: array<f32, lanes>;
+
+// 16 rows of a column.
+struct Rows {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
+// Rows past the last repeat it: q and k are zero there.
+fn at(head: u32, row: u32, column: u32) -> u32 {
+    return (head * key_dim + min(row, key_dim - 1u)) * params.state_stride + min(column, value_dim - 1u);
+}
+
+fn load4(head: u32, row: u32, column: u32) -> vec4<f32> {
+    return vec4<f32>(
+        state[at(head, row, column)], state[at(head, row + 1u, column)],
+        state[at(head, row + 2u, column)], state[at(head, row + 3u, column)],
+    );
+}
+
+fn load(head: u32, row: u32, column: u32) -> Rows {
+    return Rows(
+        load4(head, row, column), load4(head, row + 4u, column),
+        load4(head, row + 8u, column), load4(head, row + 12u, column),
+    );
+}
+
+fn store4(head: u32, row: u32, column: u32, s: vec4<f32>) {
+    if row < key_dim { state[at(head, row, column)] = s.x; }
+    if row + 1u < key_dim { state[at(head, row + 1u, column)] = s.y; }
+    if row + 2u < key_dim { state[at(head, row + 2u, column)] = s.z; }
+    if row + 3u < key_dim { state[at(head, row + 3u, column)] = s.w; }
+}
+
+fn store(head: u32, row: u32, column: u32, s: Rows) {
+    if column < value_dim {
+        store4(head, row, column, s.a);
+        store4(head, row + 4u, column, s.b);
+        store4(head, row + 8u, column, s.c);
+        store4(head, row + 12u, column, s.d);
+    }
+}
+
+fn decayed(s: Rows, decay: f32) -> Rows {
+    return Rows(s.a * decay, s.b * decay, s.c * decay, s.d * decay);
+}
+
+fn corrected(s: Rows, row: u32, delta: f32) -> Rows {
+    let by = vec4<f32>(delta);
+    let i = row / 4u;
+    return Rows(fma(k[i], by, s.a), fma(k[i + 1u], by, s.b), fma(k[i + 2u], by, s.c), fma(k[i + 3u], by, s.d));
+}
+
+fn add_k(s: Rows, row: u32, sum: vec4<f32>) -> vec4<f32> {
+    let i = row / 4u;
+    return fma(k[i + 3u], s.d, fma(k[i + 2u], s.c, fma(k[i + 1u], s.b, fma(k[i], s.a, sum))));
+}
+
+fn add_q(s: Rows, row: u32, sum: vec4<f32>) -> vec4<f32> {
+    let i = row / 4u;
+    return fma(q[i + 3u], s.d, fma(q[i + 2u], s.c, fma(q[i + 1u], s.b, fma(q[i], s.a, sum))));
+}
+
+// Channel `c` of a value head among those of all heads.
+fn channel_of(head: u32, c: u32) -> u32 {
+    let key_head = head / (params.value_heads / params.key_heads);
+    let keys = params.key_heads * key_dim;
+    if c < 2u * key_dim {
+        return select(key_head * key_dim + c, keys + key_head * key_dim + c - key_dim, c >= key_dim);
+    }
+    return 2u * keys + head * value_dim + c - 2u * key_dim;
+}
+
+// Age counts from the oldest input that is kept. Both places are read, so that no read waits for a branch.
+fn input(head: u32, c: u32, channel: u32, age: u32) -> f32 {
+    let kept = conv[(head * (taps - 1u) + min(age, taps - 2u)) * params.conv_stride + c];
+    let given = x[params.u_offset + (max(age, taps - 1u) - (taps - 1u)) * params.x_stride + channel];
+    return select(given, kept, age < taps - 1u);
+}
+
+// Adds four taps; those past the last weigh nothing.
+fn add_taps(head: u32, c: u32, channel: u32, t: u32, first: u32, sum: f32) -> f32 {
+    let j = min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(taps - 1u));
+    let u = vec4<f32>(
+        input(head, c, channel, t + j.x), input(head, c, channel, t + j.y),
+        input(head, c, channel, t + j.z), input(head, c, channel, t + j.w),
+    );
+    let row = channel * taps;
+    var w = vec4<f32>(weight[row + j.x], weight[row + j.y], weight[row + j.z], weight[row + j.w]);
+    w = select(w, vec4<f32>(), vec4<u32>(first, first + 1u, first + 2u, first + 3u) >= vec4<u32>(taps));
+    return fma(w.w, u.w, fma(w.z, u.z, fma(w.y, u.y, fma(w.x, u.x, sum))));
+}
+
+fn silu(v: f32) -> f32 {
+    return v / (1.0 + exp(-v));
+}
 
 // ln(1 + e) for 0 <= e <= 1 by the series of the area tangent: no cancellation for small e
 fn ln_1p(e: f32) -> f32 {
@@ -41,65 +158,111 @@ fn softplus(v: f32) -> f32 {
     return max(v, 0.0) + ln_1p(exp(-abs(v)));
 }
 
-@compute @workgroup_size(128)
+// Elements 4 i to 4 i + 3 of a vector of key_dim in `mixed`, zero past its end.
+fn four(first: u32, i: u32) -> vec4<f32> {
+    let e = vec4<u32>(4u * i, 4u * i + 1u, 4u * i + 2u, 4u * i + 3u);
+    let n = first + min(e, vec4<u32>(key_dim - 1u));
+    return select(vec4<f32>(), vec4<f32>(mixed[n.x], mixed[n.y], mixed[n.z], mixed[n.w]), e < vec4<u32>(key_dim));
+}
+
+// Eight sums of squares, added without a loop: drivers that unroll one move the 1e-6 that follows to its beginning.
+fn eight(i: u32) -> f32 {
+    return ((squares[i] + squares[i + 1u]) + (squares[i + 2u] + squares[i + 3u]))
+        + ((squares[i + 4u] + squares[i + 5u]) + (squares[i + 6u] + squares[i + 7u]));
+}
+
+@compute @workgroup_size(threads)
 fn delta_net(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = group.x;
-    let column = group.y * 32u + local % 32u;
-    let part = local / 32u;
-    let key_head = head / (params.value_heads / params.key_heads);
-    let keys = params.key_heads * params.key_dim;
+    let column = local % lanes;
+    let part = local / lanes;
+    let first = part * 16u;
+    // all of it is on its way before anything is computed
+    var held = load(head, first, column);
     let decay_rate = -exp(a_log[head]);
-    let first = head * params.key_dim * params.state_stride;
     for (var t = 0u; t < params.tokens; t++) {
         let row = t * params.x_stride;
-        var sums = vec2<f32>();
-        for (var i = local; i < params.key_dim; i += 128u) {
-            let qi = x[row + key_head * params.key_dim + i];
-            let ki = x[row + keys + key_head * params.key_dim + i];
-            q[i] = qi;
-            k[i] = ki;
-            sums = fma(vec2<f32>(qi, ki), vec2<f32>(qi, ki), sums);
+        for (var c = local; c < channels; c += threads) {
+            let channel = channel_of(head, c);
+            var sum = add_taps(head, c, channel, t, 0u, 0.0);
+            if taps > 4u {
+                sum = add_taps(head, c, channel, t, 4u, sum);
+            }
+            mixed[c] = silu(sum);
         }
-        partial[local] = sums;
-        for (var half = 64u; half > 0u; half /= 2u) {
-            workgroupBarrier();
-            if local < half {
-                partial[local] += partial[local + half];
+        let decay = exp(decay_rate * softplus(x[row + params.a_offset + head] + dt_bias[head]));
+        let beta = 1.0 / (1.0 + exp(-x[row + params.b_offset + head]));
+        let z = x[row + params.z_offset + head * value_dim + min(column, value_dim - 1u)];
+        workgroupBarrier();
+        if local < 16u {
+            var sum = 0.0;
+            for (var i = local % 8u; i < key_dim; i += 8u) {
+                let v = mixed[(local / 8u) * key_dim + i];
+                sum = fma(v, v, sum);
+            }
+            squares[local] = sum;
+        }
+        for (var i = local; i < 128u; i += threads) {
+            if i < 64u {
+                q[i] = four(0u, i);
+            } else {
+                k[i - 64u] = four(key_dim, i - 64u);
             }
         }
         workgroupBarrier();
+        let q_square = eight(0u);
+        let k_square = eight(8u);
         // 1e-6 is added to the sum, not to the mean
-        let q_scale = 1.0 / sqrt(partial[0].x + 1e-6) / sqrt(f32(params.key_dim));
-        let k_scale = 1.0 / sqrt(partial[0].y + 1e-6);
-        let decay = exp(decay_rate * softplus(a[params.a_offset + t * params.a_stride + head] + dt_bias[head]));
-        let beta = 1.0 / (1.0 + exp(-b[params.b_offset + t * params.b_stride + head]));
-        var predicted = 0.0;
-        if column < params.value_dim {
-            for (var i = part; i < params.key_dim; i += 4u) {
-                predicted = fma(k[i] * k_scale, state[first + i * params.state_stride + column] * decay, predicted);
+        let q_scale = params.q_scale / sqrt(q_square + 1e-6);
+        let k_scale = 1.0 / sqrt(k_square + 1e-6);
+        held = decayed(held, decay);
+        var sums = add_k(held, first, vec4<f32>());
+        for (var r = first + 16u * parts; r < key_dim; r += 16u * parts) {
+            sums = add_k(decayed(load(head, r, column), decay), r, sums);
+        }
+        predicted[local] = (sums.x + sums.y) + (sums.z + sums.w);
+        workgroupBarrier();
+        var sum = 0.0;
+        for (var p = 0u; p < parts; p++) {
+            sum += predicted[p * lanes + column];
+        }
+        let delta = k_scale * beta * fma(-k_scale, sum, mixed[2u * key_dim + min(column, value_dim - 1u)]);
+        held = corrected(held, first, delta);
+        sums = add_q(held, first, vec4<f32>());
+        for (var r = first + 16u * parts; r < key_dim; r += 16u * parts) {
+            let s = corrected(decayed(load(head, r, column), decay), r, delta);
+            store(head, r, column, s);
+            sums = add_q(s, r, sums);
+        }
+        answered[local] = (sums.x + sums.y) + (sums.z + sums.w);
+        workgroupBarrier();
+        if part == 0u {
+            sum = 0.0;
+            for (var p = 0u; p < parts; p++) {
+                sum += answered[p * lanes + column];
             }
+            y[column] = sum * q_scale;
         }
         workgroupBarrier();
-        partial[local].x = predicted;
-        workgroupBarrier();
-        let lane = local % 32u;
-        predicted = (partial[lane].x + partial[lane + 32u].x) + (partial[lane + 64u].x + partial[lane + 96u].x);
-        var read = 0.0;
-        if column < params.value_dim {
-            let delta = beta * (x[row + 2u * keys + head * params.value_dim + column] - predicted);
-            for (var i = part; i < params.key_dim; i += 4u) {
-                let at = first + i * params.state_stride + column;
-                let s = fma(k[i] * k_scale, delta, state[at] * decay);
-                state[at] = s;
-                read = fma(q[i] * q_scale, s, read);
+        if local < 8u {
+            var square = 0.0;
+            for (var i = local; i < value_dim; i += 8u) {
+                square = fma(y[i], y[i], square);
             }
-        }
-        partial[local].y = read;
-        workgroupBarrier();
-        if local < 32u && column < params.value_dim {
-            let sum = (partial[lane].y + partial[lane + 32u].y) + (partial[lane + 64u].y + partial[lane + 96u].y);
-            out[t * params.out_stride + head * params.value_dim + column] = sum;
+            squares[16u + local] = square;
         }
         workgroupBarrier();
+        if part == 0u && column < value_dim {
+            let scale = 1.0 / sqrt(eight(16u) / params.dim + params.eps);
+            out[t * params.out_stride + head * value_dim + column] = y[column] * scale * norm[column] * silu(z);
+        }
+    }
+    store(head, first, column, held);
+    for (var c = local; c < channels; c += threads) {
+        let channel = channel_of(head, c);
+        // in ascending order: an entry is read before it is overwritten
+        for (var j = 0u; j < taps - 1u; j++) {
+            conv[(head * (taps - 1u) + j) * params.conv_stride + c] = input(head, c, channel, params.tokens + j);
+        }
     }
 }

@@ -14,27 +14,17 @@ var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>; // [width]
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>; // [tokens, width]
 
-var<workgroup> partial: array<f32, 256>;
-
-@compute @workgroup_size(256)
+@compute @workgroup_size(threads)
 fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let from_row = params.x_offset + group.x * params.x_stride;
-    var sum = 0.0;
-    for (var i = local; i < params.width; i += 256u) {
+    var squares = 0.0;
+    for (var i = local; i < params.width; i += threads) {
         let v = x[from_row + i];
-        sum += dot(v, v);
+        squares += dot(v, v);
     }
-    partial[local] = sum;
-    for (var half = 128u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half {
-            partial[local] += partial[local + half];
-        }
-    }
-    workgroupBarrier();
-    let scale = 1.0 / sqrt(partial[0] / f32(params.width * 4u) + params.eps);
+    let scale = 1.0 / sqrt(sum_over_threads(local, squares) / f32(params.width * 4u) + params.eps);
     let to_row = params.out_offset + group.x * params.out_stride;
-    for (var i = local; i < params.width; i += 256u) {
+    for (var i = local; i < params.width; i += threads) {
         out[to_row + i] = x[from_row + i] * scale * weight[i];
     }
 }

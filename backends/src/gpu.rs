@@ -22,6 +22,13 @@ pub struct Gpu {
     pub limits: wgpu::Limits,
 }
 
+impl Gpu {
+    /// Whether the GPU computes from the same memory as the processor, so that experts are read where they are used.
+    pub fn is_unified(&self) -> bool {
+        matches!(self.info.device_type, wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Cpu)
+    }
+}
+
 /// Why no device could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum GpuError {
@@ -86,17 +93,32 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
     let info = adapter.get_info();
     // the defaults are WebGPU's: bindings of 128 MiB at most
     let limits = adapter.limits();
-    let (device, queue) = adapter
-        .request_device(&wgpu::DeviceDescriptor {
-            label: Some("flashflood"),
-            required_features: NEEDED | (adapter.features() & WANTED),
-            required_limits: limits.clone(),
-            memory_hints: wgpu::MemoryHints::MemoryUsage,
-            ..Default::default()
-        })
-        .await
-        .map_err(|e| GpuError::Open { adapter: info.name.clone(), cause: e.to_string() })?;
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("flashflood"),
+        required_features: NEEDED | (adapter.features() & WANTED),
+        required_limits: limits.clone(),
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..Default::default()
+    };
+    let opened = match open_for_host_buffers(&adapter, &descriptor) {
+        Some(opened) => opened,
+        None => adapter.request_device(&descriptor).await.map_err(|e| e.to_string()),
+    };
+    let (device, queue) = opened.map_err(|cause| GpuError::Open { adapter: info.name.clone(), cause })?;
     Ok(Gpu { device, queue, info, limits })
+}
+
+type Opened = Result<(wgpu::Device, wgpu::Queue), String>;
+
+/// Opens a device in the way that a [`HostBuffer`](crate::HostBuffer) needs, where that is a way of its own.
+#[cfg(any(target_os = "linux", target_os = "android", windows))]
+fn open_for_host_buffers(adapter: &wgpu::Adapter, descriptor: &wgpu::DeviceDescriptor<'_>) -> Option<Opened> {
+    crate::host_buffer::open_with_import(adapter, descriptor)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
+fn open_for_host_buffers(_adapter: &wgpu::Adapter, _descriptor: &wgpu::DeviceDescriptor<'_>) -> Option<Opened> {
+    None
 }
 
 /// Makes a shader module, with wgpu's runtime checks (bounds, loops, division) or without.

@@ -4,6 +4,7 @@
 //! caller's memory, and experts that are kept in slots do not lie in memory twice.
 
 mod direct;
+mod queue;
 
 use std::fmt;
 use std::fs::File;
@@ -15,6 +16,7 @@ use std::path::Path;
 pub struct ReadFile {
     file: File,
     direct: bool,
+    queued: bool,
 }
 
 /// The cause inside an [`io::ErrorKind::UnexpectedEof`] of [`ReadFile::read_exact_at`]: how far the read came.
@@ -48,7 +50,7 @@ impl ReadFile {
         if file.metadata()?.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "expected a file, found a folder"));
         }
-        Ok(ReadFile { file, direct: false })
+        Ok(ReadFile { file, direct: false, queued: false })
     }
 
     /// Opens a file for reading past the page cache, or through it where the file system refuses that;
@@ -56,9 +58,21 @@ impl ReadFile {
     pub fn open_direct(path: impl AsRef<Path>) -> io::Result<ReadFile> {
         let cached = ReadFile::open(&path)?;
         match direct::open(path.as_ref()) {
-            Some(file) => Ok(ReadFile { file, direct: true }),
+            Some(file) => Ok(ReadFile { file, direct: true, queued: queue::is_there() }),
             None => Ok(cached),
         }
+    }
+
+    /// The same file, read without the system's queue: one positioned read after the other.
+    #[must_use]
+    pub fn without_queue(self) -> ReadFile {
+        ReadFile { queued: false, ..self }
+    }
+
+    /// Whether a large read is handed to the system in pieces that are all in flight at once (Linux io_uring). Without
+    /// it, a caller that wants the disk's full speed reads pieces on several threads.
+    pub fn is_queued(&self) -> bool {
+        self.queued
     }
 
     /// Whether reads go past the page cache.
@@ -94,7 +108,7 @@ impl ReadFile {
     /// its start and `offset` is a multiple of 4096.
     pub fn read_padded_at(&self, buf: &mut [u8], len: usize, offset: u64) -> io::Result<()> {
         if self.direct {
-            return direct::read_padded_at(&self.file, buf, len, offset);
+            return direct::read_padded_at(&self.file, buf, len, offset, self.queued);
         }
         let buf = &mut buf[..len];
         let expected = buf.len();
@@ -196,6 +210,21 @@ mod tests {
     }
 
     #[test]
+    fn queued_reads_end_where_the_file_ends() {
+        let bytes: Vec<u8> = (0..5_000_001_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, &bytes).unwrap();
+        let file = ReadFile::open_direct(&path).unwrap();
+        for offset in [0, 4096, 1 << 20] {
+            check_read(&file, &bytes, offset, bytes.len() - offset, 0, 4096);
+            check_read(&file, &bytes, offset, bytes.len() - offset + 1, 0, 4096);
+            check_read(&file, &bytes, offset, 40_000_000, 0, 0);
+        }
+        check_read(&file, &bytes, 8192, 3_000_000, 0, 8192);
+    }
+
+    #[test]
     fn pieces_of_a_bounced_read_meet() {
         let bytes: Vec<u8> = (0..20_000_003_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let folder = tempfile::tempdir().unwrap();
@@ -240,7 +269,8 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("file");
             std::fs::write(&path, &bytes).unwrap();
-            let files = [ReadFile::open(&path).unwrap(), ReadFile::open_direct(&path).unwrap()];
+            let open_direct = || ReadFile::open_direct(&path).unwrap();
+            let files = [ReadFile::open(&path).unwrap(), open_direct(), open_direct().without_queue()];
             for (block, within, len, shift, room, aligned) in reads {
                 // half of the reads are such that no copy is needed
                 let (within, shift) = if aligned == 1 { (0, 0) } else { (within, shift) };

@@ -2,10 +2,12 @@
 
 mod aligned;
 pub mod gpu;
+mod host_buffer;
 pub mod io;
 mod map;
 pub mod memory;
 pub mod positioned;
 
 pub use aligned::{AlignedBuffer, PAGE};
+pub use host_buffer::{HostBuffer, NoHostBuffer, Region};
 pub use map::{Mapped, map_file};

@@ -21,16 +21,28 @@ pub fn total_memory() -> u64 {
     }
 }
 
+/// The most bytes of memory this process has occupied so far, where the system says.
+pub fn peak_memory() -> Option<u64> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return status_bytes("VmHWM:");
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    None
+}
+
+/// A field of /proc/self/status, which counts in KiB whatever the page size; statm would need the page size, which std
+/// does not tell.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn status_bytes(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// Bytes of memory this process occupies, where the system says.
 pub fn resident_memory() -> Option<u64> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        // VmRSS is in KiB whatever the page size; statm would need the page size, which std does not tell
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib * 1024)
-    }
+    return status_bytes("VmRSS:");
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     {
         use sysinfo::{ProcessRefreshKind, ProcessesToUpdate};

@@ -1,6 +1,7 @@
 //! The commands, one file each. Results go to stdout, everything else to stderr.
 
 mod bench;
+mod kernel_table;
 mod logits;
 mod model;
 mod pack;

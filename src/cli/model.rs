@@ -36,6 +36,9 @@ pub(crate) struct ResourceArgs {
     /// How experts are read from disk
     #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "FLASHFLOOD_READS")]
     pub(crate) reads: Reads,
+    /// Experts of the next layer to read before its router has chosen: helps where most guesses are right
+    #[arg(long, value_name = "N", default_value_t = 0, env = "FLASHFLOOD_LOOK_AHEAD")]
+    pub(crate) look_ahead: usize,
     /// A folder on another disk whose experts/ holds some layers' files of the pack (may be repeated)
     #[arg(long, value_name = "DIR")]
     pub(crate) stripe: Vec<PathBuf>,
@@ -49,6 +52,7 @@ impl ResourceArgs {
             context: self.context,
             experts: self.expert_cache,
             reads: self.reads,
+            look_ahead: self.look_ahead,
             ..EngineOptions::default()
         }
     }
@@ -68,7 +72,12 @@ impl ModelArgs {
 
     /// Opens the model.
     pub(crate) fn open(&self, options: &EngineOptions) -> anyhow::Result<Engine> {
-        let engine = Engine::from_source(self.source()?, options)?;
+        self.open_source(self.source()?, options)
+    }
+
+    /// Makes a model ready whose files are open.
+    pub(crate) fn open_source(&self, source: ModelSource, options: &EngineOptions) -> anyhow::Result<Engine> {
+        let engine = Engine::from_source(source, options)?;
         tracing::info!("{}, memory:\n{}", engine.device(), engine.plan());
         Ok(engine)
     }

@@ -12,6 +12,7 @@ use flashflood::generate::{Event, Finish, GenerateOptions, Generated, generate};
 use flashflood::session::Session;
 use flashflood::text::{Message, Sampler, SamplerOptions};
 
+use super::kernel_table::KernelTable;
 use super::model::ModelArgs;
 use super::{Interrupted, interrupted};
 
@@ -48,6 +49,9 @@ pub(crate) struct RunArgs {
     /// Print speed, memory and expert reads at the end
     #[arg(long)]
     stats: bool,
+    /// Time every kernel and print a table at the end; this makes the text slower
+    #[arg(long)]
+    profile: bool,
 }
 
 /// How tokens are chosen; what is not given comes from the model's generation_config.json.
@@ -128,6 +132,9 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     if trace_file.is_some() {
         session.trace_experts();
     }
+    if args.profile && !session.profile() {
+        eprintln!("note: {device} has no timestamps: there is no profile");
+    }
     let mut out = std::io::stdout().lock();
     let mut failed = None;
     if args.raw {
@@ -156,6 +163,9 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     if args.stats {
         eprintln!("{}", stats(&device, &session, &made, ids.len(), seed));
         eprint!("{plan}");
+    }
+    if args.profile {
+        KernelTable::of(&session)?.write(&mut std::io::stderr())?;
     }
     if made.finish == Finish::Interrupted {
         return Err(Interrupted.into());

@@ -1,5 +1,7 @@
 //! What both executors are: something that runs a recording for a step of tokens.
 
+use std::time::Duration;
+
 use crate::experts::{ExpertStore, StoreError, StoreStats};
 
 use super::recording::{KvId, TensorId};
@@ -96,9 +98,19 @@ pub struct KernelTime {
     /// How often it ran.
     pub calls: u64,
     /// On the device, all calls.
-    pub time: std::time::Duration,
+    pub time: Duration,
     /// Weights that it read, all calls.
     pub weight_bytes: u64,
+}
+
+/// What was timed since [`Executor::profile`], beside the kernels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProfiledSteps {
+    /// Steps.
+    pub steps: u64,
+    /// Time that the host worked on them: encoding, submitting, the expert cache. Waits for the device and for reads are
+    /// left out. A pass per kernel makes encoding dearer than it is without a profile.
+    pub host: std::time::Duration,
 }
 
 /// Runs a recording, step after step. State lives in the executor until [`Executor::reset`].
@@ -144,6 +156,27 @@ pub trait Executor: Send {
     /// Times since [`Executor::profile`], longest first.
     fn kernel_times(&self) -> Vec<KernelTime> {
         Vec::new()
+    }
+
+    /// Time that the host has waited for the device so far, reads of experts left out.
+    fn waited(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// How long the host waits for a submission that does nothing: what each wait for the router costs at least.
+    /// `None` for a device that the host does not wait for.
+    fn round_trip(&mut self) -> Result<Option<Duration>, ExecuteError> {
+        Ok(None)
+    }
+
+    /// Steps since [`Executor::profile`].
+    fn profiled_steps(&self) -> ProfiledSteps {
+        ProfiledSteps::default()
+    }
+
+    /// Bytes per second at which the device reads its memory, measured now; `None` where that cannot be timed.
+    fn bandwidth(&self) -> Result<Option<f64>, ExecuteError> {
+        Ok(None)
     }
 
     /// Waits until everything that was submitted is done.

@@ -45,6 +45,10 @@ pub trait ResidentLayout {
     fn kv_windows(&self, kv: KvId) -> usize;
     /// Bytes that scratch between two dispatches of one kernel may take.
     fn scratch_bytes(&self) -> usize;
+    /// Most threads of a workgroup: 256 or more.
+    fn threads(&self) -> usize;
+    /// Whether every expert is in its slot: kernels look slots up, and the host need not know what the router chose.
+    fn all_resident(&self) -> bool;
 }
 
 /// Rows of a matrix that one binding covers.

@@ -7,20 +7,17 @@ macro_rules! wgsl {
 }
 
 /// Kernels that read no quantised weights.
-const PLAIN: [(&str, &str); 13] = [
-    ("attention", wgsl!("attention")),
+const PLAIN: [(&str, &str); 10] = [
+    ("attention", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("attention"))),
     ("attention_merge", wgsl!("attention_merge")),
-    ("combine", wgsl!("combine")),
-    ("conv_silu", wgsl!("conv_silu")),
+    ("combine_norm", concat!(wgsl!("shared/sum_over_threads"), "\n", wgsl!("combine_norm"))),
     ("delta_net", wgsl!("delta_net")),
-    ("gated_rms_norm", wgsl!("gated_rms_norm")),
+    ("kv_norm_rope", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("kv_norm_rope"))),
     ("logits_top_k", wgsl!("logits_top_k")),
-    ("qk_norm_rope", wgsl!("qk_norm_rope")),
     ("quantise", concat!(wgsl!("shared/quantise"), "\n", wgsl!("quantise"))),
-    ("resident_pairs", wgsl!("resident_pairs")),
-    ("rms_norm", wgsl!("rms_norm")),
+    ("rms_norm", concat!(wgsl!("shared/sum_over_threads"), "\n", wgsl!("rms_norm"))),
     ("router_top_k", wgsl!("router_top_k")),
-    ("swiglu", wgsl!("swiglu")),
+    ("stream_read", wgsl!("stream_read")),
 ];
 
 /// Kernels that exist once per weight format.

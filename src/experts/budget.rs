@@ -39,6 +39,11 @@ pub(super) fn slots_per_layer(slots: usize, layers: usize, experts: usize, top_k
     (each >= top_k).then_some(each)
 }
 
+/// Slots that an expert of one layer may be in, of `slots` in all: those of the layer, or all of them.
+pub fn set_size(slots: usize, layout: &ExpertLayout, top_k: usize) -> usize {
+    slots_per_layer(slots, layout.layers.len(), layout.experts, top_k).unwrap_or(slots)
+}
+
 /// Whether the slots hold what one token needs of one layer.
 pub(super) fn check_slots(slots: usize, slot_bytes: u64, given: u64, top_k: usize) -> Result<(), StoreError> {
     if slots >= top_k {

@@ -136,6 +136,14 @@ pub enum StoreError {
     /// The threads that read experts are gone: a mistake in this program.
     #[error("the threads that read experts have ended")]
     WorkersGone,
+    /// The device has no such memory for experts: tests ask for one, others take what the device has.
+    #[error("{wanted} memory for experts: {cause}")]
+    Landing {
+        /// Which was asked for.
+        wanted: String,
+        /// Why there is none.
+        cause: String,
+    },
     /// The system gave no thread.
     #[error("cannot start a thread to read experts: {cause}")]
     Threads {

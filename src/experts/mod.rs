@@ -13,7 +13,7 @@ pub mod store;
 pub mod trace;
 mod worker;
 
-pub use budget::{LEAST_RESERVE, auto_budget, plan_slots, reserve};
+pub use budget::{LEAST_RESERVE, auto_budget, plan_slots, reserve, set_size};
 pub use layout::{ExpertFile, ExpertLayout, LayerExperts, MatrixPlace, Part, Place, SlotLayout};
 pub use reader::{ExpertReader, FileReader, Reads};
 pub use slots::{HostSlot, HostSlots};

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flashflood_backends::PAGE;
 use flashflood_backends::io::{ReadFile, ShortRead};
 
 use super::error::StoreError;
@@ -22,6 +23,8 @@ pub enum Reads {
     Cached,
     /// Past the page cache, where the file system can
     Direct,
+    /// Past the page cache with positioned reads on threads, also where the system has a queue (Linux io_uring)
+    Threads,
 }
 
 impl Reads {
@@ -31,7 +34,7 @@ impl Reads {
         match self {
             Reads::Auto => layout.disk_bytes() > available / 2,
             Reads::Cached => false,
-            Reads::Direct => true,
+            Reads::Direct | Reads::Threads => true,
         }
     }
 }
@@ -53,7 +56,17 @@ pub trait ExpertReader: Send + Sync {
 #[derive(Debug)]
 pub struct FileReader {
     files: Vec<Source>,
+    /// Reads the parts of a record at once, where the system has no queue that does.
+    parts: Option<rayon::ThreadPool>,
 }
+
+/// A record is read in so many parts at once when threads do it. On an M5 Max it was worth 16 % (flash-moe's figures);
+/// more parts make the reads too small.
+const PARTS: usize = 4;
+/// No part is smaller.
+const LEAST_PART: usize = 256 << 10;
+/// Threads that read parts.
+const PART_THREADS: usize = 32;
 
 #[derive(Debug)]
 enum Source {
@@ -89,7 +102,33 @@ impl FileReader {
             }
             files.push(source);
         }
-        Ok(FileReader { files })
+        FileReader { files, parts: None }.with_threads_for_parts()
+    }
+
+    /// The same files, read by positioned reads on threads even where the system has a queue.
+    pub fn without_queue(self) -> Result<Self, StoreError> {
+        let files = self.files.into_iter().map(|source| match source {
+            Source::Disk { path, file } => Source::Disk { path, file: file.without_queue() },
+            memory => memory,
+        });
+        FileReader { files: files.collect(), parts: None }.with_threads_for_parts()
+    }
+
+    fn with_threads_for_parts(mut self) -> Result<Self, StoreError> {
+        let on_threads =
+            |source: &Source| matches!(source, Source::Disk { file, .. } if file.is_direct() && !file.is_queued());
+        if self.files.iter().any(on_threads) {
+            let threads = rayon::ThreadPoolBuilder::new().num_threads(PART_THREADS);
+            let threads = threads.thread_name(|index| format!("expert-part-{index}")).build();
+            let parts = threads.map_err(|cause| StoreError::Threads { cause: io::Error::other(cause) })?;
+            self.parts = Some(parts);
+        }
+        Ok(self)
+    }
+
+    /// Whether every file on disk is read through the system's queue.
+    pub fn is_queued(&self) -> bool {
+        self.files.iter().all(|source| !matches!(source, Source::Disk { file, .. } if !file.is_queued()))
     }
 
     /// Whether every file on disk is read past the page cache.
@@ -127,7 +166,10 @@ impl ExpertReader for FileReader {
 
     fn read_padded(&self, file: u32, offset: u64, buf: &mut [u8], len: usize) -> io::Result<()> {
         match self.files.get(file as usize) {
-            Some(Source::Disk { file, .. }) => file.read_padded_at(buf, len, offset),
+            Some(Source::Disk { file, .. }) => match &self.parts {
+                Some(threads) if file.is_direct() && !file.is_queued() => read_parts(threads, file, buf, len, offset),
+                _ => file.read_padded_at(buf, len, offset),
+            },
             Some(Source::Memory { bytes, .. }) => {
                 let buf = &mut buf[..len];
                 let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
@@ -153,6 +195,36 @@ impl ExpertReader for FileReader {
             None => format!("file {file}"),
         }
     }
+}
+
+/// Reads the parts of a record at once.
+fn read_parts(threads: &rayon::ThreadPool, file: &ReadFile, buf: &mut [u8], len: usize, offset: u64) -> io::Result<()> {
+    let part = (len / PARTS).next_multiple_of(PAGE).max(LEAST_PART);
+    if len <= part {
+        return file.read_padded_at(buf, len, offset);
+    }
+    let mut outcomes: Vec<io::Result<()>> = (0..len.div_ceil(part)).map(|_| Ok(())).collect();
+    // what is left over for the last block belongs to the last part
+    let (last, first) = (outcomes.len() - 1, buf);
+    let (front, back) = first.split_at_mut(last * part);
+    threads.scope(|scope| {
+        let parts = front.chunks_mut(part).chain([back]);
+        for (index, (into, outcome)) in parts.zip(&mut outcomes).enumerate() {
+            let start = index * part;
+            scope.spawn(move |_| {
+                *outcome = file.read_padded_at(into, part.min(len - start), offset + start as u64);
+            });
+        }
+    });
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        let Err(error) = outcome else { continue };
+        let short = error.get_ref().and_then(|inner| inner.downcast_ref::<ShortRead>()).copied();
+        return Err(match short {
+            Some(short) => ShortRead { expected: len, found: index * part + short.found }.into(),
+            None => error,
+        });
+    }
+    Ok(())
 }
 
 /// Where the last expert of each file ends.
@@ -248,5 +320,33 @@ impl ExpertReader for FaultyReader {
 
     fn describe(&self, file: u32) -> String {
         self.inner.describe(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn parts_meet_and_say_where_the_file_ends() {
+        let bytes: Vec<u8> = (0..5_000_001_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, &bytes).unwrap();
+        let file = ReadFile::open_direct(&path).unwrap().without_queue();
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let mut buffer = flashflood_backends::AlignedBuffer::new(6_000_000).unwrap();
+        for (offset, len) in [(0, 5_000_000), (4096, 3_000_000), (1 << 20, 1 << 20), (777, 2_000_003), (0, 300_000)] {
+            buffer.fill(0);
+            let room = (len + PAGE).next_multiple_of(PAGE);
+            read_parts(&threads, &file, &mut buffer[..room], len, offset as u64).unwrap();
+            assert!(buffer[..len] == bytes[offset..offset + len], "{len} bytes at {offset}");
+        }
+        for (offset, len) in [(0, 5_000_002), (4096, 5_900_000), (4 << 20, 1 << 20)] {
+            let error = read_parts(&threads, &file, &mut buffer, len, offset as u64).unwrap_err();
+            let short = error.get_ref().unwrap().downcast_ref::<ShortRead>().unwrap();
+            assert_eq!(*short, ShortRead { expected: len, found: bytes.len() - offset });
+        }
     }
 }

@@ -22,9 +22,18 @@ pub trait SlotMemory: Send + Sync {
     /// while the slot is filled or computed from.
     fn release(&self, _slot: usize) {}
 
+    /// No slot is filled any more: whoever waits in [`SlotMemory::fill`] for memory gives up.
+    fn close(&self) {}
+
     /// Whether [`SlotMemory::release`] gives anything back.
     fn gives_back(&self) -> bool {
         false
+    }
+
+    /// Slots of a set that [`SlotMemory::release`] gives back together, counted from the set's first: 1 where each goes
+    /// by itself.
+    fn granule(&self) -> usize {
+        1
     }
 }
 

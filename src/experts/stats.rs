@@ -12,6 +12,10 @@ pub struct StoreStats {
     pub misses: u64,
     /// Experts that lost their slot: to another one, or to a lower limit.
     pub evictions: u64,
+    /// Experts read before they were asked for.
+    pub ahead: u64,
+    /// Those of them that were then asked for.
+    pub ahead_used: u64,
     /// Bytes of the reads that came back, failed ones left out.
     pub bytes_read: u64,
     /// Time inside reads, summed over the threads.

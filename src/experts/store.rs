@@ -2,10 +2,13 @@
 //!
 //! A request ([`ExpertStore::acquire`]) names the experts of one layer that the router chose. Those in slots are known
 //! at once; the others get slots, and their reads start at once, all in parallel. The caller computes what is there,
-//! then waits: for all ([`ExpertStore::wait`]) or for each as it lands ([`ExpertStore::wait_any`]).
+//! then waits: for all ([`ExpertStore::wait`]) or for some at a time as they land ([`ExpertStore::wait_some`]).
 //!
 //! Slots belong to layers as long as each layer can hold the experts of a token: a layer then cannot push out what
 //! the next one is about to need. A smaller budget makes one set that all layers share.
+
+mod limit;
+mod look_ahead;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -69,6 +72,8 @@ pub struct ExpertStore {
 struct Slot {
     state: State,
     holds: u32,
+    /// Read before anybody asked for it, and not asked for since.
+    ahead: bool,
 }
 
 #[derive(Debug)]
@@ -110,7 +115,7 @@ impl ExpertStore {
             layout,
             memory,
             top_k,
-            slots: (0..count).map(|_| Slot { state: State::Empty, holds: 0 }).collect(),
+            slots: (0..count).map(|_| Slot { state: State::Empty, holds: 0, ahead: false }).collect(),
             uses: vec![SlotUse::default(); count],
             past: HashMap::new(),
             places: HashMap::new(),
@@ -139,30 +144,6 @@ impl ExpertStore {
     /// Whether every expert of the model has a slot, so that none is ever evicted.
     pub fn holds_all(&self) -> bool {
         self.per_layer == Some(self.layout.experts) && self.limit == self.layout.experts
-    }
-
-    /// Lets at most `slots` slots be filled, shared out evenly among the layers; never fewer than a token needs of
-    /// each, never more than there are. A lower limit takes effect layer by layer, as each is asked for next: the
-    /// policy chooses what leaves, and its memory goes back to the system where it can. Slots that are held or being
-    /// read stay until they no longer are. Call it between steps: it changes [`capacity`](Self::capacity).
-    pub fn set_limit(&mut self, slots: usize) {
-        let whole = self.per_layer.unwrap_or(self.slots.len());
-        self.limit = (slots / self.sets()).clamp(self.top_k, whole);
-    }
-
-    /// The most slots that may be filled now.
-    pub fn limit(&self) -> usize {
-        self.limit * self.sets()
-    }
-
-    /// Slots that hold an expert or are about to.
-    pub fn filled(&self) -> usize {
-        self.slots.iter().filter(|slot| !matches!(slot.state, State::Empty)).count()
-    }
-
-    /// Whether a lower limit gives memory back to the system.
-    pub fn gives_back(&self) -> bool {
-        self.memory.gives_back()
     }
 
     /// Sets that the slots are divided into: one for each layer, or one for all.
@@ -200,7 +181,14 @@ impl ExpertStore {
         self.request += 1;
         for &expert in experts {
             if let Some(&slot) = self.places.get(&(layer, expert)) {
-                self.uses[slot] = self.policy.used(self.uses[slot], self.request);
+                let known = match std::mem::take(&mut self.slots[slot].ahead) {
+                    true => {
+                        self.stats.ahead_used += 1;
+                        self.past.get(&(layer, expert)).copied().unwrap_or_default()
+                    }
+                    false => self.uses[slot],
+                };
+                self.uses[slot] = self.policy.used(known, self.request);
             }
         }
         let missing = self.make_room(layer, experts)?;
@@ -230,23 +218,18 @@ impl ExpertStore {
         outcome
     }
 
-    /// Takes the first slot whose read is done out of `pending`, blocking until there is one: the slot, or why its
-    /// read failed (it is empty then). `None` when `pending` is empty.
-    pub fn wait_any(&mut self, pending: &mut Vec<usize>) -> Option<Result<usize, StoreError>> {
-        if pending.is_empty() {
-            return None;
-        }
+    /// Blocks until the read into at least one slot of `pending` is done and takes all whose reads are done out of it:
+    /// each with why its read failed, if it did (it is empty then). Nothing only when `pending` is empty.
+    pub fn wait_some(&mut self, pending: &mut Vec<usize>) -> Vec<(usize, Result<(), StoreError>)> {
         while let Some(done) = self.workers.poll() {
             self.land(done);
         }
-        loop {
-            let landed = pending.iter().position(|&slot| !self.is_reading(slot));
-            if let Some(index) = landed {
-                let slot = pending.remove(index);
-                return Some(self.wait_one(slot).map(|()| slot));
-            }
+        while !pending.is_empty() && pending.iter().all(|&slot| self.is_reading(slot)) {
             self.block();
         }
+        let (still, done): (Vec<usize>, Vec<usize>) = pending.iter().partition(|&&slot| self.is_reading(slot));
+        *pending = still;
+        done.into_iter().map(|slot| (slot, self.wait_one(slot))).collect()
     }
 
     /// Keeps slots from being evicted until they are [released](Self::release) as often as they were held: for
@@ -265,7 +248,7 @@ impl ExpertStore {
     }
 
     /// The slots that experts of a layer may be in.
-    fn set(&self, layer: usize) -> Range<usize> {
+    pub(crate) fn set(&self, layer: usize) -> Range<usize> {
         match self.per_layer {
             Some(each) => layer * each..(layer + 1) * each,
             None => 0..self.slots.len(),
@@ -315,33 +298,6 @@ impl ExpertStore {
         }
     }
 
-    /// Empties `count` slots of the layer's set: those that are empty already, as far as the limit allows, then by
-    /// the policy. What is over the limit afterwards is evicted too.
-    fn free_slots(&mut self, layer: usize, count: usize) -> Result<Vec<usize>, StoreError> {
-        let set = self.set(layer);
-        let filled = set.clone().filter(|&slot| !self.is_empty(slot)).count();
-        let mut over = filled.saturating_sub(self.limit);
-        let mut unfilled: Vec<usize> = set.clone().filter(|&s| self.is_empty(s) && !self.is_pinned(s)).collect();
-        let beyond = unfilled.split_off(unfilled.len().min(self.limit.saturating_sub(filled)));
-        let mut beyond = beyond.into_iter();
-        let mut freed = Vec::with_capacity(count);
-        for slot in unfilled.into_iter().take(count) {
-            freed.push(self.claim(slot));
-        }
-        while freed.len() < count {
-            // held slots may leave no other than one beyond the limit
-            let Some(slot) = self.evict_one(set.clone()).or_else(|| beyond.next().inspect(|_| over += 1)) else {
-                return Err(self.all_held(layer, count));
-            };
-            freed.push(self.claim(slot));
-        }
-        for _ in 0..over {
-            let Some(slot) = self.evict_one(set.clone()) else { break };
-            self.memory.release(slot);
-        }
-        Ok(freed)
-    }
-
     /// Pins an empty slot for the current request.
     fn claim(&mut self, slot: usize) -> usize {
         self.uses[slot].last_used = self.request;
@@ -356,9 +312,12 @@ impl ExpertStore {
         let slot = set.start + victim.filter(|&index| index < set.len() && !pinned(index))?;
         if let State::Ready { layer, expert } = self.slots[slot].state {
             self.places.remove(&(layer, expert));
-            self.past.insert((layer, expert), self.uses[slot]);
+            if !self.slots[slot].ahead {
+                self.past.insert((layer, expert), self.uses[slot]);
+            }
             self.stats.evictions += 1;
         }
+        self.slots[slot].ahead = false;
         self.slots[slot].state = State::Empty;
         self.uses[slot] = SlotUse::default();
         Some(slot)
@@ -377,6 +336,7 @@ impl ExpertStore {
         let before = self.past.get(&(layer, expert)).copied().unwrap_or_default();
         self.uses[slot] = self.policy.used(before, self.request);
         self.slots[slot].state = State::Reading { layer, expert };
+        self.slots[slot].ahead = false;
         self.places.insert((layer, expert), slot);
         Ok(())
     }

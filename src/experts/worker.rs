@@ -101,6 +101,7 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
         self.jobs = None;
+        self.shared.memory.close();
         for thread in self.threads.drain(..) {
             // a panic was reported as a failed job already
             let _ = thread.join();

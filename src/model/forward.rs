@@ -8,11 +8,11 @@
 //! logits = lm_head(rms_norm(x))
 //! ```
 
-use super::config::{Config, LayerKind};
+use super::config::{Config, LayerKind, LinearConfig};
 use super::weights::{AttentionWeights, DeltaNetWeights, LayerWeights, Matrix, MixerWeights, ModelWeights};
 use crate::compute::ops::{
-    Attention, Combine, ConvSilu, DeltaNet, Experts, GatedRmsNorm, Input, MatVec, QkNormRope, Quantised, RmsNorm,
-    Route, RouterTopK, RowsOf, SwiGlu,
+    Attention, CombineNorm, DeltaNet, Experts, Input, MatVec, Quantised, RmsNorm, Route, RouterTopK, RowsOf,
+    head_channels,
 };
 use crate::compute::shaders::Form;
 use crate::compute::{KvId, Recorded, Recording, ShapeError, View};
@@ -37,38 +37,48 @@ pub enum LayerState {
     },
     /// Gated delta-net.
     DeltaNet {
-        /// `[taps - 1, channels]`: the last inputs of the convolution, oldest first.
+        /// The last inputs of the convolution, as `DeltaNet::conv` keeps them.
         conv: View,
         /// `[value_heads * key_dim, value_dim]`
         recurrent: View,
+        /// Heads and their sizes.
+        shape: LinearConfig,
     },
 }
 
 /// Records the forward pass for steps of at most `max_tokens` tokens. Products with affine weights but the router's take
-/// activations in the form `activations`.
+/// activations in the form `activations`. With `look_ahead` every layer also guesses what the next one's router will
+/// choose.
 pub fn record(
     config: &Config,
     weights: &ModelWeights,
     experts: &ExpertLayout,
     max_tokens: usize,
     activations: Form,
+    look_ahead: bool,
 ) -> Result<Forward, ShapeError> {
     let mut model = Recorder { config, activations, r: Recording::new(max_tokens), state: Vec::new() };
+    let guess = look_ahead.then(|| model.guess());
     let x = model.r.tensor("x", 1, config.hidden);
     model.r.input = Some(x);
     // activations that every layer uses again
     let normed = model.r.tensor("normed", 1, config.hidden);
     let routed = model.r.tensor("routed", config.top_k, config.hidden);
+    // the end of every layer norms its output for what comes next
+    model.rms_norm("layer.0.input_norm".into(), x, &weights.layers[0].input_norm, normed)?;
     for (i, layer) in weights.layers.iter().enumerate() {
-        model.rms_norm(format!("layer.{i}.input_norm"), x, &layer.input_norm, normed)?;
+        let next_norm = weights.layers.get(i + 1).map_or(&weights.norm, |next| &next.input_norm);
         match &layer.mixer {
             MixerWeights::Attention(w) => model.attention(i, w, normed, x)?,
             MixerWeights::DeltaNet(w) => model.delta_net(i, w, normed, x)?,
         }
         model.rms_norm(format!("layer.{i}.post_norm"), x, &layer.post_norm, normed)?;
-        model.moe(i, layer, experts, normed, routed, x)?;
+        let ahead = match (guess, weights.layers.get(i + 1)) {
+            (Some(guess), Some(next)) => Some(model.look_ahead(i + 1, next, guess, x)?),
+            _ => None,
+        };
+        model.moe(i, layer, experts, routed, x, normed, next_norm, ahead)?;
     }
-    model.rms_norm("final_norm".into(), x, &weights.norm, normed)?;
     let logits = model.r.tensor("logits", 1, config.vocab);
     let normed = model.input(normed, weights.lm_head.format, activations)?;
     model.matvec("lm_head".into(), normed, &weights.lm_head, logits, RowsOf::Logits)?;
@@ -83,25 +93,29 @@ struct Recorder<'a> {
     state: Vec<LayerState>,
 }
 
+/// Tensors of a guess at the next layer's experts.
+#[derive(Clone, Copy)]
+struct Guess {
+    normed: View,
+    logits: View,
+    ids: View,
+    weights: View,
+}
+
 impl Recorder<'_> {
     fn attention(&mut self, i: usize, w: &AttentionWeights, input: View, x: View) -> Result<(), ShapeError> {
         let c = self.config;
-        let (heads, kv_heads, dim) = (c.heads, c.kv_heads, c.head_dim);
-        // with the gate, the rows of a head are its query, then its gate
-        let q_head = if c.attention_gate { 2 * dim } else { dim };
+        let (heads, kv_heads, dim, rotary_dim) = (c.heads, c.kv_heads, c.head_dim, c.rotary_dim);
         let (qkv, _) = self.project(&format!("layer.{i}.qkv"), input, &[&w.q, &w.k, &w.v])?;
         let kv = self.r.kv_cache(format!("layer.{i}"), kv_heads * dim);
-        let q = self.r.tensor(format!("layer.{i}.q"), 1, heads * dim);
         let q_norm = self.r.vector(format!("layer.{i}.q_norm"), &w.q_norm);
         let k_norm = self.r.vector(format!("layer.{i}.k_norm"), &w.k_norm);
-        let (rotary_dim, eps) = (c.rotary_dim, c.rms_eps);
-        self.r.push(
-            format!("layer.{i}.q_rope"),
-            QkNormRope { qkv, heads, kv_heads, dim, rotary_dim, q_head, q_norm, k_norm, q, kv, eps },
-        )?;
         let out = self.r.tensor(format!("layer.{i}.attention"), 1, heads * dim);
-        let gate = c.attention_gate.then(|| (qkv.columns(dim, heads * q_head - dim), q_head));
-        self.r.push(format!("layer.{i}.attention"), Attention { q, kv, gate, out, heads, kv_heads, dim })?;
+        let (gate, eps) = (c.attention_gate, c.rms_eps);
+        self.r.push(
+            format!("layer.{i}.attention"),
+            Attention { qkv, q_norm, k_norm, kv, out, heads, kv_heads, dim, rotary_dim, gate, eps },
+        )?;
         self.state.push(LayerState::Attention { kv });
         self.add_matvec(format!("layer.{i}.mixer_out"), out, &w.o, x)
     }
@@ -110,61 +124,67 @@ impl Recorder<'_> {
         let shape = self.config.linear.expect("the config of a model with linear layers has their shapes");
         let (_, parts) = self.project(&format!("layer.{i}.qkvzba"), input, &[&w.qkv, &w.z, &w.b, &w.a])?;
         let &[qkv, z, b, a] = parts.as_slice() else { unreachable!("four matrices give four views") };
-        let (channels, taps) = (shape.channels(), shape.conv_kernel);
-        let conv = self.r.state(format!("layer.{i}.conv"), taps - 1, channels);
-        let mixed = self.r.tensor(format!("layer.{i}.conv_out"), 1, channels);
+        let kept = shape.value_heads * (shape.conv_kernel - 1);
+        let conv = self.r.state(format!("layer.{i}.conv"), kept, head_channels(&shape));
+        let state = self.r.state(format!("layer.{i}.recurrent"), shape.value_heads * shape.key_dim, shape.value_dim);
+        let out = self.r.tensor(format!("layer.{i}.delta_net"), 1, shape.value_heads * shape.value_dim);
         let weight = self.r.vector(format!("layer.{i}.conv1d"), &w.conv);
-        self.r.push(format!("layer.{i}.conv_out"), ConvSilu { u: qkv, weight, state: conv, out: mixed, taps })?;
-        let recurrent =
-            self.r.state(format!("layer.{i}.recurrent"), shape.value_heads * shape.key_dim, shape.value_dim);
-        let read = self.r.tensor(format!("layer.{i}.delta_net"), 1, shape.value_heads * shape.value_dim);
         let a_log = self.r.vector(format!("layer.{i}.a_log"), &w.a_log);
         let dt_bias = self.r.vector(format!("layer.{i}.dt_bias"), &w.dt_bias);
+        let norm = self.r.vector(format!("layer.{i}.linear_norm"), &w.norm);
+        let eps = self.config.rms_eps;
         self.r.push(
             format!("layer.{i}.delta_net"),
-            DeltaNet { qkv: mixed, a, b, a_log, dt_bias, state: recurrent, out: read, shape },
+            DeltaNet { qkv, z, b, a, weight, a_log, dt_bias, norm, conv, state, out, shape, eps },
         )?;
-        let out = self.r.tensor(format!("layer.{i}.gated"), 1, read.width);
-        let weight = self.r.vector(format!("layer.{i}.linear_norm"), &w.norm);
-        let (dim, eps) = (shape.value_dim, self.config.rms_eps);
-        self.r.push(format!("layer.{i}.gated"), GatedRmsNorm { x: read, gate: z, weight, out, dim, eps })?;
-        self.state.push(LayerState::DeltaNet { conv, recurrent });
+        self.state.push(LayerState::DeltaNet { conv, recurrent: state, shape });
         self.add_matvec(format!("layer.{i}.mixer_out"), out, &w.out, x)
     }
 
+    /// Reads `normed`, adds to `x`, and leaves in `normed` what comes next.
+    #[expect(clippy::too_many_arguments, reason = "the operands of half a layer")]
     fn moe(
         &mut self,
         i: usize,
         w: &LayerWeights,
         experts: &ExpertLayout,
-        input: View,
         routed: View,
         x: View,
+        normed: View,
+        next_norm: &[f32],
+        ahead: Option<View>,
     ) -> Result<(), ShapeError> {
         let c = self.config;
-        let router: Vec<&Matrix> =
-            std::iter::once(&w.router).chain(w.shared.as_ref().map(|s| &s.scalar_gate)).collect();
-        let (_, parts) = self.project_with(&format!("layer.{i}.router"), input, &router, Form::F32)?;
+        // What the router and the shared expert need first is one product where their format is one. The router's choice
+        // is not left to 8 bits.
+        let mut matrices = vec![(&w.router, Form::F32)];
+        if let Some(s) = &w.shared {
+            matrices.extend([(&s.scalar_gate, Form::F32), (&s.gate, self.activations), (&s.up, self.activations)]);
+        }
+        let (whole, parts) = self.project_with(&format!("layer.{i}.router"), normed, &matrices)?;
+        let shared_hidden = w.shared.as_ref().map(|s| {
+            let rows = s.gate.rows + s.up.rows;
+            let gate_up = whole.columns(whole.width - rows, rows);
+            (gate_up, self.r.tensor(format!("layer.{i}.shared_hidden"), 1, s.down.cols))
+        });
         let ids = self.r.ids(format!("layer.{i}.ids"), c.top_k);
         let weights = self.r.tensor(format!("layer.{i}.weights"), 1, c.top_k);
+        let (logits, renormalise) = (parts[0], c.renormalise);
         self.r.push(
             format!("layer.{i}.route"),
-            RouterTopK { logits: parts[0], ids, weights, renormalise: c.renormalise },
+            RouterTopK { layer: i, logits, ids, weights, renormalise, shared: shared_hidden },
         )?;
-        self.r.steps.push(Recorded::Route(Route { layer: i, ids }));
-        // the shared expert does not wait for the router's choice: it runs while experts are read
+        self.r.steps.push(Recorded::Route(Route { layer: i, ids, ahead }));
+        // the rest of the shared expert does not wait for the router's choice: it runs while experts are read
         let mut shared = None;
-        if let Some(s) = &w.shared {
-            let (gate_up, _) = self.project(&format!("layer.{i}.shared_gate_up"), input, &[&s.gate, &s.up])?;
-            let hidden = self.r.tensor(format!("layer.{i}.shared_hidden"), 1, s.down.cols);
-            self.r.push(format!("layer.{i}.shared_hidden"), SwiGlu { gate_up, out: hidden })?;
+        if let (Some(s), Some((_, hidden))) = (&w.shared, shared_hidden) {
             let out = self.r.tensor(format!("layer.{i}.shared_out"), 1, c.hidden);
             let hidden = self.input(hidden, s.down.format, self.activations)?;
             self.matvec(format!("layer.{i}.shared_out"), hidden, &s.down, out, RowsOf::Tokens)?;
             shared = Some((out, parts[1]));
         }
         let slot = experts.layers[i].slot;
-        let tokens = self.input(input, slot.gate_up.format, self.activations)?;
+        let tokens = self.input(normed, slot.gate_up.format, self.activations)?;
         let label = format!("layer.{i}.expert_hidden");
         let hidden = match slot.down.format.interleave() {
             Some(interleave) if self.activations == Form::Int8 => {
@@ -175,7 +195,31 @@ impl Recorder<'_> {
         let op = Experts { layer: i, slot, x: tokens, hidden, out: routed };
         op.check(&self.r).map_err(|e| ShapeError { label: format!("layer.{i}.experts"), ..e })?;
         self.r.steps.push(Recorded::Experts(Box::new(op)));
-        self.r.push(format!("layer.{i}.out"), Combine { x, routed, weights, shared })
+        let norm = self.r.vector(format!("layer.{i}.next_norm"), next_norm);
+        let eps = c.rms_eps;
+        self.r.push(format!("layer.{i}.out"), CombineNorm { x, routed, weights, shared, norm, out: normed, eps })
+    }
+
+    /// What all layers' guesses are made in.
+    fn guess(&mut self) -> Guess {
+        let c = self.config;
+        let normed = self.r.tensor("ahead.normed", 1, c.hidden);
+        let logits = self.r.tensor("ahead.router", 1, c.experts);
+        let ids = self.r.ids("ahead.ids", c.top_k);
+        let weights = self.r.tensor("ahead.weights", 1, c.top_k);
+        Guess { normed, logits, ids, weights }
+    }
+
+    /// Guesses what the router of layer `i` will choose: its norm and router on what the layer before starts its
+    /// experts from.
+    fn look_ahead(&mut self, i: usize, w: &LayerWeights, guess: Guess, x: View) -> Result<View, ShapeError> {
+        let Guess { normed, logits, ids, weights } = guess;
+        self.rms_norm(format!("ahead.{i}.norm"), x, &w.post_norm, normed)?;
+        self.matvec(format!("ahead.{i}.router"), normed.into(), &w.router, logits, RowsOf::Tokens)?;
+        let renormalise = self.config.renormalise;
+        let op = RouterTopK { layer: i, logits, ids, weights, renormalise, shared: None };
+        self.r.push(format!("ahead.{i}.route"), op)?;
+        Ok(ids)
     }
 
     fn rms_norm(&mut self, label: String, x: View, weight: &[f32], out: View) -> Result<(), ShapeError> {
@@ -186,22 +230,27 @@ impl Recorder<'_> {
 
     /// One output with the products of several matrices side by side; those of one format are one product.
     fn project(&mut self, label: &str, x: View, parts: &[&Matrix]) -> Result<(View, Vec<View>), ShapeError> {
-        self.project_with(label, x, parts, self.activations)
+        let parts: Vec<_> = parts.iter().map(|&m| (m, self.activations)).collect();
+        self.project_with(label, x, &parts)
     }
 
+    /// The same, each matrix with activations in a form of its own.
     fn project_with(
         &mut self,
         label: &str,
         x: View,
-        parts: &[&Matrix],
-        activations: Form,
+        parts: &[(&Matrix, Form)],
     ) -> Result<(View, Vec<View>), ShapeError> {
-        let whole = self.r.tensor(label, 1, parts.iter().map(|m| m.rows).sum());
+        let whole = self.r.tensor(label, 1, parts.iter().map(|(m, _)| m.rows).sum());
         let mut views = Vec::new();
         let mut column = 0;
-        for same in parts.chunk_by(|a, b| a.format == b.format && a.cols == b.cols) {
+        // dense weights are multiplied in f32 whatever is asked for
+        let form = |(m, form): &(&Matrix, Form)| if m.format.interleave().is_some() { *form } else { Form::F32 };
+        for same in parts.chunk_by(|a, b| a.0.format == b.0.format && a.0.cols == b.0.cols && form(a) == form(b)) {
+            let activations = form(&same[0]);
+            let same: Vec<&Matrix> = same.iter().map(|(m, _)| *m).collect();
             let name = same.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(" | ");
-            let stacked = Matrix::stack(&name, same).expect("chunks have one format and width");
+            let stacked = Matrix::stack(&name, &same).expect("chunks have one format and width");
             let out = whole.columns(column, stacked.rows);
             let x = self.input(x, stacked.format, activations)?;
             self.matvec(label.to_owned(), x, &stacked, out, RowsOf::Tokens)?;

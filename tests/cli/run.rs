@@ -126,3 +126,27 @@ fn verbose_says_where_and_with_what_memory() {
     let outcome = story(&["-n", "1", "--device", "cpu", "--verbose"]);
     assert!(outcome.stderr.contains("expert slots"), "{outcome:#?}");
 }
+
+#[test]
+fn a_profile_is_a_table_beside_the_text() {
+    let profiled = story(&["-n", "8", "--device", "gpu", "--profile"]);
+    assert_eq!(profiled.stdout, story(&["-n", "8", "--device", "gpu"]).stdout);
+    let row = |name: &str| {
+        let row = profiled.stderr.lines().find(|line| line.starts_with(&format!("| {name}")));
+        row.unwrap_or_else(|| panic!("{name}: {profiled:#?}")).split('|').map(|cell| cell.trim().to_owned())
+    };
+    for kernel in ["delta_net", "attention", "combine_norm", "matvec", "expert_gate_up"] {
+        let calls: f64 = row(kernel).nth(2).unwrap().parse().unwrap();
+        assert!(calls >= 1.0, "{kernel}: {profiled:#?}");
+    }
+    // only what reads weights has a speed, and it is a share of the ceiling
+    assert!(profiled.stderr.contains("ceiling: "), "{profiled:#?}");
+    assert!(row("matvec").nth(7).unwrap().parse::<f64>().unwrap() > 0.0, "{profiled:#?}");
+    assert_eq!(row("delta_net").nth(6).unwrap(), "");
+}
+
+#[test]
+fn a_device_without_timestamps_says_so() {
+    let outcome = story(&["-n", "2", "--device", "cpu", "--profile"]);
+    assert!(outcome.stderr.contains("no timestamps"), "{outcome:#?}");
+}

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod faults;
+mod gpu;
 mod limit;
+mod look_ahead;
 mod model;
 
 use std::collections::HashMap;
@@ -87,11 +89,13 @@ fn each_miss_can_be_taken_as_it_lands() {
     let acquired = store.acquire(0, &[0, 1, 2, 3]).unwrap();
     let mut pending = slots_of(&acquired);
     let mut order = Vec::new();
-    while let Some(landed) = store.wait_any(&mut pending) {
-        let slot = landed.unwrap();
-        let a = *acquired.iter().find(|a| a.slot == slot).unwrap();
-        model.assert_holds(&memory, 0, a);
-        order.push(a.expert);
+    while !pending.is_empty() {
+        for (slot, outcome) in store.wait_some(&mut pending) {
+            outcome.unwrap();
+            let a = *acquired.iter().find(|a| a.slot == slot).unwrap();
+            model.assert_holds(&memory, 0, a);
+            order.push(a.expert);
+        }
     }
     assert_eq!(order.len(), 4);
     assert!(store.stats().stall_time > Duration::from_millis(100), "{}", store.stats());
@@ -233,7 +237,7 @@ mod requests {
         assert!(matches!(store.wait(&[1]), Err(StoreError::EmptySlot { slot: 1 })));
         assert!(matches!(store.wait(&[99]), Err(StoreError::EmptySlot { slot: 99 })));
         assert!(store.acquire(0, &[]).unwrap().is_empty());
-        assert!(store.wait_any(&mut Vec::new()).is_none());
+        assert!(store.wait_some(&mut Vec::new()).is_empty());
     }
 }
 
@@ -328,8 +332,10 @@ proptest! {
                 continue;
             }
             let mut pending = slots_of(&acquired);
-            while let Some(landed) = store.wait_any(&mut pending) {
-                if let Ok(slot) = landed {
+            while !pending.is_empty() {
+                let landed = store.wait_some(&mut pending);
+                assert!(!landed.is_empty());
+                for (slot, _) in landed.into_iter().filter(|(_, outcome)| outcome.is_ok()) {
                     let a = *acquired.iter().find(|a| a.slot == slot).unwrap();
                     model.assert_holds(&memory, layer, a);
                 }

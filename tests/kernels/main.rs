@@ -15,6 +15,7 @@ mod matvec;
 mod norms;
 mod random;
 mod router;
+mod stream_read;
 mod trial;
 mod unpack;
 mod wrong;

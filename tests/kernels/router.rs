@@ -1,4 +1,4 @@
-//! `router_top_k`.
+//! `router_top_k`: experts, their weights, and SwiGLU beside it. Slots are looked up in `tests/oracle`.
 
 use flashflood::compute::ops::RouterTopK;
 use proptest::prelude::*;
@@ -38,8 +38,9 @@ impl Logits {
     }
 }
 
-fn router(seed: u64, logits: Logits, (experts, top_k): (usize, usize), renormalise: bool, tokens: usize) -> Trial {
+fn router(seed: u64, logits: Logits, (experts, top_k): (usize, usize), shared: Option<usize>, tokens: usize) -> Trial {
     let mut trial = Trial::new(seed, tokens);
+    let renormalise = trial.random.below(2) == 0;
     let (before, after) = (trial.random.below(3), trial.random.below(3));
     let whole = trial.filled(1, before + experts + after, move |random, row| {
         logits.fill(random, &mut row[before..before + experts]);
@@ -48,7 +49,16 @@ fn router(seed: u64, logits: Logits, (experts, top_k): (usize, usize), renormali
     let logits = whole.columns(before, experts);
     let ids = trial.ids(top_k, |_, row| row.fill(f32::from_bits(u32::MAX)));
     let weights = trial.tensor(1, top_k);
-    trial.push(RouterTopK { logits, ids, weights, renormalise });
+    let shared = shared.map(|width| {
+        let (before, after) = (trial.random.below(4), trial.random.below(4));
+        let fill = |random: &mut Random, row: &mut [f32]| row.fill_with(|| random.uniform(-9.0, 9.0));
+        let gate_up = trial.filled(1, before + 2 * width + after, fill).columns(before, 2 * width);
+        (gate_up, trial.tensor(1, width))
+    });
+    trial.push(RouterTopK { layer: 0, logits, ids, weights, renormalise, shared });
+    if let Some((_, hidden)) = shared {
+        trial.within(hidden, 1e-6, 1e-5);
+    }
     // arithmetic with NaN and infinities is the driver's affair; which experts are chosen is not
     trial.within(weights, if not_numbers { f32::INFINITY } else { 1e-7 }, 1e-5);
     trial
@@ -67,9 +77,12 @@ proptest! {
         seed in any::<u64>(),
         logits in prop::sample::select(LOGITS.to_vec()),
         experts in experts(),
-        renormalise in any::<bool>(),
+        shared in prop::option::of(1usize..700),
+        few_threads in any::<bool>(),
         steps in prop::collection::vec(1usize..6, 1..3),
     ) {
-        router(seed, logits, experts, renormalise, *steps.iter().max().unwrap()).check(&steps)?;
+        let mut trial = router(seed, logits, experts, shared, *steps.iter().max().unwrap());
+        trial.threads = if few_threads { 256 } else { u32::MAX };
+        trial.check(&steps)?;
     }
 }

@@ -75,6 +75,7 @@ pub(crate) struct Trial {
     /// Whether to run with wgpu's runtime checks as well.
     pub(crate) with_checks: bool,
     pub(crate) binding: u64,
+    pub(crate) threads: u32,
     pub(crate) logits: LogitRows,
     pub(crate) rotary_dim: usize,
     pub(crate) experts: Option<Experts>,
@@ -98,6 +99,7 @@ impl Trial {
             kv_tolerance: Tolerance::default(),
             with_checks: true,
             binding: u64::MAX,
+            threads: u32::MAX,
             logits: LogitRows::All,
             rotary_dim: 0,
             experts: None,
@@ -201,7 +203,7 @@ impl Trial {
     /// Routes by the ids that are there, and runs the experts.
     pub(crate) fn push_experts(&mut self, ids: View, op: ops::Experts) {
         op.check(&self.recording).unwrap();
-        let route = Recorded::Route(ops::Route { layer: op.layer, ids });
+        let route = Recorded::Route(ops::Route { layer: op.layer, ids, ahead: None });
         self.recording().steps.extend([route, Recorded::Experts(Box::new(op))]);
     }
 
@@ -251,10 +253,13 @@ impl Trial {
 
     pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [&[usize]; N]) -> [Outcome; N] {
         let gpu = gpu();
-        let options = GpuOptions { checks, binding: self.binding };
+        let options = GpuOptions { checks, binding: self.binding, threads: self.threads, ..GpuOptions::default() };
         let store = self.experts.as_ref().map(|experts| {
             let (bytes, binding) = (experts.layout.slot_bytes(), options.binding_on(&gpu));
-            let memory = Arc::new(GpuSlots::new(&gpu.device, &gpu.queue, experts.slots, bytes, binding));
+            let memory =
+                GpuSlots::new(&gpu, experts.slots, experts.slots, bytes, experts.top_k, binding, options.landing)
+                    .unwrap();
+            let memory = Arc::new(memory);
             (experts.store(memory.clone()), memory)
         });
         let (recording, context) = (self.recording.clone(), context(&runs));

@@ -10,10 +10,10 @@ use super::{Oracle, folder, run};
 /// More slots than the model has experts.
 const ALL: usize = 1000;
 
-fn engine(slots: usize, chunk: usize) -> Engine {
+fn engine(device: Device, slots: usize, chunk: usize) -> Engine {
     let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
     let experts = ExpertBudget::Bytes((slots * slot) as u64);
-    let options = EngineOptions { device: Device::Cpu, context: Some(96), experts, chunk, ..EngineOptions::default() };
+    let options = EngineOptions { device, context: Some(96), experts, chunk, ..EngineOptions::default() };
     Engine::open(&folder("tiny"), &options).unwrap()
 }
 
@@ -21,21 +21,23 @@ fn engine(slots: usize, chunk: usize) -> Engine {
 #[test]
 fn a_limit_that_changes_between_tokens_changes_nothing() {
     let oracle = Oracle::open("tiny");
-    let mut fixed = engine(ALL, 8);
-    let slots = fixed.plan().all_slots;
-    let (expected, _) = run(&mut fixed.session().unwrap(), &[&oracle.tokens]);
-    let mut elastic = engine(ALL, 8);
-    let mut session = elastic.session().unwrap();
-    let (mut logits, mut limits) = (Vec::new(), [0, slots / 2, slots, 1, slots / 3, slots, 0].into_iter().cycle());
-    session
-        .extend(&oracle.tokens, LogitRows::All, |session, _| {
-            logits.extend(session.logits().unwrap());
-            session.limit_experts(limits.next().unwrap());
-            true
-        })
-        .unwrap();
-    assert!(logits == expected, "not the same bits");
-    assert!(session.expert_stats().evictions > 0, "a lower limit evicts");
+    for device in [Device::Cpu, Device::Gpu] {
+        let mut fixed = engine(device, ALL, 8);
+        let slots = fixed.plan().all_slots;
+        let (expected, _) = run(&mut fixed.session().unwrap(), &[&oracle.tokens]);
+        let mut elastic = engine(device, ALL, 8);
+        let mut session = elastic.session().unwrap();
+        let (mut logits, mut limits) = (Vec::new(), [0, slots / 2, slots, 1, slots / 3, slots, 0].into_iter().cycle());
+        session
+            .extend(&oracle.tokens, LogitRows::All, |session, _| {
+                logits.extend(session.logits().unwrap());
+                session.limit_experts(limits.next().unwrap());
+                true
+            })
+            .unwrap();
+        assert!(logits == expected, "{device:?}: not the same bits");
+        assert!(session.expert_stats().evictions > 0, "{device:?}: a lower limit evicts");
+    }
 }
 
 /// A replay of what a run asked for counts what the run's own store counted.
@@ -44,7 +46,7 @@ fn a_replayed_trace_has_the_hits_of_the_run() {
     let oracle = Oracle::open("tiny");
     let layers = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.layers.len();
     for slots_per_layer in [4, 7, 12] {
-        let mut engine = engine(slots_per_layer * layers, 16);
+        let mut engine = engine(Device::Cpu, slots_per_layer * layers, 16);
         let mut session = engine.session().unwrap();
         session.trace_experts();
         let (prompt, rest) = oracle.tokens.split_at(40);

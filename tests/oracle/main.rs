@@ -5,11 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cache;
+mod dispatches;
 
 use std::path::{Path, PathBuf};
 
 use flashflood::compute::LogitRows;
-use flashflood::compute::gpu::GpuOptions;
+use flashflood::compute::gpu::{GpuOptions, Landing};
 use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
 use flashflood::formats::safetensors::TensorSet;
@@ -241,17 +242,60 @@ fn resident_mode_changes_nothing() {
     }
 }
 
-/// Experts through the page cache or past it, into host slots or on the way to the GPU: the same bits.
+/// Experts through the page cache, past it through the system's queue or on threads; into host slots, into memory that
+/// the GPU computes from, or on the way to it: the same bits.
 #[test]
 fn kind_of_reads_changes_nothing() {
-    for device in [Device::Cpu, Device::Gpu] {
-        let oracle = Oracle::open("tiny");
-        let all = [Reads::Cached, Reads::Direct].map(|reads| {
-            let options = EngineOptions { device, context: Some(96), chunk: 40, reads, ..EngineOptions::default() };
+    let oracle = Oracle::open("tiny");
+    let ways = [None, Some(Landing::Shared), Some(Landing::Staged), Some(Landing::Copied)];
+    for (device, ways) in [(Device::Cpu, &ways[..1]), (Device::Gpu, &ways[..])] {
+        let mut all = Vec::new();
+        for (reads, &landing) in
+            [Reads::Cached, Reads::Direct, Reads::Threads].iter().flat_map(|r| ways.iter().map(move |w| (*r, w)))
+        {
+            let gpu = GpuOptions { landing, ..GpuOptions::default() };
+            // slots for a third of the experts, so that they are overwritten
+            let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
+            let experts = ExpertBudget::Bytes(30 * slot as u64);
+            let options =
+                EngineOptions { device, context: Some(96), experts, chunk: 40, reads, gpu, ..EngineOptions::default() };
             let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
             let mut session = engine.session().unwrap();
-            run(&mut session, &[&oracle.tokens]).0
-        });
-        assert!(all[0] == all[1], "{device:?}: direct reads give other bits than cached ones");
+            let logits = run(&mut session, &[&oracle.tokens]).0;
+            assert!(session.expert_stats().evictions > 0, "{:?}", engine.plan());
+            all.push((reads, landing, logits));
+        }
+        for (reads, landing, logits) in &all {
+            assert!(
+                *logits == all[0].2,
+                "{device:?}: {reads:?} reads into {landing:?} memory give other bits than cached ones"
+            );
+        }
+    }
+}
+
+/// Experts read on a guess, few or many, rightly or wrongly: the same bits.
+#[test]
+fn look_ahead_changes_nothing() {
+    let oracle = Oracle::open("tiny");
+    let (prompt, rest) = oracle.tokens.split_at(24);
+    for device in [Device::Cpu, Device::Gpu] {
+        let mut all = Vec::new();
+        for look_ahead in [0, 1, 3, 100] {
+            let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
+            let experts = ExpertBudget::Bytes(30 * slot as u64);
+            let options = EngineOptions { device, context: Some(96), experts, look_ahead, ..EngineOptions::default() };
+            let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
+            let mut session = engine.session().unwrap();
+            let parts: Vec<&[u32]> = std::iter::once(prompt).chain(rest.chunks(1)).collect();
+            all.push((run(&mut session, &parts), session.expert_stats()));
+        }
+        let (expected, none) = &all[0];
+        assert_eq!((none.ahead, none.ahead_used), (0, 0));
+        for (found, stats) in &all[1..] {
+            assert!(found == expected, "{device:?}: other bits or experts with a look ahead: {stats:?}");
+            assert!(stats.ahead > 0 && stats.ahead_used > 0, "{device:?}: {stats:?}");
+            assert!(stats.misses < none.misses, "{device:?}: reads ahead save misses: {stats:?}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use super::{ShortRead, read_at};
+use super::{ShortRead, queue, read_at};
 use crate::AlignedBuffer;
 
 /// Offset, length and address of a direct read are multiples of this, which suits every disk.
@@ -58,19 +58,19 @@ fn open_past_cache(_path: &Path) -> io::Result<File> {
 
 /// Fills the first `len` bytes of `buf`. Blocks are read straight into `buf` when they are aligned and it has room for
 /// the last one, else through the buffer of the thread.
-pub(super) fn read_padded_at(file: &File, buf: &mut [u8], len: usize, offset: u64) -> io::Result<()> {
+pub(super) fn read_padded_at(file: &File, buf: &mut [u8], len: usize, offset: u64, queued: bool) -> io::Result<()> {
     let blocks = len.next_multiple_of(BLOCK);
     let is_aligned = buf.as_ptr().addr().is_multiple_of(BLOCK) && offset.is_multiple_of(BLOCK as u64);
     if !is_aligned || buf.len() < blocks {
-        return BOUNCE_BUFFER.with_borrow_mut(|bounce| read_bounced(file, &mut buf[..len], offset, bounce));
+        return BOUNCE_BUFFER.with_borrow_mut(|bounce| read_bounced(file, &mut buf[..len], offset, bounce, queued));
     }
-    match read_blocks(file, &mut buf[..blocks], len, offset)? {
+    match read_blocks(file, &mut buf[..blocks], len, offset, queued)? {
         found if found < len => Err(ShortRead { expected: len, found }.into()),
         _ => Ok(()),
     }
 }
 
-fn read_bounced(file: &File, buf: &mut [u8], offset: u64, bounce: &mut AlignedBuffer) -> io::Result<()> {
+fn read_bounced(file: &File, buf: &mut [u8], offset: u64, bounce: &mut AlignedBuffer, queued: bool) -> io::Result<()> {
     let expected = buf.len();
     let mut found = 0;
     while found < expected {
@@ -81,7 +81,7 @@ fn read_bounced(file: &File, buf: &mut [u8], offset: u64, bounce: &mut AlignedBu
         if bounce.len() < blocks {
             *bounce = AlignedBuffer::new(blocks).ok_or(io::ErrorKind::OutOfMemory)?;
         }
-        let came = read_blocks(file, &mut bounce[..blocks], skip + piece, at - skip as u64)?;
+        let came = read_blocks(file, &mut bounce[..blocks], skip + piece, at - skip as u64, queued)?;
         let came = came.saturating_sub(skip).min(piece);
         buf[found..found + came].copy_from_slice(&bounce[skip..skip + came]);
         found += came;
@@ -93,10 +93,11 @@ fn read_bounced(file: &File, buf: &mut [u8], offset: u64, bounce: &mut AlignedBu
 }
 
 /// Reads whole blocks until `wanted` bytes are there or the file ends: how many came.
-fn read_blocks(file: &File, blocks: &mut [u8], wanted: usize, offset: u64) -> io::Result<usize> {
+fn read_blocks(file: &File, blocks: &mut [u8], wanted: usize, offset: u64, queued: bool) -> io::Result<usize> {
+    let read = if queued { queue::read } else { read_at };
     let mut found = 0;
     while found < wanted {
-        match read_at(file, &mut blocks[found..], offset + found as u64) {
+        match read(file, &mut blocks[found..], offset + found as u64) {
             Ok(n) if found + n >= wanted => return Ok(found + n),
             // less than a block: the file ends in it
             Ok(n) if n < BLOCK => return Ok(found + n),

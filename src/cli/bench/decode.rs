@@ -3,14 +3,15 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use flashflood::compute::{KernelTime, LogitRows};
-use flashflood::engine::bytes_for_people;
-use flashflood::experts::StoreStats;
+use flashflood::compute::LogitRows;
+use flashflood::engine::{ExpertBudget, bytes_for_people};
+use flashflood::experts::{Reads, StoreStats};
 use flashflood::session::Session;
 use flashflood::text::{Sampler, SamplerOptions};
 use serde_json::json;
 
-use super::BenchArgs;
+use super::{BenchArgs, experts};
+use crate::cli::kernel_table::KernelTable;
 
 /// Tokens that each run starts from.
 const PROMPT: usize = 16;
@@ -19,10 +20,38 @@ struct Run {
     decode: Duration,
     tokens: usize,
     stats: StoreStats,
+    waited: Duration,
+}
+
+impl Run {
+    fn ms(&self, time: Duration) -> f64 {
+        time.as_secs_f64() * 1e3 / self.tokens as f64
+    }
+
+    /// What neither the disk nor the device accounts for.
+    fn host(&self) -> Duration {
+        self.decode.saturating_sub(self.waited).saturating_sub(self.stats.stall_time)
+    }
+
+    fn rate(&self) -> f64 {
+        self.tokens as f64 / self.decode.as_secs_f64()
+    }
+
+    fn bytes_per_token(&self) -> f64 {
+        self.stats.bytes_read as f64 / self.tokens as f64
+    }
+
+    fn read_rate(&self) -> f64 {
+        self.stats.bytes_read as f64 / self.decode.as_secs_f64() / 1e9
+    }
 }
 
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let mut engine = args.model.open(&args.model.resources.options())?;
+    let options = args.model.resources.options();
+    let source = args.model.source()?;
+    let layout = source.experts.clone();
+    let direct = options.reads.is_direct(&layout, flashflood_backends::memory::available_memory());
+    let mut engine = args.model.open_source(source, &options)?;
     let (device, plan, config) = (engine.device(), engine.plan().clone(), engine.config().clone());
     let vocab = engine.tokenizer().map_or(config.vocab, |t| t.vocab_size());
     let mut runs = Vec::new();
@@ -31,54 +60,131 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         let mut session = engine.session()?;
         runs.push(decode(&mut session, args.tokens, vocab, n as u64)?);
     }
+    let resident = flashflood_backends::memory::resident_memory();
+    let peak = flashflood_backends::memory::peak_memory();
+    let reads_disk = direct && runs.iter().any(|run| run.stats.bytes_read > 0) && layout.disk_bytes() > 0;
+    let read_rate = match reads_disk {
+        true => experts::ceiling(&layout, options.reads != Reads::Threads, config.top_k)?,
+        false => None,
+    };
     let mut session = engine.session()?;
+    let round_trip = session.round_trip()?;
     let profiled = session.profile();
     let profile = decode(&mut session, args.tokens.min(16), vocab, 0)?;
     let times = if profiled { session.kernel_times() } else { Vec::new() };
-    let rate = |run: &Run| run.tokens as f64 / run.decode.as_secs_f64();
-    let resident = flashflood_backends::memory::resident_memory();
+    let steps = (profile.tokens + 1) as u32;
+    let kernels = profiled.then(|| times.iter().map(|t| t.time).sum::<Duration>() / steps);
+    let waits =
+        if plan.slots == plan.all_slots && options.experts == ExpertBudget::All { 1 } else { layout.layers.len() };
+    let ceiling = Ceiling { read_rate, kernels, round_trip, waits };
     let mut out = std::io::stdout().lock();
     if args.json {
         let rows: Vec<_> = runs
             .iter()
             .map(|run| {
                 json!({
-                    "tokens_per_s": rate(run),
-                    "bytes_read_per_token": run.stats.bytes_read as f64 / run.tokens as f64,
+                    "tokens_per_s": run.rate(),
+                    "ms_per_token": run.ms(run.decode),
+                    "bytes_read_per_token": run.bytes_per_token(),
+                    "expert_gb_s": run.read_rate(),
                     "hit_rate": run.stats.hit_rate(),
-                    "stall_ms_per_token": run.stats.stall_time.as_secs_f64() * 1e3 / run.tokens as f64,
+                    "stall_ms_per_token": run.ms(run.stats.stall_time),
+                    "device_wait_ms_per_token": run.ms(run.waited),
+                    "host_ms_per_token": run.ms(run.host()),
+                    "ceiling_ms_per_token": ceiling.token(run).as_secs_f64() * 1e3,
+                    "experts_read_ahead": run.stats.ahead,
+                    "experts_read_ahead_used": run.stats.ahead_used,
                 })
             })
             .collect();
         let kernels: Vec<_> = times.iter().map(|t| json!({
             "kernel": t.kernel, "calls": t.calls, "us": t.time.as_secs_f64() * 1e6, "weight_bytes": t.weight_bytes,
         })).collect();
-        let all = json!({ "device": device, "resident_bytes": resident, "slots": plan.slots, "runs": rows,
+        let all = json!({ "device": device, "resident_bytes": resident, "peak_bytes": peak, "slots": plan.slots,
+            "read_ceiling_gb_s": read_rate, "round_trip_us": round_trip.map(|t| t.as_secs_f64() * 1e6), "runs": rows,
             "profiled_tokens": profile.tokens + PROMPT, "kernels": kernels });
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
     writeln!(out, "{device}; {} layers, {} of {} experts in memory", config.layers.len(), plan.slots, plan.all_slots)?;
-    if let Some(bytes) = resident {
-        writeln!(out, "resident memory of the process: {}", bytes_for_people(bytes))?;
+    let memory = [("resident", resident), ("peak", peak)];
+    let memory = memory.iter().filter_map(|(what, bytes)| bytes.map(|b| format!("{what} {}", bytes_for_people(b))));
+    writeln!(out, "memory of the process: {}", memory.collect::<Vec<_>>().join(", "))?;
+    print_runs(&mut out, &runs, &ceiling)?;
+    ceiling.explain(&mut out, config.top_k)?;
+    KernelTable::of(&session)?.write(&mut out)?;
+    Ok(())
+}
+
+/// What a token takes at least.
+struct Ceiling {
+    /// GB/s of the disk for reads like those of decode.
+    read_rate: Option<f64>,
+    /// All kernels of a token, one after the other.
+    kernels: Option<Duration>,
+    round_trip: Option<Duration>,
+    /// How often the host waits for the device in a token.
+    waits: usize,
+}
+
+impl Ceiling {
+    fn reads(&self, run: &Run) -> Duration {
+        self.read_rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(run.bytes_per_token() / rate / 1e9))
     }
-    writeln!(out, "\n| run | t/s | ms/token | read/token | hit % | stalled ms/token | expert GB/s |")?;
-    writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+
+    fn synchronisation(&self) -> Duration {
+        self.round_trip.unwrap_or_default() * self.waits as u32
+    }
+
+    /// The longer of reads and kernels, and the waits.
+    fn token(&self, run: &Run) -> Duration {
+        self.reads(run).max(self.kernels.unwrap_or_default()) + self.synchronisation()
+    }
+
+    fn explain(&self, out: &mut impl Write, top_k: usize) -> io::Result<()> {
+        let reads = self.read_rate.map(|rate| format!("reads {rate:.2} GB/s ({top_k} experts at a time)"));
+        let kernels = self.kernels.map(|time| format!("kernels {:.2} ms", time.as_secs_f64() * 1e3));
+        let waits =
+            self.round_trip.map(|time| format!("{} x {:.0} us for the router", self.waits, time.as_secs_f64() * 1e6));
+        let parts: Vec<String> = [reads, kernels, waits].into_iter().flatten().collect();
+        if parts.is_empty() {
+            Ok(())
+        } else {
+            writeln!(out, "\nceiling, measured after the runs: {}", parts.join("; "))
+        }
+    }
+}
+
+fn print_runs(out: &mut impl Write, runs: &[Run], ceiling: &Ceiling) -> io::Result<()> {
+    let ahead = runs.iter().any(|run| run.stats.ahead > 0);
+    write!(
+        out,
+        "\n| run | t/s | ms/token | ceiling ms | read/token | hit % | stalled ms | device ms | host ms | expert GB/s |"
+    )?;
+    writeln!(out, "{}", if ahead { " ahead, used |" } else { "" })?;
+    write!(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+    writeln!(out, "{}", if ahead { " ---: |" } else { "" })?;
     for (n, run) in runs.iter().enumerate() {
-        let tokens = run.tokens as f64;
-        writeln!(
+        write!(
             out,
-            "| {} | {:.1} | {:.2} | {} | {:.1} | {:.2} | {:.2} |",
+            "| {} | {:.1} | {:.2} | {:.2} | {} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} |",
             if n == 0 { "first".to_owned() } else { format!("{}", n + 1) },
-            rate(run),
-            run.decode.as_secs_f64() * 1e3 / tokens,
-            bytes_for_people((run.stats.bytes_read as f64 / tokens) as u64),
+            run.rate(),
+            run.ms(run.decode),
+            ceiling.token(run).as_secs_f64() * 1e3,
+            bytes_for_people(run.bytes_per_token() as u64),
             run.stats.hit_rate() * 100.0,
-            run.stats.stall_time.as_secs_f64() * 1e3 / tokens,
-            run.stats.bytes_read as f64 / run.decode.as_secs_f64() / 1e9,
+            run.ms(run.stats.stall_time),
+            run.ms(run.waited),
+            run.ms(run.host()),
+            run.read_rate(),
         )?;
+        if ahead {
+            let used = 100.0 * run.stats.ahead_used as f64 / run.stats.ahead.max(1) as f64;
+            write!(out, " {}, {used:.0} % |", run.stats.ahead)?;
+        }
+        writeln!(out)?;
     }
-    print_kernels(&mut out, &times, profile.tokens)?;
     Ok(())
 }
 
@@ -90,37 +196,13 @@ fn decode(session: &mut Session<'_>, tokens: usize, vocab: usize, seed: u64) -> 
     session.extend(&prompt, LogitRows::Last, |_, _| true)?;
     let mut next = session.sample(&mut sampler, vocab)?;
     session.reset_expert_stats();
+    let waited = session.waited();
     let start = Instant::now();
     for _ in 0..tokens {
         session.extend(&[next], LogitRows::Last, |_, _| true)?;
         next = session.sample(&mut sampler, vocab)?;
     }
     session.finish()?;
-    Ok(Run { decode: start.elapsed(), tokens, stats: session.expert_stats() })
-}
-
-/// Kernels with their share of the device's time, and the speed at which they read weights.
-fn print_kernels(out: &mut impl Write, times: &[KernelTime], tokens: usize) -> io::Result<()> {
-    let all: f64 = times.iter().map(|t| t.time.as_secs_f64()).sum();
-    if all == 0.0 {
-        return Ok(());
-    }
-    let steps = (tokens + 1) as f64;
-    writeln!(out, "\nkernels, timed one by one in {steps} steps ({:.2} ms a step):\n", all * 1e3 / steps)?;
-    writeln!(out, "| kernel | calls/step | us/call | ms/step | share % | weights GB/s |")?;
-    writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
-    for t in times {
-        let seconds = t.time.as_secs_f64();
-        writeln!(
-            out,
-            "| {} | {:.1} | {:.1} | {:.3} | {:.1} | {} |",
-            t.kernel,
-            t.calls as f64 / steps,
-            seconds * 1e6 / t.calls.max(1) as f64,
-            seconds * 1e3 / steps,
-            seconds / all * 100.0,
-            if t.weight_bytes > 0 { format!("{:.0}", t.weight_bytes as f64 / seconds / 1e9) } else { String::new() },
-        )?;
-    }
-    Ok(())
+    let decode = start.elapsed();
+    Ok(Run { decode, tokens, stats: session.expert_stats(), waited: session.waited() - waited })
 }

@@ -16,6 +16,9 @@ pub struct CpuExecutor {
     store: Option<(ExpertStore, Arc<HostSlots>)>,
     experts: usize,
     routing: Vec<Vec<u32>>,
+    /// The guess at the next layer's choice.
+    ahead: Vec<u32>,
+    look_ahead: usize,
     last: Option<Step>,
     patterns: Vec<String>,
     dumps: Vec<(String, usize, Vec<f32>)>,
@@ -38,10 +41,18 @@ impl CpuExecutor {
             store,
             experts,
             routing: Vec::new(),
+            ahead: Vec::new(),
+            look_ahead: 0,
             last: None,
             patterns: Vec::new(),
             dumps: Vec::new(),
         }
+    }
+
+    /// Reads `experts` experts of the next layer before its router has chosen; the recording must have guesses.
+    #[must_use]
+    pub fn with_look_ahead(self, experts: usize) -> Self {
+        CpuExecutor { look_ahead: experts, ..self }
     }
 
     /// Writes a tensor, rows of its stride: for tests of kernels.
@@ -61,6 +72,7 @@ impl CpuExecutor {
             self.memory.write(input.tensor, embedded);
         }
         self.routing.clear();
+        self.ahead.clear();
         self.dumps.clear();
         for recorded in &recording.steps {
             match recorded {
@@ -72,6 +84,11 @@ impl CpuExecutor {
                     let ids = self.memory.tensor(route.ids.tensor);
                     let ids = (0..step.tokens).flat_map(|t| row(ids, route.ids, t)).map(|v| v.to_bits()).collect();
                     self.routing.push(ids);
+                    // a chunk of a prompt needs most experts of every layer: there is nothing to guess
+                    if let Some(ahead) = route.ahead.filter(|_| step.tokens == 1) {
+                        let ids = self.memory.tensor(ahead.tensor);
+                        self.ahead = row(ids, ahead, 0).iter().map(|v| v.to_bits()).collect();
+                    }
                 }
                 Recorded::Experts(op) => {
                     self.run_experts(op, &step)?;
@@ -92,6 +109,11 @@ impl CpuExecutor {
         for batch in groups.chunks_mut(store.capacity(op.layer)) {
             let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
             let acquired = store.acquire(op.layer, &wanted)?;
+            // behind what this layer misses; a guess that is no expert is the next layer's error to report
+            let guessed: Vec<u32> = self.ahead.drain(..).filter(|id| (*id as usize) < self.experts).collect();
+            if !guessed.is_empty() {
+                store.prefetch(op.layer + 1, &guessed[..guessed.len().min(self.look_ahead)])?;
+            }
             for (group, acquired) in batch.iter_mut().zip(&acquired) {
                 if !acquired.hit {
                     store.wait(&[acquired.slot])?;

@@ -8,6 +8,15 @@ use super::profile::Profile;
 pub(super) struct Encoding {
     encoder: Option<wgpu::CommandEncoder>,
     pass: Option<wgpu::ComputePass<'static>>,
+    submitted: u64,
+}
+
+/// Something to wait for.
+#[derive(Clone, Debug)]
+pub(super) struct Submission {
+    pub(super) index: wgpu::SubmissionIndex,
+    /// Counts up from 1.
+    pub(super) number: u64,
 }
 
 impl Encoding {
@@ -48,8 +57,15 @@ impl Encoding {
     }
 
     /// Submits what was encoded.
-    pub(super) fn submit(&mut self, queue: &wgpu::Queue) -> wgpu::SubmissionIndex {
+    pub(super) fn submit(&mut self, queue: &wgpu::Queue) -> Submission {
         self.pass = None;
-        queue.submit(self.encoder.take().map(wgpu::CommandEncoder::finish))
+        let index = queue.submit(self.encoder.take().map(wgpu::CommandEncoder::finish));
+        self.submitted += 1;
+        Submission { index, number: self.submitted }
+    }
+
+    /// The number that the next submission will have.
+    pub(super) fn next_number(&self) -> u64 {
+        self.submitted + 1
     }
 }

@@ -1,16 +1,18 @@
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use flashflood_backends::gpu::Gpu;
 
 use super::encoding::Encoding;
 use super::pipelines::{Pipelines, ReadyStage};
-use super::profile::Profile;
+use super::profile::{Profile, bandwidth};
 use super::readback::{Readback, wait};
 use super::resident::{Resident, routed};
-use super::slots::GpuSlots;
-use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Step, TopLogits};
+use super::slots::{GpuSlots, Landing};
+use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, ProfiledSteps, Step, TopLogits};
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
-use crate::compute::ops::{LogitsTopK, resident_pairs_stage};
+use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
 use crate::experts::{ExpertStore, StoreStats};
 
@@ -21,20 +23,33 @@ pub struct GpuOptions {
     pub checks: bool,
     /// Largest binding, where less than the device's limit: for tests of what is split.
     pub binding: u64,
+    /// How experts get into GPU memory, where not as the device would choose: for tests.
+    pub landing: Option<Landing>,
+    /// Most threads of a workgroup, where fewer than the device's limit: for tests of kernels that adapt.
+    pub threads: u32,
+    /// Experts of the next layer that are read before its router has chosen; 0 reads none. The recording must have
+    /// guesses.
+    pub look_ahead: usize,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        GpuOptions { checks: false, binding: u64::MAX }
+        GpuOptions { checks: false, binding: u64::MAX, landing: None, threads: u32::MAX, look_ahead: 0 }
     }
 }
 
 impl GpuOptions {
-    /// The largest binding to use on a device, at most 1 GiB.
+    /// The largest binding to use on a device, less than 2 GiB.
     pub fn binding_on(&self, gpu: &Gpu) -> u64 {
         let limits = &gpu.limits;
-        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 30);
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min((2 << 30) - (1 << 20));
         self.binding.min(most) / 256 * 256
+    }
+
+    /// The most threads of a workgroup to use on a device: every one has 256, more than 1024 are not asked for.
+    fn threads_on(&self, gpu: &Gpu) -> usize {
+        let most = gpu.limits.max_compute_invocations_per_workgroup.min(gpu.limits.max_compute_workgroup_size_x);
+        self.threads.min(most).clamp(256, 1024) as usize
     }
 }
 
@@ -45,17 +60,20 @@ pub struct GpuExecutor {
     pub(super) resident: Resident,
     context: usize,
     ready: Vec<Vec<ReadyStage>>,
+    /// Of each slab, as the bind groups of a step know it.
+    generations: HashMap<(usize, usize), u64>,
     top_k: Option<Vec<ReadyStage>>,
     pub(super) store: Option<(ExpertStore, Arc<GpuSlots>)>,
     pub(super) experts: usize,
-    /// Every expert is in its slot: the host need not know what the router chose.
-    pub(super) all_resident: bool,
     pub(super) routed_ids: Readback,
     values: Readback,
     pub(super) encoding: Encoding,
     pub(super) dispatches: Vec<Dispatch>,
     pub(super) routing: Vec<Vec<u32>>,
-    profile: Option<Profile>,
+    /// The guess that came with the last of them.
+    pub(super) ahead: Vec<u32>,
+    pub(super) look_ahead: usize,
+    pub(super) profile: Option<Profile>,
     keep_routing: bool,
     last: Option<Step>,
     patterns: Vec<String>,
@@ -82,29 +100,43 @@ impl GpuExecutor {
         }));
         let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
         let slots = store.as_ref().map_or(0, |_| routed(&recording).1 * experts);
-        let binding = options.binding_on(&gpu);
-        let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, binding, scratch2, slots);
+        let limits = (options.binding_on(&gpu), options.threads_on(&gpu));
+        let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, limits, scratch2, slots);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
-        let slabs = store.as_ref().map_or(&[][..], |(_, slots)| slots.slabs());
-        let mut make = |stages: Vec<Stage>| -> Vec<ReadyStage> {
+        let slab_count = store.as_ref().map_or(0, |(_, slots)| slots.slabs());
+        let mut generations = HashMap::new();
+        let mut make = |stages: Vec<Stage>, slabs: &[Option<wgpu::Buffer>]| -> Vec<ReadyStage> {
             stages.iter().map(|stage| pipelines.ready(stage, |b: Binding| resident.binding(b.1, slabs))).collect()
+        };
+        // those of its layer; the others are not there for it
+        let mut slabs_for = |index: usize, op: &Experts| {
+            let mut slabs = vec![None; slab_count];
+            if let Some((store, slots)) = &store {
+                for slab in slots.slabs_of(store.set(op.layer)) {
+                    let (buffer, generation) = slots.slab(slab);
+                    slabs[slab] = buffer;
+                    generations.insert((index, slab), generation);
+                }
+            }
+            slabs
         };
         let ready = recording
             .steps
             .iter()
-            .map(|recorded| match recorded {
-                Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident)),
-                Recorded::Route(route) => make(vec![resident_pairs_stage(route.ids)]),
-                Recorded::Experts(op) => make(op.stages(slabs.len())),
+            .enumerate()
+            .map(|(index, recorded)| match recorded {
+                Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident), &[]),
+                Recorded::Route(_) => Vec::new(),
+                Recorded::Experts(op) => make(op.stages(slab_count), &slabs_for(index, op)),
             })
             .collect();
         let top_k = recording.logits.map(|logits| {
             let (a, b) = (Resource::Scratch, Resource::Scratch2);
             let passes = [(Resource::Tensor(logits.tensor), a), (a, b), (b, a)];
-            make(passes.map(|(from, to)| logits_stage(from, to)).into())
+            make(passes.map(|(from, to)| logits_stage(from, to)).into(), &[])
         });
         let (routed_per_token, layers) = routed(&recording);
-        let ids = recording.max_tokens * routed_per_token.next_multiple_of(4) * 4 * layers;
+        let ids = recording.max_tokens * routed_per_token.next_multiple_of(4) * 4 * layers.max(2);
         let executor = GpuExecutor {
             routed_ids: Readback::new(&gpu.device, ids as u64),
             values: Readback::new(&gpu.device, 4096),
@@ -113,15 +145,17 @@ impl GpuExecutor {
             resident,
             context,
             ready,
+            generations,
             top_k,
             store,
             experts,
-            all_resident: false,
             profile: None,
             keep_routing: false,
             encoding: Encoding::default(),
             dispatches: Vec::new(),
             routing: Vec::new(),
+            ahead: Vec::new(),
+            look_ahead: options.look_ahead,
             last: None,
             patterns: Vec::new(),
             dumps: Vec::new(),
@@ -156,7 +190,7 @@ impl GpuExecutor {
         let encoder = self.encoding.encoder(&self.gpu.device);
         self.values.copy(encoder, &buffer, first as u64 * 4, 0, bytes);
         let submission = self.encoding.submit(&self.gpu.queue);
-        let values = self.values.read(submission, bytes, bytemuck::pod_collect_to_vec)?;
+        let values = self.values.read(&submission.index, bytes, bytemuck::pod_collect_to_vec)?;
         self.check()?;
         Ok(values)
     }
@@ -164,6 +198,24 @@ impl GpuExecutor {
     /// Encodes `self.dispatches` with the stages of step `index`.
     pub(super) fn encode(&mut self, index: usize) {
         self.encoding.dispatch(&self.gpu.device, self.profile.as_mut(), &self.ready[index], &self.dispatches);
+    }
+
+    /// Makes the bind groups of a layer's experts anew for slabs that came, and drops those for slabs that went.
+    pub(super) fn follow_slabs(&mut self, index: usize, op: &Experts) {
+        let Some((store, slots)) = &self.store else { return };
+        for slab in slots.slabs_of(store.set(op.layer)) {
+            if self.generations.get(&(index, slab)) == Some(&slots.generation(slab)) {
+                continue;
+            }
+            let mut slabs = vec![None; slots.slabs()];
+            let (buffer, generation) = slots.slab(slab);
+            slabs[slab] = buffer;
+            self.generations.insert((index, slab), generation);
+            for (stage, ready) in op.stages(slots.slabs()).iter().zip(&mut self.ready[index]) {
+                let resource = |b: Binding| self.resident.binding(b.1, &slabs);
+                ready.regroup(&self.gpu.device, slab, &stage.groups[slab], resource);
+            }
+        }
     }
 
     fn dump_outputs(&mut self, label: &str, views: &[View], step: &Step) -> Result<(), ExecuteError> {
@@ -207,12 +259,14 @@ impl Executor for GpuExecutor {
 
     fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
         step.check(self.recording.max_tokens, self.context)?;
+        let start = Instant::now();
         let recording = self.recording.clone();
         if let Some(input) = recording.input {
             self.write(input.tensor, embedded);
         }
         self.gpu.queue.write_buffer(self.resident.rope(), 0, bytemuck::cast_slice(rope));
         self.routing.clear();
+        self.ahead.clear();
         self.dumps.clear();
         let mut routed = None;
         for (index, recorded) in recording.steps.iter().enumerate() {
@@ -223,19 +277,18 @@ impl Executor for GpuExecutor {
                     self.encode(index);
                     self.dump_outputs(label, &kernel.outputs(), &step)?;
                 }
-                Recorded::Route(route) if self.all_resident => self.look_slots_up(index, route, &step),
+                Recorded::Route(_) if self.resident.all_resident => {}
                 Recorded::Route(route) => {
-                    let (submission, bytes) = self.submit_route(route, &step);
-                    routed = Some((route, submission, bytes));
+                    routed = Some(self.submit_route(route, &step));
                 }
-                Recorded::Experts(op) if self.all_resident => {
+                Recorded::Experts(op) if self.resident.all_resident => {
                     self.run_resident_experts(index, op, &step);
                     self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step)?;
                 }
                 Recorded::Experts(op) => {
                     // what was recorded between the route and here is encoded already and runs under the reads
-                    if let Some((route, submission, bytes)) = routed.take() {
-                        self.read_route(route, submission, bytes)?;
+                    if let Some(route) = routed.take() {
+                        self.read_route(&route)?;
                     }
                     if let Err(e) = self.run_experts(index, op) {
                         // leave nothing half-encoded behind for the next step
@@ -246,11 +299,12 @@ impl Executor for GpuExecutor {
                 }
             }
         }
-        if self.all_resident && (self.keep_routing || step.logits == LogitRows::All) {
+        if self.resident.all_resident && (self.keep_routing || step.logits == LogitRows::All) {
             self.read_all_routes(&step)?;
         }
         self.encoding.submit(&self.gpu.queue);
         if let Some(profile) = &mut self.profile {
+            profile.step(start.elapsed());
             profile.collect(&self.gpu.device)?;
         }
         self.last = Some(step);
@@ -266,9 +320,33 @@ impl Executor for GpuExecutor {
         self.profile.as_ref().map(Profile::times).unwrap_or_default()
     }
 
+    fn waited(&self) -> Duration {
+        self.routed_ids.waited() + self.values.waited()
+    }
+
+    fn round_trip(&mut self) -> Result<Option<Duration>, ExecuteError> {
+        let buffer = self.resident.pairs().clone();
+        let mut times = Vec::new();
+        for _ in 0..21 {
+            let start = Instant::now();
+            self.read_buffer(buffer.clone(), 0, 4)?;
+            times.push(start.elapsed());
+        }
+        times.sort_unstable();
+        Ok(Some(times[times.len() / 2]))
+    }
+
+    fn profiled_steps(&self) -> ProfiledSteps {
+        self.profile.as_ref().map(Profile::steps).unwrap_or_default()
+    }
+
+    fn bandwidth(&self) -> Result<Option<f64>, ExecuteError> {
+        bandwidth(&self.gpu)
+    }
+
     fn finish(&mut self) -> Result<(), ExecuteError> {
         let submission = self.encoding.submit(&self.gpu.queue);
-        wait(&self.gpu.device, submission)?;
+        wait(&self.gpu.device, &submission.index)?;
         self.check()
     }
 

@@ -1,12 +1,24 @@
 //! The routed experts of a layer: streamed, with the host in between; or all resident, without it.
 
+use std::time::Instant;
+
+use super::encoding::Submission;
 use super::executor::GpuExecutor;
 use super::readback::wait;
 use crate::compute::executor::{ExecuteError, Step};
-use crate::compute::ops::{Experts, Pair, Route, resident_pairs_dispatch};
-use crate::compute::recording::Recorded;
-use crate::compute::routing::group_by_expert;
-use crate::experts::SlotMemory;
+use crate::compute::ops::{Experts, Pair, Route};
+use crate::compute::recording::{Recorded, View};
+use crate::compute::routing::{ExpertPairs, group_by_expert};
+use crate::experts::{Acquired, SlotMemory, StoreError};
+
+/// The router's choice of a layer, until the host has read it.
+pub(super) struct RouteOnTheWay {
+    submission: Submission,
+    bytes: u64,
+    view: View,
+    /// Whether the guess at the next layer's choice follows it.
+    ahead: bool,
+}
 
 const HAS_STORE: &str = "a recording with experts is given a store";
 
@@ -14,46 +26,46 @@ impl GpuExecutor {
     /// Reads every expert into its slot. From then on slots are looked up on the GPU, and a step is one submission.
     /// Does nothing when the slots do not hold every expert.
     pub fn make_resident(&mut self) -> Result<(), ExecuteError> {
-        let Some((store, slots)) = &mut self.store else { return Ok(()) };
+        let Some((store, slots)) = &self.store else { return Ok(()) };
         if !store.holds_all() {
             return Ok(());
         }
+        let slots = slots.clone();
         let mut table: Vec<[u32; 2]> = Vec::new();
         let layers = self.recording.steps.iter().filter(|s| matches!(s, Recorded::Experts(_))).count();
         let all: Vec<u32> = (0..self.experts as u32).collect();
         for layer in 0..layers {
+            let (store, _) = self.store.as_mut().expect(HAS_STORE);
             let acquired = store.acquire(layer, &all)?;
-            let slots_of: Vec<usize> = acquired.iter().map(|a| a.slot).collect();
-            store.wait(&slots_of)?;
-            table.extend(slots_of.iter().map(|&slot| {
+            let mut pending: Vec<usize> = acquired.iter().map(|a| a.slot).collect();
+            table.extend(pending.iter().map(|&slot| {
                 let (slab, place) = slots.place(slot);
                 [place as u32, slab as u32]
             }));
-            // gives staging memory back before the next layer
-            let submission = self.gpu.queue.submit([]);
-            wait(&self.gpu.device, submission)?;
+            let mut failed = Ok(());
+            while !pending.is_empty() {
+                self.land(&mut pending, &mut failed);
+                self.submit_landed(!pending.is_empty())?;
+            }
+            failed?;
+            // gives wgpu's staging memory back before the next layer
+            let submission = self.encoding.submit(&self.gpu.queue);
+            self.wait(&submission)?;
         }
+        let (store, _) = self.store.as_mut().expect(HAS_STORE);
         store.reset_stats();
         self.gpu.queue.write_buffer(self.resident.slots(), 0, bytemuck::cast_slice(&table));
-        self.all_resident = true;
+        self.resident.all_resident = true;
         Ok(())
-    }
-
-    /// Encodes the look-up of slots in place of a round trip to the host.
-    pub(super) fn look_slots_up(&mut self, index: usize, route: &Route, step: &Step) {
-        self.dispatches.clear();
-        self.dispatches.push(resident_pairs_dispatch(route.ids, route.layer, self.experts, step.tokens));
-        self.encode(index);
     }
 
     /// Encodes the experts of a layer, all resident: once per slab that holds some of them.
     pub(super) fn run_resident_experts(&mut self, index: usize, op: &Experts, step: &Step) {
         let (_, slots) = self.store.as_ref().expect(HAS_STORE);
-        let (first, _) = slots.place(op.layer * self.experts);
-        let (last, _) = slots.place((op.layer + 1) * self.experts - 1);
+        let slabs = slots.slabs_of(op.layer * self.experts..(op.layer + 1) * self.experts);
         let slot_bytes = slots.slot_bytes();
         self.dispatches.clear();
-        for slab in first..=last {
+        for slab in slabs {
             op.dispatch(slab, 0, step.tokens * op.out.rows_per_token, slot_bytes, &mut self.dispatches);
         }
         // every pair is in one slab only: its weights are counted once
@@ -80,9 +92,9 @@ impl GpuExecutor {
             at += bytes;
         }
         let submission = self.encoding.submit(&self.gpu.queue);
-        self.routing = self.routed_ids.read(submission, at, |bytes| {
+        self.routing = self.routed_ids.read(&submission.index, at, |bytes| {
             let ids: &[u32] = bytemuck::cast_slice(bytes);
-            let one = |&(at, len, view): &(usize, usize, crate::compute::View)| {
+            let one = |&(at, len, view): &(usize, usize, View)| {
                 ids[at..at + len].chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect()
             };
             parts.iter().map(one).collect()
@@ -95,75 +107,156 @@ impl GpuExecutor {
         Ok(())
     }
 
-    /// Submits everything up to the router's choice, with a copy of it that the host can map.
-    pub(super) fn submit_route(&mut self, route: &Route, step: &Step) -> (wgpu::SubmissionIndex, u64) {
+    /// Submits everything up to the router's choice, with a copy of it that the host can map, and of the guess at the
+    /// next layer's where one is wanted.
+    pub(super) fn submit_route(&mut self, route: &Route, step: &Step) -> RouteOnTheWay {
         let bytes = (step.tokens * route.ids.stride * 4) as u64;
+        // a chunk of a prompt needs most experts of every layer: there is nothing to guess
+        let ahead = route.ahead.filter(|_| step.tokens == 1 && self.look_ahead > 0);
         let encoder = self.encoding.encoder(&self.gpu.device);
         self.routed_ids.copy(encoder, self.resident.tensor(route.ids.tensor), 0, 0, bytes);
-        (self.encoding.submit(&self.gpu.queue), bytes)
+        if let Some(ahead) = ahead {
+            self.routed_ids.copy(encoder, self.resident.tensor(ahead.tensor), 0, bytes, bytes);
+        }
+        RouteOnTheWay {
+            submission: self.encoding.submit(&self.gpu.queue),
+            bytes,
+            view: route.ids,
+            ahead: ahead.is_some(),
+        }
     }
 
     /// Waits for the router's choice.
-    pub(super) fn read_route(
-        &mut self,
-        route: &Route,
-        submission: wgpu::SubmissionIndex,
-        bytes: u64,
-    ) -> Result<(), ExecuteError> {
-        let view = route.ids;
-        let ids = self.routed_ids.read(submission, bytes, |bytes| {
-            let ids: &[u32] = bytemuck::cast_slice(bytes);
-            ids.chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect()
+    pub(super) fn read_route(&mut self, route: &RouteOnTheWay) -> Result<(), ExecuteError> {
+        let view = route.view;
+        let of = |ids: &[u32]| ids.chunks_exact(view.stride).flat_map(|row| row[..view.width].to_vec()).collect();
+        let bytes = route.bytes * if route.ahead { 2 } else { 1 };
+        let waiting = Instant::now();
+        let (ids, ahead) = self.routed_ids.read(&route.submission.index, bytes, |bytes| {
+            let (ids, ahead) = bytes.split_at(route.bytes as usize);
+            (of(bytemuck::cast_slice(ids)), of(bytemuck::cast_slice(ahead)))
         })?;
         self.routing.push(ids);
+        self.ahead = ahead;
+        self.submission_done(&route.submission);
+        self.waited_since(waiting);
         Ok(())
     }
 
-    /// Reads what is missing and encodes the experts of a layer, as many at a time as it has slots.
+    /// Since `from` the host has waited for the device or the disk.
+    fn waited_since(&mut self, from: Instant) {
+        if let Some(profile) = &mut self.profile {
+            profile.waited(from.elapsed());
+        }
+    }
+
+    fn wait(&mut self, submission: &Submission) -> Result<(), ExecuteError> {
+        let waiting = Instant::now();
+        wait(&self.gpu.device, &submission.index)?;
+        self.waited_since(waiting);
+        self.submission_done(submission);
+        Ok(())
+    }
+
+    fn submission_done(&self, submission: &Submission) {
+        if let Some((_, slots)) = &self.store {
+            slots.done(submission.number);
+        }
+    }
+
+    /// Waits until at least one of the reads into `pending` has landed, takes all that have out of it, and encodes
+    /// what brings them into their slots. The first error is kept in `failed`: reads that others depend on for memory
+    /// go on.
+    fn land(&mut self, pending: &mut Vec<usize>, failed: &mut Result<(), StoreError>) -> Vec<usize> {
+        let waiting = Instant::now();
+        let (store, slots) = self.store.as_mut().expect(HAS_STORE);
+        let mut landed = Vec::new();
+        for (slot, outcome) in store.wait_some(pending) {
+            match outcome {
+                Ok(()) => landed.push(slot),
+                Err(e) if failed.is_ok() => *failed = Err(e),
+                Err(_) => {}
+            }
+        }
+        let (encoding, device) = (&mut self.encoding, &self.gpu.device);
+        slots.copy_landed(encoding.next_number(), || encoding.encoder(device));
+        self.waited_since(waiting);
+        landed
+    }
+
+    /// Starts the work on what has landed while the rest is read. When no memory is left to read the rest into, waits
+    /// for the copies that hold it.
+    fn submit_landed(&mut self, more: bool) -> Result<(), ExecuteError> {
+        if !more {
+            return Ok(());
+        }
+        let submission = self.encoding.submit(&self.gpu.queue);
+        let (_, slots) = self.store.as_ref().expect(HAS_STORE);
+        if slots.is_full() { self.wait(&submission) } else { Ok(()) }
+    }
+
+    /// Reads what is missing and encodes the experts of a layer, as many at a time as it has slots: those in memory at
+    /// once, the others as they land.
     pub(super) fn run_experts(&mut self, index: usize, op: &Experts) -> Result<(), ExecuteError> {
         let ids = &self.routing[op.layer];
         let groups = group_by_expert(op.layer, ids, op.out.rows_per_token, self.experts)?;
-        let (store, slots) = self.store.as_ref().expect(HAS_STORE);
-        let (slots, capacity) = (slots.clone(), store.capacity(op.layer));
+        let (store, _) = self.store.as_ref().expect(HAS_STORE);
+        let capacity = store.capacity(op.layer);
         let mut first_pair = 0;
         for (n, batch) in groups.chunks(capacity).enumerate() {
             if n > 0 {
                 // the next reads may overwrite slots that the last batch computes from
                 let submission = self.encoding.submit(&self.gpu.queue);
-                wait(&self.gpu.device, submission)?;
+                self.wait(&submission)?;
             }
             let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
             let (store, _) = self.store.as_mut().expect(HAS_STORE);
             let acquired = store.acquire(op.layer, &wanted)?;
-            let missing: Vec<usize> = acquired.iter().filter(|a| !a.hit).map(|a| a.slot).collect();
-            for hits in [true, false] {
-                if !hits && !missing.is_empty() {
-                    // the GPU works on the hits and the shared expert while the misses are read
-                    self.encoding.submit(&self.gpu.queue);
-                    let (store, _) = self.store.as_mut().expect(HAS_STORE);
-                    store.wait(&missing)?;
-                }
-                let chosen = acquired.iter().zip(batch).filter(|(a, _)| a.hit == hits);
-                let mut pairs: Vec<Pair> = chosen
-                    .flat_map(|(a, group)| {
-                        let (slab, place) = slots.place(a.slot);
-                        group.pairs.iter().map(move |&pair| Pair { slot: place as u32, slab: slab as u32, ..pair })
-                    })
-                    .collect();
-                pairs.sort_by_key(|pair| pair.slab);
-                if !pairs.is_empty() {
-                    let at = (first_pair * size_of::<Pair>()) as u64;
-                    self.gpu.queue.write_buffer(self.resident.pairs(), at, bytemuck::cast_slice(&pairs));
-                }
-                for run in pairs.chunk_by(|a, b| a.slab == b.slab) {
-                    self.dispatches.clear();
-                    let slab = run[0].slab as usize;
-                    op.dispatch(slab, first_pair, run.len(), slots.slot_bytes(), &mut self.dispatches);
-                    self.encode(index);
-                    first_pair += run.len();
-                }
+            // behind what this layer misses; a guess that is no expert is the next layer's error to report
+            let guessed: Vec<u32> = self.ahead.drain(..).filter(|id| (*id as usize) < self.experts).collect();
+            if !guessed.is_empty() {
+                store.prefetch(op.layer + 1, &guessed[..guessed.len().min(self.look_ahead)])?;
             }
+            self.follow_slabs(index, op);
+            let (hits, misses): (Vec<_>, Vec<_>) = acquired.iter().zip(batch).partition(|(a, _)| a.hit);
+            self.compute(index, op, &hits, &mut first_pair);
+            let mut pending: Vec<usize> = misses.iter().map(|(a, _)| a.slot).collect();
+            // the GPU works on the hits and the shared expert while the misses are read
+            self.submit_landed(!pending.is_empty())?;
+            let mut failed = Ok(());
+            while !pending.is_empty() {
+                let landed = self.land(&mut pending, &mut failed);
+                self.follow_slabs(index, op);
+                let now: Vec<_> = misses.iter().filter(|(a, _)| landed.contains(&a.slot)).copied().collect();
+                self.compute(index, op, &now, &mut first_pair);
+                self.submit_landed(!pending.is_empty())?;
+            }
+            failed?;
         }
         Ok(())
+    }
+
+    /// Encodes some experts of a layer, whose bytes are in their slots by then. `first_pair` counts the (token,
+    /// expert) pairs of the layer that are encoded.
+    fn compute(&mut self, index: usize, op: &Experts, experts: &[(&Acquired, &ExpertPairs)], first_pair: &mut usize) {
+        let (_, slots) = self.store.as_ref().expect(HAS_STORE);
+        let slots = slots.clone();
+        let placed = experts.iter().flat_map(|(acquired, group)| {
+            let (slab, place) = slots.place(acquired.slot);
+            group.pairs.iter().map(move |&pair| Pair { slot: place as u32, slab: slab as u32, ..pair })
+        });
+        let mut pairs: Vec<Pair> = placed.collect();
+        pairs.sort_by_key(|pair| pair.slab);
+        if !pairs.is_empty() {
+            let at = (*first_pair * size_of::<Pair>()) as u64;
+            self.gpu.queue.write_buffer(self.resident.pairs(), at, bytemuck::cast_slice(&pairs));
+        }
+        for run in pairs.chunk_by(|a, b| a.slab == b.slab) {
+            self.dispatches.clear();
+            let slab = run[0].slab as usize;
+            op.dispatch(slab, *first_pair, run.len(), slots.slot_bytes(), &mut self.dispatches);
+            self.encode(index);
+            *first_pair += run.len();
+        }
     }
 }

@@ -8,7 +8,9 @@ mod profile;
 mod readback;
 mod resident;
 mod slots;
+mod staging;
 
 pub use executor::{GpuExecutor, GpuOptions};
 pub use flashflood_backends::gpu::{Adapters, Gpu, GpuError, open};
-pub use slots::GpuSlots;
+pub use profile::bandwidth;
+pub use slots::{GpuSlots, Landing};

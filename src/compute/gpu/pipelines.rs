@@ -13,14 +13,28 @@ pub(super) struct ReadyStage {
     /// Name of the shader, for profiles.
     pub(super) shader: &'static str,
     pipeline: wgpu::ComputePipeline,
-    groups: Vec<wgpu::BindGroup>,
+    layout: wgpu::BindGroupLayout,
+    /// `None` for what is not there, such as a slab of another layer.
+    groups: Vec<Option<wgpu::BindGroup>>,
 }
 
 impl ReadyStage {
+    /// Makes one of the bind groups anew, or drops it when a binding is not there: a bind group keeps the memory of
+    /// what it binds.
+    pub(super) fn regroup<'a>(
+        &mut self,
+        device: &wgpu::Device,
+        group: usize,
+        bindings: &[Binding],
+        resource: impl Fn(Binding) -> Option<wgpu::BindingResource<'a>>,
+    ) {
+        self.groups[group] = bind_group(device, self.shader, &self.layout, bindings, resource);
+    }
+
     /// Appends a dispatch to a pass.
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, dispatch: &Dispatch) {
         pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.groups[dispatch.group], &[]);
+        pass.set_bind_group(0, self.groups[dispatch.group].as_ref(), &[]);
         pass.set_immediates(0, dispatch.immediates.bytes());
         let [x, y, z] = dispatch.grid;
         pass.dispatch_workgroups(x, y, z);
@@ -103,33 +117,34 @@ impl Pipelines {
         pipeline
     }
 
-    /// Makes the pipeline and the bind groups of a stage.
+    /// Makes the pipeline and the bind groups of a stage, but those with a binding that is not there.
     pub(super) fn ready<'a>(
         &mut self,
         stage: &Stage,
-        resource: impl Fn(Binding) -> wgpu::BindingResource<'a>,
+        resource: impl Fn(Binding) -> Option<wgpu::BindingResource<'a>>,
     ) -> ReadyStage {
         let access: Vec<Access> = stage.groups[0].iter().map(|b| b.0).collect();
         let layout = self.layout(&access);
         let pipeline = self.pipeline(stage, &layout, IMMEDIATES);
-        let groups = stage
-            .groups
-            .iter()
-            .map(|bindings| {
-                let entries: Vec<_> = bindings
-                    .iter()
-                    .enumerate()
-                    .map(|(binding, b)| wgpu::BindGroupEntry { binding: binding as u32, resource: resource(*b) })
-                    .collect();
-                self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some(stage.shader),
-                    layout: &layout,
-                    entries: &entries,
-                })
-            })
-            .collect();
-        ReadyStage { shader: stage.shader, pipeline, groups }
+        let groups = stage.groups.iter();
+        let groups = groups.map(|group| bind_group(&self.device, stage.shader, &layout, group, &resource)).collect();
+        ReadyStage { shader: stage.shader, pipeline, layout, groups }
     }
+}
+
+fn bind_group<'a>(
+    device: &wgpu::Device,
+    label: &str,
+    layout: &wgpu::BindGroupLayout,
+    bindings: &[Binding],
+    resource: impl Fn(Binding) -> Option<wgpu::BindingResource<'a>>,
+) -> Option<wgpu::BindGroup> {
+    let entry = |(binding, b): (usize, &Binding)| {
+        Some(wgpu::BindGroupEntry { binding: binding as u32, resource: resource(*b)? })
+    };
+    let entries: Option<Vec<_>> = bindings.iter().enumerate().map(entry).collect();
+    let entries = entries?;
+    Some(device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries }))
 }
 
 /// Bytes of immediates of every pipeline: 16 words.

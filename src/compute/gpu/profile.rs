@@ -1,14 +1,49 @@
 //! Where the GPU's time goes: timestamps around every kernel, one pass each.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::compute::executor::{ExecuteError, KernelTime};
+use flashflood_backends::gpu::Gpu;
 
+use super::executor::{GpuExecutor, GpuOptions};
 use super::readback::Readback;
+use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, ProfiledSteps, Step};
+use crate::compute::ops::StreamRead;
+use crate::compute::recording::Recording;
 
 /// Timestamps that one query set holds; a step with more kernels is profiled in part, and says so.
 const QUERIES: u32 = 4096;
+
+/// Bytes that [`bandwidth`] reads: beyond the caches of large GPUs (50 MB on an H200).
+const STREAM: u64 = 256 << 20;
+
+/// Bytes per second at which a device reads its memory when a kernel does nothing else: the ceiling of all others.
+/// The best of several runs; `None` when the device has no timestamps.
+pub fn bandwidth(gpu: &Gpu) -> Result<Option<f64>, ExecuteError> {
+    let bytes = GpuOptions::default().binding_on(gpu).min(STREAM);
+    let width = bytes as usize / 4;
+    let mut recording = Recording::new(1);
+    let x = recording.tensor("memory", 1, width);
+    let out = recording.ids("sums", StreamRead::columns(width));
+    recording.push("stream_read", StreamRead { x, out }).expect("the width is whole pages");
+    let options = GpuOptions::default();
+    let mut executor = GpuExecutor::new(gpu.clone(), Arc::new(recording), 1, 0, None, options)?;
+    // memory that was never written may be no memory at all
+    executor.write(x.tensor, &vec![1.0; width]);
+    let step = Step { tokens: 1, position: 0, logits: LogitRows::None };
+    let mut best = Duration::MAX;
+    for _ in 0..8 {
+        // begins anew: times are sums
+        if !executor.profile() {
+            return Ok(None);
+        }
+        executor.run(step, &[], &[])?;
+        let times = executor.kernel_times();
+        best = times.iter().map(|t| t.time).filter(|t| !t.is_zero()).fold(best, Duration::min);
+    }
+    Ok((best < Duration::MAX).then(|| bytes as f64 / best.as_secs_f64()))
+}
 
 /// Collects timestamps of a step and adds them up by kernel.
 pub(super) struct Profile {
@@ -20,6 +55,9 @@ pub(super) struct Profile {
     passes: Vec<(&'static str, u64)>,
     times: BTreeMap<&'static str, KernelTime>,
     left_out: u64,
+    steps: ProfiledSteps,
+    /// What the host has waited since the last step ended.
+    waits: Duration,
 }
 
 impl Profile {
@@ -46,6 +84,8 @@ impl Profile {
             passes: Vec::new(),
             times: BTreeMap::new(),
             left_out: 0,
+            steps: ProfiledSteps::default(),
+            waits: Duration::ZERO,
         })
     }
 
@@ -72,6 +112,22 @@ impl Profile {
         })
     }
 
+    /// The host has waited so long, within a step.
+    pub(super) fn waited(&mut self, time: Duration) {
+        self.waits += time;
+    }
+
+    /// A step has taken the host so long, waits included.
+    pub(super) fn step(&mut self, time: Duration) {
+        self.steps.steps += 1;
+        self.steps.host += time.saturating_sub(std::mem::take(&mut self.waits));
+    }
+
+    /// Steps so far.
+    pub(super) fn steps(&self) -> ProfiledSteps {
+        self.steps
+    }
+
     /// Waits for the step and adds its times up.
     pub(super) fn collect(&mut self, device: &wgpu::Device) -> Result<(), ExecuteError> {
         let count = self.passes.len() as u32 * 2;
@@ -83,7 +139,7 @@ impl Profile {
         let bytes = u64::from(count) * 8;
         self.readback.copy(&mut encoder, &self.resolved, 0, 0, bytes);
         let submission = self.queue.submit([encoder.finish()]);
-        let ticks: Vec<u64> = self.readback.read(submission, bytes, bytemuck::pod_collect_to_vec)?;
+        let ticks: Vec<u64> = self.readback.read(&submission, bytes, bytemuck::pod_collect_to_vec)?;
         let period = f64::from(self.queue.get_timestamp_period());
         for ((kernel, bytes), ticks) in self.passes.drain(..).zip(ticks.chunks_exact(2)) {
             let time = self.times.entry(kernel).or_insert(KernelTime { kernel, ..KernelTime::default() });

@@ -1,16 +1,25 @@
 //! Buffers that the host maps to read what the GPU wrote.
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
 use crate::compute::executor::ExecuteError;
 
 /// A mappable buffer that is used again and again.
 pub(super) struct Readback {
     device: wgpu::Device,
     buffer: wgpu::Buffer,
+    waited: Cell<Duration>,
 }
 
 impl Readback {
     pub(super) fn new(device: &wgpu::Device, bytes: u64) -> Self {
-        Readback { device: device.clone(), buffer: mappable(device, bytes) }
+        Readback { device: device.clone(), buffer: mappable(device, bytes), waited: Cell::default() }
+    }
+
+    /// Time spent waiting in [`read`](Self::read).
+    pub(super) fn waited(&self) -> Duration {
+        self.waited.get()
     }
 
     /// Makes room for `bytes` bytes; only reads that are not part of a token grow it.
@@ -35,7 +44,7 @@ impl Readback {
     /// Waits for `submission` and hands the first `bytes` bytes to `use_bytes`.
     pub(super) fn read<R>(
         &self,
-        submission: wgpu::SubmissionIndex,
+        submission: &wgpu::SubmissionIndex,
         bytes: u64,
         use_bytes: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, ExecuteError> {
@@ -45,7 +54,9 @@ impl Readback {
             // the receiver is gone only when this function has failed already
             let _ = send.send(result);
         });
+        let start = Instant::now();
         wait(&self.device, submission)?;
+        self.waited.set(self.waited.get() + start.elapsed());
         let mapped = receive.recv().map_err(|_| ExecuteError::Gpu("the device was lost".to_owned()))?;
         mapped.map_err(|e| ExecuteError::Gpu(format!("reading back: {e}")))?;
         let view = slice.get_mapped_range().map_err(|e| ExecuteError::Gpu(format!("reading back: {e}")))?;
@@ -66,9 +77,9 @@ fn mappable(device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
 }
 
 /// Waits until `submission` is done.
-pub(super) fn wait(device: &wgpu::Device, submission: wgpu::SubmissionIndex) -> Result<(), ExecuteError> {
+pub(super) fn wait(device: &wgpu::Device, submission: &wgpu::SubmissionIndex) -> Result<(), ExecuteError> {
     device
-        .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
+        .poll(wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None })
         .map(|_| ())
         .map_err(|e| ExecuteError::Gpu(format!("waiting for the GPU: {e}")))
 }

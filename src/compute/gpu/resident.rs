@@ -48,16 +48,19 @@ pub(super) struct Resident {
     rope: wgpu::Buffer,
     pairs: wgpu::Buffer,
     slots: wgpu::Buffer,
+    threads: usize,
+    /// Every expert is in the slot that `slots` says.
+    pub(super) all_resident: bool,
 }
 
 impl Resident {
-    /// Allocates and uploads. `binding` is the largest binding, in bytes.
+    /// Allocates and uploads. `binding` is the largest binding, in bytes; `threads` the most a workgroup may have.
     pub(super) fn new(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
         recording: &Recording,
         context: usize,
-        binding: u64,
+        (binding, threads): (u64, usize),
         scratch2: u64,
         slots: usize,
     ) -> Self {
@@ -113,6 +116,8 @@ impl Resident {
             rope: buffer("rope", rope_width),
             pairs: buffer("pairs", (recording.max_tokens * top_k * 16) as u64),
             slots: buffer("slots", slots as u64 * 8),
+            threads,
+            all_resident: false,
         };
         resident.place_weights(recording);
         resident.upload(recording);
@@ -209,8 +214,12 @@ impl Resident {
         self.queue.submit([]);
     }
 
-    /// The binding of a resource; `slabs` are the expert slots.
-    pub(super) fn binding<'a>(&'a self, resource: Resource, slabs: &'a [wgpu::Buffer]) -> wgpu::BindingResource<'a> {
+    /// The binding of a resource; `slabs` are those expert slots that are there.
+    pub(super) fn binding<'a>(
+        &'a self,
+        resource: Resource,
+        slabs: &'a [Option<wgpu::Buffer>],
+    ) -> Option<wgpu::BindingResource<'a>> {
         let region = |r: &Region| {
             wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer: &self.buffers[r.buffer],
@@ -218,7 +227,7 @@ impl Resident {
                 size: std::num::NonZeroU64::new(r.size),
             })
         };
-        match resource {
+        Some(match resource {
             Resource::Tensor(t) => self.tensors[t.0].as_entire_binding(),
             Resource::Vector(v) => region(&self.vectors[v.0]),
             Resource::Matrix(m, part) => region(&self.matrices[m.0].3[part]),
@@ -227,10 +236,10 @@ impl Resident {
             Resource::Rope => self.rope.as_entire_binding(),
             Resource::Scratch => self.scratch[0].as_entire_binding(),
             Resource::Scratch2 => self.scratch[1].as_entire_binding(),
-            Resource::Slab(slab) => slabs[slab].as_entire_binding(),
+            Resource::Slab(slab) => slabs[slab].as_ref()?.as_entire_binding(),
             Resource::Pairs => self.pairs.as_entire_binding(),
             Resource::Slots => self.slots.as_entire_binding(),
-        }
+        })
     }
 
     pub(super) fn tensor(&self, id: TensorId) -> &wgpu::Buffer {
@@ -300,5 +309,13 @@ impl ResidentLayout for Resident {
 
     fn scratch_bytes(&self) -> usize {
         self.scratch[0].size() as usize
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn all_resident(&self) -> bool {
+        self.all_resident
     }
 }

@@ -1,54 +1,255 @@
-use std::sync::{Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use flashflood_backends::AlignedBuffer;
+use flashflood_backends::gpu::Gpu;
+use flashflood_backends::{AlignedBuffer, HostBuffer, NoHostBuffer, PAGE, Region};
 
+use super::staging::Staging;
 use crate::experts::{SlotMemory, StoreError};
+
+/// How expert bytes get from the disk to where the GPU computes from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landing {
+    /// Reads fill the slots themselves: for a GPU that computes from the processor's memory.
+    Shared,
+    /// Reads fill a ring of host memory that the GPU sees, and the GPU copies from there: for a GPU with memory of its
+    /// own.
+    Staged,
+    /// Reads fill ordinary memory and wgpu copies it twice: where the driver lets nothing be shared.
+    Copied,
+}
 
 /// Expert slots in GPU memory: a few large buffers (slabs), each of whole slots.
 ///
-/// The portable form: a read lands in host memory and wgpu's staging copies it over. Writes are ordered with the
-/// submissions of the queue, so a slot is never overwritten under a submission that was made before the write.
+/// A slot is overwritten only after every submission that computes from it. With [`Landing::Shared`] the store's
+/// caller sees to that: it asks for experts when it has waited for the layer before. Else the copy into the slot is a
+/// command of the queue, which the queue runs in its place.
 pub struct GpuSlots {
-    queue: wgpu::Queue,
-    slabs: Vec<wgpu::Buffer>,
+    gpu: Gpu,
+    slabs: Vec<Mutex<Slab>>,
+    /// Slots of a slab, but for the last of a set.
     per_slab: usize,
+    /// Slots that follow one another, such as those of one layer; no slab holds slots of two sets.
+    set: usize,
     slots: usize,
     slot_bytes: usize,
-    landing: Mutex<Vec<AlignedBuffer>>,
+    way: Way,
 }
 
-/// Largest slab. One buffer per expert would be slow on Metal; buffers over 2 GiB do not exist on other systems.
-const SLAB: u64 = 1 << 30;
+/// A slab, or the room for one whose memory was given back.
+#[derive(Default)]
+struct Slab {
+    buffer: Option<wgpu::Buffer>,
+    /// Which of its slots were filled since they were last released, where memory is ever given back.
+    filled: Vec<bool>,
+    /// Counts the buffers that came and went: bind groups are made for one of them.
+    generation: u64,
+}
+
+enum Way {
+    /// The region of each slot whose slab is there.
+    Shared(Vec<Mutex<Option<Region>>>),
+    Staged(Staging),
+    Copied {
+        memory: Mutex<Vec<AlignedBuffer>>,
+    },
+}
+
+/// Largest slab. One buffer per expert would be slow on Metal; buffers of 2 GiB do not exist on other systems.
+const SLAB: u64 = (2 << 30) - (1 << 20);
+
+/// Slabs of one layer's slots where memory can be given back: a quarter at a time. More would cost dispatches, each of
+/// which covers one slab.
+const PARTS: usize = 4;
 
 impl GpuSlots {
-    /// Allocates `slots` slots in slabs that one binding can cover.
-    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue, slots: usize, slot_bytes: usize, binding: u64) -> Self {
-        // bindings and slots hold whole 16-byte words
-        let slot_bytes = slot_bytes.next_multiple_of(256);
-        let per_slab = ((binding.min(SLAB) as usize) / slot_bytes).clamp(1, slots.max(1));
-        let slabs = (0..slots.div_ceil(per_slab))
-            .map(|slab| {
-                let here = per_slab.min(slots - slab * per_slab);
-                device.create_buffer(&wgpu::BufferDescriptor {
+    /// Allocates `slots` slots in slabs that one binding of `binding` bytes can cover. Slots come in sets of `set`, and
+    /// `top_k` experts a token decide how many reads may wait for their copy. `landing` is for tests; by itself the
+    /// device gets what suits it.
+    pub fn new(
+        gpu: &Gpu,
+        slots: usize,
+        set: usize,
+        slot_bytes: usize,
+        top_k: usize,
+        binding: u64,
+        landing: Option<Landing>,
+    ) -> Result<Self, StoreError> {
+        // whole pages, so that direct reads of the last block stay within the slot
+        let slot_bytes = slot_bytes.next_multiple_of(PAGE);
+        let most = ((binding.min(SLAB) as usize) / slot_bytes).max(1);
+        let set = set.clamp(1, slots.max(1));
+        // as few slabs for each layer as bindings allow: a dispatch covers one
+        let per_slab = set.div_ceil(set.div_ceil(most));
+        let way = Way::Copied { memory: Mutex::default() };
+        let mut made = GpuSlots { gpu: gpu.clone(), slabs: Vec::new(), per_slab, set, slots, slot_bytes, way };
+        let wanted = landing.unwrap_or(if gpu.is_unified() { Landing::Shared } else { Landing::Staged });
+        let outcome = match wanted {
+            Landing::Shared => made.share(top_k, most),
+            Landing::Staged => Staging::new(gpu, slot_bytes, Staging::landings(top_k)).map(|staging| {
+                made.way = Way::Staged(staging);
+            }),
+            Landing::Copied => Ok(()),
+        };
+        match outcome {
+            Err(cause) if landing.is_some() => {
+                return Err(StoreError::Landing { wanted: format!("{wanted:?}"), cause: cause.to_string() });
+            }
+            Err(cause) => {
+                tracing::info!("experts are copied to the GPU through wgpu: {cause}");
+                made.per_slab = per_slab;
+                made.way = Way::Copied { memory: Mutex::default() };
+            }
+            Ok(()) => tracing::info!("experts land in GPU memory: {:?}", made.landing()),
+        }
+        if made.landing() != Landing::Shared {
+            let slab = |slab| {
+                let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some(&format!("expert slab {slab}")),
-                    size: (here * slot_bytes) as u64,
+                    size: (made.slots_of(slab).len() * slot_bytes) as u64,
                     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
                     mapped_at_creation: false,
-                })
-            })
-            .collect();
-        GpuSlots { queue: queue.clone(), slabs, per_slab, slots, slot_bytes, landing: Mutex::new(Vec::new()) }
+                });
+                Mutex::new(Slab { buffer: Some(buffer), ..Slab::default() })
+            };
+            made.slabs = (0..made.slab_count()).map(slab).collect();
+        }
+        Ok(made)
     }
 
-    /// The slabs.
-    pub fn slabs(&self) -> &[wgpu::Buffer] {
-        &self.slabs
+    /// Makes slabs that the host fills.
+    fn share(&mut self, top_k: usize, most: usize) -> Result<(), NoHostBuffer> {
+        self.per_slab = self.set.div_ceil(PARTS).max(top_k).min(most).min(self.set);
+        self.way = Way::Shared((0..self.slots).map(|_| Mutex::default()).collect());
+        self.slabs = (0..self.slab_count()).map(|_| Mutex::default()).collect();
+        (0..self.slab_count()).try_for_each(|slab| self.allocate(slab))
+    }
+
+    /// Gives a slab memory that the host fills, unless it has it.
+    fn allocate(&self, index: usize) -> Result<(), NoHostBuffer> {
+        let Way::Shared(regions) = &self.way else { return Ok(()) };
+        let mut slab = lock(&self.slabs[index]);
+        if slab.buffer.is_some() {
+            return Ok(());
+        }
+        let slots = self.slots_of(index);
+        let label = format!("expert slab {index}");
+        let made = HostBuffer::new(&self.gpu, &label, self.slot_bytes, slots.len(), wgpu::BufferUsages::STORAGE)?;
+        slab.filled = vec![false; slots.len()];
+        slab.buffer = Some(made.buffer);
+        slab.generation += 1;
+        for (slot, region) in slots.zip(made.regions) {
+            *lock(&regions[slot]) = Some(region);
+        }
+        Ok(())
+    }
+
+    fn slabs_per_set(&self) -> usize {
+        self.set.div_ceil(self.per_slab)
+    }
+
+    fn slab_count(&self) -> usize {
+        let whole = self.slots / self.set * self.slabs_per_set();
+        whole + (self.slots % self.set).div_ceil(self.per_slab)
+    }
+
+    /// The slots of a slab.
+    fn slots_of(&self, slab: usize) -> Range<usize> {
+        let (set, part) = (slab / self.slabs_per_set(), slab % self.slabs_per_set());
+        let first = set * self.set + part * self.per_slab;
+        first..(first + self.per_slab).min((set + 1) * self.set).min(self.slots)
+    }
+
+    /// How many slabs there are, or room for.
+    pub fn slabs(&self) -> usize {
+        self.slabs.len()
+    }
+
+    /// Bytes of the slabs that are there.
+    pub fn allocated(&self) -> u64 {
+        self.slabs.iter().filter_map(|slab| lock(slab).buffer.as_ref().map(wgpu::Buffer::size)).sum()
+    }
+
+    /// The slabs that hold some of a range of slots.
+    pub(super) fn slabs_of(&self, slots: Range<usize>) -> Range<usize> {
+        if slots.is_empty() { 0..0 } else { self.place(slots.start).0..self.place(slots.end - 1).0 + 1 }
+    }
+
+    /// The buffer of a slab, and a number that changes whenever another one takes its place. Without a buffer no slot
+    /// of the slab is filled.
+    pub(super) fn slab(&self, slab: usize) -> (Option<wgpu::Buffer>, u64) {
+        let slab = lock(&self.slabs[slab]);
+        (slab.buffer.clone(), slab.generation)
+    }
+
+    /// The number that [`slab`](Self::slab) gives.
+    pub(super) fn generation(&self, slab: usize) -> u64 {
+        lock(&self.slabs[slab]).generation
     }
 
     /// Slab of a slot, and its place there.
     pub fn place(&self, slot: usize) -> (usize, usize) {
-        (slot / self.per_slab, slot % self.per_slab)
+        let (set, rank) = (slot / self.set, slot % self.set);
+        (set * self.slabs_per_set() + rank / self.per_slab, rank % self.per_slab)
     }
+
+    /// How experts get into the slots.
+    pub fn landing(&self) -> Landing {
+        match self.way {
+            Way::Shared(_) => Landing::Shared,
+            Way::Staged(_) => Landing::Staged,
+            Way::Copied { .. } => Landing::Copied,
+        }
+    }
+
+    /// Encodes the copies of all reads that have landed beside their slots; `encoder` is asked for only if there are
+    /// any. They belong to submission `number`: see [`done`](Self::done).
+    pub(super) fn copy_landed<'a>(&self, number: u64, encoder: impl FnOnce() -> &'a mut wgpu::CommandEncoder) {
+        let Way::Staged(staging) = &self.way else { return };
+        staging.copy_landed(number, encoder, |slot| {
+            let (slab, place) = self.place(slot);
+            (self.slab(slab).0, (place * self.slot_bytes) as u64)
+        });
+    }
+
+    /// Submissions up to `number` are done: what they copied from can be read into again.
+    pub(super) fn done(&self, number: u64) {
+        if let Way::Staged(staging) = &self.way {
+            staging.done(number);
+        }
+    }
+
+    /// Whether no read can start before a submission is [`done`](Self::done).
+    pub(super) fn is_full(&self) -> bool {
+        matches!(&self.way, Way::Staged(staging) if staging.is_full())
+    }
+
+    fn fill_shared(
+        &self,
+        regions: &[Mutex<Option<Region>>],
+        slot: usize,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (slab, place) = self.place(slot);
+        loop {
+            {
+                let mut region = lock(&regions[slot]);
+                if let Some(region) = &mut *region {
+                    if let Some(filled) = lock(&self.slabs[slab]).filled.get_mut(place) {
+                        *filled = true;
+                    }
+                    return read(region);
+                }
+            }
+            // it was given back; others may see to it at the same time
+            self.allocate(slab).map_err(|_| StoreError::OutOfMemory { slot, bytes: self.slot_bytes })?;
+        }
+    }
+}
+
+/// A panic in a read leaves half a record, which the store never hands out.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SlotMemory for GpuSlots {
@@ -61,16 +262,58 @@ impl SlotMemory for GpuSlots {
     }
 
     fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let free = || self.landing.lock().unwrap_or_else(PoisonError::into_inner);
-        let no_memory = StoreError::OutOfMemory { slot, bytes: self.slot_bytes };
-        let landed = free().pop();
-        let mut bytes = landed.or_else(|| AlignedBuffer::new(self.slot_bytes)).ok_or(no_memory)?;
-        let result = read(&mut bytes);
-        if result.is_ok() {
-            let (slab, place) = self.place(slot);
-            self.queue.write_buffer(&self.slabs[slab], (place * self.slot_bytes) as u64, &bytes[..self.slot_bytes]);
+        match &self.way {
+            Way::Shared(regions) => self.fill_shared(regions, slot, read),
+            Way::Staged(staging) => staging.fill(slot, read),
+            Way::Copied { memory } => {
+                let no_memory = StoreError::OutOfMemory { slot, bytes: self.slot_bytes };
+                let landed = lock(memory).pop();
+                let mut bytes = landed.or_else(|| AlignedBuffer::new(self.slot_bytes)).ok_or(no_memory)?;
+                let result = read(&mut bytes);
+                let (slab, place) = self.place(slot);
+                if let (Ok(()), (Some(slab), _)) = (&result, self.slab(slab)) {
+                    let at = (place * self.slot_bytes) as u64;
+                    self.gpu.queue.write_buffer(&slab, at, &bytes[..self.slot_bytes]);
+                }
+                lock(memory).push(bytes);
+                result
+            }
         }
-        free().push(bytes);
-        result
+    }
+
+    /// Memory goes back a slab at a time, when none of its slots is in use.
+    fn release(&self, slot: usize) {
+        let Way::Shared(regions) = &self.way else { return };
+        let (index, place) = self.place(slot);
+        let mut slab = lock(&self.slabs[index]);
+        if let Some(filled) = slab.filled.get_mut(place) {
+            *filled = false;
+        }
+        if slab.buffer.is_none() || slab.filled.contains(&true) {
+            return;
+        }
+        let mut all: Vec<_> = Vec::new();
+        for slot in self.slots_of(index) {
+            // one that is being read into at this moment keeps the slab
+            let Ok(region) = regions[slot].try_lock() else { return };
+            all.push(region);
+        }
+        all.iter_mut().for_each(|region| **region = None);
+        slab.buffer = None;
+        slab.generation += 1;
+    }
+
+    fn gives_back(&self) -> bool {
+        self.landing() == Landing::Shared && self.per_slab < self.set
+    }
+
+    fn granule(&self) -> usize {
+        self.per_slab
+    }
+
+    fn close(&self) {
+        if let Way::Staged(staging) = &self.way {
+            staging.close();
+        }
     }
 }

@@ -1,6 +1,6 @@
 use rayon::prelude::*;
 
-use super::sigmoid;
+use super::{sigmoid, silu};
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
@@ -10,28 +10,169 @@ use crate::model::config::LinearConfig;
 /// Added to the sum (not the mean) of the squares of q and k.
 const L2_EPS: f32 = 1e-6;
 
-/// The gated delta rule, token by token: decay, predict, correct, read after the update.
+/// Rows of the state that a thread holds in registers.
+const HELD: usize = 16;
+
+/// What mixes tokens in a linear layer, token by token: causal depthwise convolution with SiLU, the gated delta rule
+/// (decay, predict, correct, read after the update), RMS norm of each head and its gate.
 pub struct DeltaNet {
-    /// `[tokens, q | k | v]` after convolution and SiLU, a whole tensor
+    /// `[tokens, q | k | v]`, as projected
     pub qkv: View,
-    /// `[tokens, value_heads]`: the decay's input
-    pub a: View,
+    /// `[tokens, value_heads * value_dim]`: the gate of the norm
+    pub z: View,
     /// `[tokens, value_heads]`: β before the sigmoid
     pub b: View,
+    /// `[tokens, value_heads]`: the decay's input
+    pub a: View,
+    /// `[channels, taps]`; the last tap multiplies the current token
+    pub weight: VectorId,
     /// `[value_heads]`
     pub a_log: VectorId,
     /// `[value_heads]`
     pub dt_bias: VectorId,
+    /// `[value_dim]`
+    pub norm: VectorId,
+    /// `[value_heads * (taps - 1), q | k | v of one head]`: the last inputs of the convolution, oldest first. Value heads
+    /// that share a key head each have a copy of its inputs: what one workgroup writes no other reads.
+    pub conv: View,
     /// `[value_heads * key_dim, value_dim]`
     pub state: View,
     /// `[tokens, value_heads * value_dim]`, a whole tensor
     pub out: View,
-    /// Heads and their sizes.
+    /// Heads, their sizes, and taps.
     pub shape: LinearConfig,
+    /// Added to the mean of the squares of a head.
+    pub eps: f32,
 }
 
 fn softplus(v: f32) -> f32 {
     v.max(0.0) + (-v.abs()).exp().ln_1p()
+}
+
+/// Where the inputs of a value head lie among the channels of all heads: first q, first k, first v.
+fn places(s: &LinearConfig, head: usize) -> [usize; 3] {
+    let key_head = head / (s.value_heads / s.key_heads);
+    let keys = s.key_heads * s.key_dim;
+    [key_head * s.key_dim, keys + key_head * s.key_dim, 2 * keys + head * s.value_dim]
+}
+
+/// Columns of [`DeltaNet::conv`].
+pub fn head_channels(s: &LinearConfig) -> usize {
+    2 * s.key_dim + s.value_dim
+}
+
+/// The last inputs of the convolution of all channels, `[taps - 1, channels]`, from the contents of [`DeltaNet::conv`].
+pub fn conv_inputs(s: &LinearConfig, conv: &[f32]) -> Vec<f32> {
+    let (kept, width) = (s.conv_kernel - 1, head_channels(s));
+    let mut all = vec![0.0; kept * s.channels()];
+    for (i, row) in conv.chunks_exact(width).enumerate() {
+        let (head, age) = (i / kept, i % kept);
+        let all = &mut all[age * s.channels()..][..s.channels()];
+        let (q, rest) = row.split_at(s.key_dim);
+        let (k, v) = rest.split_at(s.key_dim);
+        for (part, first) in [q, k, v].into_iter().zip(places(s, head)) {
+            all[first..first + part.len()].copy_from_slice(part);
+        }
+    }
+    all
+}
+
+/// What one value head keeps, and its outputs for all tokens.
+struct Head<'a> {
+    index: usize,
+    conv: &'a mut [f32],
+    state: &'a mut [f32],
+    out: Vec<f32>,
+}
+
+impl DeltaNet {
+    fn lanes(&self) -> usize {
+        self.shape.value_dim.next_multiple_of(32)
+    }
+
+    /// Threads that share a column of the state, where a workgroup may have `most` threads.
+    fn parts(&self, most: usize) -> usize {
+        self.shape.key_dim.div_ceil(HELD).min(most / self.lanes()).max(1)
+    }
+
+    /// The convolution of one token: `[q | k | v]` of a head. `u` are the channels of all heads, row after row.
+    fn convolve(&self, head: &Head, weight: &[f32], u: &[f32], t: usize, mixed: &mut [f32]) {
+        let (s, kept) = (&self.shape, self.shape.conv_kernel - 1);
+        let firsts = places(s, head.index);
+        for (c, out) in mixed.iter_mut().enumerate() {
+            let part = (c / s.key_dim).min(2);
+            let channel = firsts[part] + c - part * s.key_dim;
+            let input = |age: usize| match age.checked_sub(kept) {
+                Some(token) => row(u, self.qkv, token)[channel],
+                None => head.conv[age * self.conv.stride + c],
+            };
+            let weight = &weight[channel * s.conv_kernel..][..s.conv_kernel];
+            *out = silu(weight.iter().enumerate().map(|(j, w)| w * input(t + j)).sum());
+        }
+    }
+
+    fn keep_inputs(&self, head: &mut Head, u: &[f32], tokens: usize) {
+        let (s, kept) = (&self.shape, self.shape.conv_kernel - 1);
+        let firsts = places(s, head.index);
+        // in ascending order: a row is read before it is overwritten
+        for j in 0..kept {
+            let (from, to) = ((tokens + j) * self.conv.stride, j * self.conv.stride);
+            match (tokens + j).checked_sub(kept) {
+                None => head.conv.copy_within(from..from + self.conv.stride, to),
+                Some(token) => {
+                    let mut at = to;
+                    for (first, len) in firsts.into_iter().zip([s.key_dim, s.key_dim, s.value_dim]) {
+                        head.conv[at..at + len].copy_from_slice(&row(u, self.qkv, token)[first..first + len]);
+                        at += len;
+                    }
+                }
+            }
+        }
+    }
+
+    fn run_head(&self, memory: &CpuMemory, head: &mut Head, tokens: usize) {
+        let s = &self.shape;
+        let x = memory.tensor(self.qkv.tensor);
+        let (weight, norm) = (memory.vector(self.weight), memory.vector(self.norm));
+        let rate = -memory.vector(self.a_log)[head.index].exp();
+        let bias = memory.vector(self.dt_bias)[head.index];
+        let mut mixed = vec![0.0; head_channels(s)];
+        let mut delta = vec![0.0; s.value_dim];
+        for t in 0..tokens {
+            self.convolve(head, weight, x, t, &mut mixed);
+            let (q, rest) = mixed.split_at(s.key_dim);
+            let (k, v) = rest.split_at(s.key_dim);
+            let length = |x: &[f32]| (x.iter().map(|v| v * v).sum::<f32>() + L2_EPS).sqrt();
+            let q_scale = 1.0 / length(q) / (s.key_dim as f32).sqrt();
+            let k_scale = 1.0 / length(k);
+            let decay = (rate * softplus(row(x, self.a, t)[head.index] + bias)).exp();
+            let beta = sigmoid(row(x, self.b, t)[head.index]);
+            delta.fill(0.0);
+            for (state, k) in head.state.chunks_exact_mut(self.state.stride).zip(k) {
+                for (s, d) in state.iter_mut().zip(&mut delta) {
+                    *s *= decay;
+                    *d += k * k_scale * *s;
+                }
+            }
+            for (d, v) in delta.iter_mut().zip(v) {
+                *d = beta * (v - *d);
+            }
+            let out = &mut head.out[t * s.value_dim..][..s.value_dim];
+            for ((state, k), q) in head.state.chunks_exact_mut(self.state.stride).zip(k).zip(q) {
+                for ((s, d), out) in state.iter_mut().zip(&delta).zip(out.iter_mut()) {
+                    *s += k * k_scale * d;
+                    *out += q * q_scale * *s;
+                }
+            }
+            let mean = out.iter().map(|v| v * v).sum::<f32>() / s.value_dim as f32;
+            let scale = 1.0 / (mean + self.eps).sqrt();
+            let z = &row(x, self.z, t)[head.index * s.value_dim..];
+            for ((out, w), z) in out.iter_mut().zip(norm).zip(z) {
+                *out *= scale * w * silu(*z);
+            }
+        }
+        self.keep_inputs(head, x, tokens);
+    }
 }
 
 impl Kernel for DeltaNet {
@@ -41,17 +182,31 @@ impl Kernel for DeltaNet {
 
     fn check(&self, recording: &Recording) -> Result<(), ShapeError> {
         let (name, s) = (self.name(), &self.shape);
+        let vector = |id: VectorId| recording.vectors[id.0].1.len();
+        for (what, view) in [("tensor of z", self.z), ("tensor of b", self.b), ("tensor of a", self.a)] {
+            expect(name, what, self.qkv.tensor.0, view.tensor.0)?;
+        }
         expect(name, "columns of qkv", s.channels(), self.qkv.width)?;
-        expect(name, "offset of qkv and out", 0, self.qkv.offset + self.out.offset)?;
-        expect(name, "columns of a", s.value_heads, self.a.width)?;
+        expect(name, "columns of z", s.value_heads * s.value_dim, self.z.width)?;
         expect(name, "columns of b", s.value_heads, self.b.width)?;
-        expect(name, "a_log", s.value_heads, recording.vectors[self.a_log.0].1.len())?;
-        expect(name, "dt_bias", s.value_heads, recording.vectors[self.dt_bias.0].1.len())?;
+        expect(name, "columns of a", s.value_heads, self.a.width)?;
+        expect(name, "weight", s.channels() * s.conv_kernel, vector(self.weight))?;
+        expect(name, "a_log", s.value_heads, vector(self.a_log))?;
+        expect(name, "dt_bias", s.value_heads, vector(self.dt_bias))?;
+        expect(name, "norm", s.value_dim, vector(self.norm))?;
+        expect(name, "columns of conv", head_channels(s), self.conv.width)?;
+        let conv = s.value_heads * (s.conv_kernel - 1) * self.conv.stride;
+        expect(name, "conv", conv, recording.elements(self.conv.tensor))?;
         expect(name, "columns of state", s.value_dim, self.state.width)?;
         expect(name, "state", s.value_heads * s.key_dim * self.state.stride, recording.elements(self.state.tensor))?;
         expect(name, "columns of out", s.value_heads * s.value_dim, self.out.width)?;
-        if s.key_dim > 256 {
-            return Err(shape_error(name, "key_dim", "at most 256", s.key_dim));
+        expect(name, "offset of out", 0, self.out.offset)?;
+        if s.key_dim > 256 || s.value_dim > 256 {
+            let found = format!("{} and {}", s.key_dim, s.value_dim);
+            return Err(shape_error(name, "key_dim and value_dim", "at most 256", found));
+        }
+        if !(2..=8).contains(&s.conv_kernel) {
+            return Err(shape_error(name, "taps", "2 to 8", s.conv_kernel));
         }
         expect(name, "value heads beyond whole groups", 0, s.value_heads % s.key_heads)
     }
@@ -61,70 +216,49 @@ impl Kernel for DeltaNet {
     }
 
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
-        let s = self.shape;
+        let s = &self.shape;
+        let mut conv = memory.take(self.conv.tensor);
         let mut state = memory.take(self.state.tensor);
         let mut out = memory.take(self.out.tensor);
-        let qkv = memory.tensor(self.qkv.tensor);
-        let (a, b) = (memory.tensor(self.a.tensor), memory.tensor(self.b.tensor));
-        let (a_log, dt_bias) = (memory.vector(self.a_log), memory.vector(self.dt_bias));
-        let keys = s.key_heads * s.key_dim;
-        let stride = self.state.stride;
-        let per_head: Vec<Vec<f32>> = state
-            .par_chunks_mut(s.key_dim * stride)
+        let heads: Vec<Head> = conv
+            .par_chunks_mut((s.conv_kernel - 1) * self.conv.stride)
+            .zip(state.par_chunks_mut(s.key_dim * self.state.stride))
             .enumerate()
-            .map(|(head, state)| {
-                let key_head = head / (s.value_heads / s.key_heads);
-                let mut outputs = vec![0.0; step.tokens * s.value_dim];
-                let mut delta = vec![0.0; s.value_dim];
-                for (t, out) in outputs.chunks_exact_mut(s.value_dim).enumerate() {
-                    let x = row(qkv, self.qkv, t);
-                    let q = &x[key_head * s.key_dim..][..s.key_dim];
-                    let k = &x[keys + key_head * s.key_dim..][..s.key_dim];
-                    let v = &x[2 * keys + head * s.value_dim..][..s.value_dim];
-                    let length = |x: &[f32]| (x.iter().map(|v| v * v).sum::<f32>() + L2_EPS).sqrt();
-                    let q_scale = 1.0 / length(q) / (s.key_dim as f32).sqrt();
-                    let k_scale = 1.0 / length(k);
-                    let decay = (-a_log[head].exp() * softplus(row(a, self.a, t)[head] + dt_bias[head])).exp();
-                    let beta = sigmoid(row(b, self.b, t)[head]);
-                    delta.fill(0.0);
-                    for (state, k) in state.chunks_exact_mut(stride).zip(k) {
-                        for (s, d) in state.iter_mut().zip(&mut delta) {
-                            *s *= decay;
-                            *d += k * k_scale * *s;
-                        }
-                    }
-                    for (d, v) in delta.iter_mut().zip(v) {
-                        *d = beta * (v - *d);
-                    }
-                    for ((state, k), q) in state.chunks_exact_mut(stride).zip(k).zip(q) {
-                        for ((s, d), out) in state.iter_mut().zip(&delta).zip(out.iter_mut()) {
-                            *s += k * k_scale * d;
-                            *out += q * q_scale * *s;
-                        }
-                    }
-                }
-                outputs
+            .map(|(index, (conv, state))| {
+                let mut head = Head { index, conv, state, out: vec![0.0; step.tokens * s.value_dim] };
+                self.run_head(memory, &mut head, step.tokens);
+                head
             })
             .collect();
-        for (head, outputs) in per_head.iter().enumerate() {
-            for (t, values) in outputs.chunks_exact(s.value_dim).enumerate() {
-                out[t * self.out.stride + head * s.value_dim..][..s.value_dim].copy_from_slice(values);
+        for head in &heads {
+            for (t, values) in head.out.chunks_exact(s.value_dim).enumerate() {
+                out[t * self.out.stride + head.index * s.value_dim..][..s.value_dim].copy_from_slice(values);
             }
         }
         memory.put_back(self.out.tensor, out);
         memory.put_back(self.state.tensor, state);
+        memory.put_back(self.conv.tensor, conv);
     }
 
-    fn stages(&self, _: &dyn ResidentLayout) -> Vec<Stage> {
+    fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
+        let s = &self.shape;
+        let constants = [
+            ("taps", s.conv_kernel),
+            ("key_dim", s.key_dim),
+            ("value_dim", s.value_dim),
+            ("lanes", self.lanes()),
+            ("parts", self.parts(resident.threads())),
+        ];
         vec![Stage {
             shader: "delta_net",
-            constants: vec![],
+            constants: constants.map(|(name, value)| (name, value as f64)).into(),
             groups: vec![vec![
                 Binding::read(Resource::Tensor(self.qkv.tensor)),
-                Binding::read(Resource::Tensor(self.a.tensor)),
-                Binding::read(Resource::Tensor(self.b.tensor)),
+                Binding::read(Resource::Vector(self.weight)),
                 Binding::read(Resource::Vector(self.a_log)),
                 Binding::read(Resource::Vector(self.dt_bias)),
+                Binding::read(Resource::Vector(self.norm)),
+                Binding::write(Resource::Tensor(self.conv.tensor)),
                 Binding::write(Resource::Tensor(self.state.tensor)),
                 Binding::write(Resource::Tensor(self.out.tensor)),
             ]],
@@ -137,16 +271,18 @@ impl Kernel for DeltaNet {
             step.tokens as u32,
             s.key_heads as u32,
             s.value_heads as u32,
-            s.key_dim as u32,
-            s.value_dim as u32,
             self.qkv.stride as u32,
+            self.qkv.offset as u32,
+            self.z.offset as u32,
             self.a.offset as u32,
-            self.a.stride as u32,
             self.b.offset as u32,
-            self.b.stride as u32,
             self.out.stride as u32,
+            self.conv.stride as u32,
             self.state.stride as u32,
+            self.eps.to_bits(),
+            (1.0 / (s.key_dim as f32).sqrt()).to_bits(),
+            (s.value_dim as f32).to_bits(),
         ]);
-        out.push(Dispatch::new(0, 0, immediates, [s.value_heads as u32, s.value_dim.div_ceil(32) as u32, 1]));
+        out.push(Dispatch::new(0, 0, immediates, [s.value_heads as u32, 1, 1]));
     }
 }

@@ -12,6 +12,8 @@ pub struct Route {
     pub layer: usize,
     /// `[tokens, top_k]` ids, a whole tensor.
     pub ids: View,
+    /// A guess at those of the next layer, of the same shape.
+    pub ahead: Option<View>,
 }
 
 /// The routed experts of one layer, for every (token, expert) pair: `gate_up` with SwiGLU, then `down`.
@@ -44,27 +46,6 @@ pub struct Pair {
     pub slot: u32,
     /// Slab of the slot, on the GPU.
     pub slab: u32,
-}
-
-/// Stage of the kernel that looks slots up on the GPU.
-pub fn resident_pairs_stage(ids: View) -> Stage {
-    Stage {
-        shader: "resident_pairs",
-        constants: vec![],
-        groups: vec![vec![
-            Binding::read(Resource::Tensor(ids.tensor)),
-            Binding::read(Resource::Slots),
-            Binding::write(Resource::Pairs),
-        ]],
-    }
-}
-
-/// Its dispatch for `tokens` tokens of `layer`.
-pub fn resident_pairs_dispatch(ids: View, layer: usize, experts: usize, tokens: usize) -> Dispatch {
-    let count = tokens * ids.width;
-    let immediates =
-        Immediates::new(&[count as u32, ids.width as u32, ids.stride as u32, (layer * experts) as u32, experts as u32]);
-    Dispatch::new(0, 0, immediates, [count.div_ceil(64) as u32, 1, 1])
 }
 
 impl Experts {

@@ -2,35 +2,29 @@
 //! The WGSL of the same name is in `wgsl/`.
 
 mod attention;
-mod combine;
-mod conv_silu;
+mod combine_norm;
 mod delta_net;
 mod experts;
-mod gated_rms_norm;
 mod logits_top_k;
 mod matvec;
 mod product;
-mod qk_norm_rope;
 mod quantise;
 mod rms_norm;
 mod router_top_k;
-mod swiglu;
+mod stream_read;
 
 pub use attention::Attention;
-pub use combine::Combine;
-pub use conv_silu::ConvSilu;
-pub use delta_net::DeltaNet;
-pub use experts::{Experts, Pair, Route, resident_pairs_dispatch, resident_pairs_stage};
-pub use gated_rms_norm::GatedRmsNorm;
+pub use combine_norm::CombineNorm;
+pub use delta_net::{DeltaNet, conv_inputs, head_channels};
+pub use experts::{Experts, Pair, Route};
 pub use logits_top_k::LogitsTopK;
 pub use matvec::{MatVec, RowsOf};
 pub use product::ProductShape;
-pub use qk_norm_rope::QkNormRope;
 pub(crate) use quantise::Known;
 pub use quantise::{Input, Quantise, Quantised};
 pub use rms_norm::RmsNorm;
 pub use router_top_k::RouterTopK;
-pub use swiglu::SwiGlu;
+pub use stream_read::StreamRead;
 
 /// The logistic function.
 pub(crate) fn sigmoid(v: f32) -> f32 {

@@ -17,6 +17,20 @@ pub struct RmsNorm {
     pub eps: f32,
 }
 
+/// Threads for a row of `width` elements, each of which takes four at a time.
+pub(super) fn row_threads(width: usize, resident: &dyn ResidentLayout) -> usize {
+    (width / 4).next_multiple_of(32).min(resident.threads())
+}
+
+/// One row of the CPU twin.
+pub(super) fn norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let mean = x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32;
+    let scale = 1.0 / (mean + eps).sqrt();
+    for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * w;
+    }
+}
+
 impl Kernel for RmsNorm {
     fn name(&self) -> &'static str {
         "rms_norm"
@@ -39,19 +53,15 @@ impl Kernel for RmsNorm {
         let weight = memory.vector(self.weight);
         out.par_chunks_mut(self.out.stride).take(step.tokens).enumerate().for_each(|(t, out)| {
             let x = row(x, self.x, t);
-            let mean = x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32;
-            let scale = 1.0 / (mean + self.eps).sqrt();
-            for ((out, x), w) in row_mut(out, self.out).iter_mut().zip(x).zip(weight) {
-                *out = x * scale * w;
-            }
+            norm_row(x, weight, self.eps, row_mut(out, self.out));
         });
         memory.put_back(self.out.tensor, out);
     }
 
-    fn stages(&self, _: &dyn ResidentLayout) -> Vec<Stage> {
+    fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
         vec![Stage {
             shader: "rms_norm",
-            constants: vec![],
+            constants: vec![("threads", row_threads(self.x.width, resident) as f64)],
             groups: vec![vec![
                 Binding::read(Resource::Tensor(self.x.tensor)),
                 Binding::read(Resource::Vector(self.weight)),

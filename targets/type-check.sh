@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Type-checks the workspace for iOS and macOS, from any machine with Rust.
+# Type-checks the workspace for other platforms, from any machine with Rust.
 #
-#   targets/apple/check.sh        exit 0: checked   77: not checked, the last line says why   any other: errors
+#   targets/type-check.sh apple|windows    exit 0: checked   77: not checked, the last line says why   other: errors
 #
 # A check needs the target's standard library. In order of preference:
-#   1. the toolchain has it (`rustup target add aarch64-apple-ios aarch64-apple-darwin`);
+#   1. the toolchain has it (`rustup target add aarch64-apple-ios aarch64-apple-darwin x86_64-pc-windows-msvc`);
 #   2. the toolchain has the library's sources (`rustup component add rust-src`): cargo builds it;
 #   3. Debian publishes the sources of this very compiler version: they are unpacked, not installed.
-# Everything that is written goes to target/apple-check; the machine's packages and apt lists stay as they are.
+# Everything that is written goes to target/type-check; the machine's packages and apt lists stay as they are.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/.."
 
-work=$PWD/target/apple-check
+work=$PWD/target/type-check
 sysroot=$(rustc --print sysroot)
 release=$(rustc -vV | sed -n 's/^release: //p')
 debian_suite=trixie-backports
@@ -67,7 +67,7 @@ fetch_debian_sources() {
     rm -rf "$unpacked"
 }
 
-# A C compiler for Apple's platforms exists only with Apple's SDK, so nothing in the tree may need one.
+# A C compiler for another platform exists only with its SDK, so nothing in the tree may need one.
 refuse_c_code() {
     local found
     found=$(cargo tree --workspace --edges normal,build --target "$target" --prefix none |
@@ -98,5 +98,12 @@ check() {
     CARGO_TARGET_DIR=$work/build cargo check --workspace --target "$target" "$@" ${build[@]+"${build[@]}"}
 }
 
-check aarch64-apple-ios --lib
-check aarch64-apple-darwin --lib --bins
+case ${1:-} in
+apple)
+    check aarch64-apple-ios --lib
+    check aarch64-apple-darwin --lib --bins
+    ;;
+
+windows) check x86_64-pc-windows-msvc --lib --bins ;;
+*) echo "usage: $0 apple|windows" >&2 && exit 2 ;;
+esac

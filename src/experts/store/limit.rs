@@ -1,0 +1,93 @@
+//! How many slots may be filled: less when others need memory.
+
+use std::ops::Range;
+
+use super::{ExpertStore, State, StoreError};
+
+impl ExpertStore {
+    /// Lets at most `slots` slots be filled, shared out evenly among the layers; never fewer than a token needs of
+    /// each, never more than there are. A lower limit takes effect layer by layer, as each is asked for next: the
+    /// policy chooses what leaves, and its memory goes back to the system where it can. Slots that are held or being
+    /// read stay until they no longer are. Call it between steps: it changes [`capacity`](Self::capacity).
+    pub fn set_limit(&mut self, slots: usize) {
+        let whole = self.per_layer.unwrap_or(self.slots.len());
+        // memory that goes back together is taken together
+        let granule = self.memory.granule();
+        let each = (slots / self.sets() / granule * granule).max(granule);
+        self.limit = each.min(whole).max(self.top_k);
+    }
+
+    /// The most slots that may be filled now.
+    pub fn limit(&self) -> usize {
+        self.limit * self.sets()
+    }
+
+    /// Slots that hold an expert or are about to.
+    pub fn filled(&self) -> usize {
+        self.slots.iter().filter(|slot| !matches!(slot.state, State::Empty)).count()
+    }
+
+    /// Slots by which a limit rises or falls at least, all layers together.
+    pub fn limit_step(&self) -> usize {
+        self.memory.granule() * self.sets()
+    }
+
+    /// Whether a lower limit gives memory back to the system.
+    pub fn gives_back(&self) -> bool {
+        self.memory.gives_back()
+    }
+
+    /// Empties `count` slots of the layer's set: those that are empty already, as far as the limit allows, then by
+    /// the policy. What is over the limit afterwards is evicted too.
+    pub(super) fn free_slots(&mut self, layer: usize, count: usize) -> Result<Vec<usize>, StoreError> {
+        let set = self.set(layer);
+        if self.memory.granule() > 1 && self.limit < set.len() {
+            return self.free_front(layer, set, count);
+        }
+        let filled = set.clone().filter(|&slot| !self.is_empty(slot)).count();
+        let mut over = filled.saturating_sub(self.limit);
+        let mut unfilled: Vec<usize> = set.clone().filter(|&s| self.is_empty(s) && !self.is_pinned(s)).collect();
+        let beyond = unfilled.split_off(unfilled.len().min(self.limit.saturating_sub(filled)));
+        let mut beyond = beyond.into_iter();
+        let mut freed = Vec::with_capacity(count);
+        for slot in unfilled.into_iter().take(count) {
+            freed.push(self.claim(slot));
+        }
+        while freed.len() < count {
+            // held slots may leave no other than one beyond the limit
+            let Some(slot) = self.evict_one(set.clone()).or_else(|| beyond.next().inspect(|_| over += 1)) else {
+                return Err(self.all_held(layer, count));
+            };
+            freed.push(self.claim(slot));
+        }
+        for _ in 0..over {
+            let Some(slot) = self.evict_one(set.clone()) else { break };
+            self.memory.release(slot);
+        }
+        Ok(freed)
+    }
+
+    /// The same where memory goes back many slots at a time: the slots at the front of the set are kept, whatever they
+    /// hold, and those behind the limit are emptied.
+    fn free_front(&mut self, layer: usize, set: Range<usize>, count: usize) -> Result<Vec<usize>, StoreError> {
+        let (front, back) = (set.start..set.start + self.limit, set.start + self.limit..set.end);
+        let mut freed = Vec::with_capacity(count);
+        while freed.len() < count {
+            let found = front.clone().find(|&s| self.is_empty(s) && !self.is_pinned(s));
+            // held slots may leave no other than one behind the limit
+            let found = found.or_else(|| self.evict_one(front.clone()));
+            let found = found.or_else(|| back.clone().find(|&s| self.is_empty(s) && !self.is_pinned(s)));
+            let Some(slot) = found.or_else(|| self.evict_one(back.clone())) else {
+                return Err(self.all_held(layer, count));
+            };
+            freed.push(self.claim(slot));
+        }
+        while self.evict_one(back.clone()).is_some() {}
+        for slot in back {
+            if self.is_empty(slot) && !freed.contains(&slot) {
+                self.memory.release(slot);
+            }
+        }
+        Ok(freed)
+    }
+}
