@@ -27,11 +27,8 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
     let form = if shader.contains("_int8_") { Form::Int8 } else { Form::F32 };
     let kernel = shaders::source(shader).unwrap().1;
     let of = |cols| {
-        ProductShape { kernel, form, format, cols }
-            .constants()
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+        let shape = ProductShape::new(kernel, form, format, 4096, cols);
+        shape.constants(shape.team()).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     };
     let mut all = vec![of(64), of(4096)];
     if kernel == "expert_gate_up" {

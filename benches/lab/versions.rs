@@ -142,27 +142,5 @@ pub(crate) fn of(case: &Case) -> Vec<Version> {
             }
         }
     }
-    if !case.is_expert() && bits == "q4" {
-        for (lanes, threads) in [(32, 32), (32, 64), (32, 128), (64, 64), (128, 128), (256, 256)] {
-            for sums in [4, 8] {
-                for factored in [false, true] {
-                    let name = if factored { "f32_8columns factored" } else { "f32_8columns" };
-                    versions.push(Version {
-                        name: format!("{name} {lanes}/{threads} x{sums}"),
-                        source: include_str!("f32_8columns.wgsl").into(),
-                        entry: "main",
-                        constants: vec![
-                            ("lanes", lanes as f64),
-                            ("threads", threads as f64),
-                            ("sums", sums as f64),
-                            ("factored", f64::from(u8::from(factored))),
-                        ],
-                        is_int8: false,
-                        comparable: true,
-                    });
-                }
-            }
-        }
-    }
     versions
 }

@@ -94,18 +94,21 @@ impl Experts {
     }
 
     fn shapes(&self) -> [ProductShape; 2] {
-        let shape = |kernel, place: &MatrixPlace, x: &Input| {
-            let (format, cols) = (place.format, place.cols);
-            ProductShape { kernel, form: x.form(), format, cols }
+        let shape = |kernel, place: &MatrixPlace, x: &Input, rows| {
+            ProductShape::new(kernel, x.form(), place.format, rows, place.cols)
         };
-        [shape("expert_gate_up", &self.slot.gate_up, &self.x), shape("expert_down", &self.slot.down, &self.hidden)]
+        let width = self.hidden.cols();
+        [
+            shape("expert_gate_up", &self.slot.gate_up, &self.x, width),
+            shape("expert_down", &self.slot.down, &self.hidden, self.out.width),
+        ]
     }
 
     /// Stage 0 is `expert_gate_up`, stage 1 `expert_down`; one group per slab.
     pub fn stages(&self, slabs: usize) -> Vec<Stage> {
         let stage = |shape: ProductShape, x: View, out: View| Stage {
             shader: shape.shader(),
-            constants: shape.constants(),
+            constants: shape.constants(shape.team()),
             groups: (0..slabs)
                 .map(|slab| {
                     vec![
@@ -130,7 +133,7 @@ impl Experts {
     pub fn dispatch(&self, slab: usize, first_pair: usize, pairs: usize, slot_bytes: usize, out: &mut Vec<Dispatch>) {
         let [gate_up, down] = self.shapes();
         let mut one = |stage, shape: ProductShape, place: &MatrixPlace, rows: usize, x: View, y: View| {
-            let (gx, gy) = shape.row_groups(rows);
+            let (gx, gy) = shape.row_groups(shape.team(), rows);
             let immediates = Immediates::new(&[
                 rows as u32,
                 (place.cols / 32) as u32,

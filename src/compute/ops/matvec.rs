@@ -39,7 +39,7 @@ impl RowsOf {
 impl MatVec {
     fn shape(&self, kernel: &'static str, resident: &dyn ResidentLayout) -> ProductShape {
         let (cols, format) = resident.matrix(self.matrix);
-        ProductShape { kernel, form: self.x.form(), format, cols }
+        ProductShape::new(kernel, self.x.form(), format, self.out.width, cols)
     }
 }
 
@@ -98,7 +98,7 @@ impl Kernel for MatVec {
         ["matvec", "matmul"]
             .map(|kernel| {
                 let shape = self.shape(kernel, resident);
-                Stage { shader: shape.shader(), constants: shape.constants(), groups: groups.clone() }
+                Stage { shader: shape.shader(), constants: shape.constants(shape.team()), groups: groups.clone() }
             })
             .into()
     }
@@ -112,7 +112,7 @@ impl Kernel for MatVec {
         let shape = self.shape(kernel, resident);
         let x_view = self.x.view();
         for (group, part) in resident.matrix_parts(self.matrix).iter().enumerate() {
-            let (x, y) = shape.row_groups(part.rows);
+            let (x, y) = shape.row_groups(shape.team(), part.rows);
             let immediates = Immediates::new(&[
                 part.rows as u32,
                 (shape.cols / 32) as u32,

@@ -19,7 +19,7 @@ pub use delta_net::{DeltaNet, conv_inputs, head_channels};
 pub use experts::{Experts, Pair, Route};
 pub use logits_top_k::LogitsTopK;
 pub use matvec::{MatVec, RowsOf};
-pub use product::ProductShape;
+pub use product::{ProductShape, Team};
 pub(crate) use quantise::Known;
 pub use quantise::{Input, Quantise, Quantised};
 pub use rms_norm::RmsNorm;
