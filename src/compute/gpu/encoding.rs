@@ -9,6 +9,8 @@ pub(super) struct Encoding {
     encoder: Option<wgpu::CommandEncoder>,
     pass: Option<wgpu::ComputePass<'static>>,
     submitted: u64,
+    /// Dispatches that are not submitted yet.
+    pending: usize,
 }
 
 /// Something to wait for.
@@ -39,6 +41,7 @@ impl Encoding {
         stages: &[ReadyStage],
         dispatches: &[Dispatch],
     ) {
+        self.pending += dispatches.len();
         match profile {
             None => {
                 let pass = self.pass(device);
@@ -61,7 +64,13 @@ impl Encoding {
         self.pass = None;
         let index = queue.submit(self.encoder.take().map(wgpu::CommandEncoder::finish));
         self.submitted += 1;
+        self.pending = 0;
         Submission { index, number: self.submitted }
+    }
+
+    /// Dispatches that are not submitted yet.
+    pub(super) fn pending(&self) -> usize {
+        self.pending
     }
 
     /// The number that the next submission will have.

@@ -16,6 +16,10 @@ use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
 use crate::experts::{ExpertStore, StoreStats};
 
+/// With all experts resident a step needs one submission. The GPU starts sooner with several: on an H200 a token of the
+/// 35B shape takes 4.5 ms in one, 3.9 ms in submissions of 50 or 100 dispatches, and 4.0 ms in some of 25.
+const SUBMIT_AFTER: usize = 64;
+
 /// How a recording is made ready for a device.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuOptions {
@@ -297,6 +301,9 @@ impl Executor for GpuExecutor {
                     }
                     self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step)?;
                 }
+            }
+            if self.resident.all_resident && self.encoding.pending() >= SUBMIT_AFTER {
+                self.encoding.submit(&self.gpu.queue);
             }
         }
         if self.resident.all_resident && (self.keep_routing || step.logits == LogitRows::All) {
