@@ -23,7 +23,8 @@ pub(super) struct RouteOnTheWay {
 const HAS_STORE: &str = "a recording with experts is given a store";
 
 impl GpuExecutor {
-    /// Reads every expert into its slot. From then on slots are looked up on the GPU, and a step is one submission.
+    /// Reads every expert into its slot. From then on slots are looked up on the GPU, and a step waits for
+    /// nothing.
     /// Does nothing when the slots do not hold every expert.
     pub fn make_resident(&mut self) -> Result<(), ExecuteError> {
         let Some((store, slots)) = &self.store else { return Ok(()) };
