@@ -14,7 +14,7 @@ pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
 use pressure::PressureWatch;
 
 use crate::compute::cpu::CpuExecutor;
-use crate::compute::gpu::{GpuExecutor, GpuOptions, GpuSlots};
+use crate::compute::gpu::{GpuExecutor, GpuOptions, GpuSlots, Teams};
 use crate::compute::{ExecuteError, Executor, Recording, ShapeError};
 use crate::experts::trace::TraceShape;
 use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError, set_size};
@@ -43,6 +43,9 @@ pub struct EngineOptions {
     /// Experts of the next layer that are read before its router has chosen, guessed from this layer's input; 0 reads
     /// none.
     pub look_ahead: usize,
+    /// Measures how many threads products are best spread over, and keeps it in a file in the user's cache folder; never
+    /// on software drivers. The text is the same with and without.
+    pub autotune: bool,
     /// Runtime checks in shaders, and smaller bindings: for tests.
     pub gpu: GpuOptions,
 }
@@ -57,6 +60,7 @@ impl Default for EngineOptions {
             reads: Reads::Auto,
             chunk: 64,
             look_ahead: 0,
+            autotune: false,
             gpu: GpuOptions::default(),
         }
     }
@@ -172,7 +176,12 @@ impl Engine {
                 let slots = Arc::new(slots);
                 let store = store(slots.clone())?;
                 let each = config.experts;
-                let gpu_options = GpuOptions { look_ahead, ..options.gpu };
+                let is_software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+                let teams = match options.autotune && !is_software {
+                    true => Teams::Measured { kept: true },
+                    false => options.gpu.teams,
+                };
+                let gpu_options = GpuOptions { look_ahead, teams, ..options.gpu };
                 let store = Some((store, slots));
                 let mut executor = GpuExecutor::new(*gpu, recording.clone(), context, each, store, gpu_options)?;
                 if options.experts == ExpertBudget::All {

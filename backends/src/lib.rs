@@ -1,6 +1,7 @@
-//! What differs per platform: files, memory, GPU devices. All unsafe code of flashflood is here.
+//! What differs per platform: files, folders, memory, GPU devices. All unsafe code of flashflood is here.
 
 mod aligned;
+pub mod folders;
 pub mod gpu;
 mod host_buffer;
 pub mod io;

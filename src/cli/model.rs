@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
 use flashflood::model::ModelSource;
@@ -39,6 +40,9 @@ pub(crate) struct ResourceArgs {
     /// Experts of the next layer to read before its router has chosen: helps where most guesses are right
     #[arg(long, value_name = "N", default_value_t = 0, env = "FLASHFLOOD_LOOK_AHEAD")]
     pub(crate) look_ahead: usize,
+    /// Do not measure which workgroups suit this GPU: take the built-in ones
+    #[arg(long, env = "FLASHFLOOD_NO_AUTOTUNE", value_parser = FalseyValueParser::new())]
+    pub(crate) no_autotune: bool,
     /// A folder on another disk whose experts/ holds some layers' files of the pack (may be repeated)
     #[arg(long, value_name = "DIR")]
     pub(crate) stripe: Vec<PathBuf>,
@@ -53,6 +57,7 @@ impl ResourceArgs {
             experts: self.expert_cache,
             reads: self.reads,
             look_ahead: self.look_ahead,
+            autotune: !self.no_autotune,
             ..EngineOptions::default()
         }
     }

@@ -2,6 +2,7 @@
 
 use super::cpu::CpuMemory;
 use super::executor::Step;
+use super::ops::{ProductShape, Team};
 use crate::formats::WeightFormat;
 
 use super::recording::{KvId, MatrixId, Recording, ShapeError, TensorId, VectorId, View};
@@ -28,6 +29,11 @@ pub trait Kernel: Send + Sync {
     /// Pipelines and bind groups, made once before tokens flow.
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage>;
 
+    /// Of its first stages those that are products of one token, whose threads are tuned.
+    fn products(&self, _resident: &dyn ResidentLayout) -> Vec<ProductShape> {
+        Vec::new()
+    }
+
     /// The dispatches of one step.
     fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>);
 }
@@ -49,6 +55,10 @@ pub trait ResidentLayout {
     fn threads(&self) -> usize;
     /// Whether every expert is in its slot: kernels look slots up, and the host need not know what the router chose.
     fn all_resident(&self) -> bool;
+    /// How many threads a product is spread over: the same for its stage and its dispatches.
+    fn team(&self, shape: &ProductShape) -> Team {
+        shape.team()
+    }
 }
 
 /// Rows of a matrix that one binding covers.

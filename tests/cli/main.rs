@@ -28,6 +28,8 @@ fn flashflood(arguments: &[&str]) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FLASHFLOOD_")) {
         command.env_remove(name);
     }
+    // tests write nothing into the user's cache folder
+    command.env("FLASHFLOOD_NO_AUTOTUNE", "1");
     command.env_remove("RUST_LOG").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

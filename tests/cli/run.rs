@@ -19,6 +19,25 @@ fn a_story_on_each_device() {
     }
 }
 
+/// What is measured on a GPU is kept in the user's cache folder, and the text is the same; a software driver is never
+/// measured.
+#[test]
+fn only_gpus_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = [&STORY[..], &["-n", "40", "--device", "gpu"]].concat();
+    let mut command = flashflood(&arguments);
+    command.env_remove("FLASHFLOOD_NO_AUTOTUNE").env("RUST_LOG", "info");
+    for variable in ["XDG_CACHE_HOME", "HOME", "LOCALAPPDATA"] {
+        command.env(variable, folder.path());
+    }
+    let outcome = ended(command.spawn().unwrap());
+    assert_eq!((outcome.code, outcome.stdout), (Some(0), story(&["-n", "40", "--device", "gpu"]).stdout));
+    let files = ["flashflood/teams.json", "Library/Caches/flashflood/teams.json"];
+    let is_kept = files.iter().any(|file| folder.path().join(file).exists());
+    let is_software = ["llvmpipe", "Basic Render"].iter().any(|name| outcome.stderr.contains(name));
+    assert_eq!(is_kept, !is_software, "{}", outcome.stderr);
+}
+
 #[test]
 fn a_question_is_answered() {
     for more in [&["--temp", "0"][..], &["--seed", "1"], &["--seed", "2", "--device", "cpu"]] {

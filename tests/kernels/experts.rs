@@ -103,6 +103,17 @@ proptest! {
     }
 }
 
+/// How many threads experts are spread over changes nothing, to the bit; nor does measuring it.
+#[test]
+fn teams_of_experts() {
+    let mut random = Random::new(5);
+    for form in [Form::F32, Form::Int8] {
+        let format = random.one_of(&formats("q4"));
+        let layout = layout(&mut random, 5, &[(format, format); 2]);
+        routed(6, layout, 2, 10, 4, form).same_with_any_team(&[4, 1]);
+    }
+}
+
 /// Each format once for gate and up and once for down.
 #[test]
 fn experts_in_every_format() {

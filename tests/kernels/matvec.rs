@@ -102,3 +102,16 @@ fn matvec_folds_its_grid() {
     trial.with_checks = false;
     trial.check(&[2]).unwrap();
 }
+
+/// How many threads a product is spread over changes nothing, to the bit; nor does measuring it.
+#[test]
+fn teams() {
+    let mut random = Random::new(11);
+    for (form, suffixes) in [(Form::F32, &["q4", "bf16"][..]), (Form::Int8, &["q4", "q3"][..])] {
+        let formats: Vec<_> = suffixes.iter().map(|suffix| random.one_of(&formats(suffix))).collect();
+        let steps = [1, 3, 1];
+        let mut trial = products(&formats, 12, &steps, 1 << 14, form);
+        trial.logits = LogitRows::All;
+        trial.same_with_any_team(&steps);
+    }
+}

@@ -9,7 +9,7 @@
 use std::sync::{Arc, OnceLock};
 
 use flashflood::compute::cpu::CpuExecutor;
-use flashflood::compute::gpu::{Adapters, Gpu, GpuExecutor, GpuOptions, GpuSlots, open};
+use flashflood::compute::gpu::{Adapters, Gpu, GpuExecutor, GpuOptions, GpuSlots, Teams, open};
 use flashflood::compute::ops;
 use flashflood::compute::{
     Executor, Kernel, KvId, LogitRows, MatrixId, Recorded, Recording, Step, TensorId, VectorId, View,
@@ -76,6 +76,7 @@ pub(crate) struct Trial {
     pub(crate) with_checks: bool,
     pub(crate) binding: u64,
     pub(crate) threads: u32,
+    pub(crate) teams: Teams,
     pub(crate) logits: LogitRows,
     pub(crate) rotary_dim: usize,
     pub(crate) experts: Option<Experts>,
@@ -100,6 +101,7 @@ impl Trial {
             with_checks: true,
             binding: u64::MAX,
             threads: u32::MAX,
+            teams: Teams::BuiltIn,
             logits: LogitRows::All,
             rotary_dim: 0,
             experts: None,
@@ -253,7 +255,13 @@ impl Trial {
 
     pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [&[usize]; N]) -> [Outcome; N] {
         let gpu = gpu();
-        let options = GpuOptions { checks, binding: self.binding, threads: self.threads, ..GpuOptions::default() };
+        let options = GpuOptions {
+            checks,
+            binding: self.binding,
+            threads: self.threads,
+            teams: self.teams,
+            ..GpuOptions::default()
+        };
         let store = self.experts.as_ref().map(|experts| {
             let (bytes, binding) = (experts.layout.slot_bytes(), options.binding_on(&gpu));
             let memory =
@@ -265,6 +273,16 @@ impl Trial {
         let (recording, context) = (self.recording.clone(), context(&runs));
         let mut executor = GpuExecutor::new(gpu, recording, context, self.expert_count(), store, options).unwrap();
         runs.map(|steps| self.run(&mut executor, steps))
+    }
+
+    /// Compares all teams that products may have, and what measuring chooses, with the built-in one.
+    pub(crate) fn same_with_any_team(&mut self, steps: &[usize]) {
+        let [expected] = self.on_gpu(false, [steps]);
+        for teams in (1..5).map(Teams::Candidate).chain([Teams::Measured { kept: false }]) {
+            self.teams = teams;
+            let [found] = self.on_gpu(false, [steps]);
+            self.compare(&expected, &found, true).unwrap_or_else(|e| panic!("{teams:?}: {e}"));
+        }
     }
 
     fn expert_count(&self) -> usize {

@@ -49,7 +49,7 @@ fn dispatches(recording: &Recording, layers: usize, position: usize) -> (Vec<usi
             // nothing is left of it when slots are looked up by the router's kernel
             Recorded::Route(_) => continue,
             Recorded::Experts(op) => {
-                op.dispatch(0, 0, op.out.rows_per_token, 256, &mut all);
+                op.dispatch(&OnePiece, 0, 0, op.out.rows_per_token, 256, &mut all);
                 Some(op.layer)
             }
         };

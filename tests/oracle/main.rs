@@ -10,7 +10,7 @@ mod dispatches;
 use std::path::{Path, PathBuf};
 
 use flashflood::compute::LogitRows;
-use flashflood::compute::gpu::{GpuOptions, Landing};
+use flashflood::compute::gpu::{GpuOptions, Landing, Teams};
 use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
 use flashflood::formats::safetensors::TensorSet;
@@ -239,6 +239,23 @@ fn resident_mode_changes_nothing() {
         }
         assert!(outcomes[0].0 == outcomes[1].0, "bindings of {binding}: not the same bits");
         assert!(outcomes[0].1 > 0 && outcomes[1].1 == 0, "resident mode reads nothing");
+    }
+}
+
+/// How many threads products are spread over, and measuring it on weights and slots of the model: the same bits.
+#[test]
+fn teams_change_nothing() {
+    let oracle = Oracle::open("tiny");
+    let (last, before) = oracle.tokens.split_last().unwrap();
+    let mut all = Vec::new();
+    for teams in [Teams::BuiltIn, Teams::Candidate(1), Teams::Candidate(4), Teams::Measured { kept: false }] {
+        let mut engine = engine("tiny", Device::Gpu, 40, GpuOptions { teams, ..GpuOptions::default() });
+        let mut session = engine.session().unwrap();
+        // the last token alone is what teams are tuned for
+        all.push((teams, run(&mut session, &[before, &[*last]]).0));
+    }
+    for (teams, logits) in &all[1..] {
+        assert!(*logits == all[0].1, "{teams:?}: not the same bits");
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use flashflood_backends::gpu::Gpu;
 
+use super::autotune::{Subject, Teams};
 use super::encoding::Encoding;
 use super::pipelines::{Pipelines, ReadyStage};
 use super::profile::{Profile, bandwidth};
@@ -31,6 +32,8 @@ pub struct GpuOptions {
     pub landing: Option<Landing>,
     /// Most threads of a workgroup, where fewer than the device's limit: for tests of kernels that adapt.
     pub threads: u32,
+    /// How many threads products are spread over.
+    pub teams: Teams,
     /// Experts of the next layer that are read before its router has chosen; 0 reads none. The recording must have
     /// guesses.
     pub look_ahead: usize,
@@ -38,7 +41,14 @@ pub struct GpuOptions {
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        GpuOptions { checks: false, binding: u64::MAX, landing: None, threads: u32::MAX, look_ahead: 0 }
+        GpuOptions {
+            checks: false,
+            binding: u64::MAX,
+            landing: None,
+            threads: u32::MAX,
+            teams: Teams::BuiltIn,
+            look_ahead: 0,
+        }
     }
 }
 
@@ -105,8 +115,10 @@ impl GpuExecutor {
         let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
         let slots = store.as_ref().map_or(0, |_| routed(&recording).1 * experts);
         let limits = (options.binding_on(&gpu), options.threads_on(&gpu));
-        let resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, limits, scratch2, slots);
+        let mut resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, limits, scratch2, slots);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
+        let subject = Subject { gpu: &gpu, recording: &recording, store: store.as_ref() };
+        subject.choose(options.teams, &mut pipelines, &mut resident);
         let slab_count = store.as_ref().map_or(0, |(_, slots)| slots.slabs());
         let mut generations = HashMap::new();
         let mut make = |stages: Vec<Stage>, slabs: &[Option<wgpu::Buffer>]| -> Vec<ReadyStage> {
@@ -131,7 +143,7 @@ impl GpuExecutor {
             .map(|(index, recorded)| match recorded {
                 Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident), &[]),
                 Recorded::Route(_) => Vec::new(),
-                Recorded::Experts(op) => make(op.stages(slab_count), &slabs_for(index, op)),
+                Recorded::Experts(op) => make(op.stages(&resident, slab_count), &slabs_for(index, op)),
             })
             .collect();
         let top_k = recording.logits.map(|logits| {
@@ -215,7 +227,7 @@ impl GpuExecutor {
             let (buffer, generation) = slots.slab(slab);
             slabs[slab] = buffer;
             self.generations.insert((index, slab), generation);
-            for (stage, ready) in op.stages(slots.slabs()).iter().zip(&mut self.ready[index]) {
+            for (stage, ready) in op.stages(&self.resident, slots.slabs()).iter().zip(&mut self.ready[index]) {
                 let resource = |b: Binding| self.resident.binding(b.1, &slabs);
                 ready.regroup(&self.gpu.device, slab, &stage.groups[slab], resource);
             }

@@ -67,7 +67,7 @@ impl GpuExecutor {
         let slot_bytes = slots.slot_bytes();
         self.dispatches.clear();
         for slab in slabs {
-            op.dispatch(slab, 0, step.tokens * op.out.rows_per_token, slot_bytes, &mut self.dispatches);
+            op.dispatch(&self.resident, slab, 0, step.tokens * op.out.rows_per_token, slot_bytes, &mut self.dispatches);
         }
         // every pair is in one slab only: its weights are counted once
         self.dispatches.iter_mut().skip(2).for_each(|d| d.weight_bytes = 0);
@@ -255,7 +255,7 @@ impl GpuExecutor {
         for run in pairs.chunk_by(|a, b| a.slab == b.slab) {
             self.dispatches.clear();
             let slab = run[0].slab as usize;
-            op.dispatch(slab, *first_pair, run.len(), slots.slot_bytes(), &mut self.dispatches);
+            op.dispatch(&self.resident, slab, *first_pair, run.len(), slots.slot_bytes(), &mut self.dispatches);
             self.encode(index);
             *first_pair += run.len();
         }

@@ -1,5 +1,6 @@
 //! The GPU executor: turns a recording into one wgpu submission per synchronisation point.
 
+mod autotune;
 mod encoding;
 mod executor;
 mod experts;
@@ -10,6 +11,7 @@ mod resident;
 mod slots;
 mod staging;
 
+pub use autotune::Teams;
 pub use executor::{GpuExecutor, GpuOptions};
 pub use flashflood_backends::gpu::{Adapters, Gpu, GpuError, open};
 pub use profile::bandwidth;

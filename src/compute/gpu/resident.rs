@@ -1,6 +1,9 @@
 //! Weights, tensors and caches in GPU memory, laid out within the limits on buffers and bindings.
 
+use std::collections::HashMap;
+
 use crate::compute::kernel::{MatrixPart, ResidentLayout, Resource};
+use crate::compute::ops::{ProductShape, Team};
 use crate::compute::recording::{KvId, MatrixId, Recorded, Recording, TensorId};
 use crate::formats::WeightFormat;
 use crate::model::Matrix;
@@ -49,6 +52,8 @@ pub(super) struct Resident {
     pairs: wgpu::Buffer,
     slots: wgpu::Buffer,
     threads: usize,
+    /// Of products that have another than the built-in one.
+    pub(super) teams: HashMap<ProductShape, Team>,
     /// Every expert is in the slot that `slots` says.
     pub(super) all_resident: bool,
 }
@@ -117,6 +122,7 @@ impl Resident {
             pairs: buffer("pairs", (recording.max_tokens * top_k * 16) as u64),
             slots: buffer("slots", slots as u64 * 8),
             threads,
+            teams: HashMap::new(),
             all_resident: false,
         };
         resident.place_weights(recording);
@@ -317,5 +323,9 @@ impl ResidentLayout for Resident {
 
     fn all_resident(&self) -> bool {
         self.all_resident
+    }
+
+    fn team(&self, shape: &ProductShape) -> Team {
+        self.teams.get(shape).copied().unwrap_or_else(|| shape.team())
     }
 }

@@ -1,7 +1,7 @@
 use super::{Input, ProductShape, silu};
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, expert_product, pack_row};
-use crate::compute::kernel::{Binding, Dispatch, Immediates, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, Immediates, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
 use crate::experts::{MatrixPlace, SlotLayout};
 
@@ -93,7 +93,8 @@ impl Experts {
         memory.put_back(self.out.tensor, out);
     }
 
-    fn shapes(&self) -> [ProductShape; 2] {
+    /// Its products, one a stage.
+    pub fn products(&self) -> [ProductShape; 2] {
         let shape = |kernel, place: &MatrixPlace, x: &Input, rows| {
             ProductShape::new(kernel, x.form(), place.format, rows, place.cols)
         };
@@ -105,10 +106,10 @@ impl Experts {
     }
 
     /// Stage 0 is `expert_gate_up`, stage 1 `expert_down`; one group per slab.
-    pub fn stages(&self, slabs: usize) -> Vec<Stage> {
+    pub fn stages(&self, resident: &dyn ResidentLayout, slabs: usize) -> Vec<Stage> {
         let stage = |shape: ProductShape, x: View, out: View| Stage {
             shader: shape.shader(),
-            constants: shape.constants(shape.team()),
+            constants: shape.constants(resident.team(&shape)),
             groups: (0..slabs)
                 .map(|slab| {
                     vec![
@@ -120,7 +121,7 @@ impl Experts {
                 })
                 .collect(),
         };
-        let [gate_up, down] = self.shapes();
+        let [gate_up, down] = self.products();
         let mut stages =
             vec![stage(gate_up, self.x.view(), self.hidden.view()), stage(down, self.hidden.view(), self.out)];
         if let Input::Int8(quantised) = self.hidden {
@@ -130,10 +131,18 @@ impl Experts {
     }
 
     /// Dispatches for `pairs` pairs from `first_pair` on; those of other slabs are passed over.
-    pub fn dispatch(&self, slab: usize, first_pair: usize, pairs: usize, slot_bytes: usize, out: &mut Vec<Dispatch>) {
-        let [gate_up, down] = self.shapes();
+    pub fn dispatch(
+        &self,
+        resident: &dyn ResidentLayout,
+        slab: usize,
+        first_pair: usize,
+        pairs: usize,
+        slot_bytes: usize,
+        out: &mut Vec<Dispatch>,
+    ) {
+        let [gate_up, down] = self.products();
         let mut one = |stage, shape: ProductShape, place: &MatrixPlace, rows: usize, x: View, y: View| {
-            let (gx, gy) = shape.row_groups(shape.team(), rows);
+            let (gx, gy) = shape.row_groups(resident.team(&shape), rows);
             let immediates = Immediates::new(&[
                 rows as u32,
                 (place.cols / 32) as u32,

@@ -98,9 +98,17 @@ impl Kernel for MatVec {
         ["matvec", "matmul"]
             .map(|kernel| {
                 let shape = self.shape(kernel, resident);
-                Stage { shader: shape.shader(), constants: shape.constants(shape.team()), groups: groups.clone() }
+                Stage {
+                    shader: shape.shader(),
+                    constants: shape.constants(resident.team(&shape)),
+                    groups: groups.clone(),
+                }
             })
             .into()
+    }
+
+    fn products(&self, resident: &dyn ResidentLayout) -> Vec<ProductShape> {
+        vec![self.shape("matvec", resident)]
     }
 
     fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
@@ -110,9 +118,9 @@ impl Kernel for MatVec {
         }
         let (stage, kernel, layers) = if tokens == 1 { (0, "matvec", 1) } else { (1, "matmul", tokens.div_ceil(4)) };
         let shape = self.shape(kernel, resident);
-        let x_view = self.x.view();
+        let (team, x_view) = (resident.team(&shape), self.x.view());
         for (group, part) in resident.matrix_parts(self.matrix).iter().enumerate() {
-            let (x, y) = shape.row_groups(shape.team(), part.rows);
+            let (x, y) = shape.row_groups(team, part.rows);
             let immediates = Immediates::new(&[
                 part.rows as u32,
                 (shape.cols / 32) as u32,

@@ -1,5 +1,7 @@
 //! What the kernels of products have in common: shaders, teams of threads, and rows a workgroup.
 
+use std::fmt;
+
 use crate::compute::kernel::fold;
 use crate::compute::shaders::{self, Form};
 use crate::formats::{ScaleType, WeightFormat};
@@ -67,6 +69,31 @@ impl ProductShape {
         Team { threads, sums }
     }
 
+    /// Teams to choose from on a device, the built-in one first. Products of several tokens are not tuned.
+    pub fn candidates(&self) -> Vec<Team> {
+        let lanes = self.lanes();
+        let mut all = vec![self.team()];
+        let mut add = |threads, sums| {
+            let team = Team { threads, sums };
+            if threads >= lanes && !all.contains(&team) {
+                all.push(team);
+            }
+        };
+        match self.kernel {
+            // 2, 4 or 8 sums make 32 hidden values; a workgroup that packs them has 256 threads at most
+            "expert_gate_up" => [64, 128, 256].into_iter().for_each(|threads| {
+                let sums = 64 * lanes / threads;
+                if (2..=8).contains(&sums) {
+                    add(threads, sums);
+                }
+            }),
+            "matmul" => {}
+            // one of these was best, or within 10 % of it, at every shape of the lab
+            _ => [(32, 4), (32, 8), (64, 4), (64, 8), (128, 2)].into_iter().for_each(|(t, s)| add(t, s)),
+        }
+        all
+    }
+
     /// Rows of the output that a workgroup makes.
     fn rows_per_group(&self, team: Team) -> usize {
         let teams = team.threads / self.lanes();
@@ -96,5 +123,45 @@ impl ProductShape {
             constants.push(("scale_type", scale_type));
         }
         constants
+    }
+}
+
+/// All that tells products apart, as a key of files.
+impl fmt::Display for ProductShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}x{}", self.shader(), self.rows, self.cols)?;
+        match self.format {
+            WeightFormat::Affine { group, scales, .. } => write!(f, " group {group} {scales:?}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_change_threads_alone() {
+        for kernel in ["matvec", "matmul", "expert_gate_up", "expert_down"] {
+            for (form, format) in [(Form::F32, WeightFormat::Bf16), (Form::Int8, WeightFormat::affine(4, 64))] {
+                for (rows, cols) in [(1, 64), (512, 256), (4096, 512), (12288, 2048), (248_320, 4096)] {
+                    let shape = ProductShape::new(kernel, form, format, rows, cols);
+                    let all = shape.candidates();
+                    assert_eq!(all[0], shape.team());
+                    for (i, team) in all.iter().enumerate() {
+                        assert!(!all[..i].contains(team), "{shape}: {team:?} twice");
+                        assert!(team.threads <= 256 && team.threads.is_multiple_of(shape.lanes()));
+                        assert!([1, 2, 4, 8].contains(&team.sums));
+                        let constants = shape.constants(*team);
+                        assert!(constants.contains(&("lanes", shape.lanes() as f64)));
+                        if kernel == "expert_gate_up" {
+                            assert_eq!(team.sums * team.threads / shape.lanes(), 64, "32 of gate and 32 of up");
+                        }
+                    }
+                    assert_eq!(all.len() > 1, kernel != "matmul" && (kernel != "expert_gate_up" || cols < 1024));
+                }
+            }
+        }
     }
 }
