@@ -123,7 +123,7 @@ impl Recorder<'_> {
         let kv = self.r.kv_cache(format!("layer.{i}"), kv_heads * dim);
         let q_norm = self.r.vector(format!("layer.{i}.q_norm"), &w.q_norm);
         let k_norm = self.r.vector(format!("layer.{i}.k_norm"), &w.k_norm);
-        let out = self.only_for(format!("layer.{i}.attention"), heads * dim, w.o.format, dim % 32 == 0);
+        let out = self.only_for(format!("layer.{i}.attention"), heads * dim, w.o.format, dim.is_multiple_of(32));
         let (gate, eps) = (c.attention_gate, c.rms_eps);
         self.r.push(
             format!("layer.{i}.attention"),
@@ -141,7 +141,8 @@ impl Recorder<'_> {
         let conv = self.r.state(format!("layer.{i}.conv"), kept, head_channels(&shape));
         let state = self.r.state(format!("layer.{i}.recurrent"), shape.value_heads * shape.key_dim, shape.value_dim);
         let width = shape.value_heads * shape.value_dim;
-        let out = self.only_for(format!("layer.{i}.delta_net"), width, w.out.format, shape.value_dim % 32 == 0);
+        let out =
+            self.only_for(format!("layer.{i}.delta_net"), width, w.out.format, shape.value_dim.is_multiple_of(32));
         let weight = self.r.vector(format!("layer.{i}.conv1d"), &w.conv);
         let a_log = self.r.vector(format!("layer.{i}.a_log"), &w.a_log);
         let dt_bias = self.r.vector(format!("layer.{i}.dt_bias"), &w.dt_bias);
@@ -179,8 +180,12 @@ impl Recorder<'_> {
         let shared_hidden = w.shared.as_ref().map(|s| {
             let rows = s.gate.rows + s.up.rows;
             let gate_up = whole.columns(whole.width - rows, rows);
-            let hidden =
-                self.only_for(format!("layer.{i}.shared_hidden"), s.down.cols, s.down.format, s.down.cols % 32 == 0);
+            let hidden = self.only_for(
+                format!("layer.{i}.shared_hidden"),
+                s.down.cols,
+                s.down.format,
+                s.down.cols.is_multiple_of(32),
+            );
             (gate_up, hidden)
         });
         let ids = self.r.ids(format!("layer.{i}.ids"), c.top_k);
@@ -220,7 +225,8 @@ impl Recorder<'_> {
 
     /// Where a norm writes its output in 8 bits too, when a product with weights of `format` is next.
     fn packed(&mut self, out: View, format: Option<WeightFormat>) -> Option<Quantised> {
-        let interleave = format?.interleave().filter(|_| self.activations == Form::Int8 && out.width % 32 == 0)?;
+        let interleave =
+            format?.interleave().filter(|_| self.activations == Form::Int8 && out.width.is_multiple_of(32))?;
         let known = self.norms.iter().find(|(of, q)| *of == out && q.interleave == interleave);
         if let Some((_, known)) = known {
             return Some(*known);
