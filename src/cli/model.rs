@@ -37,7 +37,8 @@ pub(crate) struct ResourceArgs {
     /// How experts are read from disk
     #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "FLASHFLOOD_READS")]
     pub(crate) reads: Reads,
-    /// Experts of the next layer to read before its router has chosen: helps where most guesses are right
+    /// Experts of the next layer to read before its router has chosen: helps where the disk rests between layers and most
+    /// guesses are right
     #[arg(long, value_name = "N", default_value_t = 0, env = "FLASHFLOOD_LOOK_AHEAD")]
     pub(crate) look_ahead: usize,
     /// Do not measure which workgroups suit this GPU: take the built-in ones

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use flashflood::compute::LogitRows;
 use flashflood::compute::gpu::{GpuOptions, Landing, Teams};
-use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
+use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
 use flashflood::formats::safetensors::TensorSet;
 use flashflood::session::{LayerContents, Session};
@@ -126,7 +126,9 @@ fn check_state(oracle: &Oracle, contents: &[LayerContents], tokens: usize, what:
 }
 
 fn engine(name: &str, device: Device, chunk: usize, gpu: GpuOptions) -> Engine {
-    let options = EngineOptions { device, context: Some(96), chunk, gpu, ..EngineOptions::default() };
+    // the reference computes in f32
+    let activations = Activations::F32;
+    let options = EngineOptions { device, activations, context: Some(96), chunk, gpu, ..EngineOptions::default() };
     Engine::open(&folder(name), &options).unwrap()
 }
 
@@ -296,12 +298,16 @@ fn kind_of_reads_changes_nothing() {
 fn look_ahead_changes_nothing() {
     let oracle = Oracle::open("tiny");
     let (prompt, rest) = oracle.tokens.split_at(24);
-    for device in [Device::Cpu, Device::Gpu] {
+    let ways = [None, Some(Landing::Shared), Some(Landing::Staged), Some(Landing::Copied)];
+    let devices = std::iter::once((Device::Cpu, None)).chain(ways.map(|landing| (Device::Gpu, landing)));
+    for (device, landing) in devices {
+        let gpu = GpuOptions { landing, ..GpuOptions::default() };
         let mut all = Vec::new();
         for look_ahead in [0, 1, 3, 100] {
             let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
             let experts = ExpertBudget::Bytes(30 * slot as u64);
-            let options = EngineOptions { device, context: Some(96), experts, look_ahead, ..EngineOptions::default() };
+            let options =
+                EngineOptions { device, gpu, context: Some(96), experts, look_ahead, ..EngineOptions::default() };
             let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
             let mut session = engine.session().unwrap();
             let parts: Vec<&[u32]> = std::iter::once(prompt).chain(rest.chunks(1)).collect();
@@ -310,7 +316,7 @@ fn look_ahead_changes_nothing() {
         let (expected, none) = &all[0];
         assert_eq!((none.ahead, none.ahead_used), (0, 0));
         for (found, stats) in &all[1..] {
-            assert!(found == expected, "{device:?}: other bits or experts with a look ahead: {stats:?}");
+            assert!(found == expected, "{device:?}, {landing:?}: other bits or experts with a look ahead: {stats:?}");
             assert!(stats.ahead > 0 && stats.ahead_used > 0, "{device:?}: {stats:?}");
             assert!(stats.misses < none.misses, "{device:?}: reads ahead save misses: {stats:?}");
         }

@@ -170,7 +170,7 @@ impl GpuExecutor {
     /// go on.
     fn land(&mut self, pending: &mut Vec<usize>, failed: &mut Result<(), StoreError>) -> Vec<usize> {
         let waiting = Instant::now();
-        let (store, slots) = self.store.as_mut().expect(HAS_STORE);
+        let (store, _) = self.store.as_mut().expect(HAS_STORE);
         let mut landed = Vec::new();
         for (slot, outcome) in store.wait_some(pending) {
             match outcome {
@@ -179,10 +179,16 @@ impl GpuExecutor {
                 Err(_) => {}
             }
         }
+        self.waited_since(waiting);
+        self.copy_landed();
+        landed
+    }
+
+    /// Encodes what brings experts that have landed into their slots.
+    fn copy_landed(&mut self) {
+        let Some((_, slots)) = &self.store else { return };
         let (encoding, device) = (&mut self.encoding, &self.gpu.device);
         slots.copy_landed(encoding.next_number(), || encoding.encoder(device));
-        self.waited_since(waiting);
-        landed
     }
 
     /// Starts the work on what has landed while the rest is read. When no memory is left to read the rest into, waits
@@ -219,6 +225,8 @@ impl GpuExecutor {
                 store.prefetch(op.layer + 1, &guessed[..guessed.len().min(self.look_ahead)])?;
             }
             self.follow_slabs(index, op);
+            // a hit may have landed beside its slot: read ahead, or for a step that failed
+            self.copy_landed();
             let (hits, misses): (Vec<_>, Vec<_>) = acquired.iter().zip(batch).partition(|(a, _)| a.hit);
             self.compute(index, op, &hits, &mut first_pair);
             let mut pending: Vec<usize> = misses.iter().map(|(a, _)| a.slot).collect();

@@ -317,7 +317,7 @@ impl SlotMemory for GpuSlots {
     }
 
     fn granule(&self) -> usize {
-        self.per_slab
+        if self.gives_back() { self.per_slab } else { 1 }
     }
 
     fn close(&self) {
