@@ -163,7 +163,8 @@ impl<'a> Session<'a> {
     }
 
     /// Lets at most `slots` experts stay in memory from the next step on, for a program that is asked to give memory
-    /// back; never fewer than a token needs, never more than the memory plan has. The text does not depend on it.
+    /// back; never fewer than a token needs, never more than the memory plan has. The text does not depend on it. With
+    /// every expert in memory for good (`ExpertBudget::All`) nothing is given back.
     pub fn limit_experts(&mut self, slots: usize) {
         if let Some(store) = self.engine.executor.expert_store() {
             store.set_limit(slots);

@@ -101,8 +101,9 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
         ..Default::default()
     };
     let opened = match open_for_host_buffers(&adapter, &descriptor) {
-        Some(opened) => opened,
-        None => adapter.request_device(&descriptor).await.map_err(|e| e.to_string()),
+        Some(Ok(opened)) => Ok(opened),
+        // without it experts are copied
+        _ => adapter.request_device(&descriptor).await.map_err(|e| e.to_string()),
     };
     let (device, queue) = opened.map_err(|cause| GpuError::Open { adapter: info.name.clone(), cause })?;
     Ok(Gpu { device, queue, info, limits })

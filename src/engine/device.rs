@@ -42,7 +42,7 @@ impl OpenedDevice {
 /// What products multiply quantised weights with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Activations {
-    /// int8 on GPUs that multiply and add four bytes at a time, else f32.
+    /// int8 on GPUs through Vulkan and DX12, which multiply and add four bytes at a time, else f32.
     #[default]
     Auto,
     /// 32-bit floats.

@@ -32,7 +32,7 @@ impl Pressure {
         let low = self.reserve / 2;
         if available < low {
             let missing = slots((low - available).saturating_add(self.slot_bytes.saturating_sub(1)));
-            // slots that were never filled give nothing back
+            // on the host, slots that were never filled give nothing back
             return filled.saturating_sub(missing).min(limit);
         }
         if available > self.reserve {

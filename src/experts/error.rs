@@ -136,8 +136,8 @@ pub enum StoreError {
     /// The threads that read experts are gone: a mistake in this program.
     #[error("the threads that read experts have ended")]
     WorkersGone,
-    /// The device has no such memory for experts: tests ask for one, others take what the device has.
-    #[error("{wanted} memory for experts: {cause}")]
+    /// The device has no such memory for experts, or not so much.
+    #[error("{wanted} memory for experts: {cause} (hint: a smaller --expert-cache)")]
     Landing {
         /// Which was asked for.
         wanted: String,

@@ -218,13 +218,16 @@ impl ExpertStore {
         outcome
     }
 
-    /// Blocks until the read into at least one slot of `pending` is done and takes all whose reads are done out of it:
-    /// each with why its read failed, if it did (it is empty then). Nothing only when `pending` is empty.
+    /// Blocks until a read is done, of `pending` or not, and takes those of `pending` whose reads are done out of it:
+    /// each with why its read failed, if it did (it is empty then). Call it again until `pending` is empty: a read of
+    /// another slot may hold memory that those of `pending` wait for, and the caller makes it free.
     pub fn wait_some(&mut self, pending: &mut Vec<usize>) -> Vec<(usize, Result<(), StoreError>)> {
+        let mut any = false;
         while let Some(done) = self.workers.poll() {
             self.land(done);
+            any = true;
         }
-        while !pending.is_empty() && pending.iter().all(|&slot| self.is_reading(slot)) {
+        if !any && !pending.is_empty() && pending.iter().all(|&slot| self.is_reading(slot)) {
             self.block();
         }
         let (still, done): (Vec<usize>, Vec<usize>) = pending.iter().partition(|&&slot| self.is_reading(slot));

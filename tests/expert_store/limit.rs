@@ -42,6 +42,21 @@ fn a_lower_limit_takes_effect_when_the_layer_is_asked_for() {
     assert_eq!(store.filled(), 7 + 3);
 }
 
+/// Slots of a layer that are no whole number of slabs.
+#[test]
+fn a_limit_that_does_not_change_changes_nothing() {
+    use flashflood::compute::gpu::{Adapters, GpuSlots, Landing, open};
+    let model = Model::new(2, 8, Shape::Pack);
+    let gpu = pollster::block_on(open(Adapters::Any)).unwrap();
+    let memory = std::sync::Arc::new(GpuSlots::new(&gpu, 14, 7, 1 << 16, 2, 1 << 30, Some(Landing::Shared)).unwrap());
+    let reader = std::sync::Arc::new(flashflood::experts::FileReader::open(&model.layout).unwrap());
+    let mut store = flashflood::experts::ExpertStore::new(model.layout.clone(), 2, memory, reader, 2).unwrap();
+    for _ in 0..2 {
+        assert_eq!(store.limit(), 14);
+        store.set_limit(store.limit());
+    }
+}
+
 #[test]
 fn a_limit_never_falls_below_a_token() {
     let model = Model::new(2, 8, Shape::Pack);

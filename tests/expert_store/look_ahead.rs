@@ -1,5 +1,7 @@
 //! Experts that are read before anybody asks for them.
 
+use std::time::{Duration, Instant};
+
 use flashflood::experts::reader::Fault;
 
 use super::model::{Model, Shape, slots_of};
@@ -57,6 +59,27 @@ fn what_nobody_asked_for_leaves_first() {
     // neither does it push out what is predicted with it
     store.prefetch(0, &[1, 6]).unwrap();
     assert!(store.slot_of(0, 1).is_some());
+}
+
+/// Guesses that nobody waits for end in memory that the reads somebody waits for need.
+#[test]
+fn a_guess_that_lands_lets_the_caller_go_on() {
+    let model = Model::new(1, 8, Shape::Pack);
+    let stall = |index| (index == 1).then_some(Fault::Stall(Duration::from_millis(300)));
+    // the guess is read first, the stalled expert second
+    let (mut store, _memory) = model.store_with(4, 2, model.faulty(stall));
+    store.prefetch(0, &[6]).unwrap();
+    let acquired = store.acquire(0, &[2]).unwrap();
+    let mut pending = slots_of(&acquired);
+    let (mut calls, start) = (0, Instant::now());
+    while !pending.is_empty() {
+        let landed = store.wait_some(&mut pending);
+        calls += 1;
+        if calls == 1 && start.elapsed() < Duration::from_millis(150) {
+            assert!(landed.is_empty(), "the guess alone has landed");
+        }
+    }
+    assert!(calls <= 3, "{calls} calls: it waits rather than spins");
 }
 
 #[test]

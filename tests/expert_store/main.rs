@@ -334,7 +334,6 @@ proptest! {
             let mut pending = slots_of(&acquired);
             while !pending.is_empty() {
                 let landed = store.wait_some(&mut pending);
-                assert!(!landed.is_empty());
                 for (slot, _) in landed.into_iter().filter(|(_, outcome)| outcome.is_ok()) {
                     let a = *acquired.iter().find(|a| a.slot == slot).unwrap();
                     model.assert_holds(&memory, layer, a);

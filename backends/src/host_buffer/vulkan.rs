@@ -85,9 +85,10 @@ pub(super) fn import(
         let wanted = limits.min_imported_host_pointer_alignment;
         return Err(NoHostBuffer(format!("the driver imports memory in units of {wanted} bytes, pages have {PAGE}")));
     }
-    let host = AlignedBuffer::new(bytes).ok_or_else(|| NoHostBuffer(format!("no memory for {bytes} bytes")))?;
+    let mut host = AlignedBuffer::new(bytes).ok_or_else(|| NoHostBuffer(format!("no memory for {bytes} bytes")))?;
+    // regions write through this pointer; the memory stays where it is when its owner moves
+    let start = host.as_mut_ptr();
     let host = Arc::new(host);
-    let start = host.as_ptr().cast_mut();
     let size = host.len() as u64;
 
     let mut import = Import {

@@ -107,11 +107,7 @@ impl GpuExecutor {
         options: GpuOptions,
     ) -> Result<Self, ExecuteError> {
         let failed: Arc<Mutex<Option<String>>> = Arc::default();
-        let first_error = failed.clone();
-        gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            // the first error is the cause of those that follow
-            first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
-        }));
+        keep_first_error(&gpu, &failed);
         let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
         let slots = store.as_ref().map_or(0, |_| routed(&recording).1 * experts);
         let limits = (options.binding_on(&gpu), options.threads_on(&gpu));
@@ -253,6 +249,15 @@ impl GpuExecutor {
     }
 }
 
+/// Keeps the first error of a device in `failed`.
+fn keep_first_error(gpu: &Gpu, failed: &Arc<Mutex<Option<String>>>) {
+    let failed = failed.clone();
+    gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        // the first error is the cause of those that follow
+        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+    }));
+}
+
 fn logits_stage(from: Resource, to: Resource) -> Stage {
     Stage { shader: "logits_top_k", constants: vec![], groups: vec![vec![Binding::read(from), Binding::write(to)]] }
 }
@@ -360,7 +365,10 @@ impl Executor for GpuExecutor {
     }
 
     fn bandwidth(&self) -> Result<Option<f64>, ExecuteError> {
-        bandwidth(&self.gpu)
+        let found = bandwidth(&self.gpu);
+        // it is an executor of its own while it measures
+        keep_first_error(&self.gpu, &self.failed);
+        found
     }
 
     fn finish(&mut self) -> Result<(), ExecuteError> {

@@ -103,6 +103,8 @@ impl GpuSlots {
             Ok(()) => tracing::info!("experts land in GPU memory: {:?}", made.landing()),
         }
         if made.landing() != Landing::Shared {
+            let scopes = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory];
+            let scopes = scopes.map(|filter| gpu.device.push_error_scope(filter));
             let slab = |slab| {
                 let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some(&format!("expert slab {slab}")),
@@ -122,6 +124,13 @@ impl GpuSlots {
                 }
             }
             gpu.queue.submit([encoder.finish()]);
+            // the last that was opened ends first
+            for scope in scopes.into_iter().rev() {
+                if let Some(cause) = pollster::block_on(scope.pop()) {
+                    let wanted = format!("{} bytes of GPU", slots as u64 * slot_bytes as u64);
+                    return Err(StoreError::Landing { wanted, cause: cause.to_string() });
+                }
+            }
         }
         Ok(made)
     }

@@ -11,6 +11,10 @@ impl ExpertStore {
     /// read stay until they no longer are. Call it between steps: it changes [`capacity`](Self::capacity).
     pub fn set_limit(&mut self, slots: usize) {
         let whole = self.per_layer.unwrap_or(self.slots.len());
+        if slots / self.sets() >= whole {
+            self.limit = whole;
+            return;
+        }
         // memory that goes back together is taken together
         let granule = self.memory.granule();
         let each = (slots / self.sets() / granule * granule).max(granule);

@@ -7,8 +7,11 @@ impl ExpertStore {
     /// Starts to read experts that the next request for `layer` will probably name, as far as slots can be had without
     /// waiting and without taking one from the current request or from another of `experts`. What nobody asks for
     /// leaves before anything that was.
-    pub fn prefetch(&mut self, layer: usize, experts: &[u32]) -> Result<(), StoreError> {
-        self.check_request(layer, &experts[..experts.len().min(self.capacity(layer))])?;
+    pub fn prefetch(&mut self, layer: usize, mut experts: &[u32]) -> Result<(), StoreError> {
+        if layer < self.layout.layers.len() {
+            experts = &experts[..experts.len().min(self.capacity(layer))];
+        }
+        self.check_request(layer, experts)?;
         let set = self.set(layer);
         let wanted: Vec<usize> = experts.iter().filter_map(|&e| self.places.get(&(layer, e)).copied()).collect();
         for &expert in experts {
