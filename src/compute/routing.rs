@@ -2,6 +2,7 @@
 
 use super::executor::ExecuteError;
 use super::ops::Pair;
+use crate::experts::{ExpertStore, StoreError};
 
 /// One expert of a layer with the (token, expert) pairs that chose it.
 pub(crate) struct ExpertPairs {
@@ -32,4 +33,18 @@ pub(crate) fn group_by_expert(
         }
     }
     Ok(groups)
+}
+
+/// Starts to read the first `most` experts of `layer` that `guess` names, and empties it. A guess that is none of the
+/// layer's `experts` is left to the layer itself, whose error it is to report.
+pub(crate) fn read_ahead(
+    store: &mut ExpertStore,
+    layer: usize,
+    guess: &mut Vec<u32>,
+    experts: usize,
+    most: usize,
+) -> Result<(), StoreError> {
+    let guessed: Vec<u32> = guess.drain(..).filter(|id| (*id as usize) < experts).take(most).collect();
+    // the last layer has no next one, and no guess
+    if guessed.is_empty() { Ok(()) } else { store.prefetch(layer, &guessed) }
 }

@@ -123,7 +123,7 @@ impl Recorder<'_> {
         let kv = self.r.kv_cache(format!("layer.{i}"), kv_heads * dim);
         let q_norm = self.r.vector(format!("layer.{i}.q_norm"), &w.q_norm);
         let k_norm = self.r.vector(format!("layer.{i}.k_norm"), &w.k_norm);
-        let out = self.only_for(format!("layer.{i}.attention"), heads * dim, w.o.format, dim.is_multiple_of(32));
+        let out = self.only_for(format!("layer.{i}.attention"), 1, heads * dim, w.o.format, dim.is_multiple_of(32));
         let (gate, eps) = (c.attention_gate, c.rms_eps);
         self.r.push(
             format!("layer.{i}.attention"),
@@ -142,7 +142,7 @@ impl Recorder<'_> {
         let state = self.r.state(format!("layer.{i}.recurrent"), shape.value_heads * shape.key_dim, shape.value_dim);
         let width = shape.value_heads * shape.value_dim;
         let out =
-            self.only_for(format!("layer.{i}.delta_net"), width, w.out.format, shape.value_dim.is_multiple_of(32));
+            self.only_for(format!("layer.{i}.delta_net"), 1, width, w.out.format, shape.value_dim.is_multiple_of(32));
         let weight = self.r.vector(format!("layer.{i}.conv1d"), &w.conv);
         let a_log = self.r.vector(format!("layer.{i}.a_log"), &w.a_log);
         let dt_bias = self.r.vector(format!("layer.{i}.dt_bias"), &w.dt_bias);
@@ -182,6 +182,7 @@ impl Recorder<'_> {
             let gate_up = whole.columns(whole.width - rows, rows);
             let hidden = self.only_for(
                 format!("layer.{i}.shared_hidden"),
+                1,
                 s.down.cols,
                 s.down.format,
                 s.down.cols.is_multiple_of(32),
@@ -206,12 +207,7 @@ impl Recorder<'_> {
         let slot = experts.layers[i].slot;
         let tokens = self.input(normed, slot.gate_up.format, self.activations)?;
         let label = format!("layer.{i}.expert_hidden");
-        let hidden = match slot.down.format.interleave() {
-            Some(interleave) if self.activations == Form::Int8 => {
-                Quantised::tensor(&mut self.r, &label, c.top_k, c.moe_intermediate, interleave).into()
-            }
-            _ => self.r.tensor(label, c.top_k, c.moe_intermediate).into(),
-        };
+        let hidden = self.only_for(label, c.top_k, c.moe_intermediate, slot.down.format, true);
         let op = Experts { layer: i, slot, x: tokens, hidden, out: routed };
         op.check(&self.r).map_err(|e| ShapeError { label: format!("layer.{i}.experts"), ..e })?;
         self.r.steps.push(Recorded::Experts(Box::new(op)));
@@ -237,13 +233,21 @@ impl Recorder<'_> {
         Some(packed)
     }
 
-    /// What a kernel writes for one product with weights of `format`, and for nothing else.
-    fn only_for(&mut self, label: String, width: usize, format: WeightFormat, whole_groups: bool) -> Input {
+    /// What a kernel writes for one product with weights of `format`, and for nothing else: `rows` rows per token, in
+    /// 8 bits where `whole_groups` of 32 columns allow it.
+    fn only_for(
+        &mut self,
+        label: String,
+        rows: usize,
+        width: usize,
+        format: WeightFormat,
+        whole_groups: bool,
+    ) -> Input {
         match format.interleave() {
             Some(interleave) if self.activations == Form::Int8 && whole_groups => {
-                Quantised::tensor(&mut self.r, &label, 1, width, interleave).into()
+                Quantised::tensor(&mut self.r, &label, rows, width, interleave).into()
             }
-            _ => self.r.tensor(label, 1, width).into(),
+            _ => self.r.tensor(label, rows, width).into(),
         }
     }
 

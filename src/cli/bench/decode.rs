@@ -72,8 +72,8 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let profiled = session.profile();
     let profile = decode(&mut session, args.tokens.min(16), vocab, 0)?;
     let times = if profiled { session.kernel_times() } else { Vec::new() };
-    let steps = (profile.tokens + 1) as u32;
-    let kernels = profiled.then(|| times.iter().map(|t| t.time).sum::<Duration>() / steps);
+    let steps = session.profiled_steps().steps.max(1);
+    let kernels = profiled.then(|| times.iter().map(|t| t.time).sum::<Duration>().div_f64(steps as f64));
     let waits =
         if plan.slots == plan.all_slots && options.experts == ExpertBudget::All { 1 } else { layout.layers.len() };
     let ceiling = Ceiling { read_rate, kernels, round_trip, waits };

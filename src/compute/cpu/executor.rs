@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::compute::executor::{ExecuteError, Executor, Step, TopLogits};
 use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
-use crate::compute::routing::group_by_expert;
+use crate::compute::routing::{group_by_expert, read_ahead};
 use crate::experts::{ExpertStore, HostSlots, StoreStats};
 
 use super::memory::{CpuMemory, row};
@@ -109,11 +109,8 @@ impl CpuExecutor {
         for batch in groups.chunks_mut(store.capacity(op.layer)) {
             let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
             let acquired = store.acquire(op.layer, &wanted)?;
-            // behind what this layer misses; a guess that is no expert is the next layer's error to report
-            let guessed: Vec<u32> = self.ahead.drain(..).filter(|id| (*id as usize) < self.experts).collect();
-            if !guessed.is_empty() {
-                store.prefetch(op.layer + 1, &guessed[..guessed.len().min(self.look_ahead)])?;
-            }
+            // behind what this layer misses
+            read_ahead(store, op.layer + 1, &mut self.ahead, self.experts, self.look_ahead)?;
             for (group, acquired) in batch.iter_mut().zip(&acquired) {
                 if !acquired.hit {
                     store.wait(&[acquired.slot])?;

@@ -8,7 +8,7 @@ use super::readback::wait;
 use crate::compute::executor::{ExecuteError, Step};
 use crate::compute::ops::{Experts, Pair, Route};
 use crate::compute::recording::{Recorded, View};
-use crate::compute::routing::{ExpertPairs, group_by_expert};
+use crate::compute::routing::{ExpertPairs, group_by_expert, read_ahead};
 use crate::experts::{Acquired, SlotMemory, StoreError};
 
 /// The router's choice of a layer, until the host has read it.
@@ -219,11 +219,8 @@ impl GpuExecutor {
             let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
             let (store, _) = self.store.as_mut().expect(HAS_STORE);
             let acquired = store.acquire(op.layer, &wanted)?;
-            // behind what this layer misses; a guess that is no expert is the next layer's error to report
-            let guessed: Vec<u32> = self.ahead.drain(..).filter(|id| (*id as usize) < self.experts).collect();
-            if !guessed.is_empty() {
-                store.prefetch(op.layer + 1, &guessed[..guessed.len().min(self.look_ahead)])?;
-            }
+            // behind what this layer misses
+            read_ahead(store, op.layer + 1, &mut self.ahead, self.experts, self.look_ahead)?;
             self.follow_slabs(index, op);
             // a hit may have landed beside its slot: read ahead, or for a step that failed
             self.copy_landed();
