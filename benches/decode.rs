@@ -143,7 +143,7 @@ fn measure(engine: &mut Engine, arguments: &Arguments) -> anyhow::Result<[Pass; 
     session.reset_expert_stats();
     let start = Instant::now();
     for _ in 0..arguments.tokens {
-        session.extend(&[next], LogitRows::Last, |_, _| true)?;
+        session.decode(next)?;
         next = session.sample(&mut greedy, vocab)?;
     }
     let decode = Pass { tokens: arguments.tokens, time: start.elapsed(), stats: session.expert_stats() };

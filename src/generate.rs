@@ -102,7 +102,7 @@ pub fn generate(
             break Finish::Stop;
         }
         if tokens.len() < options.max_tokens && go_on {
-            match session.extend(&[token], LogitRows::Last, |_, _| true) {
+            match session.decode(token) {
                 Err(SessionError::ContextFull { .. }) => break Finish::ContextFull,
                 result => result?,
             }

@@ -84,7 +84,7 @@ impl<'a> Session<'a> {
         &self.tokens
     }
 
-    /// Runs `tokens` in steps of at most the engine's chunk. Logits are kept for the last step's rows; `each_step` is
+    /// Runs `tokens`, which were not sampled one by one, in steps of at most the engine's chunk. Logits are kept for the last step's rows; `each_step` is
     /// called after every step with the session and the tokens done, and ends the work early by returning `false`.
     pub fn extend(
         &mut self,
@@ -92,23 +92,13 @@ impl<'a> Session<'a> {
         logits: LogitRows,
         mut each_step: impl FnMut(&mut Self, usize) -> bool,
     ) -> Result<(), SessionError> {
-        if self.broken {
-            return Err(SessionError::Broken);
-        }
-        let vocab = self.engine.embed.rows;
-        if let Some(&id) = tokens.iter().find(|id| **id as usize >= vocab) {
-            return Err(SessionError::Token { id, vocab });
-        }
-        let (context, position) = (self.engine.context, self.tokens.len());
-        if position + tokens.len() > context {
-            return Err(SessionError::ContextFull { context, position, more: tokens.len() });
-        }
+        self.check(tokens)?;
         let chunk = self.engine.recording.max_tokens;
         let steps = tokens.len().div_ceil(chunk);
         let mut done = 0;
         for (i, now) in tokens.chunks(chunk).enumerate() {
             let rows = if logits == LogitRows::Last && i + 1 < steps { LogitRows::None } else { logits };
-            self.step(now, rows)?;
+            self.step(now, Step::prefill(now.len(), self.tokens.len(), rows))?;
             done += now.len();
             if !each_step(self, done) {
                 break;
@@ -117,7 +107,29 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn step(&mut self, tokens: &[u32], logits: LogitRows) -> Result<(), SessionError> {
+    /// Runs a token that was chosen from the logits of the last, and keeps its logits.
+    pub fn decode(&mut self, token: u32) -> Result<(), SessionError> {
+        self.check(&[token])?;
+        self.step(&[token], Step::decode(self.tokens.len()))
+    }
+
+    /// Whether `more` tokens can follow.
+    fn check(&self, more: &[u32]) -> Result<(), SessionError> {
+        if self.broken {
+            return Err(SessionError::Broken);
+        }
+        let vocab = self.engine.embed.rows;
+        if let Some(&id) = more.iter().find(|id| **id as usize >= vocab) {
+            return Err(SessionError::Token { id, vocab });
+        }
+        let (context, position) = (self.engine.context, self.tokens.len());
+        if position + more.len() > context {
+            return Err(SessionError::ContextFull { context, position, more: more.len() });
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, tokens: &[u32], step: Step) -> Result<(), SessionError> {
         let engine = &mut *self.engine;
         let hidden = engine.config.hidden;
         let mut embedded = vec![0.0; tokens.len() * hidden.next_multiple_of(4)];
@@ -126,10 +138,8 @@ impl<'a> Session<'a> {
             let block = &one.blocks[0];
             dequantise_row(one.format, one.cols, &block.codes, &block.scales, &block.biases, &mut row[..hidden]);
         }
-        let position = self.tokens.len();
-        let rope = rope_table(&engine.config, position, tokens.len());
+        let rope = rope_table(&engine.config, step.position, tokens.len());
         engine.relieve_memory();
-        let step = Step { tokens: tokens.len(), position, logits };
         if let Err(e) = engine.executor.run(step, &embedded, &rope) {
             self.broken = true;
             return Err(e.into());

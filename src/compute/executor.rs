@@ -6,9 +6,21 @@ use crate::experts::{ExpertStore, StoreError, StoreStats};
 
 use super::recording::{KvId, TensorId};
 
+/// Which kernels a step runs. They add up in different orders, so a token's bits depend on its phase, and not on how
+/// many tokens are with it: a prompt gives the same bits however memory decides its chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Tokens of a prompt: kernels that share every weight they read among many tokens.
+    Prefill,
+    /// One token after the other: kernels that read every weight as fast as memory gives it.
+    Decode,
+}
+
 /// One run of a recording.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
+    /// What it is part of.
+    pub phase: Phase,
     /// Tokens of this step, at most the recording's `max_tokens`.
     pub tokens: usize,
     /// Position of the first of them.
@@ -18,10 +30,21 @@ pub struct Step {
 }
 
 impl Step {
+    /// A token that follows those that were run, and whose logits are wanted.
+    pub fn decode(position: usize) -> Step {
+        Step { phase: Phase::Decode, tokens: 1, position, logits: LogitRows::Last }
+    }
+
+    /// Tokens of a prompt.
+    pub fn prefill(tokens: usize, position: usize, logits: LogitRows) -> Step {
+        Step { phase: Phase::Prefill, tokens, position, logits }
+    }
+
     /// Whether the step fits a recording of `max_tokens` tokens and caches of `context` positions.
     pub(crate) fn check(&self, max_tokens: usize, context: usize) -> Result<(), ExecuteError> {
+        let most_tokens = if self.phase == Phase::Decode { 1 } else { max_tokens };
         let limits = [
-            ("tokens of a step", max_tokens, self.tokens),
+            ("tokens of a step", most_tokens, self.tokens),
             ("positions (raise --ctx)", context, self.position + self.tokens),
         ];
         match limits.into_iter().find(|(_, most, found)| found > most) {

@@ -13,7 +13,7 @@ mod recording;
 mod routing;
 pub mod shaders;
 
-pub use executor::{ExecuteError, Executor, KernelTime, LogitRows, ProfiledSteps, Step, TopLogits};
+pub use executor::{ExecuteError, Executor, KernelTime, LogitRows, Phase, ProfiledSteps, Step, TopLogits};
 pub use kernel::{Access, Binding, Dispatch, Immediates, Kernel, MatrixPart, ResidentLayout, Resource, Stage};
 pub use recording::{
     Element, KvId, KvSpec, MatrixId, Recorded, Recording, Rows, ShapeError, TensorId, TensorSpec, VectorId, View,

@@ -30,7 +30,7 @@ impl Executors {
             GpuExecutor::new(gpu(), recording.clone(), 2, 0, None, options).unwrap()
         });
         // tells the executors how many rows there are
-        let step = Step { tokens: 2, position: 0, logits: LogitRows::All };
+        let step = Step::prefill(2, 0, LogitRows::All);
         let mut executors = Executors { cpu, gpus, width, recording };
         executors.cpu.run(step, &[], &[0.0; 4]).unwrap();
         executors.gpus.iter_mut().for_each(|gpu| gpu.run(step, &[], &[0.0; 4]).unwrap());

@@ -16,6 +16,7 @@ mod norms;
 mod random;
 mod router;
 mod stream_read;
+mod tolerance;
 mod trial;
 mod unpack;
 mod wrong;

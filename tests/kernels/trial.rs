@@ -4,7 +4,9 @@
 //!   whatever the kernel has no business to write. Rows of tokens beyond the step's and the padding at the end of a row
 //!   hold NaN, so reading them shows as much as writing them.
 //! - Checks or not, the bits are the same.
-//! - On both devices a token has the same bits however the tokens are cut into steps: as drawn, or one by one.
+//! - On both devices a token of a prompt has the same bits however the prompt is cut into steps: as drawn, or one by one;
+//!   unless a kernel says that cuts matter to it, and then it is within the tolerances.
+//! - Decode, one token after the other, agrees within the tolerances.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +14,7 @@ use flashflood::compute::cpu::CpuExecutor;
 use flashflood::compute::gpu::{Adapters, Gpu, GpuExecutor, GpuOptions, GpuSlots, Teams, open};
 use flashflood::compute::ops;
 use flashflood::compute::{
-    Executor, Kernel, KvId, LogitRows, MatrixId, Recorded, Recording, Step, TensorId, VectorId, View,
+    Executor, Kernel, KvId, LogitRows, MatrixId, Phase, Recorded, Recording, Step, TensorId, VectorId, View,
 };
 use flashflood::experts::{ExpertLayout, ExpertStore, FileReader, HostSlots, SlotMemory};
 use flashflood::formats::WeightFormat;
@@ -20,6 +22,7 @@ use flashflood::model::Matrix;
 use proptest::test_runner::TestCaseError;
 
 use crate::random::Random;
+use crate::tolerance::{Tolerance, close, close_packed};
 
 /// The device of all tests. There is no skipping: a machine without one cannot say that the kernels are right.
 pub(crate) fn gpu() -> Gpu {
@@ -29,20 +32,6 @@ pub(crate) fn gpu() -> Gpu {
         Err(e) => panic!("{e}; the tests of kernels need a GPU or a software driver (Debian: mesa-vulkan-drivers)"),
     };
     GPU.get_or_init(open).clone()
-}
-
-/// `atol + rtol * |expected|`.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tolerance {
-    pub(crate) atol: f32,
-    pub(crate) rtol: f32,
-}
-
-impl Tolerance {
-    /// Nothing, or still anything: what has an infinite tolerance is not compared at all.
-    fn to_the_bit(self) -> Self {
-        if self.atol == f32::INFINITY { self } else { Tolerance::default() }
-    }
 }
 
 /// Writes one row of a tensor.
@@ -80,6 +69,8 @@ pub(crate) struct Trial {
     pub(crate) logits: LogitRows,
     pub(crate) rotary_dim: usize,
     pub(crate) experts: Option<Experts>,
+    /// Whether a token of a prompt has the same bits however the prompt is cut.
+    pub(crate) same_however_cut: bool,
 }
 
 /// What a run left: whole tensors after every step, state after the last.
@@ -105,6 +96,7 @@ impl Trial {
             logits: LogitRows::All,
             rotary_dim: 0,
             experts: None,
+            same_however_cut: true,
         }
     }
 
@@ -229,17 +221,21 @@ impl Trial {
     pub(crate) fn check_cut(&self, steps: &[usize], other: &[usize]) -> Result<(), TestCaseError> {
         // rows of logits are not rows of tokens
         let other = if self.logits == LogitRows::All { other } else { &[] };
+        let singles = if other.is_empty() { vec![] } else { vec![1; steps.iter().sum()] };
         let [cpu, cpu_cut] = self.on_cpu([steps, other]);
-        let [gpu, gpu_cut] = self.on_gpu(false, [steps, other]);
+        let runs = [(Phase::Prefill, steps), (Phase::Prefill, other), (Phase::Decode, &singles)];
+        let [gpu, gpu_cut, gpu_decode] = self.on_gpu(false, runs);
         let fail = |what: &str, reason: String| TestCaseError::fail(format!("{what}: {reason}"));
         self.compare(&cpu, &gpu, false).map_err(|e| fail("GPU against CPU", e))?;
         if self.with_checks {
-            let [checked] = self.on_gpu(true, [steps]);
+            let [checked] = self.on_gpu(true, [(Phase::Prefill, steps)]);
             self.compare(&gpu, &checked, true).map_err(|e| fail("without checks against with checks", e))?;
         }
         if !other.is_empty() {
-            self.same_tokens(&cpu, &cpu_cut).map_err(|e| fail("CPU, cut otherwise", e))?;
-            self.same_tokens(&gpu, &gpu_cut).map_err(|e| fail("GPU, cut otherwise", e))?;
+            self.same_tokens(&cpu, &cpu_cut, true).map_err(|e| fail("CPU, cut otherwise", e))?;
+            let cut = self.same_tokens(&gpu, &gpu_cut, self.same_however_cut);
+            cut.map_err(|e| fail("GPU, cut otherwise", e))?;
+            self.same_tokens(&cpu, &gpu_decode, false).map_err(|e| fail("decode on the GPU against CPU", e))?;
         }
         Ok(())
     }
@@ -250,10 +246,10 @@ impl Trial {
             (experts.store(memory.clone()), memory)
         });
         let mut executor = CpuExecutor::new(self.recording.clone(), context(&runs), self.expert_count(), store);
-        runs.map(|steps| self.run(&mut executor, steps))
+        runs.map(|steps| self.run(&mut executor, Phase::Prefill, steps))
     }
 
-    pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [&[usize]; N]) -> [Outcome; N] {
+    pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [(Phase, &[usize]); N]) -> [Outcome; N] {
         let gpu = gpu();
         let options = GpuOptions {
             checks,
@@ -270,17 +266,18 @@ impl Trial {
             let memory = Arc::new(memory);
             (experts.store(memory.clone()), memory)
         });
-        let (recording, context) = (self.recording.clone(), context(&runs));
+        let (recording, context) = (self.recording.clone(), context(&runs.map(|(_, steps)| steps)));
         let mut executor = GpuExecutor::new(gpu, recording, context, self.expert_count(), store, options).unwrap();
-        runs.map(|steps| self.run(&mut executor, steps))
+        runs.map(|(phase, steps)| self.run(&mut executor, phase, steps))
     }
 
     /// Compares all teams that products may have, and what measuring chooses, with the built-in one.
-    pub(crate) fn same_with_any_team(&mut self, steps: &[usize]) {
-        let [expected] = self.on_gpu(false, [steps]);
+    pub(crate) fn same_with_any_team(&mut self, tokens: usize) {
+        let steps = vec![1; tokens];
+        let [expected] = self.on_gpu(false, [(Phase::Decode, &steps)]);
         for teams in (1..5).map(Teams::Candidate).chain([Teams::Measured { kept: false }]) {
             self.teams = teams;
-            let [found] = self.on_gpu(false, [steps]);
+            let [found] = self.on_gpu(false, [(Phase::Decode, &steps)]);
             self.compare(&expected, &found, true).unwrap_or_else(|e| panic!("{teams:?}: {e}"));
         }
     }
@@ -289,7 +286,7 @@ impl Trial {
         self.experts.as_ref().map_or(0, |experts| experts.layout.experts)
     }
 
-    fn run(&self, device: &mut impl Device, steps: &[usize]) -> Outcome {
+    fn run(&self, device: &mut impl Device, phase: Phase, steps: &[usize]) -> Outcome {
         device.reset().unwrap();
         for (i, state) in self.states.iter().enumerate() {
             let mut values = vec![f32::NAN; self.recording.elements(state.view.tensor)];
@@ -308,7 +305,7 @@ impl Trial {
                 device.write(tensor.view.tensor, &self.contents(i, tensor, position, tokens));
             }
             let rope: Vec<f32> = (position..position + tokens).flat_map(|p| self.rope(p)).collect();
-            device.run(Step { tokens, position, logits: self.logits }, &[], &rope).unwrap();
+            device.run(Step { phase, tokens, position, logits: self.logits }, &[], &rope).unwrap();
             after.push((tokens, self.tensors.iter().map(|t| bits(&device.read(t.view.tensor))).collect()));
             position += tokens;
         }
@@ -335,18 +332,22 @@ impl Trial {
         angles.iter().map(|a| a.cos()).chain(angles.iter().map(|a| a.sin())).collect()
     }
 
+    fn close(&self, tensor: &Tensor, to_the_bit: bool, expected: &[u32], found: &[u32]) -> Result<(), String> {
+        let tolerance = if to_the_bit { tensor.tolerance.to_the_bit() } else { tensor.tolerance };
+        match tensor.packed {
+            Some(cols) if tolerance.atol > 0.0 => close_packed(tolerance, tensor.view.stride, cols, expected, found),
+            _ => close(tolerance, tensor.view.stride, expected, found),
+        }
+    }
+
     /// Within the tolerances, or to the bit.
     pub(crate) fn compare(&self, expected: &Outcome, found: &Outcome, to_the_bit: bool) -> Result<(), String> {
         let within = |tolerance: Tolerance| if to_the_bit { tolerance.to_the_bit() } else { tolerance };
         for (step, (expected, found)) in expected.steps.iter().zip(&found.steps).enumerate() {
             for ((tensor, expected), found) in self.tensors.iter().zip(&expected.1).zip(&found.1) {
                 let label = &self.recording.spec(tensor.view.tensor).label;
-                let (tolerance, stride) = (within(tensor.tolerance), tensor.view.stride);
-                match tensor.packed {
-                    Some(cols) if tolerance.atol > 0.0 => close_packed(tolerance, stride, cols, expected, found),
-                    _ => close(tolerance, stride, expected, found),
-                }
-                .map_err(|e| format!("step {step}, {label}, {e}"))?;
+                let outcome = self.close(tensor, to_the_bit, expected, found);
+                outcome.map_err(|e| format!("step {step}, {label}, {e}"))?;
             }
         }
         for ((state, expected), found) in self.states.iter().zip(&expected.states).zip(&found.states) {
@@ -360,19 +361,19 @@ impl Trial {
         Ok(())
     }
 
-    /// Whether every token has the same bits, and state and caches at the end.
-    fn same_tokens(&self, expected: &Outcome, found: &Outcome) -> Result<(), String> {
+    /// Whether every token, and state and caches at the end, are the same: to the bit, or within the tolerances.
+    fn same_tokens(&self, expected: &Outcome, found: &Outcome, to_the_bit: bool) -> Result<(), String> {
         for (i, tensor) in self.tensors.iter().enumerate() {
             let rows = |outcome: &Outcome| -> Vec<u32> {
                 let per_token = tensor.view.stride * tensor.view.rows_per_token;
                 outcome.steps.iter().flat_map(|(tokens, all)| all[i][..tokens * per_token].to_vec()).collect()
             };
             let label = &self.recording.spec(tensor.view.tensor).label;
-            close(tensor.tolerance.to_the_bit(), tensor.view.stride, &rows(expected), &rows(found))
-                .map_err(|e| format!("{label}, {e}"))?;
+            let (expected, found) = (rows(expected), rows(found));
+            self.close(tensor, to_the_bit, &expected, &found).map_err(|e| format!("{label}, {e}"))?;
         }
         let last = |o: &Outcome| Outcome { steps: Vec::new(), states: o.states.clone(), kv: o.kv.clone() };
-        self.compare(&last(expected), &last(found), true)
+        self.compare(&last(expected), &last(found), to_the_bit)
     }
 }
 
@@ -389,62 +390,6 @@ fn context(runs: &[&[usize]]) -> usize {
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
-}
-
-fn close(tolerance: Tolerance, stride: usize, expected: &[u32], found: &[u32]) -> Result<(), String> {
-    assert_eq!(expected.len(), found.len());
-    let mut worst: Option<(f32, usize)> = None;
-    for (i, (e, f)) in expected.iter().zip(found).enumerate() {
-        if e == f {
-            continue;
-        }
-        if tolerance.atol == f32::INFINITY {
-            continue;
-        }
-        let (e, f) = (f32::from_bits(*e), f32::from_bits(*f));
-        if e.is_nan() && f.is_nan() {
-            // which NaN is the compiler's affair
-            continue;
-        }
-        let beyond = (e - f).abs() - (tolerance.atol + tolerance.rtol * e.abs());
-        // NaN on one side only is worse than any number; without a tolerance all bits count
-        let beyond = if beyond.is_nan() || tolerance.atol == 0.0 { f32::INFINITY } else { beyond };
-        if beyond > 0.0 && worst.is_none_or(|(most, _)| beyond > most) {
-            worst = Some((beyond, i));
-        }
-    }
-    let Some((_, i)) = worst else { return Ok(()) };
-    let (e, f) = (f32::from_bits(expected[i]), f32::from_bits(found[i]));
-    let place = format!("row {}, column {}", i / stride, i % stride);
-    Err(format!("{place}: expected {e} ({:#010x}), found {f} ({:#010x}), {tolerance:?}", expected[i], found[i]))
-}
-
-/// Packed activations, made of numbers that agree within a tolerance: a code may be the next one.
-fn close_packed(
-    tolerance: Tolerance,
-    stride: usize,
-    cols: usize,
-    expected: &[u32],
-    found: &[u32],
-) -> Result<(), String> {
-    for (r, (expected, found)) in expected.chunks(stride).zip(found.chunks(stride)).enumerate() {
-        let (codes, pairs) = (..cols / 4, cols / 4..cols / 4 + cols / 16);
-        for (i, (e, f)) in expected[codes].iter().zip(&found[codes]).enumerate() {
-            let bytes = e.to_le_bytes().into_iter().zip(f.to_le_bytes());
-            if bytes.into_iter().any(|(e, f)| (e as i8).abs_diff(f as i8) > 1) {
-                return Err(format!("row {r}, word {i}: expected codes {e:#010x}, found {f:#010x}"));
-            }
-        }
-        let (expected, found) = (&expected[pairs.clone()], &found[pairs]);
-        for (e, f) in expected.chunks(2).zip(found.chunks(2)) {
-            // codes that are the next ones change the sum by as many scales
-            let sum = Tolerance { atol: tolerance.atol + 2.0 * f32::from_bits(e[0]), ..tolerance };
-            close(tolerance, 1, &e[..1], &f[..1])
-                .and(close(sum, 1, &e[1..], &f[1..]))
-                .map_err(|e| format!("row {r}, pair: {e}"))?;
-        }
-    }
-    Ok(())
 }
 
 /// What tests need of an executor beyond [`Executor`].

@@ -27,7 +27,7 @@ fn columns(matrix: &Matrix, form: Form) -> [Vec<f32>; 2] {
     let recording = std::sync::Arc::new(recording);
     let mut identity = vec![0.0; 32 * x.stride];
     (0..32).for_each(|i| identity[i * x.stride + i] = 1.0);
-    let step = Step { tokens: 32, position: 0, logits: LogitRows::All };
+    let step = Step::prefill(32, 0, LogitRows::All);
 
     let mut cpu = CpuExecutor::new(recording.clone(), 32, 0, None);
     cpu.write(x.tensor, &identity);

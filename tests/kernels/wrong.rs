@@ -1,5 +1,6 @@
 //! The comparison sees what it is there to see: the smallest wrong weight, and each way to break a rule.
 
+use flashflood::compute::Phase;
 use flashflood::compute::cpu::CpuMemory;
 use flashflood::compute::ops::{MatVec, RmsNorm, RowsOf};
 use flashflood::compute::shaders::Form;
@@ -37,7 +38,7 @@ fn product(format: WeightFormat, form: Form, wrong: bool) -> Trial {
 }
 
 fn assert_caught(what: &str, right: &Trial, wrong: &Trial) {
-    let ([gpu], [cpu]) = (right.on_gpu(false, [&[2, 1]]), right.on_cpu([&[2, 1]]));
+    let ([gpu], [cpu]) = (right.on_gpu(false, [(Phase::Prefill, &[2, 1])]), right.on_cpu([&[2, 1]]));
     right.compare(&cpu, &gpu, false).unwrap();
     let [cpu] = wrong.on_cpu([&[2, 1]]);
     let outcome = right.compare(&cpu, &gpu, false);

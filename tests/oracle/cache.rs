@@ -52,7 +52,7 @@ fn a_replayed_trace_has_the_hits_of_the_run() {
         let (prompt, rest) = oracle.tokens.split_at(40);
         session.extend(prompt, LogitRows::None, |_, _| true).unwrap();
         for token in rest {
-            session.extend(&[*token], LogitRows::None, |_, _| true).unwrap();
+            session.decode(*token).unwrap();
         }
         let trace = session.take_expert_trace().unwrap();
         assert_eq!(trace.tokens(), oracle.tokens.len());

@@ -2,7 +2,7 @@
 //! whatever it does.
 
 use flashflood::compute::shaders::Form;
-use flashflood::compute::{KvId, LogitRows, MatrixId, MatrixPart, Recorded, Recording, ResidentLayout, Step};
+use flashflood::compute::{KvId, MatrixId, MatrixPart, Recorded, Recording, ResidentLayout, Step};
 use flashflood::formats::WeightFormat;
 use flashflood::model::{LayerKind, ModelSource, forward};
 
@@ -37,7 +37,7 @@ impl ResidentLayout for OnePiece {
 
 /// Dispatches of each layer for one token at `position`, and those outside of layers.
 fn dispatches(recording: &Recording, layers: usize, position: usize) -> (Vec<usize>, usize) {
-    let step = Step { tokens: 1, position, logits: LogitRows::Last };
+    let step = Step::decode(position);
     let (mut counts, mut outside) = (vec![0; layers], 0);
     for recorded in &recording.steps {
         let mut all = Vec::new();

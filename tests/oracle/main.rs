@@ -53,20 +53,27 @@ fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
         .fold(0.0, |m, d| if d.is_nan() { f32::NAN } else { m.max(d) })
 }
 
-/// Runs `parts` one after the other; logits `[tokens, vocab]` and routing per layer `[tokens, top_k]` of all.
+/// Runs `parts` one after the other, those of one token as in decode; logits `[tokens, vocab]` and routing per layer `[tokens, top_k]` of all.
 fn run(session: &mut Session<'_>, parts: &[&[u32]]) -> (Vec<f32>, Vec<Vec<u32>>) {
     let (mut logits, mut routing) = (Vec::new(), Vec::<Vec<u32>>::new());
+    let mut keep = |session: &mut Session<'_>| {
+        logits.extend(session.logits().unwrap());
+        routing.resize(session.routing().len(), Vec::new());
+        for (all, now) in routing.iter_mut().zip(session.routing()) {
+            all.extend(now);
+        }
+    };
     for part in parts {
-        session
-            .extend(part, LogitRows::All, |session, _| {
-                logits.extend(session.logits().unwrap());
-                routing.resize(session.routing().len(), Vec::new());
-                for (all, now) in routing.iter_mut().zip(session.routing()) {
-                    all.extend(now);
-                }
-                true
-            })
-            .unwrap();
+        if let [token] = **part {
+            session.decode(token).unwrap();
+            keep(session);
+            continue;
+        }
+        let every = |session: &mut Session<'_>, _| {
+            keep(session);
+            true
+        };
+        session.extend(part, LogitRows::All, every).unwrap();
     }
     (logits, routing)
 }

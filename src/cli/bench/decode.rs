@@ -199,7 +199,7 @@ fn decode(session: &mut Session<'_>, tokens: usize, vocab: usize, seed: u64) -> 
     let waited = session.waited();
     let start = Instant::now();
     for _ in 0..tokens {
-        session.extend(&[next], LogitRows::Last, |_, _| true)?;
+        session.decode(next)?;
         next = session.sample(&mut sampler, vocab)?;
     }
     session.finish()?;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::compute::executor::{ExecuteError, Executor, Step, TopLogits};
+use crate::compute::executor::{ExecuteError, Executor, Phase, Step, TopLogits};
 use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
 use crate::compute::routing::{group_by_expert, read_ahead};
@@ -85,7 +85,7 @@ impl CpuExecutor {
                     let ids = (0..step.tokens).flat_map(|t| row(ids, route.ids, t)).map(|v| v.to_bits()).collect();
                     self.routing.push(ids);
                     // a chunk of a prompt needs most experts of every layer: there is nothing to guess
-                    if let Some(ahead) = route.ahead.filter(|_| step.tokens == 1) {
+                    if let Some(ahead) = route.ahead.filter(|_| step.phase == Phase::Decode) {
                         let ids = self.memory.tensor(ahead.tensor);
                         self.ahead = row(ids, ahead, 0).iter().map(|v| v.to_bits()).collect();
                     }

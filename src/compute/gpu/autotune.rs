@@ -16,7 +16,7 @@ use super::pipelines::{Pipelines, ReadyStage};
 use super::readback::{Readback, wait};
 use super::resident::Resident;
 use super::slots::GpuSlots;
-use crate::compute::executor::{ExecuteError, LogitRows, Step};
+use crate::compute::executor::{ExecuteError, Step};
 use crate::compute::kernel::{Access, Binding, Dispatch};
 use crate::compute::ops::{Experts, Pair, ProductShape, Team};
 use crate::compute::recording::{Recorded, Recording, Rows};
@@ -189,7 +189,7 @@ impl Subject<'_> {
         pipelines: &mut Pipelines,
         resident: &Resident,
     ) -> Calls {
-        let step = Step { tokens: 1, position: 0, logits: LogitRows::Last };
+        let step = Step::decode(0);
         let (mut calls, mut bytes) = (Vec::new(), 0);
         for &(index, stage) in uses.iter().take(LAYERS) {
             let (stages, mut dispatches, slabs) = match &self.recording.steps[index] {

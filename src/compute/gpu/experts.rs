@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::encoding::Submission;
 use super::executor::GpuExecutor;
 use super::readback::wait;
-use crate::compute::executor::{ExecuteError, Step};
+use crate::compute::executor::{ExecuteError, Phase, Step};
 use crate::compute::ops::{Experts, Pair, Route};
 use crate::compute::recording::{Recorded, View};
 use crate::compute::routing::{ExpertPairs, group_by_expert, read_ahead};
@@ -113,7 +113,7 @@ impl GpuExecutor {
     pub(super) fn submit_route(&mut self, route: &Route, step: &Step) -> RouteOnTheWay {
         let bytes = (step.tokens * route.ids.stride * 4) as u64;
         // a chunk of a prompt needs most experts of every layer: there is nothing to guess
-        let ahead = route.ahead.filter(|_| step.tokens == 1 && self.look_ahead > 0);
+        let ahead = route.ahead.filter(|_| step.phase == Phase::Decode && self.look_ahead > 0);
         let encoder = self.encoding.encoder(&self.gpu.device);
         self.routed_ids.copy(encoder, self.resident.tensor(route.ids.tensor), 0, 0, bytes);
         if let Some(ahead) = ahead {

@@ -8,7 +8,7 @@ use flashflood_backends::gpu::Gpu;
 
 use super::executor::{GpuExecutor, GpuOptions};
 use super::readback::Readback;
-use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, ProfiledSteps, Step};
+use crate::compute::executor::{ExecuteError, Executor, KernelTime, ProfiledSteps, Step};
 use crate::compute::ops::StreamRead;
 use crate::compute::recording::Recording;
 
@@ -31,7 +31,7 @@ pub fn bandwidth(gpu: &Gpu) -> Result<Option<f64>, ExecuteError> {
     let mut executor = GpuExecutor::new(gpu.clone(), Arc::new(recording), 1, 0, None, options)?;
     // memory that was never written may be no memory at all
     executor.write(x.tensor, &vec![1.0; width]);
-    let step = Step { tokens: 1, position: 0, logits: LogitRows::None };
+    let step = Step::decode(0);
     let mut best = Duration::MAX;
     for _ in 0..8 {
         // begins anew: times are sums

@@ -1,10 +1,10 @@
 use rayon::prelude::*;
 
 use super::{Input, Quantised, sigmoid};
-use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{KvId, Recording, ShapeError, VectorId, View, expect, shape_error};
+use crate::compute::{Phase, Step};
 
 /// Positions that one workgroup attends to. Fixed, so that results do not depend on the length of a step.
 const SPLIT: usize = 512;
@@ -224,7 +224,7 @@ impl Kernel for Attention {
 
     fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
         // a single token's key is made by those who need it
-        let single = step.tokens == 1;
+        let single = step.phase == Phase::Decode;
         if !single {
             self.dispatch_keys(resident, step, out);
         }

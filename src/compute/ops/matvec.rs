@@ -1,8 +1,8 @@
 use super::{Input, ProductShape};
-use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, matrix_product};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{MatrixId, Recording, Rows, ShapeError, View, expect, shape_error};
+use crate::compute::{Phase, Step};
 
 /// Product of a weight matrix with the activations of one token (`matvec`) or several (`matmul`).
 pub struct MatVec {
@@ -116,7 +116,10 @@ impl Kernel for MatVec {
         if tokens == 0 {
             return;
         }
-        let (stage, kernel, layers) = if tokens == 1 { (0, "matvec", 1) } else { (1, "matmul", tokens.div_ceil(4)) };
+        let (stage, kernel, layers) = match step.phase {
+            Phase::Decode => (0, "matvec", 1),
+            Phase::Prefill => (1, "matmul", tokens.div_ceil(4)),
+        };
         let shape = self.shape(kernel, resident);
         let (team, x_view) = (resident.team(&shape), self.x.view());
         for (group, part) in resident.matrix_parts(self.matrix).iter().enumerate() {
