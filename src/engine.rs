@@ -11,6 +11,7 @@ use std::sync::Arc;
 pub use device::{Activations, Device, OpenedDevice};
 pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
 
+use plan::Wishes;
 use pressure::PressureWatch;
 
 use crate::compute::cpu::CpuExecutor;
@@ -38,8 +39,9 @@ pub struct EngineOptions {
     pub experts: ExpertBudget,
     /// How the files of experts are read.
     pub reads: Reads,
-    /// Most tokens of a prompt in one step.
-    pub chunk: usize,
+    /// Most tokens of a prompt in one step. Each expert that they need is read once for all of them. `None` takes what
+    /// memory has room for, at most 4,096.
+    pub chunk: Option<usize>,
     /// Experts of the next layer that are read before its router has chosen, guessed from this layer's input; 0 reads
     /// none.
     pub look_ahead: usize,
@@ -58,7 +60,7 @@ impl Default for EngineOptions {
             context: None,
             experts: ExpertBudget::Auto,
             reads: Reads::Auto,
-            chunk: 64,
+            chunk: None,
             look_ahead: 0,
             autotune: false,
             gpu: GpuOptions::default(),
@@ -152,23 +154,26 @@ impl Engine {
         let look_ahead = if options.experts == ExpertBudget::All { 0 } else { options.look_ahead };
         let device = OpenedDevice::open(options.device)?;
         let form = options.activations.on(&device);
-        let Forward { recording, state } =
-            forward::record(&config, &weights, &experts, options.chunk.max(1), form, look_ahead > 0)?;
-        let recording = Arc::new(recording);
+        let Forward { mut recording, state } = forward::record(&config, &weights, &experts, 1, form, look_ahead > 0)?;
         // the recording holds views of what it needs; the rest of the resident file can go
         drop(weights);
         let context = match options.context {
             Some(context) => context.max(1),
             None => config.max_positions.clamp(1, plan::DEFAULT_CONTEXT),
         };
-        let plan = MemoryPlan::new(&config, &recording, &experts, context, options.experts)?;
+        let binding = match &device {
+            OpenedDevice::Gpu(gpu) => options.gpu.binding_on(gpu),
+            OpenedDevice::Cpu => u64::MAX,
+        };
+        let wishes = Wishes { context, chunk: options.chunk, experts: options.experts, binding };
+        let plan = MemoryPlan::new(&config, &mut recording, &experts, &wishes)?;
+        let recording = Arc::new(recording);
         let experts = Arc::new(experts);
         let store = |memory: Arc<dyn SlotMemory>| {
             ExpertStore::new(experts.clone(), config.top_k, memory, reader.clone(), READ_THREADS)
         };
         let executor: Box<dyn Executor> = match device {
             OpenedDevice::Gpu(gpu) => {
-                let binding = options.gpu.binding_on(&gpu);
                 let slot_bytes = experts.slot_bytes();
                 let (top_k, landing) = (config.top_k, options.gpu.landing);
                 let set = set_size(plan.slots, &experts, top_k);

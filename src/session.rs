@@ -84,7 +84,8 @@ impl<'a> Session<'a> {
         &self.tokens
     }
 
-    /// Runs `tokens`, which were not sampled one by one, in steps of at most the engine's chunk. Logits are kept for the last step's rows; `each_step` is
+    /// Runs `tokens`, which were not sampled one by one, in steps of at most the engine's chunk, and of fewer when all logits
+    /// are wanted. Logits are kept for the last step's rows; `each_step` is
     /// called after every step with the session and the tokens done, and ends the work early by returning `false`.
     pub fn extend(
         &mut self,
@@ -93,7 +94,8 @@ impl<'a> Session<'a> {
         mut each_step: impl FnMut(&mut Self, usize) -> bool,
     ) -> Result<(), SessionError> {
         self.check(tokens)?;
-        let chunk = self.engine.recording.max_tokens;
+        let recording = &self.engine.recording;
+        let chunk = if logits == LogitRows::All { recording.logit_rows() } else { recording.max_tokens };
         let steps = tokens.len().div_ceil(chunk);
         let mut done = 0;
         for (i, now) in tokens.chunks(chunk).enumerate() {

@@ -7,6 +7,7 @@ use clap::Args;
 use flashflood::compute::LogitRows;
 use flashflood::engine::Engine;
 use flashflood::model::ModelSource;
+use flashflood::session::Session;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::model::ResourceArgs;
@@ -22,12 +23,9 @@ pub(crate) struct LogitsArgs {
     /// Token ids: 1,2,3 or @FILE with ids between commas or blanks
     #[arg(long, value_name = "IDS|@FILE")]
     tokens: String,
-    /// One token at a time
+    /// One token after the other, as in decode
     #[arg(long, conflicts_with = "chunk")]
     step: bool,
-    /// So many tokens at a time
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    chunk: usize,
     /// Also write the output of every operation whose label contains OP, such as layer.3.mixer_out
     #[arg(long, value_name = "OP")]
     dump: Vec<String>,
@@ -44,7 +42,6 @@ pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
         bail!("{}: expected a file in a folder that exists", args.out.display());
     }
     let mut options = args.resources.options();
-    options.chunk = if args.step { 1 } else { args.chunk.max(1) };
     options.context = args.resources.context.or(Some(ids.len()));
     let mut engine = Engine::from_source(ModelSource::open_striped(&args.model, &args.resources.stripe)?, &options)?;
     let (vocab, layers, top_k) = (engine.config().vocab, engine.config().layers.len(), engine.config().top_k);
@@ -54,7 +51,7 @@ pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
     let mut routing: Vec<u32> = Vec::with_capacity(ids.len() * layers * top_k);
     let mut dumps: Vec<(String, usize, Vec<f32>)> = Vec::new();
     let mut failed = None;
-    session.extend(&ids, LogitRows::All, |session, _| {
+    let mut keep = |session: &mut Session<'_>| {
         match session.logits() {
             Ok(rows) => logits.extend(rows),
             Err(e) => failed = Some(e),
@@ -70,7 +67,17 @@ pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
             }
         }
         failed.is_none() && !interrupted()
-    })?;
+    };
+    if args.step {
+        for &id in &ids {
+            session.decode(id)?;
+            if !keep(&mut session) {
+                break;
+            }
+        }
+    } else {
+        session.extend(&ids, LogitRows::All, |session, _| keep(session))?;
+    }
     if let Some(e) = failed {
         return Err(e.into());
     }

@@ -37,6 +37,10 @@ pub(crate) struct ResourceArgs {
     /// How experts are read from disk
     #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "FLASHFLOOD_READS")]
     pub(crate) reads: Reads,
+    /// Most tokens of a prompt at a time: each expert is read once for all of them [default: what memory has room for, at
+    /// most 4096]
+    #[arg(long, value_name = "N", env = "FLASHFLOOD_CHUNK", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) chunk: Option<u32>,
     /// Experts of the next layer to read before its router has chosen: helps where the disk rests between layers and most
     /// guesses are right
     #[arg(long, value_name = "N", default_value_t = 0, env = "FLASHFLOOD_LOOK_AHEAD")]
@@ -57,6 +61,7 @@ impl ResourceArgs {
             context: self.context,
             experts: self.expert_cache,
             reads: self.reads,
+            chunk: self.chunk.map(|tokens| tokens as usize),
             look_ahead: self.look_ahead,
             autotune: !self.no_autotune,
             ..EngineOptions::default()

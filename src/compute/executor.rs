@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::experts::{ExpertStore, StoreError, StoreStats};
 
-use super::recording::{KvId, TensorId};
+use super::recording::{KvId, Recording, TensorId};
 
 /// Which kernels a step runs. They add up in different orders, so a token's bits depend on its phase, and not on how
 /// many tokens are with it: a prompt gives the same bits however memory decides its chunks.
@@ -40,11 +40,12 @@ impl Step {
         Step { phase: Phase::Prefill, tokens, position, logits }
     }
 
-    /// Whether the step fits a recording of `max_tokens` tokens and caches of `context` positions.
-    pub(crate) fn check(&self, max_tokens: usize, context: usize) -> Result<(), ExecuteError> {
-        let most_tokens = if self.phase == Phase::Decode { 1 } else { max_tokens };
+    /// Whether the step fits a recording and caches of `context` positions.
+    pub(crate) fn check(&self, recording: &Recording, context: usize) -> Result<(), ExecuteError> {
+        let most_tokens = if self.phase == Phase::Decode { 1 } else { recording.max_tokens };
         let limits = [
             ("tokens of a step", most_tokens, self.tokens),
+            ("tokens with logits", recording.logit_rows(), self.logit_rows().1),
             ("positions (raise --ctx)", context, self.position + self.tokens),
         ];
         match limits.into_iter().find(|(_, most, found)| found > most) {

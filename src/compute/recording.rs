@@ -5,9 +5,13 @@
 
 use std::sync::Arc;
 
+use super::executor::Step;
 use super::kernel::Kernel;
 use super::ops::{Experts, Known, Route};
 use crate::model::Matrix;
+
+/// Most bytes of logits.
+const LOGIT_BYTES: usize = 16 << 20;
 
 /// A tensor of activations or state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +34,8 @@ pub struct KvId(pub(crate) usize);
 pub enum Rows {
     /// So many rows for every token of the step.
     PerToken(usize),
+    /// One for every token that gets logits: [`Recording::logit_rows`] at most.
+    PerLogits,
     /// A number that does not depend on the step: state.
     Fixed(usize),
 }
@@ -160,6 +166,20 @@ impl Recording {
         self.add(label.into(), Rows::PerToken(rows), width, Element::F32)
     }
 
+    /// Adds the tensor of logits, `[rows, vocab]`.
+    pub fn logits_tensor(&mut self, vocab: usize) -> View {
+        let view = self.add("logits".to_owned(), Rows::PerLogits, vocab, Element::F32);
+        self.logits = Some(view);
+        view
+    }
+
+    /// Tokens of a step that may get logits: all of them, or as many as 16 MB hold. A row of a large vocabulary is
+    /// 1 MB, and a chunk has thousands of tokens.
+    pub fn logit_rows(&self) -> usize {
+        let row = self.logits.map_or(1, |logits| logits.stride * 4);
+        (LOGIT_BYTES / row).clamp(1, self.max_tokens.max(1))
+    }
+
     /// Adds a tensor of ids with one row per token.
     pub fn ids(&mut self, label: impl Into<String>, width: usize) -> View {
         self.add(label.into(), Rows::PerToken(1), width, Element::U32)
@@ -182,6 +202,7 @@ impl Recording {
         self.tensors.push(TensorSpec { label, rows, width, stride, element });
         let rows_per_token = match rows {
             Rows::PerToken(n) => n,
+            Rows::PerLogits => 1,
             Rows::Fixed(_) => 0,
         };
         View { tensor: TensorId(self.tensors.len() - 1), offset: 0, width, stride, rows_per_token }
@@ -225,8 +246,23 @@ impl Recording {
         spec.stride
             * match spec.rows {
                 Rows::PerToken(n) => n * self.max_tokens,
+                Rows::PerLogits => self.logit_rows(),
                 Rows::Fixed(n) => n,
             }
+    }
+
+    /// Rows of a tensor that a step writes.
+    pub fn rows(&self, id: TensorId, step: &Step) -> usize {
+        match self.spec(id).rows {
+            Rows::PerToken(n) => n * step.tokens,
+            Rows::PerLogits => step.logit_rows().1,
+            Rows::Fixed(n) => n,
+        }
+    }
+
+    /// Bytes of the largest tensor.
+    pub fn largest_tensor(&self) -> u64 {
+        (0..self.tensors.len()).map(|i| self.elements(TensorId(i)) as u64 * 4).max().unwrap_or(0)
     }
 
     /// Bytes of all activations, or of all state.

@@ -10,6 +10,26 @@ use crate::model::Config;
 /// Positions that caches have room for unless `--ctx` says otherwise.
 pub(super) const DEFAULT_CONTEXT: usize = 8192;
 
+/// Tokens of a chunk are a multiple of this, unless somebody asks for another number: kernels that go through tokens in
+/// runs of this many then have the same runs whatever the chunk, and so do their results.
+const CHUNK_STEP: usize = 64;
+/// The longest chunk that is taken unasked: beyond it a sweep of the experts takes less time than their products.
+const MOST_CHUNK: usize = 4096;
+/// The part of the memory left to experts that activations of a chunk may take.
+const CHUNK_SHARE: u64 = 8;
+
+/// What a plan is asked to make room for.
+pub(super) struct Wishes {
+    /// Positions.
+    pub(super) context: usize,
+    /// Tokens of a prompt in one step.
+    pub(super) chunk: Option<usize>,
+    /// Memory for routed experts.
+    pub(super) experts: ExpertBudget,
+    /// Largest tensor that the device can bind, in bytes.
+    pub(super) binding: u64,
+}
+
 /// Memory for routed experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpertBudget {
@@ -98,19 +118,21 @@ pub struct MemoryPlan {
     pub state: u64,
     /// Activations of a step.
     pub activations: u64,
+    /// Most tokens of a step.
+    pub chunk: usize,
     /// Free when the plan was made.
     pub available: u64,
 }
 
 impl MemoryPlan {
-    /// Plans a model for `context` positions.
-    pub fn new(
+    /// Plans a model, and decides how many tokens a step of `recording` may have.
+    pub(super) fn new(
         config: &Config,
-        recording: &Recording,
+        recording: &mut Recording,
         experts: &ExpertLayout,
-        context: usize,
-        budget: ExpertBudget,
+        wishes: &Wishes,
     ) -> Result<MemoryPlan, PlanError> {
+        let (context, budget) = (wishes.context, wishes.experts);
         if context > config.max_positions {
             return Err(PlanError::Context { found: context, most: config.max_positions });
         }
@@ -124,10 +146,23 @@ impl MemoryPlan {
             kv: recording.kv_bytes_per_position().saturating_mul(context as u64),
             context,
             state: recording.tensor_bytes(true),
-            activations: recording.tensor_bytes(false),
+            activations: 0,
+            chunk: 0,
             available,
         };
         let slot_bytes = plan.slot_bytes;
+        let for_experts = match budget {
+            ExpertBudget::Auto => auto_budget(available, plan.total()),
+            // what was asked for is theirs; a chunk takes of the rest
+            ExpertBudget::Bytes(bytes) => auto_budget(available, plan.total().saturating_add(bytes)),
+            ExpertBudget::All => auto_budget(available, plan.total() + plan.all_slots as u64 * slot_bytes),
+        };
+        plan.chunk = match wishes.chunk {
+            Some(chunk) => chunk.clamp(1, context.max(1)),
+            None => chunk_within(recording, for_experts / CHUNK_SHARE, wishes),
+        };
+        recording.max_tokens = plan.chunk;
+        plan.activations = recording.tensor_bytes(false);
         let bytes = match budget {
             ExpertBudget::Auto => auto_budget(available, plan.total()),
             ExpertBudget::Bytes(bytes) => bytes,
@@ -153,6 +188,7 @@ impl MemoryPlan {
         let parts = [
             (experts, "the expert cache", "a smaller --expert-cache"),
             (self.kv, "the KV cache", "a smaller --ctx"),
+            (self.activations, "the activations of a chunk", "a smaller --chunk"),
             (self.resident, "the resident weights", "a pack with fewer bits: flashflood pack --resident-bits"),
         ];
         let (_, part, hint) = parts.into_iter().max_by_key(|(bytes, ..)| *bytes).expect("there are parts");
@@ -169,12 +205,13 @@ impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slots = format!("{} of {} experts", self.slots, self.all_slots);
         let context = format!("{} positions", self.context);
+        let chunk = format!("chunks of {} tokens", self.chunk);
         let rows = [
             ("resident weights", self.resident, ""),
             ("expert slots", self.experts, slots.as_str()),
             ("KV cache", self.kv, context.as_str()),
             ("recurrent state", self.state, ""),
-            ("activations", self.activations, ""),
+            ("activations", self.activations, chunk.as_str()),
             ("total", self.total(), ""),
             ("free", self.available, ""),
         ];
@@ -183,6 +220,20 @@ impl fmt::Display for MemoryPlan {
         }
         Ok(())
     }
+}
+
+/// The longest chunk whose activations take at most `bytes`, of 64 tokens at least.
+fn chunk_within(recording: &mut Recording, bytes: u64, wishes: &Wishes) -> usize {
+    let mut chunk = CHUNK_STEP;
+    let longest = wishes.context.next_multiple_of(CHUNK_STEP).min(MOST_CHUNK);
+    while 2 * chunk <= longest.next_power_of_two() {
+        recording.max_tokens = 2 * chunk;
+        if recording.tensor_bytes(false) > bytes || recording.largest_tensor() > wishes.binding {
+            break;
+        }
+        chunk *= 2;
+    }
+    chunk
 }
 
 /// `7.1 MB`: powers of ten, as disks and model cards count.

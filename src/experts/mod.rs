@@ -10,6 +10,7 @@ pub mod replay;
 mod slots;
 mod stats;
 pub mod store;
+mod sweep;
 pub mod trace;
 mod worker;
 
@@ -18,3 +19,4 @@ pub use layout::{ExpertFile, ExpertLayout, LayerExperts, MatrixPlace, Part, Plac
 pub use reader::{ExpertReader, FileReader, Reads};
 pub use slots::{HostSlot, HostSlots};
 pub use store::{Acquired, ExpertStore, SlotMemory, StoreError, StoreStats};
+pub(crate) use sweep::Sweep;

@@ -2,12 +2,13 @@
 //! without a model, a disk or a clock.
 //!
 //! The replay asks for experts as the executors do: each step asks each layer for the experts of all its tokens, in
-//! the order of the file and as many at a time as the layer has slots. With the same slots its counters are those of
+//! the order and the windows of a [`Sweep`]. With the same slots its counters are those of
 //! [`super::ExpertStore`], which a test holds it to.
 
 use std::collections::HashMap;
 
 use super::policy::{Policy, SlotUse};
+use super::sweep::Sweep;
 use super::trace::Trace;
 
 /// What a replay found.
@@ -27,24 +28,24 @@ impl Replayed {
     }
 }
 
-/// The experts of one layer that are asked for at once.
-struct Request {
+/// The experts of one layer that a step needs.
+struct Needed {
     layer: usize,
+    /// In the order of the file.
     experts: Vec<u32>,
 }
 
-/// The requests that a cache with `slots` slots for each layer sees.
-fn requests(trace: &Trace, slots: usize) -> Vec<Request> {
-    let mut all = Vec::new();
-    for step in &trace.steps {
-        for (layer, ids) in step.iter().enumerate() {
+fn needed(trace: &Trace) -> impl DoubleEndedIterator<Item = Needed> {
+    let of_step = |step: &Vec<Vec<u32>>| {
+        let layers = step.iter().enumerate().map(|(layer, ids)| {
             let mut experts = ids.clone();
             experts.sort_unstable();
             experts.dedup();
-            all.extend(experts.chunks(slots).map(|batch| Request { layer, experts: batch.to_vec() }));
-        }
-    }
-    all
+            Needed { layer, experts }
+        });
+        layers.collect::<Vec<_>>()
+    };
+    trace.steps.iter().flat_map(of_step)
 }
 
 /// Replays `trace` with `slots` slots for each layer, raised to what a token needs.
@@ -52,10 +53,21 @@ pub fn replay(trace: &Trace, policy: &dyn Policy, slots: usize) -> Replayed {
     let slots = slots.max(trace.shape.top_k);
     let mut layers = vec![LayerSlots::default(); trace.shape.layers];
     let mut found = Replayed::default();
-    for (request, tick) in requests(trace, slots).into_iter().zip(1..) {
-        let hits = layers[request.layer].take(&request.experts, policy, slots, tick);
+    let mut request = 0;
+    for Needed { layer, experts } in needed(trace) {
+        let layer = &mut layers[layer];
+        let count = experts.len() as u64;
+        let sweep = Sweep::new(experts, slots, |expert| layer.experts.contains(expert));
+        // of the window before, which is still being computed
+        let mut pinned = 0;
+        let mut hits = 0;
+        for window in sweep.windows() {
+            request += 1;
+            hits += layer.take(window, policy, slots, request, request - pinned);
+            pinned = u64::from(sweep.overlaps());
+        }
         found.hits += hits;
-        found.misses += request.experts.len() as u64 - hits;
+        found.misses += count - hits;
     }
     found
 }
@@ -70,8 +82,8 @@ struct LayerSlots {
 }
 
 impl LayerSlots {
-    /// Takes the experts of a request; how many were there.
-    fn take(&mut self, wanted: &[u32], policy: &dyn Policy, slots: usize, request: u64) -> u64 {
+    /// Takes the experts of a request; how many were there. What requests from `pinned` on used stays.
+    fn take(&mut self, wanted: &[u32], policy: &dyn Policy, slots: usize, request: u64, pinned: u64) -> u64 {
         let mut missing = Vec::new();
         for &expert in wanted {
             match self.experts.iter().position(|&e| e == expert) {
@@ -86,7 +98,7 @@ impl LayerSlots {
                 self.uses.push(used);
                 continue;
             }
-            let asked = |slot: usize| self.uses[slot].last_used == request;
+            let asked = |slot: usize| self.uses[slot].last_used >= pinned;
             let slot = policy.victim(&self.uses, &asked).expect("a request never asks for more than the slots hold");
             let left = std::mem::replace(&mut self.experts[slot], expert);
             self.past.insert(left, std::mem::replace(&mut self.uses[slot], used));
@@ -98,7 +110,7 @@ impl LayerSlots {
 /// The best that any policy could do, by looking ahead: the expert whose next use is farthest away leaves (Belady).
 pub fn optimum(trace: &Trace, slots: usize) -> Replayed {
     let slots = slots.max(trace.shape.top_k);
-    let requests = requests(trace, slots);
+    let requests: Vec<Needed> = needed(trace).collect();
     // when each expert of a request is asked for again
     let mut next_uses = vec![Vec::new(); requests.len()];
     let mut next: HashMap<(usize, u32), usize> = HashMap::new();
@@ -115,13 +127,14 @@ pub fn optimum(trace: &Trace, slots: usize) -> Replayed {
         let missing = request.experts.len() - hits;
         found.hits += hits as u64;
         found.misses += missing as u64;
-        while there.len() + missing > slots {
-            let others = there.iter().filter(|(e, _)| !request.experts.contains(e));
-            // of several, the first: which one does not change the count
-            let farthest = others.max_by_key(|(e, next)| (**next, **e)).map(|(e, _)| *e);
-            there.remove(&farthest.expect("a request never asks for more than the slots hold"));
-        }
         there.extend(request.experts.iter().copied().zip(uses));
+        while there.len() > slots {
+            // what the step needs leaves last: only when it needs more than the slots hold
+            let others = there.iter().map(|(e, next)| (!request.experts.contains(e), *next, *e));
+            if let Some((_, _, farthest)) = others.max() {
+                there.remove(&farthest);
+            }
+        }
     }
     found
 }
@@ -166,14 +179,14 @@ mod tests {
         let shape = TraceShape { layers: 1, experts: 8, top_k: 2, slot_bytes: 1 };
         let trace = Trace { shape, steps: vec![vec![vec![5, 1, 1, 5, 5, 2]], vec![vec![5, 2]]] };
         assert_eq!(replay(&trace, &Lru, 3), Replayed { hits: 2, misses: 3 });
-        // two at a time: 1 and 2, then 5
+        // one at a time, of two slots: 1, 2, then 5 in the place of 1
         assert_eq!(replay(&trace, &Lru, 2), Replayed { hits: 2, misses: 3 });
         assert_eq!(replay(&trace, &Lru, 0), replay(&trace, &Lru, 2));
     }
 
     /// The fewest misses over all choices of what leaves: for traces of a few tokens.
     fn fewest_misses(trace: &Trace, slots: usize) -> u64 {
-        let requests = requests(trace, slots);
+        let requests = needed(trace);
         // sets of experts as bits, with the misses so far
         let mut reached = HashMap::from([(0u32, 0u64)]);
         for request in requests {
@@ -230,8 +243,8 @@ mod tests {
             let mut few = LayerSlots::default();
             let mut more = LayerSlots::default();
             for (&id, tick) in ids.iter().zip(1..) {
-                let in_few = few.take(&[id], &Lru, slots, tick);
-                let in_more = more.take(&[id], &Lru, slots + 1, tick);
+                let in_few = few.take(&[id], &Lru, slots, tick, tick);
+                let in_more = more.take(&[id], &Lru, slots + 1, tick, tick);
                 prop_assert!(in_few <= in_more);
                 prop_assert!(few.experts.iter().all(|e| more.experts.contains(e)));
             }

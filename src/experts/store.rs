@@ -157,6 +157,11 @@ impl ExpertStore {
         matches!(self.slots[slot].state, State::Ready { .. }).then_some(slot)
     }
 
+    /// Whether an expert is in a slot or on the way to one.
+    pub fn has_place(&self, layer: usize, expert: u32) -> bool {
+        self.places.contains_key(&(layer, expert))
+    }
+
     /// What happened so far. Reads under way are not counted.
     pub fn stats(&self) -> StoreStats {
         self.stats

@@ -57,8 +57,14 @@ pub fn record(
     activations: Form,
     look_ahead: bool,
 ) -> Result<Forward, ShapeError> {
-    let mut model =
-        Recorder { config, activations, r: Recording::new(max_tokens), state: Vec::new(), norms: Vec::new() };
+    let mut model = Recorder {
+        config,
+        activations,
+        r: Recording::new(max_tokens),
+        state: Vec::new(),
+        norms: Vec::new(),
+        reused: Vec::new(),
+    };
     let guess = look_ahead.then(|| model.guess());
     let x = model.r.tensor("x", 1, config.hidden);
     model.r.input = Some(x);
@@ -90,10 +96,9 @@ pub fn record(
         };
         model.moe(i, layer, experts, routed, x, normed, (next_norm, next), ahead)?;
     }
-    let logits = model.r.tensor("logits", 1, config.vocab);
+    let logits = model.r.logits_tensor(config.vocab);
     let normed = model.input(normed, weights.lm_head.format, activations)?;
     model.matvec("lm_head".into(), normed, &weights.lm_head, logits, RowsOf::Logits)?;
-    model.r.logits = Some(logits);
     Ok(Forward { recording: model.r, state: model.state })
 }
 
@@ -104,6 +109,8 @@ struct Recorder<'a> {
     state: Vec<LayerState>,
     /// Where norms write in 8 bits.
     norms: Vec<(View, Quantised)>,
+    /// Tensors that one layer after the other uses: a chunk of thousands of tokens has room for one layer's.
+    reused: Vec<(&'static str, Input)>,
 }
 
 /// Tensors of a guess at the next layer's experts.
@@ -123,7 +130,7 @@ impl Recorder<'_> {
         let kv = self.r.kv_cache(format!("layer.{i}"), kv_heads * dim);
         let q_norm = self.r.vector(format!("layer.{i}.q_norm"), &w.q_norm);
         let k_norm = self.r.vector(format!("layer.{i}.k_norm"), &w.k_norm);
-        let out = self.only_for(format!("layer.{i}.attention"), 1, heads * dim, w.o.format, dim.is_multiple_of(32));
+        let out = self.only_for("attention", 1, heads * dim, w.o.format, dim.is_multiple_of(32));
         let (gate, eps) = (c.attention_gate, c.rms_eps);
         self.r.push(
             format!("layer.{i}.attention"),
@@ -141,8 +148,7 @@ impl Recorder<'_> {
         let conv = self.r.state(format!("layer.{i}.conv"), kept, head_channels(&shape));
         let state = self.r.state(format!("layer.{i}.recurrent"), shape.value_heads * shape.key_dim, shape.value_dim);
         let width = shape.value_heads * shape.value_dim;
-        let out =
-            self.only_for(format!("layer.{i}.delta_net"), 1, width, w.out.format, shape.value_dim.is_multiple_of(32));
+        let out = self.only_for("delta_net", 1, width, w.out.format, shape.value_dim.is_multiple_of(32));
         let weight = self.r.vector(format!("layer.{i}.conv1d"), &w.conv);
         let a_log = self.r.vector(format!("layer.{i}.a_log"), &w.a_log);
         let dt_bias = self.r.vector(format!("layer.{i}.dt_bias"), &w.dt_bias);
@@ -180,17 +186,12 @@ impl Recorder<'_> {
         let shared_hidden = w.shared.as_ref().map(|s| {
             let rows = s.gate.rows + s.up.rows;
             let gate_up = whole.columns(whole.width - rows, rows);
-            let hidden = self.only_for(
-                format!("layer.{i}.shared_hidden"),
-                1,
-                s.down.cols,
-                s.down.format,
-                s.down.cols.is_multiple_of(32),
-            );
+            let whole_groups = s.down.cols.is_multiple_of(32);
+            let hidden = self.only_for("shared_hidden", 1, s.down.cols, s.down.format, whole_groups);
             (gate_up, hidden)
         });
         let ids = self.r.ids(format!("layer.{i}.ids"), c.top_k);
-        let weights = self.r.tensor(format!("layer.{i}.weights"), 1, c.top_k);
+        let weights = self.reused("weights", 1, c.top_k);
         let (logits, renormalise) = (parts[0], c.renormalise);
         self.r.push(
             format!("layer.{i}.route"),
@@ -200,14 +201,13 @@ impl Recorder<'_> {
         // the rest of the shared expert does not wait for the router's choice: it runs while experts are read
         let mut shared = None;
         if let (Some(s), Some((_, hidden))) = (&w.shared, shared_hidden) {
-            let out = self.r.tensor(format!("layer.{i}.shared_out"), 1, c.hidden);
+            let out = self.reused("shared_out", 1, c.hidden);
             self.matvec(format!("layer.{i}.shared_out"), hidden, &s.down, out, RowsOf::Tokens)?;
             shared = Some((out, parts[1]));
         }
         let slot = experts.layers[i].slot;
         let tokens = self.input(normed, slot.gate_up.format, self.activations)?;
-        let label = format!("layer.{i}.expert_hidden");
-        let hidden = self.only_for(label, c.top_k, c.moe_intermediate, slot.down.format, true);
+        let hidden = self.only_for("expert_hidden", c.top_k, c.moe_intermediate, slot.down.format, true);
         let op = Experts { layer: i, slot, x: tokens, hidden, out: routed };
         op.check(&self.r).map_err(|e| ShapeError { label: format!("layer.{i}.experts"), ..e })?;
         self.r.steps.push(Recorded::Experts(Box::new(op)));
@@ -237,7 +237,7 @@ impl Recorder<'_> {
     /// 8 bits where `whole_groups` of 32 columns allow it.
     fn only_for(
         &mut self,
-        label: String,
+        label: &'static str,
         rows: usize,
         width: usize,
         format: WeightFormat,
@@ -245,10 +245,35 @@ impl Recorder<'_> {
     ) -> Input {
         match format.interleave() {
             Some(interleave) if self.activations == Form::Int8 && whole_groups => {
-                Quantised::tensor(&mut self.r, &label, rows, width, interleave).into()
+                let same = |input: &Input| {
+                    input.packed().is_some_and(|known| {
+                        (known.cols, known.interleave, known.words.rows_per_token) == (width, interleave, rows)
+                    })
+                };
+                if let Some(known) = self.known(label, same) {
+                    return known;
+                }
+                let made = Quantised::tensor(&mut self.r, label, rows, width, interleave).into();
+                self.reused.push((label, made));
+                made
             }
-            _ => self.r.tensor(label, rows, width).into(),
+            _ => self.reused(label, rows, width).into(),
         }
+    }
+
+    /// The tensor that layers use for `label`, one after the other.
+    fn reused(&mut self, label: &'static str, rows: usize, width: usize) -> View {
+        let same = |input: &Input| matches!(input, Input::F32(v) if (v.rows_per_token, v.width) == (rows, width));
+        if let Some(known) = self.known(label, same) {
+            return known.view();
+        }
+        let made = self.r.tensor(label, rows, width);
+        self.reused.push((label, made.into()));
+        made
+    }
+
+    fn known(&self, label: &'static str, same: impl Fn(&Input) -> bool) -> Option<Input> {
+        self.reused.iter().find(|(of, input)| *of == label && same(input)).map(|(_, input)| *input)
     }
 
     /// What all layers' guesses are made in.
@@ -302,7 +327,7 @@ impl Recorder<'_> {
         x: View,
         parts: &[(&Matrix, Form)],
     ) -> Result<(View, Vec<View>), ShapeError> {
-        let whole = self.r.tensor(label, 1, parts.iter().map(|(m, _)| m.rows).sum());
+        let whole = self.reused("projected", 1, parts.iter().map(|(m, _)| m.rows).sum());
         let mut views = Vec::new();
         let mut column = 0;
         // dense weights are multiplied in f32 whatever is asked for

@@ -13,7 +13,7 @@ const ALL: usize = 1000;
 fn engine(device: Device, slots: usize, chunk: usize) -> Engine {
     let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
     let experts = ExpertBudget::Bytes((slots * slot) as u64);
-    let options = EngineOptions { device, context: Some(96), experts, chunk, ..EngineOptions::default() };
+    let options = EngineOptions { device, context: Some(96), experts, chunk: Some(chunk), ..EngineOptions::default() };
     Engine::open(&folder("tiny"), &options).unwrap()
 }
 

@@ -6,6 +6,7 @@
 
 mod cache;
 mod dispatches;
+mod prefill;
 
 use std::path::{Path, PathBuf};
 
@@ -135,7 +136,8 @@ fn check_state(oracle: &Oracle, contents: &[LayerContents], tokens: usize, what:
 fn engine(name: &str, device: Device, chunk: usize, gpu: GpuOptions) -> Engine {
     // the reference computes in f32
     let activations = Activations::F32;
-    let options = EngineOptions { device, activations, context: Some(96), chunk, gpu, ..EngineOptions::default() };
+    let options =
+        EngineOptions { device, activations, context: Some(96), chunk: Some(chunk), gpu, ..EngineOptions::default() };
     Engine::open(&folder(name), &options).unwrap()
 }
 
@@ -213,7 +215,7 @@ fn expert_cache_size_changes_nothing() {
                 device,
                 context: Some(96),
                 experts: ExpertBudget::Bytes(slots * slot),
-                chunk: 40,
+                chunk: Some(40),
                 ..EngineOptions::default()
             };
             let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
@@ -238,8 +240,14 @@ fn resident_mode_changes_nothing() {
         for experts in [ExpertBudget::Auto, ExpertBudget::All] {
             let gpu = GpuOptions { binding, ..GpuOptions::default() };
             let context = Some(96);
-            let options =
-                EngineOptions { device: Device::Gpu, context, experts, chunk: 40, gpu, ..EngineOptions::default() };
+            let options = EngineOptions {
+                device: Device::Gpu,
+                context,
+                experts,
+                chunk: Some(40),
+                gpu,
+                ..EngineOptions::default()
+            };
             let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
             let mut session = engine.session().unwrap();
             let (logits, routing) = run(&mut session, &[&oracle.tokens]);
@@ -283,8 +291,15 @@ fn kind_of_reads_changes_nothing() {
             // slots for a third of the experts, so that they are overwritten
             let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
             let experts = ExpertBudget::Bytes(30 * slot as u64);
-            let options =
-                EngineOptions { device, context: Some(96), experts, chunk: 40, reads, gpu, ..EngineOptions::default() };
+            let options = EngineOptions {
+                device,
+                context: Some(96),
+                experts,
+                chunk: Some(40),
+                reads,
+                gpu,
+                ..EngineOptions::default()
+            };
             let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
             let mut session = engine.session().unwrap();
             let logits = run(&mut session, &[&oracle.tokens]).0;

@@ -49,8 +49,8 @@ fn check(device: Device, activations: Activations, tokens: usize) {
         for (how, options) in [
             ("half of the experts kept", half),
             // chunks are of 64 tokens everywhere else
-            ("all kept, chunks of 1", EngineOptions { chunk: 1, ..whole.clone() }),
-            ("all kept, chunks of 7", EngineOptions { chunk: 7, ..whole }),
+            ("all kept, chunks of 1", EngineOptions { chunk: Some(1), ..whole.clone() }),
+            ("all kept, chunks of 7", EngineOptions { chunk: Some(7), ..whole }),
             ("all resident", of_device.clone()),
         ] {
             let (text, logits, stats) = sampled(&mut open(&options), tokens);

@@ -2,11 +2,13 @@ use std::sync::Arc;
 
 use crate::compute::executor::{ExecuteError, Executor, Phase, Step, TopLogits};
 use crate::compute::ops::{Experts, LogitsTopK};
-use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
-use crate::compute::routing::{group_by_expert, read_ahead};
-use crate::experts::{ExpertStore, HostSlots, StoreStats};
+use crate::compute::recording::{KvId, Recorded, Recording, TensorId, View};
+use crate::compute::routing::{ExpertPairs, group_by_expert, read_ahead};
+use crate::experts::{ExpertStore, HostSlots, StoreStats, Sweep};
 
 use super::memory::{CpuMemory, row};
+
+const HAS_STORE: &str = "a recording with experts is given a store";
 
 /// Runs a recording on the CPU.
 pub struct CpuExecutor {
@@ -103,30 +105,56 @@ impl CpuExecutor {
     fn run_experts(&mut self, op: &Experts, step: &Step) -> Result<(), ExecuteError> {
         let ids = &self.routing[op.layer];
         let top_k = op.out.rows_per_token;
-        let mut groups = group_by_expert(op.layer, ids, top_k, self.experts)?;
-        let (store, slots) = self.store.as_mut().expect("a recording with experts is given a store");
-        // as many experts at a time as the layer has slots
-        for batch in groups.chunks_mut(store.capacity(op.layer)) {
-            let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
+        let groups = group_by_expert(op.layer, ids, top_k, self.experts)?;
+        let (store, _) = self.store.as_mut().expect(HAS_STORE);
+        let is_there = |group: &ExpertPairs| store.has_place(op.layer, group.expert);
+        let sweep = Sweep::new(groups, store.capacity(op.layer), is_there);
+        let mut held = Vec::new();
+        let outcome = self.run_windows(op, step, &sweep, &mut held);
+        let (store, _) = self.store.as_mut().expect(HAS_STORE);
+        store.release(&held);
+        outcome
+    }
+
+    /// `held` are the slots of windows that are not done.
+    fn run_windows(
+        &mut self,
+        op: &Experts,
+        step: &Step,
+        sweep: &Sweep<ExpertPairs>,
+        held: &mut Vec<usize>,
+    ) -> Result<(), ExecuteError> {
+        let (store, slots) = self.store.as_mut().expect(HAS_STORE);
+        let ahead = (&mut self.ahead, self.experts, self.look_ahead);
+        let mut open = |store: &mut ExpertStore, held: &mut Vec<usize>, groups: &[ExpertPairs]| {
+            let wanted: Vec<u32> = groups.iter().map(|g| g.expert).collect();
             let acquired = store.acquire(op.layer, &wanted)?;
+            let slots: Vec<usize> = acquired.iter().map(|a| a.slot).collect();
+            store.hold(&slots);
+            held.extend(slots);
             // behind what this layer misses
-            read_ahead(store, op.layer + 1, &mut self.ahead, self.experts, self.look_ahead)?;
-            for (group, acquired) in batch.iter_mut().zip(&acquired) {
+            read_ahead(store, op.layer + 1, ahead.0, ahead.1, ahead.2)?;
+            Ok::<_, ExecuteError>(acquired)
+        };
+        let mut windows = sweep.windows().peekable();
+        let mut next = windows.peek().map(|groups| open(store, held, groups)).transpose()?;
+        while let (Some(groups), Some(now)) = (windows.next(), next.take()) {
+            if sweep.overlaps() {
+                next = windows.peek().map(|groups| open(store, held, groups)).transpose()?;
+            }
+            for (group, acquired) in groups.iter().zip(&now) {
                 if !acquired.hit {
                     store.wait(&[acquired.slot])?;
                 }
                 let bytes = slots.read(acquired.slot);
                 op.run_on_cpu(&mut self.memory, &group.pairs, &bytes, step);
             }
+            store.release(&held.drain(..now.len()).collect::<Vec<_>>());
+            if !sweep.overlaps() {
+                next = windows.peek().map(|groups| open(store, held, groups)).transpose()?;
+            }
         }
         Ok(())
-    }
-
-    fn rows(&self, view: View, step: &Step) -> usize {
-        match self.recording.spec(view.tensor).rows {
-            Rows::PerToken(n) => n * step.tokens,
-            Rows::Fixed(n) => n,
-        }
     }
 
     fn dump_outputs(&mut self, label: &str, views: &[View], step: &Step) {
@@ -135,7 +163,8 @@ impl CpuExecutor {
         }
         for (i, &view) in views.iter().enumerate() {
             let tensor = self.memory.tensor(view.tensor);
-            let values = (0..self.rows(view, step)).flat_map(|r| row(tensor, view, r).to_vec()).collect();
+            let values =
+                (0..self.recording.rows(view.tensor, step)).flat_map(|r| row(tensor, view, r).to_vec()).collect();
             let name = if i == 0 { label.to_owned() } else { format!("{label}.{i}") };
             self.dumps.push((name, view.width, values));
         }
@@ -158,7 +187,7 @@ impl Executor for CpuExecutor {
     }
 
     fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
-        step.check(self.recording.max_tokens, self.context)?;
+        step.check(&self.recording, self.context)?;
         // on a thread of the pool: from outside, each operation would wake one and wait for it
         rayon::scope(|_| self.run_on_pool(step, embedded, rope))
     }

@@ -150,6 +150,7 @@ impl Subject<'_> {
     fn out_bytes(&self) -> u64 {
         let words = self.recording.tensors.iter().map(|spec| match spec.rows {
             Rows::PerToken(n) => spec.stride * n,
+            Rows::PerLogits => spec.stride,
             Rows::Fixed(_) => 0,
         });
         words.max().unwrap_or(0) as u64 * 4

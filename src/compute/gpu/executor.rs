@@ -11,10 +11,10 @@ use super::profile::{Profile, bandwidth};
 use super::readback::{Readback, wait};
 use super::resident::{Resident, routed};
 use super::slots::{GpuSlots, Landing};
-use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, ProfiledSteps, Step, TopLogits};
+use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Phase, ProfiledSteps, Step, TopLogits};
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
 use crate::compute::ops::{Experts, LogitsTopK};
-use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
+use crate::compute::recording::{KvId, Recorded, Recording, TensorId, View};
 use crate::experts::{ExpertStore, StoreStats};
 
 /// With all experts resident a step needs one submission. The GPU starts sooner with several: on an H200 a token of the
@@ -235,10 +235,7 @@ impl GpuExecutor {
             return Ok(());
         }
         for (i, &view) in views.iter().enumerate() {
-            let rows = match self.recording.spec(view.tensor).rows {
-                Rows::PerToken(n) => n * step.tokens,
-                Rows::Fixed(n) => n,
-            };
+            let rows = self.recording.rows(view.tensor, step);
             let tensor = self.read(view.tensor)?;
             let values = tensor.chunks_exact(view.stride).take(rows);
             let values = values.flat_map(|r| r[view.offset..][..view.width].to_vec()).collect();
@@ -279,7 +276,7 @@ impl Executor for GpuExecutor {
     }
 
     fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
-        step.check(self.recording.max_tokens, self.context)?;
+        step.check(&self.recording, self.context)?;
         let start = Instant::now();
         let recording = self.recording.clone();
         if let Some(input) = recording.input {
@@ -289,6 +286,8 @@ impl Executor for GpuExecutor {
         self.routing.clear();
         self.ahead.clear();
         self.dumps.clear();
+        // a chunk of a prompt is grouped by expert on the host: there is time for it
+        let looks_up = self.resident.all_resident && step.phase == Phase::Decode;
         let mut routed = None;
         for (index, recorded) in recording.steps.iter().enumerate() {
             match recorded {
@@ -298,11 +297,11 @@ impl Executor for GpuExecutor {
                     self.encode(index);
                     self.dump_outputs(label, &kernel.outputs(), &step)?;
                 }
-                Recorded::Route(_) if self.resident.all_resident => {}
+                Recorded::Route(_) if looks_up => {}
                 Recorded::Route(route) => {
                     routed = Some(self.submit_route(route, &step));
                 }
-                Recorded::Experts(op) if self.resident.all_resident => {
+                Recorded::Experts(op) if looks_up => {
                     self.run_resident_experts(index, op, &step);
                     self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step)?;
                 }
@@ -319,11 +318,11 @@ impl Executor for GpuExecutor {
                     self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step)?;
                 }
             }
-            if self.resident.all_resident && self.encoding.pending() >= SUBMIT_AFTER {
+            if looks_up && self.encoding.pending() >= SUBMIT_AFTER {
                 self.encoding.submit(&self.gpu.queue);
             }
         }
-        if self.resident.all_resident && (self.keep_routing || step.logits == LogitRows::All) {
+        if looks_up && (self.keep_routing || step.logits == LogitRows::All) {
             self.read_all_routes(&step)?;
         }
         self.encoding.submit(&self.gpu.queue);

@@ -9,7 +9,7 @@ use crate::compute::executor::{ExecuteError, Phase, Step};
 use crate::compute::ops::{Experts, Pair, Route};
 use crate::compute::recording::{Recorded, View};
 use crate::compute::routing::{ExpertPairs, group_by_expert, read_ahead};
-use crate::experts::{Acquired, SlotMemory, StoreError};
+use crate::experts::{Acquired, SlotMemory, StoreError, Sweep};
 
 /// The router's choice of a layer, until the host has read it.
 pub(super) struct RouteOnTheWay {
@@ -18,6 +18,12 @@ pub(super) struct RouteOnTheWay {
     view: View,
     /// Whether the guess at the next layer's choice follows it.
     ahead: bool,
+}
+
+/// Experts that are acquired together, and the pairs that chose them.
+struct Window<'g> {
+    acquired: Vec<Acquired>,
+    groups: &'g [ExpertPairs],
 }
 
 const HAS_STORE: &str = "a recording with experts is given a store";
@@ -202,44 +208,93 @@ impl GpuExecutor {
         if slots.is_full() { self.wait(&submission) } else { Ok(()) }
     }
 
-    /// Reads what is missing and encodes the experts of a layer, as many at a time as it has slots: those in memory at
-    /// once, the others as they land.
+    /// Reads what is missing and encodes the experts of a layer: those in memory at once, the others as they land.
     pub(super) fn run_experts(&mut self, index: usize, op: &Experts) -> Result<(), ExecuteError> {
         let ids = &self.routing[op.layer];
         let groups = group_by_expert(op.layer, ids, op.out.rows_per_token, self.experts)?;
         let (store, _) = self.store.as_ref().expect(HAS_STORE);
-        let capacity = store.capacity(op.layer);
+        let is_there = |group: &ExpertPairs| store.has_place(op.layer, group.expert);
+        let sweep = Sweep::new(groups, store.capacity(op.layer), is_there);
+        let mut held = Vec::new();
+        let outcome = self.run_windows(index, op, &sweep, &mut held);
+        let (store, _) = self.store.as_mut().expect(HAS_STORE);
+        store.release(&held);
+        outcome
+    }
+
+    /// `held` are the slots of windows that are not done.
+    fn run_windows(
+        &mut self,
+        index: usize,
+        op: &Experts,
+        sweep: &Sweep<ExpertPairs>,
+        held: &mut Vec<usize>,
+    ) -> Result<(), ExecuteError> {
         let mut first_pair = 0;
-        for (n, batch) in groups.chunks(capacity).enumerate() {
-            if n > 0 {
-                // the next reads may overwrite slots that the last batch computes from
-                let submission = self.encoding.submit(&self.gpu.queue);
-                self.wait(&submission)?;
+        let mut windows = sweep.windows();
+        let mut next = windows.next().map(|groups| self.open(op, groups, held)).transpose()?;
+        while let Some(now) = next.take() {
+            if sweep.overlaps() {
+                next = windows.next().map(|groups| self.open(op, groups, held)).transpose()?;
             }
-            let wanted: Vec<u32> = batch.iter().map(|g| g.expert).collect();
+            self.run_window(index, op, &now, &mut first_pair)?;
+            if next.is_none() && windows.len() == 0 {
+                break;
+            }
+            // the reads of the window after next go into the slots of this one
+            let submission = self.encoding.submit(&self.gpu.queue);
+            self.wait(&submission)?;
             let (store, _) = self.store.as_mut().expect(HAS_STORE);
-            let acquired = store.acquire(op.layer, &wanted)?;
-            // behind what this layer misses
-            read_ahead(store, op.layer + 1, &mut self.ahead, self.experts, self.look_ahead)?;
-            self.follow_slabs(index, op);
-            // a hit may have landed beside its slot: read ahead, or for a step that failed
-            self.copy_landed();
-            let (hits, misses): (Vec<_>, Vec<_>) = acquired.iter().zip(batch).partition(|(a, _)| a.hit);
-            self.compute(index, op, &hits, &mut first_pair);
-            let mut pending: Vec<usize> = misses.iter().map(|(a, _)| a.slot).collect();
-            // the GPU works on the hits and the shared expert while the misses are read
-            self.submit_landed(!pending.is_empty())?;
-            let mut failed = Ok(());
-            while !pending.is_empty() {
-                let landed = self.land(&mut pending, &mut failed);
-                self.follow_slabs(index, op);
-                let now: Vec<_> = misses.iter().filter(|(a, _)| landed.contains(&a.slot)).copied().collect();
-                self.compute(index, op, &now, &mut first_pair);
-                self.submit_landed(!pending.is_empty())?;
+            store.release(&held.drain(..now.acquired.len()).collect::<Vec<_>>());
+            if !sweep.overlaps() {
+                next = windows.next().map(|groups| self.open(op, groups, held)).transpose()?;
             }
-            failed?;
         }
         Ok(())
+    }
+
+    /// Starts the reads of a window.
+    fn open<'g>(
+        &mut self,
+        op: &Experts,
+        groups: &'g [ExpertPairs],
+        held: &mut Vec<usize>,
+    ) -> Result<Window<'g>, ExecuteError> {
+        let wanted: Vec<u32> = groups.iter().map(|g| g.expert).collect();
+        let (store, _) = self.store.as_mut().expect(HAS_STORE);
+        let acquired = store.acquire(op.layer, &wanted)?;
+        let slots: Vec<usize> = acquired.iter().map(|a| a.slot).collect();
+        store.hold(&slots);
+        held.extend(slots);
+        // behind what this layer misses
+        read_ahead(store, op.layer + 1, &mut self.ahead, self.experts, self.look_ahead)?;
+        Ok(Window { acquired, groups })
+    }
+
+    fn run_window(
+        &mut self,
+        index: usize,
+        op: &Experts,
+        window: &Window<'_>,
+        first_pair: &mut usize,
+    ) -> Result<(), ExecuteError> {
+        self.follow_slabs(index, op);
+        // a hit may have landed beside its slot: read ahead, or for a step that failed
+        self.copy_landed();
+        let (hits, misses): (Vec<_>, Vec<_>) = window.acquired.iter().zip(window.groups).partition(|(a, _)| a.hit);
+        self.compute(index, op, &hits, first_pair);
+        let mut pending: Vec<usize> = misses.iter().map(|(a, _)| a.slot).collect();
+        // the GPU works on the hits and the shared expert while the misses are read
+        self.submit_landed(!pending.is_empty())?;
+        let mut failed = Ok(());
+        while !pending.is_empty() {
+            let landed = self.land(&mut pending, &mut failed);
+            self.follow_slabs(index, op);
+            let now: Vec<_> = misses.iter().filter(|(a, _)| landed.contains(&a.slot)).copied().collect();
+            self.compute(index, op, &now, first_pair);
+            self.submit_landed(!pending.is_empty())?;
+        }
+        Ok(failed?)
     }
 
     /// Encodes some experts of a layer, whose bytes are in their slots by then. `first_pair` counts the (token,

@@ -59,7 +59,7 @@ impl Kernel for MatVec {
             return Err(shape_error(self.name(), &what("columns"), format!("a multiple of {multiple}"), m.cols));
         }
         match recording.spec(self.out.tensor).rows {
-            Rows::PerToken(_) => Ok(()),
+            Rows::PerToken(_) | Rows::PerLogits => Ok(()),
             Rows::Fixed(n) => Err(shape_error(self.name(), "rows of out", "one per token", n)),
         }
     }
