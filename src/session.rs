@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rayon::prelude::*;
+
 use crate::compute::ops::conv_inputs;
 use crate::compute::{ExecuteError, KernelTime, LogitRows, ProfiledSteps, Step};
 use crate::engine::Engine;
@@ -135,11 +137,12 @@ impl<'a> Session<'a> {
         let engine = &mut *self.engine;
         let hidden = engine.config.hidden;
         let mut embedded = vec![0.0; tokens.len() * hidden.next_multiple_of(4)];
-        for (row, &id) in embedded.chunks_exact_mut(hidden.next_multiple_of(4)).zip(tokens) {
+        let rows = embedded.par_chunks_exact_mut(hidden.next_multiple_of(4));
+        rows.zip(tokens).for_each(|(row, &id)| {
             let one = engine.embed.slice_rows(id as usize..id as usize + 1);
             let block = &one.blocks[0];
             dequantise_row(one.format, one.cols, &block.codes, &block.scales, &block.biases, &mut row[..hidden]);
-        }
+        });
         let rope = rope_table(&engine.config, step.position, tokens.len());
         engine.relieve_memory();
         if let Err(e) = engine.executor.run(step, &embedded, &rope) {

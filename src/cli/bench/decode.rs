@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use flashflood::compute::LogitRows;
 use flashflood::engine::{ExpertBudget, bytes_for_people};
-use flashflood::experts::{Reads, StoreStats};
+use flashflood::experts::StoreStats;
 use flashflood::session::Session;
 use flashflood::text::{Sampler, SamplerOptions};
 use serde_json::json;
 
-use super::{BenchArgs, experts};
+use super::BenchArgs;
+use super::ceiling::Ceiling;
 use crate::cli::kernel_table::KernelTable;
 
 /// Tokens that each run starts from.
@@ -50,7 +51,6 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let options = args.model.resources.options();
     let source = args.model.source()?;
     let layout = source.experts.clone();
-    let direct = options.reads.is_direct(&layout, flashflood_backends::memory::available_memory());
     let mut engine = args.model.open_source(source, &options)?;
     let (device, plan, config) = (engine.device(), engine.plan().clone(), engine.config().clone());
     let vocab = engine.tokenizer().map_or(config.vocab, |t| t.vocab_size());
@@ -62,21 +62,17 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     }
     let resident = flashflood_backends::memory::resident_memory();
     let peak = flashflood_backends::memory::peak_memory();
-    let reads_disk = direct && runs.iter().any(|run| run.stats.bytes_read > 0) && layout.disk_bytes() > 0;
-    let read_rate = match reads_disk {
-        true => experts::ceiling(&layout, options.reads != Reads::Threads, config.top_k)?,
-        false => None,
-    };
+    let read = runs.iter().map(|run| run.stats.bytes_read).sum();
+    let read_rate = Ceiling::read_rate(&options, &layout, read, config.top_k)?;
     let mut session = engine.session()?;
     let round_trip = session.round_trip()?;
     let profiled = session.profile();
     let profile = decode(&mut session, args.tokens.min(16), vocab, 0)?;
     let times = if profiled { session.kernel_times() } else { Vec::new() };
-    let steps = session.profiled_steps().steps.max(1);
-    let kernels = profiled.then(|| times.iter().map(|t| t.time).sum::<Duration>().div_f64(steps as f64));
+    let kernels = profiled.then(|| Ceiling::kernels(&session));
     let waits =
         if plan.slots == plan.all_slots && options.experts == ExpertBudget::All { 1 } else { layout.layers.len() };
-    let ceiling = Ceiling { read_rate, kernels, round_trip, waits };
+    let ceiling = Ceiling { read_rate, depth: config.top_k, kernels, round_trip, waits };
     let mut out = std::io::stdout().lock();
     if args.json {
         let rows: Vec<_> = runs
@@ -91,7 +87,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
                     "stall_ms_per_token": run.ms(run.stats.stall_time),
                     "device_wait_ms_per_token": run.ms(run.waited),
                     "host_ms_per_token": run.ms(run.host()),
-                    "ceiling_ms_per_token": ceiling.token(run).as_secs_f64() * 1e3,
+                    "ceiling_ms_per_token": ceiling.least(run.bytes_per_token()).as_secs_f64() * 1e3,
                     "experts_read_ahead": run.stats.ahead,
                     "experts_read_ahead_used": run.stats.ahead_used,
                 })
@@ -111,48 +107,9 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let memory = memory.iter().filter_map(|(what, bytes)| bytes.map(|b| format!("{what} {}", bytes_for_people(b))));
     writeln!(out, "memory of the process: {}", memory.collect::<Vec<_>>().join(", "))?;
     print_runs(&mut out, &runs, &ceiling)?;
-    ceiling.explain(&mut out, config.top_k)?;
+    ceiling.explain(&mut out)?;
     KernelTable::of(&session)?.write(&mut out)?;
     Ok(())
-}
-
-/// What a token takes at least.
-struct Ceiling {
-    /// GB/s of the disk for reads like those of decode.
-    read_rate: Option<f64>,
-    /// All kernels of a token, one after the other.
-    kernels: Option<Duration>,
-    round_trip: Option<Duration>,
-    /// How often the host waits for the device in a token.
-    waits: usize,
-}
-
-impl Ceiling {
-    fn reads(&self, run: &Run) -> Duration {
-        self.read_rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(run.bytes_per_token() / rate / 1e9))
-    }
-
-    fn synchronisation(&self) -> Duration {
-        self.round_trip.unwrap_or_default() * self.waits as u32
-    }
-
-    /// The longer of reads and kernels, and the waits.
-    fn token(&self, run: &Run) -> Duration {
-        self.reads(run).max(self.kernels.unwrap_or_default()) + self.synchronisation()
-    }
-
-    fn explain(&self, out: &mut impl Write, top_k: usize) -> io::Result<()> {
-        let reads = self.read_rate.map(|rate| format!("reads {rate:.2} GB/s ({top_k} experts at a time)"));
-        let kernels = self.kernels.map(|time| format!("kernels {:.2} ms", time.as_secs_f64() * 1e3));
-        let waits =
-            self.round_trip.map(|time| format!("{} x {:.0} us for the router", self.waits, time.as_secs_f64() * 1e6));
-        let parts: Vec<String> = [reads, kernels, waits].into_iter().flatten().collect();
-        if parts.is_empty() {
-            Ok(())
-        } else {
-            writeln!(out, "\nceiling, measured after the runs: {}", parts.join("; "))
-        }
-    }
 }
 
 fn print_runs(out: &mut impl Write, runs: &[Run], ceiling: &Ceiling) -> io::Result<()> {
@@ -171,7 +128,7 @@ fn print_runs(out: &mut impl Write, runs: &[Run], ceiling: &Ceiling) -> io::Resu
             if n == 0 { "first".to_owned() } else { format!("{}", n + 1) },
             run.rate(),
             run.ms(run.decode),
-            ceiling.token(run).as_secs_f64() * 1e3,
+            ceiling.least(run.bytes_per_token()).as_secs_f64() * 1e3,
             bytes_for_people(run.bytes_per_token() as u64),
             run.stats.hit_rate() * 100.0,
             run.ms(run.stats.stall_time),

@@ -1,7 +1,9 @@
 //! `flashflood bench`: what this machine does, each figure beside its ceiling.
 
+mod ceiling;
 mod decode;
 mod experts;
+mod prefill;
 mod trace;
 
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use clap::Args;
 
 use super::model::ModelArgs;
 
-/// Measure decode, expert reads or cache policies
+/// Measure decode, prompts, expert reads or cache policies
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
@@ -21,6 +23,10 @@ pub(crate) struct BenchArgs {
     /// Replay a trace of expert requests against cache policies and sizes
     #[arg(long, value_name = "FILE")]
     cache_trace: Option<PathBuf>,
+    /// Measure prompts of so many tokens instead of decode, such as 512,2048
+    #[arg(short, long, value_name = "N,N", value_delimiter = ',', conflicts_with_all = ["cache_trace", "experts"],
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) prompt: Vec<u32>,
     /// Tokens to decode in each run
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
     pub(super) tokens: usize,
@@ -37,6 +43,7 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<()> {
     match &args.cache_trace {
         Some(file) => trace::run(&args, file),
         None if args.experts => experts::run(&args),
+        None if !args.prompt.is_empty() => prefill::run(&args),
         None => decode::run(&args),
     }
 }

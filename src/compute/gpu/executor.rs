@@ -88,6 +88,8 @@ pub struct GpuExecutor {
     pub(super) ahead: Vec<u32>,
     pub(super) look_ahead: usize,
     pub(super) profile: Option<Profile>,
+    /// Time that was waited for work whose results the host does not read.
+    pub(super) waits: Duration,
     keep_routing: bool,
     last: Option<Step>,
     patterns: Vec<String>,
@@ -162,6 +164,7 @@ impl GpuExecutor {
             store,
             experts,
             profile: None,
+            waits: Duration::ZERO,
             keep_routing: false,
             encoding: Encoding::default(),
             dispatches: Vec::new(),
@@ -344,7 +347,7 @@ impl Executor for GpuExecutor {
     }
 
     fn waited(&self) -> Duration {
-        self.routed_ids.waited() + self.values.waited()
+        self.waits + self.routed_ids.waited() + self.values.waited()
     }
 
     fn round_trip(&mut self) -> Result<Option<Duration>, ExecuteError> {

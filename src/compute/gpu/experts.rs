@@ -160,6 +160,7 @@ impl GpuExecutor {
     fn wait(&mut self, submission: &Submission) -> Result<(), ExecuteError> {
         let waiting = Instant::now();
         wait(&self.gpu.device, &submission.index)?;
+        self.waits += waiting.elapsed();
         self.waited_since(waiting);
         self.submission_done(submission);
         Ok(())
