@@ -120,7 +120,8 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
         .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64));
     let stop_ids = generation.stop_ids(&tokenizer);
     let mut sampler = Sampler::new(args.sampling.options().or(generation.sampler), seed)?;
-    let options = GenerateOptions { max_tokens: args.max_tokens, stop_ids, stop_strings: args.stop.clone() };
+    let stop_strings = args.stop.clone();
+    let options = GenerateOptions { max_tokens: args.max_tokens, stop_ids, stop_strings, boundaries: Vec::new() };
     let device = engine.device();
     let plan = engine.plan().clone();
     let mut session = engine.session()?;

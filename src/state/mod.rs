@@ -1,0 +1,13 @@
+//! The state of a session that is kept beside the live one: checkpoints in memory, session files on disk.
+//!
+//! Attention can forget the last tokens by itself, because its cache has a row for every position. The recurrent state
+//! of a gated delta-net cannot: after a token there is no way back to before it. So a prompt that shares its beginning
+//! with the last one, as every turn of a conversation does, needs a copy of the recurrent state from where they part,
+//! or it is computed from its first token.
+
+mod boundaries;
+mod checkpoints;
+
+pub use boundaries::chat_boundaries;
+pub(crate) use boundaries::common_prefix;
+pub use checkpoints::{Checkpoint, CheckpointOptions, Checkpoints, Reason};
