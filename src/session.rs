@@ -1,9 +1,11 @@
 //! One timeline of tokens: extend it, make it another one that begins alike, read logits.
 
+mod saved;
 mod sync;
 
 use std::time::Duration;
 
+pub use saved::Restored;
 pub use sync::{PrefillProgress, Synced};
 
 use crate::compute::ops::conv_inputs;
@@ -13,7 +15,7 @@ use crate::experts::StoreStats;
 use crate::experts::trace::Trace;
 use crate::formats::quantise::dequantise_row;
 use crate::model::{LayerState, forward::rope_table};
-use crate::state::{CheckpointOptions, Checkpoints};
+use crate::state::{CheckpointOptions, Checkpoints, SessionFileError};
 use crate::text::{Sampler, TextError};
 
 /// Largest number of candidates that are taken from the GPU instead of all logits.
@@ -50,6 +52,9 @@ pub enum SessionError {
     /// to the last checkpoint.
     #[error("an earlier step of this session failed halfway; start a new session")]
     Broken,
+    /// A session file.
+    #[error(transparent)]
+    File(#[from] SessionFileError),
 }
 
 /// What a layer holds after some tokens.

@@ -7,7 +7,15 @@
 
 mod boundaries;
 mod checkpoints;
+mod error;
+mod file;
+mod folder;
+mod identity;
 
 pub use boundaries::chat_boundaries;
 pub(crate) use boundaries::common_prefix;
 pub use checkpoints::{Checkpoint, CheckpointOptions, Checkpoints, Reason};
+pub use error::SessionFileError;
+pub use file::{FileReader, FileWriter, Header, KV_BLOCK, Kind, Section};
+pub use folder::{SessionFolder, Usable};
+pub use identity::{Identity, LayerShape};

@@ -1,8 +1,12 @@
 //! Sessions that go back, go on and come back: checkpoints, `Session::sync`, session files.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod conversation;
 mod cuts;
+mod damage;
 mod divergence;
+mod files;
+mod process;
 
 use std::path::{Path, PathBuf};
 
