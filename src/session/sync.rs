@@ -31,6 +31,13 @@ pub struct PrefillProgress {
     pub layers: usize,
 }
 
+impl PrefillProgress {
+    /// Tokens that are done, those of the step that runs by the share of its layers.
+    pub fn tokens(&self) -> f64 {
+        self.done as f64 + self.step as f64 * self.layer as f64 / self.layers.max(1) as f64
+    }
+}
+
 impl Session<'_> {
     /// Sets how many checkpoints of the state are kept, from now on; those there are, are dropped. Without this, a
     /// session keeps those of [`CheckpointOptions::on_this_machine`].
