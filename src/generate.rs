@@ -2,20 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use crate::compute::LogitRows;
-use crate::session::{Session, SessionError};
+use crate::session::{PrefillProgress, Session, SessionError};
 use crate::text::{Sampler, StopStrings, Tokenizer};
 
 /// What a caller sees while text is made.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Prompt tokens done, of how many.
+    /// Prompt tokens done, of how many: at the start, where tokens are reused, and after every step.
     Prefill {
         /// Tokens done.
         done: usize,
         /// Tokens of the prompt.
         total: usize,
     },
+    /// Within a step of the prompt: a layer is done. A step may have thousands of tokens and take minutes.
+    PrefillLayer(PrefillProgress),
     /// More text; never a part of a character.
     Text(String),
 }
@@ -42,6 +43,9 @@ pub struct GenerateOptions {
     pub stop_ids: Vec<u32>,
     /// Strings that end the text; they are not part of it.
     pub stop_strings: Vec<String>,
+    /// Positions of the prompt at which the state is kept, because later prompts are likely to begin with the same
+    /// tokens; [`chat_boundaries`](crate::state::chat_boundaries) finds those of a conversation.
+    pub boundaries: Vec<usize>,
 }
 
 /// What was made.
@@ -51,13 +55,16 @@ pub struct Generated {
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
+    /// Tokens of the prompt whose state was there already.
+    pub reused: usize,
     /// Time for the prompt, up to the first token.
     pub prefill: Duration,
     /// Time for the tokens after the first.
     pub decode: Duration,
 }
 
-/// Runs `prompt` and makes text. `on_event` ends it by returning `false`.
+/// Makes the session's timeline equal to `prompt`, reusing what they have in common, and makes text. `on_event` ends it
+/// by returning `false`.
 pub fn generate(
     session: &mut Session<'_>,
     tokenizer: &Tokenizer,
@@ -68,9 +75,11 @@ pub fn generate(
 ) -> Result<Generated, SessionError> {
     let start = Instant::now();
     let mut go_on = true;
-    let total = prompt.len();
-    session.extend(prompt, LogitRows::Last, |_, done| {
-        go_on = on_event(Event::Prefill { done, total });
+    let synced = session.sync(prompt, &options.boundaries, |progress| {
+        go_on = on_event(match progress.step {
+            0 => Event::Prefill { done: progress.done, total: progress.total },
+            _ => Event::PrefillLayer(progress),
+        });
         go_on
     })?;
     let mut stream = tokenizer.stream(true);
@@ -117,5 +126,5 @@ pub fn generate(
     if !rest.text.is_empty() && finish != Finish::Interrupted {
         on_event(Event::Text(rest.text));
     }
-    Ok(Generated { tokens, finish, prefill, decode })
+    Ok(Generated { tokens, finish, reused: synced.reused, prefill, decode })
 }

@@ -15,6 +15,7 @@
 //! | [`text`] | tokenizer, chat template, sampler |
 //! | [`engine`] | opens a model and decides the memory plan |
 //! | [`session`] | one timeline of tokens |
+//! | [`state`] | what of a timeline is kept beside it: checkpoints in memory, session files |
 
 pub mod compute;
 pub mod engine;
@@ -23,4 +24,5 @@ pub mod formats;
 pub mod generate;
 pub mod model;
 pub mod session;
+pub mod state;
 pub mod text;

@@ -1,6 +1,12 @@
-//! One timeline of tokens: extend it, read logits, generate.
+//! One timeline of tokens: extend it, make it another one that begins alike, read logits.
+
+mod saved;
+mod sync;
 
 use std::time::Duration;
+
+pub use saved::Restored;
+pub use sync::{PrefillProgress, Synced};
 
 use rayon::prelude::*;
 
@@ -11,6 +17,7 @@ use crate::experts::StoreStats;
 use crate::experts::trace::Trace;
 use crate::formats::quantise::dequantise_row;
 use crate::model::{LayerState, forward::rope_table};
+use crate::state::{CheckpointOptions, Checkpoints, SessionFileError};
 use crate::text::{Sampler, TextError};
 
 /// Largest number of candidates that are taken from the GPU instead of all logits.
@@ -43,9 +50,13 @@ pub enum SessionError {
         /// Tokens to add.
         more: usize,
     },
-    /// A step failed before, halfway through the layers: recurrent state cannot be rewound.
+    /// A step failed before, halfway through the layers: recurrent state cannot be rewound. [`Session::sync`] goes back
+    /// to the last checkpoint.
     #[error("an earlier step of this session failed halfway; start a new session")]
     Broken,
+    /// A session file.
+    #[error(transparent)]
+    File(#[from] SessionFileError),
 }
 
 /// What a layer holds after some tokens.
@@ -73,12 +84,14 @@ pub struct Session<'a> {
     tokens: Vec<u32>,
     broken: bool,
     trace: Option<Trace>,
+    checkpoints: Checkpoints,
 }
 
 impl<'a> Session<'a> {
     pub(crate) fn new(engine: &'a mut Engine) -> Result<Self, ExecuteError> {
         engine.executor.reset()?;
-        Ok(Session { engine, tokens: Vec::new(), broken: false, trace: None })
+        let checkpoints = Checkpoints::new(CheckpointOptions::on_this_machine(), engine.recording.tensor_bytes(true));
+        Ok(Session { engine, tokens: Vec::new(), broken: false, trace: None, checkpoints })
     }
 
     /// All tokens so far.
@@ -122,11 +135,16 @@ impl<'a> Session<'a> {
         if self.broken {
             return Err(SessionError::Broken);
         }
+        self.check_from(self.tokens.len(), more)
+    }
+
+    /// Whether `more` are tokens, and have room from `position` on.
+    fn check_from(&self, position: usize, more: &[u32]) -> Result<(), SessionError> {
         let vocab = self.engine.embed.rows;
         if let Some(&id) = more.iter().find(|id| **id as usize >= vocab) {
             return Err(SessionError::Token { id, vocab });
         }
-        let (context, position) = (self.engine.context, self.tokens.len());
+        let context = self.engine.context;
         if position + more.len() > context {
             return Err(SessionError::ContextFull { context, position, more: more.len() });
         }
@@ -134,6 +152,16 @@ impl<'a> Session<'a> {
     }
 
     fn step(&mut self, tokens: &[u32], step: Step) -> Result<(), SessionError> {
+        self.step_watched(tokens, step, &mut |_| true)
+    }
+
+    /// Runs a step; `layer_done` is as in [`Executor::run_watched`](crate::compute::Executor::run_watched).
+    fn step_watched(
+        &mut self,
+        tokens: &[u32],
+        step: Step,
+        layer_done: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<(), SessionError> {
         let engine = &mut *self.engine;
         let hidden = engine.config.hidden;
         let mut embedded = vec![0.0; tokens.len() * hidden.next_multiple_of(4)];
@@ -145,7 +173,7 @@ impl<'a> Session<'a> {
         });
         let rope = rope_table(&engine.config, step.position, tokens.len());
         engine.relieve_memory();
-        if let Err(e) = engine.executor.run(step, &embedded, &rope) {
+        if let Err(e) = engine.executor.run_watched(step, &embedded, &rope, layer_done) {
             self.broken = true;
             return Err(e.into());
         }

@@ -5,6 +5,7 @@ mod kernel_table;
 mod logits;
 mod model;
 mod pack;
+mod prefill_bar;
 mod run;
 mod synth;
 

@@ -7,13 +7,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use flashflood::engine::Engine;
+use clap::builder::FalseyValueParser;
+use flashflood::engine::{Engine, ExpertBudget};
 use flashflood::generate::{Event, Finish, GenerateOptions, Generated, generate};
 use flashflood::session::Session;
-use flashflood::text::{Message, Sampler, SamplerOptions};
+use flashflood::state::{CheckpointOptions, SessionFolder, chat_boundaries};
+use flashflood::text::{Message, Sampler, SamplerOptions, Tokenizer};
 
 use super::kernel_table::KernelTable;
 use super::model::ModelArgs;
+use super::prefill_bar::PrefillBar;
 use super::{Interrupted, interrupted};
 
 /// Answer a prompt, or continue a text
@@ -43,6 +46,11 @@ pub(crate) struct RunArgs {
     /// Stop at this text (may be given several times)
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    #[command(flatten)]
+    saved: SessionArgs,
+    /// Show no bar while the prompt is read. There is none either where standard error is not a terminal
+    #[arg(long, env = "FLASHFLOOD_NO_PROGRESS", value_parser = FalseyValueParser::new())]
+    no_progress: bool,
     /// Write which experts every token chose to a file, for `flashflood bench --cache-trace`
     #[arg(long, value_name = "FILE")]
     trace_experts: Option<PathBuf>,
@@ -52,6 +60,35 @@ pub(crate) struct RunArgs {
     /// Time every kernel and print a table at the end; this makes the text slower
     #[arg(long)]
     profile: bool,
+}
+
+/// Where sessions are kept.
+#[derive(Args)]
+struct SessionArgs {
+    /// Keep the state of what was read and written in this folder, and go on from it where a later prompt begins with the
+    /// same tokens [default: nothing is kept]
+    #[arg(long, value_name = "DIR", env = "FLASHFLOOD_SESSION_DIR")]
+    session_dir: Option<PathBuf>,
+    /// What the files in --session-dir may take together; those that were not used for the longest time go
+    #[arg(long, value_name = "SIZE", default_value = "32GB", env = "FLASHFLOOD_SESSION_SPACE", value_parser = size)]
+    session_space: u64,
+}
+
+/// Bytes, from text such as 8GB.
+fn size(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(ExpertBudget::Bytes(bytes)) => Ok(bytes),
+        _ => Err(format!("expected a size such as 8GB, found '{text}'")),
+    }
+}
+
+impl SessionArgs {
+    fn open(&self) -> anyhow::Result<Option<SessionFolder>> {
+        Ok(match &self.session_dir {
+            Some(path) => Some(SessionFolder::open(path, self.session_space)?),
+            None => None,
+        })
+    }
 }
 
 /// How tokens are chosen; what is not given comes from the model's generation_config.json.
@@ -106,11 +143,12 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     if prompt.is_empty() {
         return Err(empty());
     }
+    // a folder that cannot be made is better known before the text
+    let mut sessions = args.saved.open()?;
     let mut engine = args.model.open(&args.model.resources.options())?;
     let tokenizer = engine.tokenizer()?;
     let generation = engine.generation_config()?;
-    let text = if args.raw { prompt } else { chat(&engine, &args, prompt)? };
-    let ids = tokenizer.encode(&text)?;
+    let Prompt { text, ids, boundaries } = Prompt::new(&engine, &tokenizer, &args, prompt)?;
     if ids.is_empty() {
         return Err(empty());
     }
@@ -120,7 +158,8 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
         .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64));
     let stop_ids = generation.stop_ids(&tokenizer);
     let mut sampler = Sampler::new(args.sampling.options().or(generation.sampler), seed)?;
-    let options = GenerateOptions { max_tokens: args.max_tokens, stop_ids, stop_strings: args.stop.clone() };
+    let stop_strings = args.stop.clone();
+    let options = GenerateOptions { max_tokens: args.max_tokens, stop_ids, stop_strings, boundaries };
     let device = engine.device();
     let plan = engine.plan().clone();
     let mut session = engine.session()?;
@@ -135,19 +174,38 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     if args.profile && !session.profile() {
         eprintln!("note: {device} has no timestamps: there is no profile");
     }
+    match &sessions {
+        Some(sessions) => {
+            for refused in session.restore(sessions, &ids)?.refused {
+                eprintln!("warning: {refused}");
+            }
+        }
+        // nobody goes on from them
+        None => session.keep_checkpoints(CheckpointOptions::none()),
+    }
+    let mut bar = PrefillBar::new(!args.no_progress);
     let mut out = std::io::stdout().lock();
     let mut failed = None;
-    if args.raw {
-        write!(out, "{text}")?;
+    // shown at once, but for a bar, which would be drawn over its last line
+    let mut shown_later = args.raw.then_some(text);
+    if !bar.is_visible() {
+        write!(out, "{}", shown_later.take().unwrap_or_default())?;
         out.flush()?;
     }
     let made = generate(&mut session, &tokenizer, &mut sampler, &ids, &options, |event| {
-        if let Event::Text(text) = event {
+        match event {
+            Event::Prefill { done, total } => bar.show(done as f64, total),
+            Event::PrefillLayer(progress) => bar.show(progress.tokens(), progress.total),
             // a closed pipe ends the run
-            failed = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
+            Event::Text(text) => {
+                bar.erase();
+                let text = shown_later.take().unwrap_or_default() + &text;
+                failed = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
+            }
         }
         failed.is_none() && !interrupted()
     });
+    bar.erase();
     if let (Some((path, file)), Some(trace)) = (trace_file, session.take_expert_trace()) {
         let mut file = BufWriter::new(file);
         trace.write(&mut file).and_then(|()| file.flush()).with_context(|| path.display().to_string())?;
@@ -156,7 +214,12 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     if let Some(e) = failed {
         return Err(e).context("standard output");
     }
-    writeln!(out)?;
+    writeln!(out, "{}", shown_later.take().unwrap_or_default())?;
+    if let Some(sessions) = &mut sessions
+        && let Err(e) = session.save(sessions)
+    {
+        eprintln!("warning: this session is not kept: {e}");
+    }
     if made.finish == Finish::ContextFull {
         eprintln!("note: the context is full; raise --ctx for more");
     }
@@ -189,28 +252,51 @@ fn prompt(args: &RunArgs) -> anyhow::Result<String> {
     Ok(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text))
 }
 
-fn chat(engine: &Engine, args: &RunArgs, prompt: String) -> anyhow::Result<String> {
-    let mut messages = Vec::new();
-    if let Some(system) = &args.system {
-        messages.push(Message::new("system", system));
+/// What is to be answered or continued.
+struct Prompt {
+    text: String,
+    ids: Vec<u32>,
+    /// Where later prompts may part from this one.
+    boundaries: Vec<usize>,
+}
+
+impl Prompt {
+    fn new(engine: &Engine, tokenizer: &Tokenizer, args: &RunArgs, text: String) -> anyhow::Result<Prompt> {
+        if args.raw {
+            let ids = tokenizer.encode(&text)?;
+            return Ok(Prompt { text, ids, boundaries: Vec::new() });
+        }
+        let mut messages = Vec::new();
+        if let Some(system) = &args.system {
+            messages.push(Message::new("system", system));
+        }
+        messages.push(Message::new("user", text));
+        let mut extra = serde_json::Map::new();
+        if let Some(think) = &args.think {
+            extra.insert("enable_thinking".to_owned(), (think == "on").into());
+        }
+        let template = engine.chat_template()?;
+        let text = template.render(&messages, None, true, &extra)?;
+        let ids = tokenizer.encode(&text)?;
+        let boundaries = match args.saved.session_dir {
+            Some(_) => chat_boundaries(&template, tokenizer, &messages, None, &extra, &ids),
+            None => Vec::new(),
+        };
+        Ok(Prompt { text, ids, boundaries })
     }
-    messages.push(Message::new("user", prompt));
-    let mut extra = serde_json::Map::new();
-    if let Some(think) = &args.think {
-        extra.insert("enable_thinking".to_owned(), (think == "on").into());
-    }
-    Ok(engine.chat_template()?.render(&messages, None, true, &extra)?)
 }
 
 fn stats(device: &str, session: &Session<'_>, made: &Generated, prompt: usize, seed: u64) -> String {
     let rate = |n: usize, t: std::time::Duration| n as f64 / t.as_secs_f64().max(1e-9);
     let decoded = made.tokens.len().saturating_sub(1);
+    let computed = prompt.saturating_sub(made.reused);
     let memory = flashflood_backends::memory::resident_memory()
         .map_or(String::new(), |bytes| format!(", {} resident", flashflood::engine::bytes_for_people(bytes)));
     format!(
-        "{device}, seed {seed}{memory}\nprefill {prompt} tokens in {:.2} s ({:.1} t/s) · decode {decoded} tokens at {:.1} t/s\n{}",
+        "{device}, seed {seed}{memory}\nreused {} of {prompt} tokens · prefill {computed} tokens in {:.2} s ({:.1} t/s) · decode {decoded} tokens at {:.1} t/s\n{}",
+        made.reused,
         made.prefill.as_secs_f64(),
-        rate(prompt, made.prefill),
+        rate(computed, made.prefill),
         rate(decoded, made.decode),
         session.expert_stats(),
     )

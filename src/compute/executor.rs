@@ -1,5 +1,6 @@
 //! What both executors are: something that runs a recording for a step of tokens.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::experts::{ExpertStore, StoreError, StoreStats};
@@ -109,9 +110,38 @@ pub enum ExecuteError {
         /// Experts in the layer.
         experts: usize,
     },
+    /// State of another shape than the recording's.
+    #[error("{what}: expected {expected} values, found {found}")]
+    StateSize {
+        /// Name of the state tensor or KV cache.
+        what: String,
+        /// Values that it holds.
+        expected: usize,
+        /// Values given.
+        found: usize,
+    },
+    /// Whoever watches a step asked for its end: part of the layers have seen its tokens.
+    #[error("interrupted")]
+    Interrupted,
     /// No logit is a number.
     #[error("the logits are not numbers (NaN); the weights may be damaged")]
     NotANumber,
+}
+
+/// Whether `found` values are what `what` holds.
+pub(super) fn check_state(what: &str, expected: usize, found: usize) -> Result<(), ExecuteError> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(ExecuteError::StateSize { what: what.to_owned(), expected, found }),
+    }
+}
+
+/// Whether `positions` are inside a cache of `context` positions.
+pub(super) fn check_kv_rows(context: usize, positions: &Range<usize>) -> Result<(), ExecuteError> {
+    match positions.end <= context {
+        true => Ok(()),
+        false => Err(ExecuteError::TooLarge { what: "positions (raise --ctx)", most: context, found: positions.end }),
+    }
 }
 
 /// Time that one kernel took.
@@ -146,7 +176,25 @@ pub trait Executor: Send {
     fn reset(&mut self) -> Result<(), ExecuteError>;
 
     /// Runs one step on `embedded` `[tokens, hidden]` and `rope` `[tokens, rotary_dim]` (cosines, then sines).
-    fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError>;
+    fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
+        self.run_watched(step, embedded, rope, &mut |_| true)
+    }
+
+    /// As [`run`](Self::run). `layer_done` is told how many layers are done, after each while experts are streamed (with
+    /// all of them resident the host is ahead of the device, and so is what it tells); it ends the step by returning
+    /// `false`. Decode on the CPU tells nothing.
+    ///
+    /// # Errors
+    /// [`ExecuteError::Interrupted`] where it was asked to end. The recurrent state of some layers has seen the tokens
+    /// then, as after any other error: [`reset`](Self::reset) or [`write_state`](Self::write_state) come next. KV rows
+    /// before the step's position are as they were.
+    fn run_watched(
+        &mut self,
+        step: Step,
+        embedded: &[f32],
+        rope: &[f32],
+        layer_done: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<(), ExecuteError>;
 
     /// Asks for the outputs of operations whose label contains one of `patterns`, from the next step on.
     fn dump(&mut self, patterns: Vec<String>);
@@ -169,8 +217,24 @@ pub trait Executor: Send {
     /// Reads a state tensor, rows of `width` elements.
     fn read_state(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError>;
 
+    /// Reads several state tensors, each as [`read_state`](Self::read_state) does, with few waits for the device.
+    fn read_states(&mut self, tensors: &[TensorId]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        tensors.iter().map(|&tensor| self.read_state(tensor)).collect()
+    }
+
+    /// Overwrites a state tensor with what [`read_state`](Self::read_state) gave.
+    fn write_state(&mut self, tensor: TensorId, values: &[f32]) -> Result<(), ExecuteError>;
+
     /// Reads keys and values of positions `0..positions`, `[positions, width]` each.
-    fn read_kv(&mut self, kv: KvId, positions: usize) -> Result<(Vec<f32>, Vec<f32>), ExecuteError>;
+    fn read_kv(&mut self, kv: KvId, positions: usize) -> Result<(Vec<f32>, Vec<f32>), ExecuteError> {
+        self.read_kv_rows(kv, 0..positions)
+    }
+
+    /// Reads keys and values of some positions, `[positions, width]` each.
+    fn read_kv_rows(&mut self, kv: KvId, positions: Range<usize>) -> Result<(Vec<f32>, Vec<f32>), ExecuteError>;
+
+    /// Overwrites keys and values from position `first` on, `[positions, width]` each.
+    fn write_kv_rows(&mut self, kv: KvId, first: usize, keys: &[f32], values: &[f32]) -> Result<(), ExecuteError>;
 
     /// Times every kernel from now on. This costs a pass per kernel; `false` when the device has no timestamps.
     fn profile(&mut self) -> bool {

@@ -1,6 +1,7 @@
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::compute::executor::{ExecuteError, Executor, Phase, Step, TopLogits};
+use crate::compute::executor::{ExecuteError, Executor, Phase, Step, TopLogits, check_kv_rows, check_state};
 use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{KvId, Recorded, Recording, TensorId, View};
 use crate::compute::routing::{ExpertPairs, group_by_expert, read_ahead};
@@ -67,16 +68,9 @@ impl CpuExecutor {
         self.memory.tensor(tensor)
     }
 
-    fn run_on_pool(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
-        let recording = self.recording.clone();
-        self.memory.set_rope(rope);
-        if let Some(input) = recording.input {
-            self.memory.write(input.tensor, embedded);
-        }
-        self.routing.clear();
-        self.ahead.clear();
-        self.dumps.clear();
-        for recorded in &recording.steps {
+    /// Runs some operations of a step.
+    fn run_on_pool(&mut self, operations: &[Recorded], step: Step) -> Result<(), ExecuteError> {
+        for recorded in operations {
             match recorded {
                 Recorded::Kernel { label, kernel } => {
                     kernel.run_on_cpu(&mut self.memory, &step);
@@ -98,7 +92,6 @@ impl CpuExecutor {
                 }
             }
         }
-        self.last = Some(step);
         Ok(())
     }
 
@@ -186,10 +179,37 @@ impl Executor for CpuExecutor {
         Ok(())
     }
 
-    fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
+    fn run_watched(
+        &mut self,
+        step: Step,
+        embedded: &[f32],
+        rope: &[f32],
+        layer_done: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<(), ExecuteError> {
         step.check(&self.recording, self.context)?;
-        // on a thread of the pool: from outside, each operation would wake one and wait for it
-        rayon::scope(|_| self.run_on_pool(step, embedded, rope))
+        let recording = self.recording.clone();
+        self.memory.set_rope(rope);
+        if let Some(input) = recording.input {
+            self.memory.write(input.tensor, embedded);
+        }
+        self.routing.clear();
+        self.ahead.clear();
+        self.dumps.clear();
+        // whoever watches is called on this thread; a token of decode is over too soon to be watched
+        let is_end = |recorded: &Recorded| matches!(recorded, Recorded::Experts(_)) && step.phase == Phase::Prefill;
+        let mut layers = 0;
+        for part in recording.steps.split_inclusive(is_end) {
+            // on a thread of the pool: from outside, each operation would wake one and wait for it
+            rayon::scope(|_| self.run_on_pool(part, step))?;
+            if part.last().is_some_and(is_end) {
+                layers += 1;
+                if !layer_done(layers) {
+                    return Err(ExecuteError::Interrupted);
+                }
+            }
+        }
+        self.last = Some(step);
+        Ok(())
     }
 
     fn dump(&mut self, patterns: Vec<String>) {
@@ -223,10 +243,41 @@ impl Executor for CpuExecutor {
         Ok(self.memory.tensor(tensor).chunks_exact(spec.stride).flat_map(|r| r[..spec.width].to_vec()).collect())
     }
 
-    fn read_kv(&mut self, kv: KvId, positions: usize) -> Result<(Vec<f32>, Vec<f32>), ExecuteError> {
-        let elements = self.recording.kv[kv.0].width * positions;
+    fn write_state(&mut self, tensor: TensorId, values: &[f32]) -> Result<(), ExecuteError> {
+        let spec = self.recording.spec(tensor);
+        let (stride, width) = (spec.stride, spec.width);
+        let mut state = self.memory.take(tensor);
+        let checked = check_state(&spec.label, state.len() / stride * width, values.len());
+        if checked.is_ok() {
+            for (row, values) in state.chunks_exact_mut(stride).zip(values.chunks_exact(width)) {
+                row[..width].copy_from_slice(values);
+            }
+        }
+        self.memory.put_back(tensor, state);
+        self.last = None;
+        checked
+    }
+
+    fn read_kv_rows(&mut self, kv: KvId, positions: Range<usize>) -> Result<(Vec<f32>, Vec<f32>), ExecuteError> {
+        check_kv_rows(self.context, &positions)?;
+        let width = self.recording.kv[kv.0].width;
+        let elements = positions.start * width..positions.end * width;
         let kv = self.memory.kv(kv);
-        Ok((kv.keys[..elements].to_vec(), kv.values[..elements].to_vec()))
+        Ok((kv.keys[elements.clone()].to_vec(), kv.values[elements].to_vec()))
+    }
+
+    fn write_kv_rows(&mut self, kv: KvId, first: usize, keys: &[f32], values: &[f32]) -> Result<(), ExecuteError> {
+        let spec = &self.recording.kv[kv.0];
+        let positions = keys.len() / spec.width;
+        check_state(&spec.label, positions * spec.width, keys.len())?;
+        check_state(&spec.label, keys.len(), values.len())?;
+        check_kv_rows(self.context, &(first..first + positions))?;
+        let elements = first * spec.width..(first + positions) * spec.width;
+        let mut cache = self.memory.take_kv(kv);
+        cache.keys[elements.clone()].copy_from_slice(keys);
+        cache.values[elements].copy_from_slice(values);
+        self.memory.put_back_kv(kv, cache);
+        Ok(())
     }
 
     fn expert_store(&mut self) -> Option<&mut ExpertStore> {

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,7 @@ pub struct GpuExecutor {
     pub(super) gpu: Gpu,
     pub(super) recording: Arc<Recording>,
     pub(super) resident: Resident,
-    context: usize,
+    pub(super) context: usize,
     ready: Vec<Vec<ReadyStage>>,
     /// Of each slab, as the bind groups of a step know it.
     generations: HashMap<(usize, usize), u64>,
@@ -80,7 +81,7 @@ pub struct GpuExecutor {
     pub(super) store: Option<(ExpertStore, Arc<GpuSlots>)>,
     pub(super) experts: usize,
     pub(super) routed_ids: Readback,
-    values: Readback,
+    pub(super) values: Readback,
     pub(super) encoding: Encoding,
     pub(super) dispatches: Vec<Dispatch>,
     pub(super) routing: Vec<Vec<u32>>,
@@ -181,7 +182,7 @@ impl GpuExecutor {
     }
 
     /// The first error that wgpu has reported.
-    fn check(&self) -> Result<(), ExecuteError> {
+    pub(super) fn check(&self) -> Result<(), ExecuteError> {
         match &*self.failed.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(ExecuteError::Gpu(error.clone())),
             None => Ok(()),
@@ -278,7 +279,13 @@ impl Executor for GpuExecutor {
         self.check()
     }
 
-    fn run(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
+    fn run_watched(
+        &mut self,
+        step: Step,
+        embedded: &[f32],
+        rope: &[f32],
+        layer_done: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<(), ExecuteError> {
         step.check(&self.recording, self.context)?;
         let start = Instant::now();
         let recording = self.recording.clone();
@@ -320,6 +327,12 @@ impl Executor for GpuExecutor {
                     }
                     self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step)?;
                 }
+            }
+            if let Recorded::Experts(op) = recorded
+                && !layer_done(op.layer + 1)
+            {
+                self.encoding.submit(&self.gpu.queue);
+                return Err(ExecuteError::Interrupted);
             }
             if looks_up && self.encoding.pending() >= SUBMIT_AFTER {
                 self.encoding.submit(&self.gpu.queue);
@@ -419,26 +432,24 @@ impl Executor for GpuExecutor {
     }
 
     fn read_state(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError> {
-        let (stride, width) = (self.recording.spec(tensor).stride, self.recording.spec(tensor).width);
-        let values = self.read(tensor)?;
-        Ok(values.chunks_exact(stride).flat_map(|r| r[..width].to_vec()).collect())
+        Ok(self.states_from_device(&[tensor])?.remove(0))
     }
 
-    fn read_kv(&mut self, kv: KvId, positions: usize) -> Result<(Vec<f32>, Vec<f32>), ExecuteError> {
-        let width = self.recording.kv[kv.0].width;
-        let (keys, values, rows) = self.resident.kv(kv);
-        let (keys, values) = (keys.to_vec(), values.to_vec());
-        let mut read = |windows: Vec<wgpu::Buffer>| -> Result<Vec<f32>, ExecuteError> {
-            let mut all = Vec::with_capacity(positions * width);
-            for (i, window) in windows.into_iter().enumerate() {
-                let here = rows.min(positions.saturating_sub(i * rows));
-                if here > 0 {
-                    all.extend(self.read_buffer(window, 0, here * width)?);
-                }
-            }
-            Ok(all)
-        };
-        Ok((read(keys)?, read(values)?))
+    fn read_states(&mut self, tensors: &[TensorId]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        self.states_from_device(tensors)
+    }
+
+    fn write_state(&mut self, tensor: TensorId, values: &[f32]) -> Result<(), ExecuteError> {
+        self.last = None;
+        self.state_to_device(tensor, values)
+    }
+
+    fn read_kv_rows(&mut self, kv: KvId, positions: Range<usize>) -> Result<(Vec<f32>, Vec<f32>), ExecuteError> {
+        self.kv_from_device(kv, positions)
+    }
+
+    fn write_kv_rows(&mut self, kv: KvId, first: usize, keys: &[f32], values: &[f32]) -> Result<(), ExecuteError> {
+        self.kv_to_device(kv, first, keys, values)
     }
 
     fn expert_store(&mut self) -> Option<&mut ExpertStore> {

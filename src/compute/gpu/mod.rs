@@ -10,6 +10,7 @@ mod readback;
 mod resident;
 mod slots;
 mod staging;
+mod state;
 
 pub use autotune::Teams;
 pub use executor::{GpuExecutor, GpuOptions};

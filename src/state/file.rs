@@ -1,0 +1,412 @@
+//! Session files, version 1. All numbers are little-endian; `f32` values are stored as they are.
+//!
+//! ```text
+//! offset  bytes  header
+//!      0      8  "FLSESSN\0"
+//!      8      4  version: 1
+//!     12      4  F: length of the form, at most 512
+//!     16      8  fingerprint of the model: xxh3 of its configuration, norms and samples of its matrices
+//!     24      4  L: layers, at most 4096
+//!     28      4  S: states, 1 to 4096
+//!     32      8  T: tokens, at most 2^24
+//!     40      F  form: formats of weights and activations, UTF-8
+//!            24  per layer: kind (0 attention, 1 delta-net) u64; then two u64:
+//!                attention: keys of a position, 0; delta-net: values of the conv state, of the recurrent state
+//!            16  per state: position u64 (tokens it has seen; ascending, the last is T), reason u64
+//!                (0 interval, 1 asked for, 2 end of a turn)
+//!             4  per token: id
+//!             8  xxh3-64 of everything before
+//! ```
+//!
+//! Sections follow, in this order and without gaps: for every state, for every delta-net layer, the conv state and the
+//! recurrent state, as the executors give them; then for every attention layer its cache: of each 1024 positions, and of
+//! what is left at the end, the keys `[positions, width]` and then the values.
+//!
+//! ```text
+//! offset  bytes  section
+//!      0      4  kind: 1 conv, 2 recurrent, 3 cache
+//!      4      4  layer
+//!      8      8  position of the state; T for a cache
+//!     16      8  V: values
+//!     24    4*V  f32
+//!              8  xxh3-64 of everything before in the section
+//! ```
+//!
+//! The header says how long the file is, and says it before anything else is read: a file that was cut is known from its
+//! header alone. Nothing is allocated by a number of the file that was not held against a limit and the file's length.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::boundaries::common_prefix;
+use super::identity::{Identity, LayerShape};
+use super::{Reason, SessionFileError};
+
+const MAGIC: &[u8; 8] = b"FLSESSN\0";
+const VERSION: u32 = 1;
+const FIXED: usize = 40;
+/// Positions whose keys, and then values, are stored together.
+pub const KV_BLOCK: usize = 1024;
+const MOST_FORM: u64 = 512;
+const MOST_LAYERS: u64 = 4096;
+const MOST_STATES: u64 = 4096;
+const MOST_TOKENS: u64 = 1 << 24;
+
+/// What a session file says before its sections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The model.
+    pub identity: Identity,
+    /// The timeline.
+    pub tokens: Vec<u32>,
+    /// Positions of the recurrent states, ascending; the last is the end of the timeline.
+    pub states: Vec<(usize, Reason)>,
+}
+
+/// What a section holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Last inputs of a convolution.
+    Conv = 1,
+    /// A delta-net's state.
+    Recurrent = 2,
+    /// Keys and values of all positions, in blocks of [`KV_BLOCK`].
+    Cache = 3,
+}
+
+/// One section of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// What it holds.
+    pub kind: Kind,
+    /// Of which layer.
+    pub layer: usize,
+    /// After so many tokens.
+    pub position: usize,
+    /// How many `f32`.
+    pub values: u64,
+}
+
+impl Section {
+    fn head(&self) -> [u8; 24] {
+        let mut head = [0; 24];
+        head[..4].copy_from_slice(&(self.kind as u32).to_le_bytes());
+        head[4..8].copy_from_slice(&(self.layer as u32).to_le_bytes());
+        head[8..16].copy_from_slice(&(self.position as u64).to_le_bytes());
+        head[16..].copy_from_slice(&self.values.to_le_bytes());
+        head
+    }
+
+    /// Bytes in the file. Saturates, so that no header makes it overflow.
+    fn bytes(&self) -> u64 {
+        self.values.saturating_mul(4).saturating_add(24 + 8)
+    }
+
+    fn name(&self) -> String {
+        let kind = match self.kind {
+            Kind::Conv => "convolution state",
+            Kind::Recurrent => "recurrent state",
+            Kind::Cache => "KV cache",
+        };
+        format!("{kind} of layer {} after {} tokens", self.layer, self.position)
+    }
+}
+
+impl Header {
+    /// The sections, in order.
+    pub fn sections(&self) -> impl Iterator<Item = Section> {
+        let end = self.tokens.len();
+        let layers = || self.identity.layers.iter().enumerate();
+        let states = self.states.iter().flat_map(move |&(position, _)| {
+            layers().flat_map(move |(layer, shape)| match *shape {
+                LayerShape::Attention { .. } => [None, None],
+                LayerShape::DeltaNet { conv, recurrent } => [(Kind::Conv, conv), (Kind::Recurrent, recurrent)]
+                    .map(|(kind, values)| Some(Section { kind, layer, position, values })),
+            })
+        });
+        let kv = layers().flat_map(move |(layer, shape)| match *shape {
+            LayerShape::DeltaNet { .. } => None,
+            LayerShape::Attention { width } => {
+                let values = width.saturating_mul(2 * end as u64);
+                Some(Section { kind: Kind::Cache, layer, position: end, values })
+            }
+        });
+        states.flatten().chain(kv)
+    }
+
+    /// Bytes of the whole file.
+    pub fn file_bytes(&self) -> u64 {
+        let sections = self.sections().fold(0u64, |sum, section| sum.saturating_add(section.bytes()));
+        sections.saturating_add(self.to_bytes().len() as u64)
+    }
+
+    /// How many of `tokens` the file has a state for: at most all but the last, whose logits are wanted.
+    pub fn usable(&self, tokens: &[u32]) -> usize {
+        let most = common_prefix(&self.tokens, tokens).min(tokens.len().saturating_sub(1));
+        if self.identity.state_values().next().is_none() {
+            return most;
+        }
+        self.states.iter().map(|(position, _)| *position).filter(|at| *at <= most).max().unwrap_or(0)
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let form = &self.identity.form.as_bytes()[..self.identity.form.len().min(MOST_FORM as usize)];
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend((form.len() as u32).to_le_bytes());
+        bytes.extend(self.identity.fingerprint.to_le_bytes());
+        bytes.extend((self.identity.layers.len() as u32).to_le_bytes());
+        bytes.extend((self.states.len() as u32).to_le_bytes());
+        bytes.extend((self.tokens.len() as u64).to_le_bytes());
+        bytes.extend(form);
+        let shape = |shape: &LayerShape| match *shape {
+            LayerShape::Attention { width } => [0, width, 0],
+            LayerShape::DeltaNet { conv, recurrent } => [1, conv, recurrent],
+        };
+        bytes.extend(self.identity.layers.iter().flat_map(shape).flat_map(u64::to_le_bytes));
+        let state = |(position, reason): &(usize, Reason)| [*position as u64, reason_code(*reason)];
+        bytes.extend(self.states.iter().flat_map(state).flat_map(u64::to_le_bytes));
+        bytes.extend(self.tokens.iter().flat_map(|id| id.to_le_bytes()));
+        bytes.extend(xxh3_64(&bytes).to_le_bytes());
+        bytes
+    }
+}
+
+fn reason_code(reason: Reason) -> u64 {
+    match reason {
+        Reason::Interval => 0,
+        Reason::Asked => 1,
+        Reason::Turn => 2,
+    }
+}
+
+/// Makes a session file, section by section.
+pub struct FileWriter {
+    path: PathBuf,
+    out: BufWriter<File>,
+    sum: Xxh3,
+}
+
+impl FileWriter {
+    /// Creates the file and writes its header.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn create(path: &Path, header: &Header) -> Result<FileWriter, SessionFileError> {
+        let file = File::create(path).map_err(SessionFileError::io("create", path))?;
+        let mut writer =
+            FileWriter { path: path.to_owned(), out: BufWriter::with_capacity(1 << 20, file), sum: Xxh3::new() };
+        writer.write(&header.to_bytes())?;
+        Ok(writer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SessionFileError> {
+        self.sum.update(bytes);
+        self.out.write_all(bytes).map_err(SessionFileError::io("write", &self.path))
+    }
+
+    /// Begins the next section.
+    pub fn begin(&mut self, section: &Section) -> Result<(), SessionFileError> {
+        self.sum.reset();
+        self.write(&section.head())
+    }
+
+    /// Writes some of the section's values.
+    pub fn values(&mut self, values: &[f32]) -> Result<(), SessionFileError> {
+        self.write(bytemuck::cast_slice(values))
+    }
+
+    /// Ends the section.
+    pub fn end(&mut self) -> Result<(), SessionFileError> {
+        let sum = self.sum.digest();
+        self.write(&sum.to_le_bytes())
+    }
+
+    /// Makes the file durable.
+    pub fn finish(self) -> Result<(), SessionFileError> {
+        let file = self.out.into_inner().map_err(|e| SessionFileError::io("write", &self.path)(e.into_error()))?;
+        file.sync_all().map_err(SessionFileError::io("sync", &self.path))
+    }
+}
+
+/// Reads a session file, section by section.
+pub struct FileReader {
+    path: PathBuf,
+    from: BufReader<File>,
+    sum: Xxh3,
+    /// What the file begins with.
+    pub header: Header,
+}
+
+impl FileReader {
+    /// Opens a file of the model `expected` and reads its header.
+    ///
+    /// # Errors
+    /// Anything but a whole file of this version and model.
+    pub fn open(path: &Path, expected: &Identity) -> Result<FileReader, SessionFileError> {
+        let io = |action| SessionFileError::io(action, path);
+        // asked before it is opened: a pipe would wait for a writer
+        let meta = std::fs::metadata(path).map_err(io("open"))?;
+        if !meta.is_file() {
+            let (expected, found) = ("a session file".to_owned(), "something else".to_owned());
+            return Err(SessionFileError::Format { path: path.to_owned(), expected, found });
+        }
+        let file = File::open(path).map_err(io("open"))?;
+        let mut from = BufReader::with_capacity(1 << 16, file);
+        let header = read_header(path, &mut from, meta.len(), expected)?;
+        Ok(FileReader { path: path.to_owned(), from, sum: Xxh3::new(), header })
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), SessionFileError> {
+        self.from.read_exact(bytes).map_err(SessionFileError::io("read", &self.path))?;
+        self.sum.update(bytes);
+        Ok(())
+    }
+
+    /// Begins the next section, which must be this one.
+    pub fn begin(&mut self, section: &Section) -> Result<(), SessionFileError> {
+        self.sum.reset();
+        let mut head = [0; 24];
+        self.read(&mut head)?;
+        match head == section.head() {
+            true => Ok(()),
+            false => Err(self.damaged(format!("head of the section {}", section.name()), section.head(), head)),
+        }
+    }
+
+    /// Passes over a section.
+    pub fn skip(&mut self, section: &Section) -> Result<(), SessionFileError> {
+        // the whole file's length is known to fit
+        let bytes = i64::try_from(section.bytes()).unwrap_or(i64::MAX);
+        self.from.seek_relative(bytes).map_err(SessionFileError::io("read", &self.path))
+    }
+
+    /// Reads some of the section's values; they are not to be believed before [`end`](Self::end).
+    pub fn values(&mut self, values: &mut [f32]) -> Result<(), SessionFileError> {
+        self.read(bytemuck::cast_slice_mut(values))
+    }
+
+    /// Ends the section: holds its checksum against its bytes.
+    pub fn end(&mut self, section: &Section) -> Result<(), SessionFileError> {
+        let expected = self.sum.digest();
+        let mut found = [0; 8];
+        self.read(&mut found)?;
+        match u64::from_le_bytes(found) == expected {
+            true => Ok(()),
+            false => Err(self.damaged(format!("checksum of the {}", section.name()), expected.to_le_bytes(), found)),
+        }
+    }
+
+    fn damaged<const N: usize>(&self, what: String, expected: [u8; N], found: [u8; N]) -> SessionFileError {
+        let hex = |bytes: [u8; N]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        SessionFileError::Damaged { path: self.path.clone(), what, expected: hex(expected), found: hex(found) }
+    }
+}
+
+/// Numbers of a header, one after the other.
+struct Numbers<'a>(&'a [u8]);
+
+impl<'a> Numbers<'a> {
+    /// The next bytes.
+    ///
+    /// # Panics
+    /// Past the end: the length of a header is computed from its counts before it is read.
+    fn bytes(&mut self, n: usize) -> &'a [u8] {
+        let (now, rest) = self.0.split_at(n);
+        self.0 = rest;
+        now
+    }
+
+    fn u32(&mut self) -> u32 {
+        self.bytes(4).iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
+    }
+
+    fn u64(&mut self) -> u64 {
+        self.bytes(8).iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+}
+
+fn read_header(
+    path: &Path,
+    from: &mut impl Read,
+    file_bytes: u64,
+    model: &Identity,
+) -> Result<Header, SessionFileError> {
+    let io = |action| SessionFileError::io(action, path);
+    let format = |expected: String, found: String| SessionFileError::Format { path: path.to_owned(), expected, found };
+    let damaged = |what: &str, expected: String, found: String| {
+        let what = what.to_owned();
+        SessionFileError::Damaged { path: path.to_owned(), what, expected, found }
+    };
+    if file_bytes < (FIXED + 8) as u64 {
+        return Err(format(format!("a session file of at least {} bytes", FIXED + 8), format!("{file_bytes} bytes")));
+    }
+    let mut fixed = [0; FIXED];
+    from.read_exact(&mut fixed).map_err(io("read"))?;
+    let mut numbers = Numbers(&fixed);
+    let magic = numbers.bytes(8);
+    if magic != MAGIC {
+        return Err(format("a session file".to_owned(), format!("a file that begins with {}", magic.escape_ascii())));
+    }
+    let version = numbers.u32();
+    if version != VERSION {
+        return Err(format(format!("a session file of version {VERSION}"), format!("version {version}")));
+    }
+    let form = u64::from(numbers.u32());
+    let fingerprint = numbers.u64();
+    let (layers, states, tokens) = (u64::from(numbers.u32()), u64::from(numbers.u32()), numbers.u64());
+    for (what, most, found) in [
+        ("length of the form", MOST_FORM, form),
+        ("layers", MOST_LAYERS, layers),
+        ("states", MOST_STATES, states),
+        ("tokens", MOST_TOKENS, tokens),
+    ] {
+        if found > most {
+            return Err(damaged(what, format!("at most {most}"), found.to_string()));
+        }
+    }
+    let rest = form + 24 * layers + 16 * states + 4 * tokens + 8;
+    if FIXED as u64 + rest > file_bytes {
+        return Err(damaged("length", format!("at least {} bytes", FIXED as u64 + rest), format!("{file_bytes}")));
+    }
+    let mut bytes = fixed.to_vec();
+    bytes.resize(FIXED + rest as usize, 0);
+    from.read_exact(&mut bytes[FIXED..]).map_err(io("read"))?;
+    let (bytes, sum) = bytes.split_at(bytes.len() - 8);
+    let (expected, found) = (xxh3_64(bytes), Numbers(sum).u64());
+    if expected != found {
+        return Err(damaged("checksum of the header", format!("{expected:016x}"), format!("{found:016x}")));
+    }
+    let mut numbers = Numbers(&bytes[FIXED..]);
+    let form = String::from_utf8_lossy(numbers.bytes(form as usize)).into_owned();
+    let layers = (0..layers).map(|_| match (numbers.u64(), numbers.u64(), numbers.u64()) {
+        (0, width, _) => LayerShape::Attention { width },
+        (_, conv, recurrent) => LayerShape::DeltaNet { conv, recurrent },
+    });
+    let identity = Identity { fingerprint, form, layers: layers.collect() };
+    if identity != *model {
+        let (expected, found) = (model.to_string(), identity.to_string());
+        return Err(SessionFileError::OtherModel { path: path.to_owned(), expected, found });
+    }
+    let states = (0..states).map(|_| {
+        let (position, reason) = (numbers.u64(), numbers.u64());
+        let reason = [Reason::Interval, Reason::Asked, Reason::Turn].into_iter().find(|r| reason_code(*r) == reason);
+        (position as usize, reason.unwrap_or(Reason::Interval))
+    });
+    let states: Vec<(usize, Reason)> = states.collect();
+    let tokens: Vec<u32> = (0..tokens).map(|_| numbers.u32()).collect();
+    let is_ascending = states.is_sorted_by(|a, b| a.0 < b.0);
+    if !is_ascending || states.last().is_none_or(|(position, _)| *position != tokens.len()) {
+        let expected = format!("ascending, the last is {}", tokens.len());
+        return Err(damaged("positions of the states", expected, format!("{states:?}")));
+    }
+    let header = Header { identity, tokens, states };
+    let expected = header.file_bytes();
+    if expected != file_bytes {
+        return Err(damaged("length", format!("{expected} bytes"), file_bytes.to_string()));
+    }
+    Ok(header)
+}

@@ -1,0 +1,171 @@
+//! The folder that session files are in: which of them goes on where a prompt begins, and which make room.
+//!
+//! A file is called after its model and its tokens. It appears under its name when it is whole, and older files go when
+//! all of them together take more than the folder may hold, those first that were not used for the longest time.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use flashflood_backends::positioned::sync_folder;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::file::{FileReader, FileWriter, Header};
+use super::{Identity, SessionFileError};
+use crate::engine::bytes_for_people;
+
+const EXTENSION: &str = "session";
+/// What a file is called while it is written ends so.
+const PART: &str = "part";
+/// A file that nobody has written to for so long is what a killed program left behind.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// A folder of session files.
+#[derive(Clone, Debug)]
+pub struct SessionFolder {
+    path: PathBuf,
+    space: u64,
+    /// What this conversation was saved to last: its next turn replaces it.
+    saved: Option<PathBuf>,
+}
+
+/// A file that a prompt can go on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usable {
+    /// The file.
+    pub path: PathBuf,
+    /// How many tokens of the prompt it has the state of.
+    pub tokens: usize,
+    used: SystemTime,
+}
+
+impl SessionFolder {
+    /// Opens the folder, and makes it where there is none. Files in it may take `space` bytes together.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn open(path: &Path, space: u64) -> Result<SessionFolder, SessionFileError> {
+        fs::create_dir_all(path).map_err(SessionFileError::io("create", path))?;
+        Ok(SessionFolder { path: path.to_owned(), space, saved: None })
+    }
+
+    /// Files of the model `identity` that have the state of the beginning of `tokens`, the best first, and what is wrong
+    /// with those that cannot be used. Reads headers only. Files that are called after another model are passed over.
+    pub fn find(&self, identity: &Identity, tokens: &[u32]) -> (Vec<Usable>, Vec<SessionFileError>) {
+        let (mut usable, mut refused) = (Vec::new(), Vec::new());
+        let prefix = format!("{:016x}-", identity.fingerprint);
+        for (path, _, used) in self.files(EXTENSION) {
+            if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)) {
+                continue;
+            }
+            match FileReader::open(&path, identity) {
+                Ok(file) => match file.header.usable(tokens) {
+                    0 => {}
+                    tokens => usable.push(Usable { path, tokens, used }),
+                },
+                // another process made room
+                Err(SessionFileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                Err(e) => refused.push(e),
+            }
+        }
+        usable.sort_by(|a, b| (b.tokens, b.used, &b.path).cmp(&(a.tokens, a.used, &a.path)));
+        (usable, refused)
+    }
+
+    /// Says that a file is in use, so that others make room first.
+    pub fn touch(&self, path: &Path) {
+        // where that fails, the file is merely dropped sooner
+        let _ = fs::File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
+    /// Writes a file: `write` is given the writer after the header. Replaces what this conversation was saved to before,
+    /// and other files whose whole timeline this one begins with; then drops what is beyond the folder's space.
+    ///
+    /// # Errors
+    /// A session larger than the folder may hold, and what the system refuses: then the files are as they were.
+    pub fn save<E: From<SessionFileError>>(
+        &mut self,
+        header: &Header,
+        write: impl FnOnce(&mut FileWriter) -> Result<(), E>,
+    ) -> Result<PathBuf, E> {
+        let bytes = header.file_bytes();
+        if bytes > self.space {
+            let (needed, space) = (bytes_for_people(bytes), bytes_for_people(self.space));
+            return Err(SessionFileError::NoSpace { needed, space }.into());
+        }
+        let ids: &[u8] = bytemuck::cast_slice(&header.tokens);
+        let name = format!("{:016x}-{:016x}", header.identity.fingerprint, xxh3_64(ids));
+        let path = self.path.join(format!("{name}.{EXTENSION}"));
+        // several programs may save the same timeline at the same time
+        let part = self.path.join(format!("{name}.{}.{PART}", std::process::id()));
+        let written = FileWriter::create(&part, header).map_err(E::from).and_then(|mut writer| {
+            write(&mut writer)?;
+            writer.finish()?;
+            fs::rename(&part, &path).map_err(SessionFileError::io("rename to", &path))?;
+            Ok(sync_folder(&self.path).map_err(SessionFileError::io("sync", &self.path))?)
+        });
+        if let Err(e) = written {
+            // a half-written file is of no use to anybody
+            let _ = fs::remove_file(&part);
+            return Err(e);
+        }
+        self.drop_replaced(header, &path);
+        self.saved = Some(path.clone());
+        self.make_room(&path);
+        Ok(path)
+    }
+
+    /// Removes files that the one at `path` replaces.
+    fn drop_replaced(&mut self, header: &Header, path: &Path) {
+        let mut replaced: Vec<PathBuf> = self.saved.take().into_iter().collect();
+        for (other, ..) in self.files(EXTENSION) {
+            let Ok(file) = FileReader::open(&other, &header.identity) else { continue };
+            if file.header.tokens.len() < header.tokens.len() && header.tokens.starts_with(&file.header.tokens) {
+                replaced.push(other);
+            }
+        }
+        for other in replaced.iter().filter(|other| *other != path) {
+            remove(other);
+        }
+    }
+
+    /// Removes the files that were not used for the longest time until the others fit; never the one at `newest`.
+    fn make_room(&self, newest: &Path) {
+        for (path, _, used) in self.files(PART) {
+            if used.elapsed().is_ok_and(|since| since > ABANDONED) {
+                remove(&path);
+            }
+        }
+        let mut files = self.files(EXTENSION);
+        files.sort_by(|a, b| (a.2, &a.0).cmp(&(b.2, &b.0)));
+        let mut all: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        for (path, bytes, _) in files.iter().filter(|(path, ..)| path != newest) {
+            if all <= self.space {
+                break;
+            }
+            remove(path);
+            all -= bytes;
+        }
+    }
+
+    /// Files whose name ends in `extension`, with their length and when they were used last. What is no file is listed
+    /// too, without a length: whoever opens it says so.
+    fn files(&self, extension: &str) -> Vec<(PathBuf, u64, SystemTime)> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == extension));
+        paths
+            .filter_map(|path| {
+                let meta = fs::metadata(&path).ok()?;
+                let bytes = if meta.is_file() { meta.len() } else { 0 };
+                Some((path, bytes, meta.modified().unwrap_or(SystemTime::UNIX_EPOCH)))
+            })
+            .collect()
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(e) = fs::remove_file(path) {
+        tracing::debug!("{}: cannot remove: {e}", path.display());
+    }
+}

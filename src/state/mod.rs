@@ -1,0 +1,21 @@
+//! The state of a session that is kept beside the live one: checkpoints in memory, session files on disk.
+//!
+//! Attention can forget the last tokens by itself, because its cache has a row for every position. The recurrent state
+//! of a gated delta-net cannot: after a token there is no way back to before it. So a prompt that shares its beginning
+//! with the last one, as every turn of a conversation does, needs a copy of the recurrent state from where they part,
+//! or it is computed from its first token.
+
+mod boundaries;
+mod checkpoints;
+mod error;
+mod file;
+mod folder;
+mod identity;
+
+pub use boundaries::chat_boundaries;
+pub(crate) use boundaries::common_prefix;
+pub use checkpoints::{Checkpoint, CheckpointOptions, Checkpoints, Reason};
+pub use error::SessionFileError;
+pub use file::{FileReader, FileWriter, Header, KV_BLOCK, Kind, Section};
+pub use folder::{SessionFolder, Usable};
+pub use identity::{Identity, LayerShape};
