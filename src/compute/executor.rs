@@ -31,6 +31,18 @@ pub struct Step {
 }
 
 impl Step {
+    /// The least tokens of a step after which its state can be [marked](Executor::mark): as many inputs as a convolution
+    /// may look back at.
+    pub const LEAST_MARK: usize = 8;
+
+    /// The parts of its tokens that end at `marks`, and the rest.
+    pub(crate) fn parts<'a>(&self, marks: &'a [usize]) -> impl Iterator<Item = (Range<usize>, Option<usize>)> + 'a {
+        let last = (marks.last().is_none_or(|mark| *mark < self.tokens)).then_some((self.tokens, None));
+        let ends = marks.iter().enumerate().map(|(index, end)| (*end, Some(index))).chain(last);
+        let mut start = 0;
+        ends.map(move |(end, mark)| (std::mem::replace(&mut start, end)..end, mark))
+    }
+
     /// A token that follows those that were run, and whose logits are wanted.
     pub fn decode(position: usize) -> Step {
         Step { phase: Phase::Decode, tokens: 1, position, logits: LogitRows::Last }
@@ -195,6 +207,15 @@ pub trait Executor: Send {
         rope: &[f32],
         layer_done: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(), ExecuteError>;
+
+    /// Asks the next step, one of a prompt, to keep copies of the recurrent state after so many of its tokens: in ascending
+    /// order, each at least [`Step::LEAST_MARK`] and at most the step's tokens. So the experts of a chunk are read once
+    /// however many checkpoints it has.
+    fn mark(&mut self, after_tokens: Vec<usize>);
+
+    /// The copies that the last step made: for each mark the state tensors of the recording, in its order and as
+    /// [`read_state`](Executor::read_state) gives them.
+    fn take_marked(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError>;
 
     /// Asks for the outputs of operations whose label contains one of `patterns`, from the next step on.
     fn dump(&mut self, patterns: Vec<String>);

@@ -1,5 +1,7 @@
 //! What a kernel is to the executors: a shape check, a CPU twin, and dispatches on the GPU.
 
+use std::ops::Range;
+
 use super::cpu::CpuMemory;
 use super::executor::Step;
 use super::ops::{ProductShape, Team};
@@ -21,6 +23,18 @@ pub trait Kernel: Send + Sync {
     /// The CPU twin: the same arithmetic in f32.
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step);
 
+    /// What it carries from token to token, if anything. Such a kernel can take the tokens of a step in parts, so that what
+    /// it carries can be kept in between.
+    fn state(&self) -> Vec<TensorId> {
+        Vec::new()
+    }
+
+    /// As [`run_on_cpu`](Kernel::run_on_cpu), for the tokens `part` of the step; those before are done. A part that does
+    /// not begin the step begins at token [`Step::LEAST_MARK`] or later.
+    fn run_part_on_cpu(&self, memory: &mut CpuMemory, step: &Step, _part: Range<usize>) {
+        self.run_on_cpu(memory, step);
+    }
+
     /// Bytes of scratch between two of its dispatches, for `tokens` tokens at the end of a context.
     fn scratch_bytes(&self, _context: usize, _tokens: usize) -> usize {
         0
@@ -36,6 +50,11 @@ pub trait Kernel: Send + Sync {
 
     /// The dispatches of one step.
     fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>);
+
+    /// As [`dispatch`](Kernel::dispatch), for the tokens `part` of a step of a prompt, as for the CPU.
+    fn dispatch_part(&self, resident: &dyn ResidentLayout, step: &Step, _part: Range<usize>, out: &mut Vec<Dispatch>) {
+        self.dispatch(resident, step, out);
+    }
 }
 
 /// How the GPU executor has laid weights and caches out: bindings are limited (128 MiB on some drivers), so a large

@@ -55,7 +55,7 @@ impl Session<'_> {
     /// token is run, for its logits.
     ///
     /// Keeps checkpoints on the way: at `boundaries` (positions that later prompts are likely to share the tokens
-    /// before), every so many tokens, and where the timeline stood before when it goes on from there. Each ends a step.
+    /// before), every so many tokens, and where the timeline stood before when it goes on from there.
     ///
     /// `on_progress` is called at the start, after every step and after every layer within one; it ends the work early by
     /// returning `false`. When that is in the middle of a step, the timeline goes back to the last checkpoint. A session
@@ -79,8 +79,14 @@ impl Session<'_> {
         let most = self.engine.recording.max_tokens;
         while go_on && self.tokens.len() < total {
             let done = self.tokens.len();
-            let stop = stops.peek().map_or(total, |(at, _)| *at);
-            let now = &tokens[done..stop.min(done + most)];
+            let mut end = total.min(done + most);
+            // state is copied in the middle of a step where that can be: a step more would read the experts once more
+            if let Some((at, _)) = stops.peek().filter(|(at, _)| *at < done + Step::LEAST_MARK) {
+                end = end.min(*at);
+            }
+            let marks: Vec<_> = std::iter::from_fn(|| stops.next_if(|(at, _)| *at <= end)).collect();
+            self.engine.executor.mark(marks.iter().filter(|(at, _)| *at < end).map(|(at, _)| at - done).collect());
+            let now = &tokens[done..end];
             let rows = if done + now.len() == total { LogitRows::Last } else { LogitRows::None };
             let mut layer_done = |layer| on_progress(PrefillProgress { done, step: now.len(), layer, ..progress });
             match self.step_watched(now, Step::prefill(now.len(), done, rows), &mut layer_done) {
@@ -95,8 +101,11 @@ impl Session<'_> {
                 }
                 result => result?,
             }
-            if let Some((_, reason)) = stops.next_if(|(at, _)| *at == self.tokens.len()) {
-                self.checkpoint(reason)?;
+            for ((position, reason), state) in marks.iter().zip(self.engine.executor.take_marked()?) {
+                self.checkpoints.insert(Checkpoint { position: *position, reason: *reason, state });
+            }
+            if let Some((_, reason)) = marks.last().filter(|(at, _)| *at == end) {
+                self.checkpoint(*reason)?;
             }
             progress.done = self.tokens.len();
             go_on = on_progress(progress);

@@ -2,6 +2,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::compute::executor::{ExecuteError, Executor, Phase, Step, TopLogits, check_kv_rows, check_state};
+use crate::compute::kernel::Kernel;
 use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{KvId, Recorded, Recording, TensorId, View};
 use crate::compute::routing::{ExpertPairs, group_by_expert, read_ahead};
@@ -23,6 +24,9 @@ pub struct CpuExecutor {
     ahead: Vec<u32>,
     look_ahead: usize,
     last: Option<Step>,
+    /// Tokens of the next step after which the state is kept, and the copies.
+    marks: Vec<usize>,
+    marked: Vec<Vec<Vec<f32>>>,
     patterns: Vec<String>,
     dumps: Vec<(String, usize, Vec<f32>)>,
 }
@@ -47,6 +51,8 @@ impl CpuExecutor {
             ahead: Vec::new(),
             look_ahead: 0,
             last: None,
+            marks: Vec::new(),
+            marked: Vec::new(),
             patterns: Vec::new(),
             dumps: Vec::new(),
         }
@@ -73,7 +79,7 @@ impl CpuExecutor {
         for recorded in operations {
             match recorded {
                 Recorded::Kernel { label, kernel } => {
-                    kernel.run_on_cpu(&mut self.memory, &step);
+                    self.run_kernel(kernel.as_ref(), &step);
                     self.dump_outputs(label, &kernel.outputs(), &step);
                 }
                 Recorded::Route(route) => {
@@ -93,6 +99,28 @@ impl CpuExecutor {
             }
         }
         Ok(())
+    }
+
+    fn run_kernel(&mut self, kernel: &dyn Kernel, step: &Step) {
+        let state = if self.marks.is_empty() { Vec::new() } else { kernel.state() };
+        if state.is_empty() {
+            return kernel.run_on_cpu(&mut self.memory, step);
+        }
+        let marks = std::mem::take(&mut self.marks);
+        for (part, mark) in step.parts(&marks) {
+            kernel.run_part_on_cpu(&mut self.memory, step, part);
+            let Some(mark) = mark else { continue };
+            for &tensor in &state {
+                let place = self.recording.state.iter().position(|t| *t == tensor);
+                self.marked[mark][place.expect("a kernel's state is the recording's")] = self.state_of(tensor);
+            }
+        }
+        self.marks = marks;
+    }
+
+    fn state_of(&self, tensor: TensorId) -> Vec<f32> {
+        let spec = self.recording.spec(tensor);
+        self.memory.tensor(tensor).chunks_exact(spec.stride).flat_map(|r| r[..spec.width].to_vec()).collect()
     }
 
     fn run_experts(&mut self, op: &Experts, step: &Step) -> Result<(), ExecuteError> {
@@ -188,6 +216,7 @@ impl Executor for CpuExecutor {
     ) -> Result<(), ExecuteError> {
         step.check(&self.recording, self.context)?;
         let recording = self.recording.clone();
+        self.marked = vec![vec![Vec::new(); recording.state.len()]; self.marks.len()];
         self.memory.set_rope(rope);
         if let Some(input) = recording.input {
             self.memory.write(input.tensor, embedded);
@@ -208,8 +237,17 @@ impl Executor for CpuExecutor {
                 }
             }
         }
+        self.marks.clear();
         self.last = Some(step);
         Ok(())
+    }
+
+    fn mark(&mut self, after_tokens: Vec<usize>) {
+        self.marks = after_tokens;
+    }
+
+    fn take_marked(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError> {
+        Ok(std::mem::take(&mut self.marked))
     }
 
     fn dump(&mut self, patterns: Vec<String>) {
@@ -239,8 +277,7 @@ impl Executor for CpuExecutor {
     }
 
     fn read_state(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError> {
-        let spec = self.recording.spec(tensor);
-        Ok(self.memory.tensor(tensor).chunks_exact(spec.stride).flat_map(|r| r[..spec.width].to_vec()).collect())
+        Ok(self.state_of(tensor))
     }
 
     fn write_state(&mut self, tensor: TensorId, values: &[f32]) -> Result<(), ExecuteError> {

@@ -13,7 +13,7 @@ use super::readback::{Readback, wait};
 use super::resident::{Resident, routed};
 use super::slots::{GpuSlots, Landing};
 use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Phase, ProfiledSteps, Step, TopLogits};
-use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, Kernel, Resource, Stage};
 use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{KvId, Recorded, Recording, TensorId, View};
 use crate::experts::{ExpertStore, StoreStats};
@@ -93,6 +93,9 @@ pub struct GpuExecutor {
     pub(super) waits: Duration,
     keep_routing: bool,
     last: Option<Step>,
+    /// Tokens of the next step after which the state is kept, and where.
+    pub(super) marks: Vec<usize>,
+    pub(super) marked: Vec<Readback>,
     patterns: Vec<String>,
     dumps: Vec<(String, usize, Vec<f32>)>,
     failed: Arc<Mutex<Option<String>>>,
@@ -173,6 +176,8 @@ impl GpuExecutor {
             ahead: Vec::new(),
             look_ahead: options.look_ahead,
             last: None,
+            marks: Vec::new(),
+            marked: Vec::new(),
             patterns: Vec::new(),
             dumps: Vec::new(),
             failed,
@@ -214,6 +219,24 @@ impl GpuExecutor {
     /// Encodes `self.dispatches` with the stages of step `index`.
     pub(super) fn encode(&mut self, index: usize) {
         self.encoding.dispatch(&self.gpu.device, self.profile.as_mut(), &self.ready[index], &self.dispatches);
+    }
+
+    fn encode_kernel(&mut self, index: usize, kernel: &dyn Kernel, step: &Step) {
+        self.dispatches.clear();
+        if self.marks.is_empty() || kernel.state().is_empty() {
+            kernel.dispatch(&self.resident, step, &mut self.dispatches);
+            return self.encode(index);
+        }
+        let marks = std::mem::take(&mut self.marks);
+        for (part, mark) in step.parts(&marks) {
+            self.dispatches.clear();
+            kernel.dispatch_part(&self.resident, step, part, &mut self.dispatches);
+            self.encode(index);
+            if let Some(mark) = mark {
+                self.copy_state(mark, &kernel.state());
+            }
+        }
+        self.marks = marks;
     }
 
     /// Makes the bind groups of a layer's experts anew for slabs that came, and drops those for slabs that went.
@@ -289,6 +312,7 @@ impl Executor for GpuExecutor {
         step.check(&self.recording, self.context)?;
         let start = Instant::now();
         let recording = self.recording.clone();
+        self.make_room_for_marks();
         if let Some(input) = recording.input {
             self.write(input.tensor, embedded);
         }
@@ -302,9 +326,7 @@ impl Executor for GpuExecutor {
         for (index, recorded) in recording.steps.iter().enumerate() {
             match recorded {
                 Recorded::Kernel { label, kernel } => {
-                    self.dispatches.clear();
-                    kernel.dispatch(&self.resident, &step, &mut self.dispatches);
-                    self.encode(index);
+                    self.encode_kernel(index, kernel.as_ref(), &step);
                     self.dump_outputs(label, &kernel.outputs(), &step)?;
                 }
                 Recorded::Route(_) if looks_up => {}
@@ -346,8 +368,17 @@ impl Executor for GpuExecutor {
             profile.step(start.elapsed());
             profile.collect(&self.gpu.device)?;
         }
+        self.marks.clear();
         self.last = Some(step);
         self.check()
+    }
+
+    fn mark(&mut self, after_tokens: Vec<usize>) {
+        self.marks = after_tokens;
+    }
+
+    fn take_marked(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError> {
+        self.marked_from_device()
     }
 
     fn profile(&mut self) -> bool {

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::executor::GpuExecutor;
-use super::readback::wait;
+use super::readback::{Readback, wait};
 use crate::compute::executor::{ExecuteError, check_kv_rows, check_state};
-use crate::compute::recording::{KvId, TensorId};
+use crate::compute::recording::{KvId, TensorId, TensorSpec};
 
 /// Most bytes that are copied in one submission: the buffer that the host maps stays allocated. The state of the largest
 /// model, 189 MB, takes three.
@@ -19,6 +19,47 @@ struct Source {
 }
 
 impl GpuExecutor {
+    /// Room for the copies of the state that the next step makes.
+    pub(super) fn make_room_for_marks(&mut self) {
+        let bytes = self.place_of_state(self.recording.state.len());
+        self.marked = self.marks.iter().map(|_| Readback::new(&self.gpu.device, bytes)).collect();
+    }
+
+    /// Where the state tensor of this index begins in a copy of all.
+    fn place_of_state(&self, index: usize) -> u64 {
+        self.recording.state[..index].iter().map(|tensor| self.recording.elements(*tensor) as u64 * 4).sum()
+    }
+
+    /// Encodes the copy of some state tensors for a mark.
+    pub(super) fn copy_state(&mut self, mark: usize, tensors: &[TensorId]) {
+        for tensor in tensors {
+            let index = self.recording.state.iter().position(|t| t == tensor);
+            let at = self.place_of_state(index.expect("a kernel's state is the recording's"));
+            let bytes = self.recording.elements(*tensor) as u64 * 4;
+            let encoder = self.encoding.encoder(&self.gpu.device);
+            self.marked[mark].copy(encoder, self.resident.tensor(*tensor), 0, at, bytes);
+        }
+    }
+
+    /// The copies that the last step made, and their memory back.
+    pub(super) fn marked_from_device(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError> {
+        let marked = std::mem::take(&mut self.marked);
+        let submission = self.encoding.submit(&self.gpu.queue);
+        let all = self.place_of_state(self.recording.state.len());
+        let recording = &self.recording;
+        let split = |mut bytes: &[u8]| -> Vec<Vec<f32>> {
+            let state = recording.state.iter().map(|tensor| {
+                let (now, rest) = bytes.split_at(recording.elements(*tensor) * 4);
+                bytes = rest;
+                without_padding(recording.spec(*tensor), bytemuck::pod_collect_to_vec(now))
+            });
+            state.collect()
+        };
+        let copies = marked.iter().map(|copy| copy.read(&submission.index, all, split)).collect();
+        self.check()?;
+        copies
+    }
+
     /// Several state tensors, rows of `width` elements each.
     pub(super) fn states_from_device(&mut self, tensors: &[TensorId]) -> Result<Vec<Vec<f32>>, ExecuteError> {
         let whole = |id: &TensorId| {
@@ -28,10 +69,7 @@ impl GpuExecutor {
         let sources: Vec<Source> = tensors.iter().map(whole).collect();
         let mut states = self.read_ranges(&sources)?;
         for (state, tensor) in states.iter_mut().zip(tensors) {
-            let spec = self.recording.spec(*tensor);
-            if spec.stride != spec.width {
-                *state = state.chunks_exact(spec.stride).flat_map(|row| &row[..spec.width]).copied().collect();
-            }
+            *state = without_padding(self.recording.spec(*tensor), std::mem::take(state));
         }
         Ok(states)
     }
@@ -158,6 +196,14 @@ impl GpuExecutor {
             }
         })?;
         self.check()
+    }
+}
+
+/// The rows of a tensor without what fills them up to its stride.
+fn without_padding(spec: &TensorSpec, values: Vec<f32>) -> Vec<f32> {
+    match spec.stride == spec.width {
+        true => values,
+        false => values.chunks_exact(spec.stride).flat_map(|row| &row[..spec.width]).copied().collect(),
     }
 }
 
