@@ -39,11 +39,11 @@ impl PrefillBar {
             return;
         }
         let rate = (done - reused) / start.elapsed().as_secs_f64().max(1e-9);
+        let left = left((total as f64 - done) / rate);
+        self.bar.set_style(style(rate, left));
         if self.bar.length().is_none() {
             self.bar.set_length(total as u64);
         }
-        let left = left((total as f64 - done) / rate);
-        self.bar.set_style(style(rate, left));
         self.bar.set_position(done as u64);
     }
 

@@ -264,7 +264,9 @@ impl Prompt {
     fn new(engine: &Engine, tokenizer: &Tokenizer, args: &RunArgs, text: String) -> anyhow::Result<Prompt> {
         if args.raw {
             let ids = tokenizer.encode(&text)?;
-            return Ok(Prompt { text, ids, boundaries: Vec::new() });
+            // the same text again, to be continued otherwise
+            let boundaries = vec![ids.len().saturating_sub(1)];
+            return Ok(Prompt { text, ids, boundaries });
         }
         let mut messages = Vec::new();
         if let Some(system) = &args.system {

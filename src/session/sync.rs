@@ -129,7 +129,7 @@ impl Session<'_> {
         }
     }
 
-    /// Goes to where `tokens` are run from, and gives the position. Forgets what the timeline leaves.
+    /// Goes to where `tokens` are run from, and gives the position.
     fn go_back_for(&mut self, tokens: &[u32]) -> Result<usize, SessionError> {
         let start = self.usable(tokens);
         if start == self.tokens.len() && !self.broken {
@@ -141,11 +141,11 @@ impl Session<'_> {
         } else {
             self.go_back(start)?;
         }
-        self.checkpoints.forget_beyond(common_prefix(&self.tokens, tokens));
         Ok(start)
     }
 
-    /// Makes `position` the end of the timeline: 0, that of a checkpoint, or any where there is no recurrent state.
+    /// Makes `position` the end of the timeline: 0, that of a checkpoint, or any where there is no recurrent state. Drops
+    /// the checkpoints beyond it.
     fn go_back(&mut self, position: usize) -> Result<(), SessionError> {
         // until the state is whole
         self.broken = true;

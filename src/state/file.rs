@@ -146,7 +146,7 @@ impl Header {
     /// How many of `tokens` the file has a state for: at most all but the last, whose logits are wanted.
     pub fn usable(&self, tokens: &[u32]) -> usize {
         let most = common_prefix(&self.tokens, tokens).min(tokens.len().saturating_sub(1));
-        if self.identity.state_values().next().is_none() {
+        if !self.identity.is_recurrent() {
             return most;
         }
         self.states.iter().map(|(position, _)| *position).filter(|at| *at <= most).max().unwrap_or(0)

@@ -1,8 +1,9 @@
 //! Which model a saved state belongs to.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::compute::{Recorded, Recording};
 use crate::model::{Config, LayerState, Matrix};
@@ -44,16 +45,12 @@ impl Identity {
     pub fn new(config: &Config, embed: &Matrix, recording: &Recording, state: &[LayerState]) -> Identity {
         let mut sum = Xxh3::new();
         sum.update(format!("{config:?}").as_bytes());
-        for matrix in std::iter::once(embed).chain(&recording.matrices) {
-            sum.update(format!("{} {} {}", matrix.rows, matrix.cols, matrix.format).as_bytes());
-            for block in &matrix.blocks {
-                sum.update(&block.codes[..block.codes.len().min(SAMPLE)]);
-                sum.update(&block.scales[..block.scales.len().min(SAMPLE)]);
-            }
-        }
-        for (_, values) in &recording.vectors {
-            sum.update(bytemuck::cast_slice(values));
-        }
+        // Tensors of the model, each once and in no order, however they are stacked: options that change no bits, such as
+        // guesses at experts, record some again.
+        let weights = std::iter::once(embed).chain(&recording.matrices).flat_map(samples);
+        let vectors = recording.vectors.iter().map(|(_, values)| xxh3_64(bytemuck::cast_slice(values)));
+        let parts: BTreeSet<u64> = weights.chain(vectors).collect();
+        parts.into_iter().for_each(|part| sum.update(&part.to_le_bytes()));
         let mut formats: Vec<String> = Vec::new();
         for recorded in &recording.steps {
             if let Recorded::Experts(op) = recorded {
@@ -80,25 +77,21 @@ impl Identity {
         Identity { fingerprint: sum.digest(), form, layers: layers.collect() }
     }
 
-    /// Bytes of keys and values of one position.
-    pub fn kv_bytes(&self) -> u64 {
-        let of = |layer: &LayerShape| match layer {
-            LayerShape::Attention { width } => 2 * 4 * width,
-            LayerShape::DeltaNet { .. } => 0,
-        };
-        self.layers.iter().map(of).sum()
+    /// Whether there is a state that cannot be gone back in.
+    pub fn is_recurrent(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, LayerShape::DeltaNet { .. }))
     }
+}
 
-    /// Values of each state tensor: conv, then recurrent, of every linear layer in order.
-    pub fn state_values(&self) -> impl Iterator<Item = u64> {
-        self.layers
-            .iter()
-            .flat_map(|layer| match *layer {
-                LayerShape::Attention { .. } => [None, None],
-                LayerShape::DeltaNet { conv, recurrent } => [Some(conv), Some(recurrent)],
-            })
-            .flatten()
-    }
+/// xxh3 of the shape and some of the contents of every block of a matrix.
+fn samples(matrix: &Matrix) -> impl Iterator<Item = u64> {
+    matrix.blocks.iter().map(|block| {
+        let mut sum = Xxh3::new();
+        sum.update(format!("{} {} {}", block.rows, matrix.cols, matrix.format).as_bytes());
+        sum.update(&block.codes[..block.codes.len().min(SAMPLE)]);
+        sum.update(&block.scales[..block.scales.len().min(SAMPLE)]);
+        sum.digest()
+    })
 }
 
 impl fmt::Display for Identity {

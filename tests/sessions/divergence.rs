@@ -120,6 +120,47 @@ fn random_prompts_on_the_gpu() {
     check(Device::Gpu, 10);
 }
 
+/// Whoever watches is told of every step and every layer; an end in the middle of a step costs what came after the last
+/// checkpoint.
+#[test]
+fn progress_and_interrupts() {
+    for device in DEVICES {
+        let mut engine = engine(&tiny(), device, 16);
+        let layers = engine.config().layers.len();
+        let mut session = engine.session().unwrap();
+        session.keep_checkpoints(CheckpointOptions { every: 100, ..EVERYWHERE });
+        let tokens: Vec<u32> = (0..40).map(|n| (n * 13 + 5) % 100).collect();
+        let mut seen = Vec::new();
+        session
+            .sync(&tokens, &[20], |progress| {
+                seen.push((progress.done, progress.step, progress.layer));
+                assert_eq!((progress.total, progress.layers), (40, layers));
+                true
+            })
+            .unwrap();
+        let mut expected = vec![(0, 0, 0)];
+        for (done, step) in [(0, 16), (16, 4), (20, 16), (36, 4)] {
+            expected.extend((1..=layers).map(|layer| (done, step, layer)));
+            expected.push((done + step, 0, 0));
+        }
+        assert_eq!(seen, expected, "{device:?}");
+        let logits = bits(&session.logits().unwrap());
+        sync(&mut session, &tokens[..3], &[]);
+        let until = |session: &mut Session<'_>, end: (usize, usize)| {
+            let synced = session.sync(&tokens, &[20], |progress| (progress.done, progress.layer) != end).unwrap();
+            (session.tokens().len(), synced)
+        };
+        // between two steps nothing is lost; in the middle of one, what came after the last checkpoint
+        let cut = |reused, computed| Synced { reused, computed, interrupted: true };
+        assert_eq!(until(&mut session, (36, 0)), (36, cut(3, 33)), "{device:?}");
+        assert_eq!(until(&mut session, (36, 1)), (36, cut(36, 0)), "{device:?}");
+        sync(&mut session, &tokens[..3], &[]);
+        assert_eq!(until(&mut session, (20, 2)), (20, cut(3, 17)), "{device:?}");
+        sync(&mut session, &tokens, &[]);
+        assert!(bits(&session.logits().unwrap()) == logits, "{device:?}: other bits after interrupts");
+    }
+}
+
 /// What is refused changes nothing.
 #[test]
 fn a_prompt_that_is_refused() {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
 use flashflood::compute::gpu::GpuOptions;
+use flashflood::engine::ExpertBudget;
 use flashflood::state::SessionFolder;
 
 use super::*;
@@ -73,6 +74,27 @@ fn check_restart(device: Device) {
 #[test]
 fn a_restart_on_each_device() {
     DEVICES.into_iter().for_each(check_restart);
+}
+
+/// Options that change no bits, or which device computes, do not make it another model.
+#[test]
+fn other_options_find_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let tokens = prompt(40);
+    let mut first = engine(&tiny(), Device::Cpu, 16);
+    let mut session = first.session().unwrap();
+    sync(&mut session, &tokens, &[]);
+    session.save(&mut folder(directory.path())).unwrap();
+    for device in DEVICES {
+        let (look_ahead, activations) = (3, Activations::F32);
+        let experts = ExpertBudget::Bytes(4_000_000);
+        let options =
+            EngineOptions { device, look_ahead, activations, experts, context: Some(64), ..EngineOptions::default() };
+        let mut second = Engine::open(&tiny(), &options).unwrap();
+        let mut session = second.session().unwrap();
+        let restored = session.restore(&folder(directory.path()), &[&tokens[..], &[1]].concat()).unwrap();
+        assert_eq!((restored.tokens, restored.refused.len()), (40, 0), "{device:?}");
+    }
 }
 
 /// More positions than one block of a file or one window of a GPU cache holds; a file of the GPU goes on on the CPU.

@@ -53,6 +53,23 @@ fn a_text_goes_on_where_it_was_left() {
     assert_eq!(names(&directory).len(), 1, "the longer timeline replaces the shorter");
 }
 
+/// The same text with another seed: all but its last token is there.
+#[test]
+fn a_text_is_continued_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let sessions = ["--session-dir", folder.path().to_str().unwrap()];
+    let prompt = "They went to the tower together and sat under a tree. ".repeat(4);
+    let with_seed = |seed: &str, more: &[&str]| {
+        let sampled = ["run", "--raw", "--device", "cpu", "-n", "20", "--temp", "0.9", "--stats", "--seed", seed];
+        run(&[&sampled[..], more, &[&prompt]].concat())
+    };
+    with_seed("1", &sessions);
+    let (second, stats) = with_seed("2", &sessions);
+    let (reused, total) = reused(&stats);
+    assert!(total > 40 && reused == total - 1, "{stats}");
+    assert_eq!(second, with_seed("2", &[]).0);
+}
+
 #[test]
 fn questions_share_a_system_prompt() {
     let folder = tempfile::tempdir().unwrap();
