@@ -21,7 +21,8 @@ pub trait Kernel: Send + Sync {
     /// The CPU twin: the same arithmetic in f32.
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step);
 
-    /// Bytes of scratch between two of its dispatches, for `tokens` tokens at the end of a context.
+    /// Bytes of scratch between two of its dispatches, for `tokens` tokens at the end of a context. It may get less than
+    /// for all tokens of a step, but never less than for one.
     fn scratch_bytes(&self, _context: usize, _tokens: usize) -> usize {
         0
     }

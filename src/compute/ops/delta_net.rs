@@ -1,10 +1,12 @@
+mod prefill;
+
 use rayon::prelude::*;
 
 use super::{Input, Quantised, sigmoid, silu};
-use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect, shape_error};
+use crate::compute::{Phase, Step};
 use crate::model::config::LinearConfig;
 
 /// Added to the sum (not the mean) of the squares of q and k.
@@ -13,8 +15,10 @@ const L2_EPS: f32 = 1e-6;
 /// Rows of the state that a thread holds in registers.
 const HELD: usize = 16;
 
-/// What mixes tokens in a linear layer, token by token: causal depthwise convolution with SiLU, the gated delta rule
-/// (decay, predict, correct, read after the update), RMS norm of each head and its gate.
+/// What mixes tokens in a linear layer: causal depthwise convolution with SiLU, the gated delta rule (decay, predict,
+/// correct, read after the update), RMS norm of each head and its gate. The GPU goes token by token in decode and by
+/// chunks of 32 tokens in prefill, so a token's bits depend on how its prompt is cut into steps, unless it is cut at
+/// multiples of 32.
 pub struct DeltaNet {
     /// `[tokens, q | k | v]`, as projected
     pub qkv: View,
@@ -93,6 +97,22 @@ impl DeltaNet {
     /// Threads that share a column of the state, where a workgroup may have `most` threads.
     fn parts(&self, most: usize) -> usize {
         self.shape.key_dim.div_ceil(HELD).min(most / self.lanes()).max(1)
+    }
+
+    fn q_scale(&self) -> f32 {
+        1.0 / (self.shape.key_dim as f32).sqrt()
+    }
+
+    /// WGSL constants of the layer's shape.
+    fn constants(&self, names: &[&'static str]) -> Vec<(&'static str, f64)> {
+        let value = |name: &str| match name {
+            "taps" => self.shape.conv_kernel,
+            "key_dim" => self.shape.key_dim,
+            "value_dim" => self.shape.value_dim,
+            "columns4" => self.columns() / 4,
+            _ => self.value_columns() / 4,
+        };
+        names.iter().map(|&name| (name, value(name) as f64)).collect()
     }
 
     /// The convolution of one token: `[q | k | v]` of a head. `u` are the channels of all heads, row after row.
@@ -246,19 +266,16 @@ impl Kernel for DeltaNet {
         memory.put_back(self.conv.tensor, conv);
     }
 
+    fn scratch_bytes(&self, _: usize, tokens: usize) -> usize {
+        self.prefill_bytes(tokens)
+    }
+
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
-        let s = &self.shape;
         let parts = self.parts(resident.threads());
-        let constants = [
-            ("taps", s.conv_kernel),
-            ("key_dim", s.key_dim),
-            ("value_dim", s.value_dim),
-            ("lanes", self.lanes()),
-            ("parts", parts),
-        ];
-        let mut constants = constants.map(|(name, value)| (name, value as f64)).to_vec();
+        let mut constants = self.constants(&["taps", "key_dim", "value_dim"]);
+        constants.extend([("lanes", self.lanes() as f64), ("parts", parts as f64)]);
         constants.extend(Quantised::constants(self.out.packed(), self.lanes() * parts));
-        vec![Stage {
+        let token_by_token = Stage {
             shader: "delta_net",
             constants,
             groups: vec![vec![
@@ -271,10 +288,14 @@ impl Kernel for DeltaNet {
                 Binding::write(Resource::Tensor(self.state.tensor)),
                 Binding::write(Resource::Tensor(self.out.view().tensor)),
             ]],
-        }]
+        };
+        [vec![token_by_token], self.prefill_stages()].concat()
     }
 
-    fn dispatch(&self, _: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+    fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+        if step.phase == Phase::Prefill {
+            return self.dispatch_prefill(resident.scratch_bytes(), step.tokens, out);
+        }
         let s = &self.shape;
         let immediates = Immediates::new(&[
             step.tokens as u32,
@@ -289,7 +310,7 @@ impl Kernel for DeltaNet {
             self.conv.stride as u32,
             self.state.stride as u32,
             self.eps.to_bits(),
-            (1.0 / (s.key_dim as f32).sqrt()).to_bits(),
+            self.q_scale().to_bits(),
             (s.value_dim as f32).to_bits(),
         ]);
         out.push(Dispatch::new(0, 0, immediates, [s.value_heads as u32, 1, 1]));
