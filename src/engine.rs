@@ -40,7 +40,7 @@ pub struct EngineOptions {
     /// How the files of experts are read.
     pub reads: Reads,
     /// Most tokens of a prompt in one step. Each expert that they need is read once for all of them. `None` takes what
-    /// memory has room for, at most 4,096.
+    /// memory has room for, at most 4,096; with multiples of 32 the GPU gives the same bits whatever it is.
     pub chunk: Option<usize>,
     /// Experts of the next layer that are read before its router has chosen, guessed from this layer's input; 0 reads
     /// none.

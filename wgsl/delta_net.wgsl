@@ -1,6 +1,7 @@
-// What mixes tokens in a linear layer: convolution with SiLU, gated delta rule, gated RMS norm. A workgroup has one
-// value head and goes through the tokens of the step; a thread has one column of the state and 16 of its rows in
-// registers (rows beyond 16 * parts are read from memory twice a token).
+// What mixes tokens in a linear layer, for decode: convolution with SiLU, gated delta rule, gated RMS norm. A workgroup
+// has one value head and goes through the tokens of the step; a thread has one column of the state and 16 of its rows in
+// registers (rows beyond 16 * parts are read from memory twice a token). Prompts take delta_net_inputs.wgsl and what
+// follows it.
 // q, k, v = silu(conv(u)): y[t, c] = silu(sum_j weight[c, j] * u[t - taps + 1 + j, c])
 // S <- exp(g) S ; delta = beta (v - k S) ; S <- S + k delta ; y = q S, with q and k of unit length, q also / sqrt(dim)
 // out = y / sqrt(mean(y^2) + eps) * norm * silu(z), in 8 bits where `pack` is 1
@@ -114,51 +115,6 @@ fn add_q(s: Rows, row: u32, sum: vec4<f32>) -> vec4<f32> {
     return fma(q[i + 3u], s.d, fma(q[i + 2u], s.c, fma(q[i + 1u], s.b, fma(q[i], s.a, sum))));
 }
 
-// Channel `c` of a value head among those of all heads.
-fn channel_of(head: u32, c: u32) -> u32 {
-    let key_head = head / (params.value_heads / params.key_heads);
-    let keys = params.key_heads * key_dim;
-    if c < 2u * key_dim {
-        return select(key_head * key_dim + c, keys + key_head * key_dim + c - key_dim, c >= key_dim);
-    }
-    return 2u * keys + head * value_dim + c - 2u * key_dim;
-}
-
-// Age counts from the oldest input that is kept. Both places are read, so that no read waits for a branch.
-fn input(head: u32, c: u32, channel: u32, age: u32) -> f32 {
-    let kept = conv[(head * (taps - 1u) + min(age, taps - 2u)) * params.conv_stride + c];
-    let given = x[params.u_offset + (max(age, taps - 1u) - (taps - 1u)) * params.x_stride + channel];
-    return select(given, kept, age < taps - 1u);
-}
-
-// Adds four taps; those past the last weigh nothing.
-fn add_taps(head: u32, c: u32, channel: u32, t: u32, first: u32, sum: f32) -> f32 {
-    let j = min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(taps - 1u));
-    let u = vec4<f32>(
-        input(head, c, channel, t + j.x), input(head, c, channel, t + j.y),
-        input(head, c, channel, t + j.z), input(head, c, channel, t + j.w),
-    );
-    let row = channel * taps;
-    var w = vec4<f32>(weight[row + j.x], weight[row + j.y], weight[row + j.z], weight[row + j.w]);
-    w = select(w, vec4<f32>(), vec4<u32>(first, first + 1u, first + 2u, first + 3u) >= vec4<u32>(taps));
-    return fma(w.w, u.w, fma(w.z, u.z, fma(w.y, u.y, fma(w.x, u.x, sum))));
-}
-
-fn silu(v: f32) -> f32 {
-    return v / (1.0 + exp(-v));
-}
-
-// ln(1 + e) for 0 <= e <= 1 by the series of the area tangent: no cancellation for small e
-fn ln_1p(e: f32) -> f32 {
-    let s = e / (2.0 + e);
-    let t = s * s;
-    return 2.0 * s * (1.0 + t * (1.0 / 3.0 + t * (1.0 / 5.0 + t * (1.0 / 7.0 + t * (1.0 / 9.0 + t * (1.0 / 11.0 + t / 13.0))))));
-}
-
-fn softplus(v: f32) -> f32 {
-    return max(v, 0.0) + ln_1p(exp(-abs(v)));
-}
-
 // Elements 4 i to 4 i + 3 of a vector of key_dim in `mixed`, zero past its end.
 fn four(first: u32, i: u32) -> vec4<f32> {
     let e = vec4<u32>(4u * i, 4u * i + 1u, 4u * i + 2u, 4u * i + 3u);
@@ -184,15 +140,10 @@ fn delta_net(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     for (var t = 0u; t < params.tokens; t++) {
         let row = t * params.x_stride;
         for (var c = local; c < channels; c += threads) {
-            let channel = channel_of(head, c);
-            var sum = add_taps(head, c, channel, t, 0u, 0.0);
-            if taps > 4u {
-                sum = add_taps(head, c, channel, t, 4u, sum);
-            }
-            mixed[c] = silu(sum);
+            mixed[c] = convolved(head, c, t);
         }
         let decay = exp(decay_rate * softplus(x[row + params.a_offset + head] + dt_bias[head]));
-        let beta = 1.0 / (1.0 + exp(-x[row + params.b_offset + head]));
+        let beta = sigmoid(x[row + params.b_offset + head]);
         let z = x[row + params.z_offset + head * value_dim + min(column, value_dim - 1u)];
         workgroupBarrier();
         if local < 16u {
@@ -267,11 +218,5 @@ fn delta_net(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
     }
     store(head, first, column, held);
-    for (var c = local; c < channels; c += threads) {
-        let channel = channel_of(head, c);
-        // in ascending order: an entry is read before it is overwritten
-        for (var j = 0u; j < taps - 1u; j++) {
-            conv[(head * (taps - 1u) + j) * params.conv_stride + c] = input(head, c, channel, params.tokens + j);
-        }
-    }
+    keep_inputs(head, local, threads);
 }

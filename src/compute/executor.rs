@@ -8,7 +8,8 @@ use crate::experts::{ExpertStore, StoreError, StoreStats};
 use super::recording::{KvId, Recording, TensorId};
 
 /// Which kernels a step runs. They add up in different orders, so a token's bits depend on its phase, and not on how
-/// many tokens are with it: a prompt gives the same bits however memory decides its chunks.
+/// many tokens are with it. The exception is [`DeltaNet`](super::ops::DeltaNet) in prefill: a prompt gives the same bits
+/// however memory decides its chunks as long as all of them but the last are multiples of 32 tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Tokens of a prompt: kernels that share every weight they read among many tokens.

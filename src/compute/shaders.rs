@@ -28,13 +28,43 @@ macro_rules! packs_heads {
     };
 }
 
+/// Pieces, one after the other.
+macro_rules! pieces {
+    ($($name:literal),*) => {
+        concat!($(wgsl!($name), "\n",)*)
+    };
+}
+
 /// Kernels that read no quantised weights.
-const PLAIN: [(&str, &str); 10] = [
+const PLAIN: [(&str, &str); 15] = [
     ("attention", packs_heads!("shared/rotated_head", "attention")),
     ("attention_merge", packs_heads!("attention_merge")),
     ("combine_norm", norm!("combine_norm")),
-    ("delta_net", packs_heads!("delta_net")),
-    ("kv_norm_rope", concat!(wgsl!("shared/rotated_head"), "\n", wgsl!("kv_norm_rope"))),
+    (
+        "delta_net",
+        packs_heads!(
+            "shared/sigmoid",
+            "shared/conv_input",
+            "shared/keep_inputs",
+            "shared/delta_net_token",
+            "delta_net"
+        ),
+    ),
+    ("delta_net_chunks", pieces!("shared/delta_net_scratch", "delta_net_chunks")),
+    (
+        "delta_net_inputs",
+        pieces!(
+            "shared/sigmoid",
+            "shared/conv_input",
+            "shared/delta_net_token",
+            "shared/delta_net_scratch",
+            "delta_net_inputs"
+        ),
+    ),
+    ("delta_net_keep", pieces!("shared/conv_input", "shared/keep_inputs", "delta_net_keep")),
+    ("delta_net_norm", packs_heads!("shared/sigmoid", "shared/delta_net_scratch", "delta_net_norm")),
+    ("delta_net_solve", pieces!("shared/delta_net_scratch", "delta_net_solve")),
+    ("kv_norm_rope", pieces!("shared/rotated_head", "kv_norm_rope")),
     ("logits_top_k", wgsl!("logits_top_k")),
     ("quantise", concat!(wgsl!("shared/quantise"), "\n", wgsl!("quantise"))),
     ("rms_norm", norm!("rms_norm")),

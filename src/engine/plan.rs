@@ -11,7 +11,7 @@ use crate::model::Config;
 pub(super) const DEFAULT_CONTEXT: usize = 8192;
 
 /// Tokens of a chunk are a multiple of this, unless somebody asks for another number: kernels that go through tokens in
-/// runs of this many then have the same runs whatever the chunk, and so do their results.
+/// runs of 32 then have the same runs whatever the chunk, and so do their results.
 const CHUNK_STEP: usize = 64;
 /// The longest chunk that is taken unasked: beyond it a sweep of the experts takes less time than their products.
 const MOST_CHUNK: usize = 4096;

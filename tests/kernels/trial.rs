@@ -163,8 +163,17 @@ impl Trial {
 
     /// State that is not zero at the start.
     pub(crate) fn state(&mut self, rows: usize, width: usize, largest: f32) -> View {
+        self.filled_state(rows, width, move |random, row| row.fill_with(|| random.uniform(-largest, largest)))
+    }
+
+    /// State whose rows `fill` writes at the start.
+    pub(crate) fn filled_state(
+        &mut self,
+        rows: usize,
+        width: usize,
+        fill: impl Fn(&mut Random, &mut [f32]) + 'static,
+    ) -> View {
         let view = self.recording().state("state", rows, width);
-        let fill = move |random: &mut Random, row: &mut [f32]| row.fill_with(|| random.uniform(-largest, largest));
         self.states.push(Tensor { view, fill: Box::new(fill), tolerance: Tolerance::default(), packed: None });
         view
     }

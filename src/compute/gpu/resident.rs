@@ -18,8 +18,9 @@ const SECTION: u64 = 16;
 const UPLOAD: usize = 64 << 20;
 /// Attention splits have this many positions; windows are whole splits.
 const WINDOW_STEP: usize = 512;
-/// Scratch for attention over several tokens at a time.
-const SCRATCH: u64 = 16 << 20;
+/// Scratch of kernels over several tokens at a time: they go through a step in runs of as many tokens as fit. The chunked
+/// delta rule of the 397B takes 75 KB a token, so that this is a run of 896 tokens.
+const SCRATCH: u64 = 64 << 20;
 
 /// A range of a buffer.
 #[derive(Clone, Copy, Debug)]
@@ -95,16 +96,14 @@ impl Resident {
                 KvWindows { keys: windows("keys"), values: windows("values"), rows }
             })
             .collect();
-        let one_token = recording
-            .steps
-            .iter()
-            .map(|s| match s {
-                Recorded::Kernel { kernel, .. } => kernel.scratch_bytes(context, 1) as u64,
+        let scratch_of = |tokens: usize| {
+            let kernels = recording.steps.iter().map(|s| match s {
+                Recorded::Kernel { kernel, .. } => kernel.scratch_bytes(context, tokens) as u64,
                 _ => 0,
-            })
-            .max()
-            .unwrap_or(0);
-        let scratch = one_token.max(SCRATCH.min(one_token * recording.max_tokens as u64)).max(scratch2);
+            });
+            kernels.max().unwrap_or(0)
+        };
+        let scratch = scratch_of(1).max(SCRATCH.min(binding).min(scratch_of(recording.max_tokens))).max(scratch2);
         let rope_width = 256 * 4 * recording.max_tokens as u64;
         let (top_k, _) = routed(recording);
         let mut resident = Resident {

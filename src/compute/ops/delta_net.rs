@@ -1,10 +1,14 @@
+mod prefill;
+
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::{Input, Quantised, sigmoid, silu};
-use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
-use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect, shape_error};
+use crate::compute::recording::{Recording, ShapeError, TensorId, VectorId, View, expect, shape_error};
+use crate::compute::{Phase, Step};
 use crate::model::config::LinearConfig;
 
 /// Added to the sum (not the mean) of the squares of q and k.
@@ -13,8 +17,10 @@ const L2_EPS: f32 = 1e-6;
 /// Rows of the state that a thread holds in registers.
 const HELD: usize = 16;
 
-/// What mixes tokens in a linear layer, token by token: causal depthwise convolution with SiLU, the gated delta rule
-/// (decay, predict, correct, read after the update), RMS norm of each head and its gate.
+/// What mixes tokens in a linear layer: causal depthwise convolution with SiLU, the gated delta rule (decay, predict,
+/// correct, read after the update), RMS norm of each head and its gate. The GPU goes token by token in decode and by
+/// chunks of 32 tokens in prefill, so a token's bits depend on how its prompt is cut into steps, unless it is cut at
+/// multiples of 32.
 pub struct DeltaNet {
     /// `[tokens, q | k | v]`, as projected
     pub qkv: View,
@@ -95,6 +101,22 @@ impl DeltaNet {
         self.shape.key_dim.div_ceil(HELD).min(most / self.lanes()).max(1)
     }
 
+    fn q_scale(&self) -> f32 {
+        1.0 / (self.shape.key_dim as f32).sqrt()
+    }
+
+    /// WGSL constants of the layer's shape.
+    fn constants(&self, names: &[&'static str]) -> Vec<(&'static str, f64)> {
+        let value = |name: &str| match name {
+            "taps" => self.shape.conv_kernel,
+            "key_dim" => self.shape.key_dim,
+            "value_dim" => self.shape.value_dim,
+            "columns4" => self.columns() / 4,
+            _ => self.value_columns() / 4,
+        };
+        names.iter().map(|&name| (name, value(name) as f64)).collect()
+    }
+
     /// The convolution of one token: `[q | k | v]` of a head. `u` are the channels of all heads, row after row.
     fn convolve(&self, head: &Head, weight: &[f32], u: &[f32], t: usize, mixed: &mut [f32]) {
         let (s, kept) = (&self.shape, self.shape.conv_kernel - 1);
@@ -130,7 +152,7 @@ impl DeltaNet {
         }
     }
 
-    fn run_head(&self, memory: &CpuMemory, head: &mut Head, tokens: usize) {
+    fn run_head(&self, memory: &CpuMemory, head: &mut Head, part: Range<usize>) {
         let s = &self.shape;
         let x = memory.tensor(self.qkv.tensor);
         let (weight, norm) = (memory.vector(self.weight), memory.vector(self.norm));
@@ -138,7 +160,8 @@ impl DeltaNet {
         let bias = memory.vector(self.dt_bias)[head.index];
         let mut mixed = vec![0.0; head_channels(s)];
         let mut delta = vec![0.0; s.value_dim];
-        for t in 0..tokens {
+        let first = part.start;
+        for t in part.clone() {
             self.convolve(head, weight, x, t, &mut mixed);
             let (q, rest) = mixed.split_at(s.key_dim);
             let (k, v) = rest.split_at(s.key_dim);
@@ -157,7 +180,7 @@ impl DeltaNet {
             for (d, v) in delta.iter_mut().zip(v) {
                 *d = beta * (v - *d);
             }
-            let out = &mut head.out[t * s.value_dim..][..s.value_dim];
+            let out = &mut head.out[(t - first) * s.value_dim..][..s.value_dim];
             for ((state, k), q) in head.state.chunks_exact_mut(self.state.stride).zip(k).zip(q) {
                 for ((s, d), out) in state.iter_mut().zip(&delta).zip(out.iter_mut()) {
                     *s += k * k_scale * d;
@@ -171,7 +194,7 @@ impl DeltaNet {
                 *out *= scale * w * silu(*z);
             }
         }
-        self.keep_inputs(head, x, tokens);
+        self.keep_inputs(head, x, part.end);
     }
 }
 
@@ -218,7 +241,15 @@ impl Kernel for DeltaNet {
         vec![self.out.view()]
     }
 
+    fn state(&self) -> Vec<TensorId> {
+        vec![self.conv.tensor, self.state.tensor]
+    }
+
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
+        self.run_part_on_cpu(memory, step, 0..step.tokens);
+    }
+
+    fn run_part_on_cpu(&self, memory: &mut CpuMemory, _: &Step, part: Range<usize>) {
         let s = &self.shape;
         let mut conv = memory.take(self.conv.tensor);
         let mut state = memory.take(self.state.tensor);
@@ -229,13 +260,13 @@ impl Kernel for DeltaNet {
             .zip(state.par_chunks_mut(s.key_dim * self.state.stride))
             .enumerate()
             .map(|(index, (conv, state))| {
-                let mut head = Head { index, conv, state, out: vec![0.0; step.tokens * s.value_dim] };
-                self.run_head(memory, &mut head, step.tokens);
+                let mut head = Head { index, conv, state, out: vec![0.0; part.len() * s.value_dim] };
+                self.run_head(memory, &mut head, part.clone());
                 head
             })
             .collect();
-        for t in 0..step.tokens {
-            let values = heads.iter().flat_map(|head| &head.out[t * s.value_dim..][..s.value_dim]);
+        for t in part.clone() {
+            let values = heads.iter().flat_map(|head| &head.out[(t - part.start) * s.value_dim..][..s.value_dim]);
             match self.out {
                 Input::F32(_) => out[t * view.stride..].iter_mut().zip(values).for_each(|(out, v)| *out = *v),
                 Input::Int8(packed) => packed.pack_on_cpu(&mut out, t, &values.copied().collect::<Vec<f32>>()),
@@ -246,19 +277,16 @@ impl Kernel for DeltaNet {
         memory.put_back(self.conv.tensor, conv);
     }
 
+    fn scratch_bytes(&self, _: usize, tokens: usize) -> usize {
+        self.prefill_bytes(tokens)
+    }
+
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
-        let s = &self.shape;
         let parts = self.parts(resident.threads());
-        let constants = [
-            ("taps", s.conv_kernel),
-            ("key_dim", s.key_dim),
-            ("value_dim", s.value_dim),
-            ("lanes", self.lanes()),
-            ("parts", parts),
-        ];
-        let mut constants = constants.map(|(name, value)| (name, value as f64)).to_vec();
+        let mut constants = self.constants(&["taps", "key_dim", "value_dim"]);
+        constants.extend([("lanes", self.lanes() as f64), ("parts", parts as f64)]);
         constants.extend(Quantised::constants(self.out.packed(), self.lanes() * parts));
-        vec![Stage {
+        let token_by_token = Stage {
             shader: "delta_net",
             constants,
             groups: vec![vec![
@@ -271,10 +299,14 @@ impl Kernel for DeltaNet {
                 Binding::write(Resource::Tensor(self.state.tensor)),
                 Binding::write(Resource::Tensor(self.out.view().tensor)),
             ]],
-        }]
+        };
+        [vec![token_by_token], self.prefill_stages()].concat()
     }
 
-    fn dispatch(&self, _: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+    fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+        if step.phase == Phase::Prefill {
+            return self.dispatch_prefill(resident.scratch_bytes(), 0..step.tokens, out);
+        }
         let s = &self.shape;
         let immediates = Immediates::new(&[
             step.tokens as u32,
@@ -289,9 +321,13 @@ impl Kernel for DeltaNet {
             self.conv.stride as u32,
             self.state.stride as u32,
             self.eps.to_bits(),
-            (1.0 / (s.key_dim as f32).sqrt()).to_bits(),
+            self.q_scale().to_bits(),
             (s.value_dim as f32).to_bits(),
         ]);
         out.push(Dispatch::new(0, 0, immediates, [s.value_heads as u32, 1, 1]));
+    }
+
+    fn dispatch_part(&self, resident: &dyn ResidentLayout, _: &Step, part: Range<usize>, out: &mut Vec<Dispatch>) {
+        self.dispatch_prefill(resident.scratch_bytes(), part, out);
     }
 }

@@ -1,0 +1,119 @@
+//! The gated delta rule over a prompt, by chunks of tokens. Within a chunk all tokens are computed together: what a token
+//! is corrected by depends on the tokens before it through a small triangular system, and on what came before the chunk
+//! through the state. Five stages, see `wgsl/delta_net_*.wgsl`:
+//!
+//! - `inputs`: convolution, unit lengths, decay and β of all tokens
+//! - `solve`: what ties the tokens of a chunk to each other, for all chunks
+//! - `chunks`: the state, chunk after chunk, for blocks of its columns
+//! - `norm`: the gated norm of all tokens
+//! - `keep`: the convolution's last inputs, once a step
+//!
+//! Chunks are counted from the first token of the step, or of the part of it that follows a mark. A prompt that is cut into steps at multiples of [`CHUNK`] gives the
+//! same bits however it is cut; another cut adds up in another order, and agrees within rounding.
+
+use std::ops::Range;
+
+use super::DeltaNet;
+use crate::compute::kernel::{Binding, Dispatch, Immediates, Resource, Stage};
+use crate::compute::ops::Quantised;
+
+/// Tokens that are computed together.
+const CHUNK: usize = 32;
+
+impl DeltaNet {
+    /// Columns of the state that a workgroup has: with all rows of them they fill at most half of 16 KiB.
+    pub(super) fn columns(&self) -> usize {
+        if self.shape.key_dim > 128 { 8 } else { 16 }
+    }
+
+    /// Columns of a row of values in the scratch: whole blocks of [`DeltaNet::columns`].
+    pub(super) fn value_columns(&self) -> usize {
+        self.shape.value_dim.next_multiple_of(self.columns())
+    }
+
+    /// Scratch of a run of `tokens` tokens, in bytes: see `wgsl/shared/delta_net_scratch.wgsl`.
+    pub(super) fn prefill_bytes(&self, tokens: usize) -> usize {
+        let s = &self.shape;
+        let vec4s = 3 * s.key_heads * s.key_dim.div_ceil(4) + s.value_heads * (self.value_columns() / 4 + 17);
+        tokens.next_multiple_of(CHUNK) * vec4s * 16
+    }
+
+    pub(super) fn prefill_stages(&self) -> Vec<Stage> {
+        let x = Binding::read(Resource::Tensor(self.qkv.tensor));
+        let vectors = [self.weight, self.a_log, self.dt_bias].map(|v| Binding::read(Resource::Vector(v)));
+        let conv = Resource::Tensor(self.conv.tensor);
+        let (read, write) = (Binding::read(Resource::Scratch), Binding::write(Resource::Scratch));
+        let state = Binding::write(Resource::Tensor(self.state.tensor));
+        let norm = Binding::read(Resource::Vector(self.norm));
+        let out = Binding::write(Resource::Tensor(self.out.view().tensor));
+        let stage = |shader, constants: &[&'static str], bindings: &[Binding]| Stage {
+            shader,
+            constants: self.constants(constants),
+            groups: vec![bindings.to_vec()],
+        };
+        let inputs = [&[x], &vectors[..], &[Binding::read(conv), write]].concat();
+        let mut stages = vec![
+            stage("delta_net_inputs", &["taps", "key_dim", "value_dim", "value4"], &inputs),
+            stage("delta_net_solve", &["key_dim", "value4"], &[write]),
+            stage("delta_net_chunks", &["key_dim", "value_dim", "value4", "columns4"], &[write, state]),
+            stage("delta_net_norm", &["key_dim", "value_dim", "value4"], &[x, norm, read, out]),
+            stage("delta_net_keep", &["taps", "key_dim", "value_dim"], &[x, Binding::write(conv)]),
+        ];
+        stages[3].constants.extend(Quantised::constants(self.out.packed(), 64));
+        stages
+    }
+
+    /// The tokens `part` of a step, in runs of as many chunks as `scratch` bytes hold through all stages but the last.
+    pub(super) fn dispatch_prefill(&self, scratch: usize, part: Range<usize>, out: &mut Vec<Dispatch>) {
+        let s = &self.shape;
+        let heads = [s.key_heads as u32, s.value_heads as u32];
+        let at_once = (scratch / self.prefill_bytes(CHUNK)).max(1) * CHUNK;
+        for first in part.clone().step_by(at_once) {
+            let run = at_once.min(part.end - first);
+            let rows = run.next_multiple_of(CHUNK) as u32;
+            let (first, chunks) = (first as u32, rows / CHUNK as u32);
+            let mut push = |stage, words: &[u32], grid| {
+                out.push(Dispatch::new(stage, 0, Immediates::new(words), grid));
+            };
+            let inputs = [
+                part.end as u32,
+                first,
+                rows,
+                heads[0],
+                heads[1],
+                self.qkv.stride as u32,
+                self.qkv.offset as u32,
+                self.a.offset as u32,
+                self.b.offset as u32,
+                self.conv.stride as u32,
+                self.q_scale().to_bits(),
+            ];
+            push(1, &inputs, [2 * heads[0] + heads[1], rows, 1]);
+            push(2, &[rows, heads[0], heads[1]], [heads[1], chunks, 1]);
+            let blocks = (self.value_columns() / self.columns()) as u32;
+            push(3, &[rows, heads[0], heads[1], self.state.stride as u32], [heads[1], blocks, 1]);
+            let norm = [
+                first,
+                rows,
+                heads[0],
+                heads[1],
+                self.qkv.stride as u32,
+                self.z.offset as u32,
+                self.out.view().stride as u32,
+                self.eps.to_bits(),
+                (s.value_dim as f32).to_bits(),
+            ];
+            push(4, &norm, [heads[1], run as u32, 1]);
+        }
+        let [key_heads, value_heads] = heads;
+        let keep = [
+            part.end as u32,
+            key_heads,
+            value_heads,
+            self.qkv.stride as u32,
+            self.qkv.offset as u32,
+            self.conv.stride as u32,
+        ];
+        out.push(Dispatch::new(5, 0, Immediates::new(&keep), [value_heads, 1, 1]));
+    }
+}
