@@ -11,7 +11,7 @@ use super::profile::{Profile, bandwidth};
 use super::readback::{Readback, wait};
 use super::resident::{Resident, routed};
 use super::slots::{GpuSlots, Landing};
-use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, ProfiledSteps, Step, TopLogits};
+use crate::compute::executor::{ExecuteError, Executor, KernelTime, LogitRows, Phase, ProfiledSteps, Step, TopLogits};
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage};
 use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{KvId, Recorded, Recording, Rows, TensorId, View};
@@ -289,6 +289,8 @@ impl Executor for GpuExecutor {
         self.routing.clear();
         self.ahead.clear();
         self.dumps.clear();
+        // a prompt's experts are computed in tiles, which the host makes
+        let on_device = self.resident.all_resident && step.phase == Phase::Decode;
         let mut routed = None;
         for (index, recorded) in recording.steps.iter().enumerate() {
             match recorded {
@@ -298,11 +300,11 @@ impl Executor for GpuExecutor {
                     self.encode(index);
                     self.dump_outputs(label, &kernel.outputs(), &step)?;
                 }
-                Recorded::Route(_) if self.resident.all_resident => {}
+                Recorded::Route(_) if on_device => {}
                 Recorded::Route(route) => {
                     routed = Some(self.submit_route(route, &step));
                 }
-                Recorded::Experts(op) if self.resident.all_resident => {
+                Recorded::Experts(op) if on_device => {
                     self.run_resident_experts(index, op, &step);
                     self.dump_outputs(&format!("layer.{}.experts", op.layer), &[op.out], &step)?;
                 }
@@ -311,7 +313,7 @@ impl Executor for GpuExecutor {
                     if let Some(route) = routed.take() {
                         self.read_route(&route)?;
                     }
-                    if let Err(e) = self.run_experts(index, op) {
+                    if let Err(e) = self.run_experts(index, op, &step) {
                         // leave nothing half-encoded behind for the next step
                         self.encoding.submit(&self.gpu.queue);
                         return Err(e);
@@ -323,7 +325,7 @@ impl Executor for GpuExecutor {
                 self.encoding.submit(&self.gpu.queue);
             }
         }
-        if self.resident.all_resident && (self.keep_routing || step.logits == LogitRows::All) {
+        if on_device && (self.keep_routing || step.logits == LogitRows::All) {
             self.read_all_routes(&step)?;
         }
         self.encoding.submit(&self.gpu.queue);
