@@ -175,6 +175,8 @@ impl<'a> Session<'a> {
         engine.relieve_memory();
         if let Err(e) = engine.executor.run_watched(step, &embedded, &rope, layer_done) {
             self.broken = true;
+            // those of the step that failed are nobody's
+            self.engine.executor.mark(Vec::new());
             return Err(e.into());
         }
         self.tokens.extend_from_slice(tokens);

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 
-use flashflood::compute::ops::ProductShape;
+use flashflood::compute::ops::{ProductShape, Tile};
 use flashflood::compute::shaders::{self, Form};
 use flashflood::formats::{ScaleType, WeightFormat};
 use naga::back::PipelineConstants;
@@ -28,8 +28,19 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
     let kernel = shaders::source(shader).unwrap().1;
     let of = |cols| {
         let shape = ProductShape::new(kernel, form, format, 4096, cols);
-        shape.constants(shape.team()).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        named(shape.constants(shape.team()))
     };
+    if kernel.contains("matmul") {
+        let shape = ProductShape::new(kernel, form, format, 4096, 4096);
+        let tiles = if kernel == "matmul" { Tile::MATRIX } else { Tile::EXPERT };
+        let mut all: Vec<_> = tiles.map(|tile| named(shape.tile_constants(tile))).into();
+        if kernel == "expert_matmul_gate_up" {
+            let packed = [("packed", 1.0), ("interleave", 2.0), ("quantisers", tiles[0].threads() as f64)];
+            let packed: Vec<_> = shape.tile_constants(tiles[0]).into_iter().chain(packed).collect();
+            all.push(named(packed));
+        }
+        return all;
+    }
     let mut all = vec![of(64), of(4096)];
     if kernel == "expert_gate_up" {
         // hidden values in 8 bits
@@ -38,6 +49,10 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
         all.push(packed);
     }
     all
+}
+
+fn named(constants: Vec<(&'static str, f64)>) -> PipelineConstants {
+    constants.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn module(shader: &str, source: &str, constants: &PipelineConstants, entry: &str) -> (Module, ModuleInfo) {
@@ -63,7 +78,7 @@ fn every_shader(mut check: impl FnMut(&str, &str, &Module, &ModuleInfo)) {
             checked += 1;
         }
     }
-    assert!(checked > 120, "four kernels of products in nine formats, in six of them with int8, and the plain ones");
+    assert!(checked > 180, "six kernels of products in nine formats, in six of them with int8, and the plain ones");
 }
 
 #[test]
@@ -144,5 +159,5 @@ fn files_are_what_they_say() {
         }
         files += 1;
     }
-    assert_eq!(files, 19, "one file per kernel");
+    assert_eq!(files, 21, "one file per kernel");
 }

@@ -4,13 +4,16 @@
 //! workgroup, sums a thread. Weights are 600 MB and more, so that caches do not help. Two figures each: calls that write
 //! one output, so that each waits for the one before as in a model, and calls with an output each, which overlap: what
 //! the kernel itself can do. `read` is the ceiling.
+//!
+//! `cargo bench --bench lab -- matmul` measures products of many tokens instead: see [`tiles`].
 #![allow(clippy::unwrap_used, reason = "a bench")]
 
+mod device;
+mod tiles;
 mod versions;
 
+use device::{Call, buffer, layout, pipeline, quantise, read, seconds};
 use flashflood::compute::gpu::{Adapters, Gpu, open};
-use flashflood::compute::shaders;
-use flashflood_backends::gpu::shader_module;
 use versions::{Case, Version};
 
 /// Bytes of weights.
@@ -21,9 +24,12 @@ const MEASURED: usize = 2 << 30;
 fn main() {
     let gpu = pollster::block_on(open(Adapters::Any)).unwrap();
     println!("{} ({:?})", gpu.info.name, gpu.info.backend);
+    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-'));
+    if let Some(wanted) = wanted.as_ref().filter(|w| w.contains("matmul")) {
+        return tiles::run(&gpu, wanted);
+    }
     println!("| version | rows | cols | pairs | dependent us | GB/s | independent us | GB/s |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
-    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-'));
     let fits = |case: &Case| {
         case.format.matrix_bytes(case.rows, case.cols) as u64 * 2 <= gpu.limits.max_storage_buffer_binding_size
     };
@@ -36,7 +42,7 @@ fn main() {
             if !fits || wanted.as_ref().is_some_and(|w| !version.name.contains(w.as_str())) {
                 continue;
             }
-            let pipeline = bench.pipeline(&version);
+            let pipeline = pipeline(&gpu, &bench.layout, &version.source, version.entry, &version.constants);
             let [dependent, independent] = [false, true].map(|own| bench.time(&version, &pipeline, own));
             let Case { rows, cols, pairs, .. } = case;
             let rate = |seconds: f64| bench.bytes_per_call as f64 / seconds / 1e9;
@@ -90,14 +96,7 @@ impl<'a> Bench<'a> {
             if case.is_expert() { TOTAL.min(gpu.limits.max_storage_buffer_binding_size as usize) } else { TOTAL };
         let most = if is_software { 1 } else { (total / slot / case.pairs).clamp(1, 200) };
         let (buffers, calls) = if case.is_expert() { (1, most) } else { (most, most) };
-        let buffer = |size: usize| {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size: size as u64,
-                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            })
-        };
+        let buffer = |size| buffer(gpu, size);
         let slots = if case.is_expert() { calls * case.pairs } else { 1 };
         let weights: Vec<_> = (0..buffers).map(|_| buffer(slots * slot)).collect();
         // the first slot has weights that a result can be told from
@@ -115,20 +114,7 @@ impl<'a> Bench<'a> {
         let pairs: Vec<[u32; 4]> = (0..calls * case.pairs).map(|i| [0, (i % case.pairs) as u32, i as u32, 0]).collect();
         let pair_buffer = buffer(pairs.len() * 16);
         gpu.queue.write_buffer(&pair_buffer, 0, bytemuck::cast_slice(&pairs));
-        let entry = |binding, read_only| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: wgpu::BufferBindingType::Storage { read_only },
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
-            count: None,
-        };
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: None,
-            entries: &[entry(0, true), entry(1, true), entry(2, false), entry(3, true)],
-        });
+        let layout = layout(gpu, 4);
         let group = |x: &wgpu::Buffer, call: usize, out: &wgpu::Buffer| {
             let bindings = [x, &weights[call % buffers], out, &pair_buffer];
             let entries = [0, 1, 2, 3]
@@ -153,64 +139,10 @@ impl<'a> Bench<'a> {
             layout,
             out,
         };
-        bench.quantise(&x, &packed);
-        bench
-    }
-
-    /// Packs the activations with the program's own kernel.
-    fn quantise(&self, x: &wgpu::Buffer, packed: &wgpu::Buffer) {
-        let Some(interleave) = self.case.format.interleave() else { return };
-        let device = &self.gpu.device;
-        let (source, entry) = shaders::source("quantise").unwrap();
-        let module = shader_module(device, "quantise", &source, false);
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: None,
-            layout: None,
-            module: &module,
-            entry_point: Some(entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[("interleave", interleave as f64)],
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        });
-        let entries = [x, packed].map(wgpu::Buffer::as_entire_binding);
-        let entries: Vec<_> =
-            (0..).zip(entries).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
-        let layout = pipeline.get_bind_group_layout(0);
-        let group =
-            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
-        let mut encoder = device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            pass.set_pipeline(&pipeline);
-            pass.set_bind_group(0, &group, &[]);
-            let cols = self.case.cols as u32;
-            pass.set_immediates(0, bytemuck::cast_slice(&[cols / 4, 0, cols, cols / 4 + cols / 16]));
-            pass.dispatch_workgroups((cols / 4).div_ceil(64), self.case.pairs as u32, 1);
+        if let Some(interleave) = case.format.interleave() {
+            quantise(gpu, interleave, case.cols, case.pairs, &x, &packed);
         }
-        self.gpu.queue.submit([encoder.finish()]);
-    }
-
-    fn pipeline(&self, version: &Version) -> wgpu::ComputePipeline {
-        let device = &self.gpu.device;
-        let module = shader_module(device, &version.name, &version.source, false);
-        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: None,
-            bind_group_layouts: &[Some(&self.layout)],
-            immediate_size: 64,
-        });
-        device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&version.name),
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some(version.entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &version.constants,
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        })
+        bench
     }
 
     fn immediates(&self, version: &Version, call: usize) -> [u32; 16] {
@@ -242,70 +174,20 @@ impl<'a> Bench<'a> {
         all
     }
 
-    /// Seconds a call, the best of several runs by the device's own clock.
+    /// Seconds a call.
     fn time(&self, version: &Version, pipeline: &wgpu::ComputePipeline, own: bool) -> f64 {
-        let device = &self.gpu.device;
         let groups = &self.groups[usize::from(own)];
-        let (queries, buffer) = self.clock();
-        let mut best = f64::MAX;
-        for _ in 0..4 {
-            let mut encoder = device.create_command_encoder(&Default::default());
-            {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                    label: None,
-                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                        query_set: &queries,
-                        beginning_of_pass_write_index: Some(0),
-                        end_of_pass_write_index: Some(1),
-                    }),
-                });
-                pass.set_pipeline(pipeline);
-                for call in (0..self.runs).rev() {
-                    pass.set_bind_group(0, &groups[call % groups.len()][usize::from(version.is_int8)], &[]);
-                    pass.set_immediates(0, bytemuck::cast_slice(&self.immediates(version, call)));
-                    pass.dispatch_workgroups(version.groups(&self.case), 1, self.case.pairs as u32);
-                }
-            }
-            encoder.resolve_query_set(&queries, 0..2, &buffer, 0);
-            self.gpu.queue.submit([encoder.finish()]);
-            let ticks: Vec<u64> = self.read(&buffer, 16);
-            let seconds = (ticks[1] - ticks[0]) as f64 * f64::from(self.gpu.queue.get_timestamp_period()) / 1e9;
-            best = best.min(seconds / self.runs as f64);
-        }
-        best
-    }
-
-    fn clock(&self) -> (wgpu::QuerySet, wgpu::Buffer) {
-        let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count: 2 };
-        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let buffer = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: 16,
-            usage,
-            mapped_at_creation: false,
-        });
-        (self.gpu.device.create_query_set(&descriptor), buffer)
+        let call = |call: usize| Call {
+            group: &groups[call % groups.len()][usize::from(version.is_int8)],
+            immediates: self.immediates(version, call),
+            grid: [version.groups(&self.case), 1, self.case.pairs as u32],
+        };
+        let calls: Vec<Call<'_>> = (0..self.runs).rev().map(call).collect();
+        seconds(self.gpu, pipeline, &calls) / self.runs as f64
     }
 
     /// What the last dependent call wrote for the first slot.
     fn first_outputs(&self) -> Vec<f32> {
-        self.read(&self.out, self.case.rows as u64 * 4)
-    }
-
-    fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, bytes: u64) -> Vec<T> {
-        let device = &self.gpu.device;
-        let landing = device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: bytes,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &landing, 0, bytes);
-        self.gpu.queue.submit([encoder.finish()]);
-        landing.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-        device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        let view = landing.slice(..).get_mapped_range().unwrap();
-        bytemuck::pod_collect_to_vec(&view)
+        read(self.gpu, &self.out, self.case.rows as u64 * 4)
     }
 }

@@ -128,6 +128,8 @@ pub enum Resource {
     Slab(usize),
     /// Which token, row and slot each (token, expert) pair of a batch has.
     Pairs,
+    /// The pairs of a batch in tiles of one expert each: [`super::ops::ExpertTile`].
+    Tiles,
     /// Slot of every expert when all are in memory.
     Slots,
 }

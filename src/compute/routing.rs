@@ -1,7 +1,7 @@
 //! From the router's choice to work for each expert.
 
 use super::executor::ExecuteError;
-use super::ops::Pair;
+use super::ops::{ExpertTile, Pair, Tile};
 use crate::experts::{ExpertStore, StoreError};
 
 /// One expert of a layer with the (token, expert) pairs that chose it.
@@ -35,6 +35,28 @@ pub(crate) fn group_by_expert(
     Ok(groups)
 }
 
+/// Cuts `pairs`, those of a slot together and `first_pair` the first in the buffer, into tiles: those of a slab and of a
+/// kind (see [`ExpertTile::kind`]) follow one another.
+///
+/// A rest that two small tiles hold is theirs: one large tile would multiply as many rows with nothing.
+pub(crate) fn tiles(pairs: &[Pair], first_pair: usize) -> Vec<ExpertTile> {
+    let [small, large] = Tile::EXPERT.map(|tile| tile.tokens());
+    let mut all = Vec::new();
+    let mut at = first_pair;
+    for of_slot in pairs.chunk_by(|a, b| (a.slab, a.slot) == (b.slab, b.slot)) {
+        let end = at + of_slot.len();
+        while at < end {
+            let left = end - at;
+            let count = left.min(if left <= 2 * small { small } else { large });
+            let Pair { slot, slab, .. } = of_slot[0];
+            all.push(ExpertTile { first_pair: at as u32, pairs: count as u32, slot, slab });
+            at += count;
+        }
+    }
+    all.sort_by_key(|tile| (tile.slab, tile.kind()));
+    all
+}
+
 /// Starts to read the first `most` experts of `layer` that `guess` names, and empties it. A guess that is none of the
 /// layer's `experts` is left to the layer itself, whose error it is to report.
 pub(crate) fn read_ahead(
@@ -47,4 +69,38 @@ pub(crate) fn read_ahead(
     let guessed: Vec<u32> = guess.drain(..).filter(|id| (*id as usize) < experts).take(most).collect();
     // the last layer has no next one, and no guess
     if guessed.is_empty() { Ok(()) } else { store.prefetch(layer, &guessed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_is_in_one_tile() {
+        let (mut pairs, mut experts) = (Vec::new(), 0);
+        for slab in 0..2 {
+            for (slot, count) in [1, 16, 17, 32, 33, 64, 65, 80, 96, 97, 200].into_iter().enumerate() {
+                pairs.extend((0..count).map(|row| Pair { token: row, row, slot: slot as u32, slab }));
+                experts += 1;
+            }
+        }
+        let first_pair = 7;
+        let tiles = tiles(&pairs, first_pair);
+        // the buffer has room for so many
+        assert!(tiles.len() <= pairs.len() / Tile::EXPERT[0].tokens() + experts);
+        let mut seen = vec![0; pairs.len()];
+        for tile in &tiles {
+            assert!(tile.pairs >= 1 && tile.pairs as usize <= Tile::EXPERT[tile.kind()].tokens());
+            let at = tile.first_pair as usize - first_pair;
+            for (pair, seen) in pairs[at..at + tile.pairs as usize].iter().zip(&mut seen[at..]) {
+                assert_eq!((pair.slot, pair.slab), (tile.slot, tile.slab));
+                *seen += 1;
+            }
+        }
+        assert!(seen.iter().all(|n| *n == 1));
+        let runs = tiles.chunk_by(|a, b| (a.slab, a.kind()) == (b.slab, b.kind())).count();
+        assert_eq!(runs, 4, "two slabs, two kinds");
+        let sizes: Vec<u32> = tiles.iter().filter(|t| t.slab == 0 && t.slot == 7).map(|t| t.pairs).collect();
+        assert_eq!(sizes, [16, 64], "80 pairs");
+    }
 }

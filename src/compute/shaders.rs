@@ -73,9 +73,11 @@ const PLAIN: [(&str, &str); 15] = [
 ];
 
 /// Kernels that exist once per weight format.
-const MATRIX: [(&str, &str); 4] = [
+const MATRIX: [(&str, &str); 6] = [
     ("expert_down", wgsl!("expert_down")),
     ("expert_gate_up", wgsl!("expert_gate_up")),
+    ("expert_matmul_down", wgsl!("expert_matmul_down")),
+    ("expert_matmul_gate_up", wgsl!("expert_matmul_gate_up")),
     ("matmul", wgsl!("matmul")),
     ("matvec", wgsl!("matvec")),
 ];
@@ -116,7 +118,7 @@ macro_rules! variants {
         )*];
     };
 }
-variants!("expert_down", "expert_gate_up", "matmul", "matvec");
+variants!("expert_down", "expert_gate_up", "expert_matmul_down", "expert_matmul_gate_up", "matmul", "matvec");
 
 /// What a product multiplies weights with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -168,12 +170,18 @@ pub fn source(name: &str) -> Option<(String, &'static str)> {
         Form::F32 => wgsl!("shared/activations_f32"),
         Form::Int8 => wgsl!("shared/activations_int8"),
     });
-    pieces.push(wgsl!("shared/team"));
-    pieces.push(match *kernel {
-        "matvec" | "expert_down" => wgsl!("shared/rows"),
-        "expert_gate_up" => wgsl!("shared/quantise"),
-        _ => "",
-    });
+    let tile = match form {
+        Form::F32 => wgsl!("shared/tile_f32"),
+        Form::Int8 => wgsl!("shared/tile_int8"),
+    };
+    match *kernel {
+        "matmul" | "expert_matmul_down" => {
+            pieces.extend([wgsl!("shared/tile"), tile, wgsl!("shared/tile_write")]);
+        }
+        "expert_matmul_gate_up" => pieces.extend([wgsl!("shared/tile"), tile, wgsl!("shared/quantise")]),
+        "expert_gate_up" => pieces.extend([wgsl!("shared/team"), wgsl!("shared/quantise")]),
+        _ => pieces.extend([wgsl!("shared/team"), wgsl!("shared/rows")]),
+    }
     pieces.push(body);
     Some((pieces.join("\n"), kernel))
 }

@@ -1,4 +1,5 @@
-//! `expert_gate_up` and `expert_down` over slots, and `combine_norm`.
+//! `expert_gate_up` and `expert_down` over slots, `expert_matmul_gate_up` and `expert_matmul_down` for many tokens, and
+//! `combine_norm`.
 
 use std::sync::Arc;
 
@@ -100,6 +101,31 @@ proptest! {
         let mut trial = routed(seed, layout, top_k, slots, *steps.iter().max().unwrap(), form);
         trial.binding = slab * slot;
         trial.check(&steps)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(2))]
+
+    /// Experts that many tokens chose and experts that few did: tiles of every size, full ones and others, in one slab
+    /// or several, with prompts that are cut between them.
+    #[test]
+    fn expert_tiles(
+        seed in any::<u64>(),
+        (count, top_k) in (2usize..6).prop_flat_map(|count| (Just(count), 1..=count.min(3))),
+        (many, few) in (40usize..150, 1usize..20),
+        form in prop::sample::select(vec![Form::F32, Form::Int8]),
+        (slab, slots) in (1u64..4, 0.0..1.0),
+    ) {
+        let mut random = Random::new(seed);
+        let affine: Vec<_> = ["q2", "q3", "q4", "q5", "q6", "q8"].iter().flat_map(|name| formats(name)).collect();
+        let of = (random.one_of(&affine), random.one_of(&affine));
+        let layout = layout(&mut random, count, &[of]);
+        let slot = layout.slot_bytes().next_multiple_of(256) as u64;
+        let slots = top_k + ((count - top_k) as f64 * slots) as usize;
+        let mut trial = routed(seed, layout, top_k, slots, many, form);
+        trial.binding = slab * slot;
+        trial.check_cut(&[many], &[many - few, few])?;
     }
 }
 

@@ -1,4 +1,4 @@
-//! `matvec` (one token) and `matmul` (several) in every weight format, with f32 and with what `quantise` packs.
+//! `matvec` (one token) and `matmul` (many) in every weight format, with f32 and with what `quantise` packs.
 
 use flashflood::compute::LogitRows;
 use flashflood::compute::ops::{MatVec, RowsOf};
@@ -90,9 +90,31 @@ each_format! {
     matvec_int8_q8 "q8"
 }
 
+proptest! {
+    #![proptest_config(cases(2))]
+
+    /// Tiles of every size, full ones and others, and prompts that are cut between them.
+    #[test]
+    fn matmul_tiles(
+        seed in any::<u64>(),
+        (many, few) in (17usize..150, 1usize..17),
+        dense in prop::sample::select(vec!["f32", "f16", "bf16"]),
+        affine in prop::sample::select(vec!["q2", "q3", "q4", "q5", "q6", "q8"]),
+    ) {
+        let mut random = Random::new(seed);
+        let (dense, affine) = (random.one_of(&formats(dense)), random.one_of(&formats(affine)));
+        for (form, formats) in [(Form::F32, &[dense, affine][..]), (Form::Int8, &[affine][..])] {
+            let mut trial = products(formats, seed, &[many], u64::MAX, form);
+            trial.logits = LogitRows::All;
+            trial.check_cut(&[many], &[many - few, few])?;
+        }
+    }
+}
+
 /// More workgroups than one dimension of a grid holds: the vocabulary of a large model.
 #[test]
 fn matvec_folds_its_grid() {
+    // matvec has 32 rows in a workgroup, matmul 16 of few tokens
     let (rows, cols) = (4 * 8 * 32_768 + 37, 32);
     let mut trial = Trial::new(1, 2);
     let matrix = trial.matrix(WeightFormat::affine(2, 32), rows, cols);

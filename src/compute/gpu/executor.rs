@@ -342,7 +342,7 @@ impl Executor for GpuExecutor {
                     if let Some(route) = routed.take() {
                         self.read_route(&route)?;
                     }
-                    if let Err(e) = self.run_experts(index, op) {
+                    if let Err(e) = self.run_experts(index, op, &step) {
                         // leave nothing half-encoded behind for the next step
                         self.encoding.submit(&self.gpu.queue);
                         return Err(e);

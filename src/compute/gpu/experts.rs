@@ -6,9 +6,9 @@ use super::encoding::Submission;
 use super::executor::GpuExecutor;
 use super::readback::wait;
 use crate::compute::executor::{ExecuteError, Phase, Step};
-use crate::compute::ops::{Experts, Pair, Route};
+use crate::compute::ops::{ExpertTile, Experts, Pair, Route};
 use crate::compute::recording::{Recorded, View};
-use crate::compute::routing::{ExpertPairs, group_by_expert, read_ahead};
+use crate::compute::routing::{ExpertPairs, group_by_expert, read_ahead, tiles};
 use crate::experts::{Acquired, SlotMemory, StoreError, Sweep};
 
 /// The router's choice of a layer, until the host has read it.
@@ -210,14 +210,14 @@ impl GpuExecutor {
     }
 
     /// Reads what is missing and encodes the experts of a layer: those in memory at once, the others as they land.
-    pub(super) fn run_experts(&mut self, index: usize, op: &Experts) -> Result<(), ExecuteError> {
+    pub(super) fn run_experts(&mut self, index: usize, op: &Experts, step: &Step) -> Result<(), ExecuteError> {
         let ids = &self.routing[op.layer];
         let groups = group_by_expert(op.layer, ids, op.out.rows_per_token, self.experts)?;
         let (store, _) = self.store.as_ref().expect(HAS_STORE);
         let is_there = |group: &ExpertPairs| store.has_place(op.layer, group.expert);
         let sweep = Sweep::new(groups, store.capacity(op.layer), is_there);
         let mut held = Vec::new();
-        let outcome = self.run_windows(index, op, &sweep, &mut held);
+        let outcome = self.run_windows(index, op, step, &sweep, &mut held);
         let (store, _) = self.store.as_mut().expect(HAS_STORE);
         store.release(&held);
         outcome
@@ -228,6 +228,7 @@ impl GpuExecutor {
         &mut self,
         index: usize,
         op: &Experts,
+        step: &Step,
         sweep: &Sweep<ExpertPairs>,
         held: &mut Vec<usize>,
     ) -> Result<(), ExecuteError> {
@@ -238,7 +239,7 @@ impl GpuExecutor {
             if sweep.overlaps() {
                 next = windows.next().map(|groups| self.open(op, groups, held)).transpose()?;
             }
-            self.run_window(index, op, &now, &mut first_pair)?;
+            self.run_window(index, op, step, &now, &mut first_pair)?;
             if next.is_none() && windows.len() == 0 {
                 break;
             }
@@ -276,6 +277,7 @@ impl GpuExecutor {
         &mut self,
         index: usize,
         op: &Experts,
+        step: &Step,
         window: &Window<'_>,
         first_pair: &mut usize,
     ) -> Result<(), ExecuteError> {
@@ -283,7 +285,7 @@ impl GpuExecutor {
         // a hit may have landed beside its slot: read ahead, or for a step that failed
         self.copy_landed();
         let (hits, misses): (Vec<_>, Vec<_>) = window.acquired.iter().zip(window.groups).partition(|(a, _)| a.hit);
-        self.compute(index, op, &hits, first_pair);
+        self.compute(index, op, step, &hits, first_pair);
         let mut pending: Vec<usize> = misses.iter().map(|(a, _)| a.slot).collect();
         // the GPU works on the hits and the shared expert while the misses are read
         self.submit_landed(!pending.is_empty())?;
@@ -292,7 +294,7 @@ impl GpuExecutor {
             let landed = self.land(&mut pending, &mut failed);
             self.follow_slabs(index, op);
             let now: Vec<_> = misses.iter().filter(|(a, _)| landed.contains(&a.slot)).copied().collect();
-            self.compute(index, op, &now, first_pair);
+            self.compute(index, op, step, &now, first_pair);
             self.submit_landed(!pending.is_empty())?;
         }
         Ok(failed?)
@@ -300,7 +302,14 @@ impl GpuExecutor {
 
     /// Encodes some experts of a layer, whose bytes are in their slots by then. `first_pair` counts the (token,
     /// expert) pairs of the layer that are encoded.
-    fn compute(&mut self, index: usize, op: &Experts, experts: &[(&Acquired, &ExpertPairs)], first_pair: &mut usize) {
+    fn compute(
+        &mut self,
+        index: usize,
+        op: &Experts,
+        step: &Step,
+        experts: &[(&Acquired, &ExpertPairs)],
+        first_pair: &mut usize,
+    ) {
         let (_, slots) = self.store.as_ref().expect(HAS_STORE);
         let slots = slots.clone();
         let placed = experts.iter().flat_map(|(acquired, group)| {
@@ -308,17 +317,34 @@ impl GpuExecutor {
             group.pairs.iter().map(move |&pair| Pair { slot: place as u32, slab: slab as u32, ..pair })
         });
         let mut pairs: Vec<Pair> = placed.collect();
+        if pairs.is_empty() {
+            return;
+        }
         pairs.sort_by_key(|pair| pair.slab);
-        if !pairs.is_empty() {
-            let at = (*first_pair * size_of::<Pair>()) as u64;
-            self.gpu.queue.write_buffer(self.resident.pairs(), at, bytemuck::cast_slice(&pairs));
+        let at = (*first_pair * size_of::<Pair>()) as u64;
+        self.gpu.queue.write_buffer(self.resident.pairs(), at, bytemuck::cast_slice(&pairs));
+        self.dispatches.clear();
+        let (slot_bytes, out) = (slots.slot_bytes(), &mut self.dispatches);
+        let mut first = *first_pair;
+        match step.phase {
+            Phase::Decode => {
+                for run in pairs.chunk_by(|a, b| a.slab == b.slab) {
+                    op.dispatch(&self.resident, run[0].slab as usize, first, run.len(), slot_bytes, out);
+                    first += run.len();
+                }
+            }
+            Phase::Prefill => {
+                // a tile has a pair or more: each batch has room for its tiles where its pairs are
+                let tiles = tiles(&pairs, first);
+                let at = (first * size_of::<ExpertTile>()) as u64;
+                self.gpu.queue.write_buffer(self.resident.tiles(), at, bytemuck::cast_slice(&tiles));
+                for run in tiles.chunk_by(|a, b| (a.slab, a.kind()) == (b.slab, b.kind())) {
+                    op.dispatch_tiles(run[0].slab as usize, run[0].kind(), first, run.len(), slot_bytes, out);
+                    first += run.len();
+                }
+            }
         }
-        for run in pairs.chunk_by(|a, b| a.slab == b.slab) {
-            self.dispatches.clear();
-            let slab = run[0].slab as usize;
-            op.dispatch(&self.resident, slab, *first_pair, run.len(), slots.slot_bytes(), &mut self.dispatches);
-            self.encode(index);
-            *first_pair += run.len();
-        }
+        self.encode(index);
+        *first_pair += pairs.len();
     }
 }

@@ -51,6 +51,7 @@ pub(super) struct Resident {
     scratch: [wgpu::Buffer; 2],
     rope: wgpu::Buffer,
     pairs: wgpu::Buffer,
+    tiles: wgpu::Buffer,
     slots: wgpu::Buffer,
     threads: usize,
     /// Of products that have another than the built-in one.
@@ -119,6 +120,8 @@ impl Resident {
             scratch: [buffer("scratch", scratch), buffer("scratch 2", scratch2)],
             rope: buffer("rope", rope_width),
             pairs: buffer("pairs", (recording.max_tokens * top_k * 16) as u64),
+            // a pair each at worst
+            tiles: buffer("tiles", (recording.max_tokens * top_k * 16) as u64),
             slots: buffer("slots", slots as u64 * 8),
             threads,
             teams: HashMap::new(),
@@ -243,6 +246,7 @@ impl Resident {
             Resource::Scratch2 => self.scratch[1].as_entire_binding(),
             Resource::Slab(slab) => slabs[slab].as_ref()?.as_entire_binding(),
             Resource::Pairs => self.pairs.as_entire_binding(),
+            Resource::Tiles => self.tiles.as_entire_binding(),
             Resource::Slots => self.slots.as_entire_binding(),
         })
     }
@@ -257,6 +261,10 @@ impl Resident {
 
     pub(super) fn pairs(&self) -> &wgpu::Buffer {
         &self.pairs
+    }
+
+    pub(super) fn tiles(&self) -> &wgpu::Buffer {
+        &self.tiles
     }
 
     pub(super) fn slots(&self) -> &wgpu::Buffer {

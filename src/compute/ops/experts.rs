@@ -1,4 +1,4 @@
-use super::{Input, ProductShape, silu};
+use super::{Input, ProductShape, Tile, silu};
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, expert_product, pack_row};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, ResidentLayout, Resource, Stage};
@@ -48,6 +48,27 @@ pub struct Pair {
     pub slab: u32,
 }
 
+/// Pairs of one expert that a workgroup takes together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct ExpertTile {
+    /// In the list of pairs.
+    pub first_pair: u32,
+    /// One at least, and at most the tokens of the largest of [`Tile::EXPERT`].
+    pub pairs: u32,
+    /// Slot, in its slab.
+    pub slot: u32,
+    /// Slab of the slot.
+    pub slab: u32,
+}
+
+impl ExpertTile {
+    /// Which of [`Tile::EXPERT`] it is for.
+    pub(crate) fn kind(&self) -> usize {
+        Tile::for_tokens(&Tile::EXPERT, self.pairs as usize)
+    }
+}
+
 impl Experts {
     /// Whether the operands fit together.
     pub fn check(&self, _: &Recording) -> Result<(), ShapeError> {
@@ -93,39 +114,53 @@ impl Experts {
         memory.put_back(self.out.tensor, out);
     }
 
-    /// Its products, one a stage.
+    /// Its products of one token, one a stage.
     pub fn products(&self) -> [ProductShape; 2] {
+        self.shapes(["expert_gate_up", "expert_down"])
+    }
+
+    fn shapes(&self, [gate_up, down]: [&'static str; 2]) -> [ProductShape; 2] {
         let shape = |kernel, place: &MatrixPlace, x: &Input, rows| {
             ProductShape::new(kernel, x.form(), place.format, rows, place.cols)
         };
         let width = self.hidden.cols();
-        [
-            shape("expert_gate_up", &self.slot.gate_up, &self.x, width),
-            shape("expert_down", &self.slot.down, &self.hidden, self.out.width),
-        ]
+        [shape(gate_up, &self.slot.gate_up, &self.x, width), shape(down, &self.slot.down, &self.hidden, self.out.width)]
     }
 
-    /// Stage 0 is `expert_gate_up`, stage 1 `expert_down`; one group per slab.
+    /// Stage 0 is `expert_gate_up`, stage 1 `expert_down`. Then come `expert_matmul_gate_up` and `expert_matmul_down` for
+    /// each of [`Tile::EXPERT`]. One group per slab.
     pub fn stages(&self, resident: &dyn ResidentLayout, slabs: usize) -> Vec<Stage> {
-        let stage = |shape: ProductShape, x: View, out: View| Stage {
-            shader: shape.shader(),
-            constants: shape.constants(resident.team(&shape)),
-            groups: (0..slabs)
-                .map(|slab| {
-                    vec![
-                        Binding::read(Resource::Tensor(x.tensor)),
-                        Binding::read(Resource::Slab(slab)),
-                        Binding::write(Resource::Tensor(out.tensor)),
-                        Binding::read(Resource::Pairs),
-                    ]
-                })
-                .collect(),
+        let hidden = self.hidden.view();
+        let groups = |x: View, out: View, with_tiles: bool| -> Vec<Vec<Binding>> {
+            let of_slab = |slab| {
+                let mut group = vec![
+                    Binding::read(Resource::Tensor(x.tensor)),
+                    Binding::read(Resource::Slab(slab)),
+                    Binding::write(Resource::Tensor(out.tensor)),
+                    Binding::read(Resource::Pairs),
+                ];
+                group.extend(with_tiles.then(|| Binding::read(Resource::Tiles)));
+                group
+            };
+            (0..slabs).map(of_slab).collect()
         };
-        let [gate_up, down] = self.products();
-        let mut stages =
-            vec![stage(gate_up, self.x.view(), self.hidden.view()), stage(down, self.hidden.view(), self.out)];
-        if let Input::Int8(quantised) = self.hidden {
-            stages[0].constants.extend([("packed", 1.0), ("interleave", quantised.interleave as f64)]);
+        let pair = |[gate_up, down]: [ProductShape; 2], [first, second]: [Vec<(&'static str, f64)>; 2], with_tiles| {
+            let mut stages = [
+                Stage { shader: gate_up.shader(), constants: first, groups: groups(self.x.view(), hidden, with_tiles) },
+                Stage { shader: down.shader(), constants: second, groups: groups(hidden, self.out, with_tiles) },
+            ];
+            if let Input::Int8(quantised) = self.hidden {
+                stages[0].constants.extend([("packed", 1.0), ("interleave", quantised.interleave as f64)]);
+            }
+            stages
+        };
+        let one = self.products();
+        let mut stages: Vec<Stage> = pair(one, one.map(|shape| shape.constants(resident.team(&shape))), false).into();
+        let many = self.shapes(["expert_matmul_gate_up", "expert_matmul_down"]);
+        for tile in Tile::EXPERT {
+            let mut of_tile = pair(many, many.map(|shape| shape.tile_constants(tile)), true);
+            of_tile[0].constants.push(("quantisers", tile.threads() as f64));
+            stages.extend(of_tile);
         }
         stages
     }
@@ -162,5 +197,36 @@ impl Experts {
         let hidden = self.hidden.view();
         one(0, gate_up, &self.slot.gate_up, self.hidden.cols(), self.x.view(), hidden);
         one(1, down, &self.slot.down, self.out.width, hidden, self.out);
+    }
+    /// Dispatches for `tiles` tiles from `first_tile` on, all in `slab` and for number `kind` of [`Tile::EXPERT`].
+    pub fn dispatch_tiles(
+        &self,
+        slab: usize,
+        kind: usize,
+        first_tile: usize,
+        tiles: usize,
+        slot_bytes: usize,
+        out: &mut Vec<Dispatch>,
+    ) {
+        let mut one = |stage, place: &MatrixPlace, rows: usize, x: View, y: View| {
+            let grid = Tile::EXPERT[kind].grid(place.rows, tiles);
+            let immediates = Immediates::new(&[
+                rows as u32,
+                (place.cols / 32) as u32,
+                grid[0],
+                first_tile as u32,
+                (x.stride / 4) as u32,
+                y.stride as u32,
+                (slot_bytes / 4) as u32,
+                (place.codes / 4) as u32,
+                (place.scales / 4) as u32,
+                (place.biases / 4) as u32,
+            ]);
+            let weight_bytes = (tiles * place.format.matrix_bytes(place.rows, place.cols)) as u64;
+            out.push(Dispatch { stage, group: slab, immediates, grid, weight_bytes });
+        };
+        let (hidden, stage) = (self.hidden.view(), 2 + 2 * kind);
+        one(stage, &self.slot.gate_up, self.hidden.cols(), self.x.view(), hidden);
+        one(stage + 1, &self.slot.down, self.out.width, hidden, self.out);
     }
 }

@@ -1,10 +1,10 @@
-use super::{Input, ProductShape};
+use super::{Input, ProductShape, Tile};
 use crate::compute::cpu::{CpuMemory, matrix_product};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{MatrixId, Recording, Rows, ShapeError, View, expect, shape_error};
 use crate::compute::{Phase, Step};
 
-/// Product of a weight matrix with the activations of one token (`matvec`) or several (`matmul`).
+/// Product of a weight matrix with the activations of one token (`matvec`) or many (`matmul`).
 pub struct MatVec {
     /// `[tokens, cols]`
     pub x: Input,
@@ -95,16 +95,14 @@ impl Kernel for MatVec {
                 ]
             })
             .collect();
-        ["matvec", "matmul"]
-            .map(|kernel| {
-                let shape = self.shape(kernel, resident);
-                Stage {
-                    shader: shape.shader(),
-                    constants: shape.constants(resident.team(&shape)),
-                    groups: groups.clone(),
-                }
-            })
-            .into()
+        let (one, many) = (self.shape("matvec", resident), self.shape("matmul", resident));
+        let constants = one.constants(resident.team(&one));
+        let mut stages = vec![Stage { shader: one.shader(), constants, groups: groups.clone() }];
+        stages.extend(Tile::MATRIX.map(|tile| {
+            let constants = many.tile_constants(tile);
+            Stage { shader: many.shader(), constants, groups: groups.clone() }
+        }));
+        stages
     }
 
     fn products(&self, resident: &dyn ResidentLayout) -> Vec<ProductShape> {
@@ -116,18 +114,22 @@ impl Kernel for MatVec {
         if tokens == 0 {
             return;
         }
-        let (stage, kernel, layers) = match step.phase {
-            Phase::Decode => (0, "matvec", 1),
-            Phase::Prefill => (1, "matmul", tokens.div_ceil(4)),
-        };
-        let shape = self.shape(kernel, resident);
+        let shape = self.shape("matvec", resident);
         let (team, x_view) = (resident.team(&shape), self.x.view());
+        let tile = Tile::for_tokens(&Tile::MATRIX, tokens);
+        let layers = tokens.div_ceil(Tile::MATRIX[tile].tokens());
         for (group, part) in resident.matrix_parts(self.matrix).iter().enumerate() {
-            let (x, y) = shape.row_groups(team, part.rows);
+            let (stage, grid) = match step.phase {
+                Phase::Decode => {
+                    let (x, y) = shape.row_groups(team, part.rows);
+                    (0, [x, y, 1])
+                }
+                Phase::Prefill => (1 + tile, Tile::MATRIX[tile].grid(part.rows, layers)),
+            };
             let immediates = Immediates::new(&[
                 part.rows as u32,
                 (shape.cols / 32) as u32,
-                x,
+                grid[0],
                 (x_view.offset / 4) as u32,
                 (x_view.stride / 4) as u32,
                 (self.out.offset + part.first) as u32,
@@ -140,7 +142,7 @@ impl Kernel for MatVec {
                 part.biases,
             ]);
             let weight_bytes = shape.format.matrix_bytes(part.rows, shape.cols) as u64;
-            out.push(Dispatch { stage, group, immediates, grid: [x, y, layers as u32], weight_bytes });
+            out.push(Dispatch { stage, group, immediates, grid, weight_bytes });
         }
     }
 }

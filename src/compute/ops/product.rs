@@ -1,4 +1,4 @@
-//! What the kernels of products have in common: shaders, teams of threads, and rows a workgroup.
+//! What the kernels of products have in common: shaders, teams of threads, tiles, and rows a workgroup.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ const MANY_ROWS: usize = 65_536;
 /// Shape of a product as far as kernels are made for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProductShape {
-    /// `matvec`, `matmul`, `expert_gate_up` or `expert_down`.
+    /// `matvec`, `expert_gate_up`, `expert_down`, or for many tokens `matmul`, `expert_matmul_gate_up`,
+    /// `expert_matmul_down`.
     pub kernel: &'static str,
     /// Activations.
     pub form: Form,
@@ -32,6 +33,57 @@ pub struct Team {
     pub threads: usize,
     /// Sums that a thread keeps.
     pub sums: usize,
+}
+
+/// What a workgroup of a product of many tokens makes: some rows for some tokens. It changes the speed and nothing else:
+/// an output is added up over the columns from first to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Threads that share out the rows: a multiple of 8.
+    pub row_threads: usize,
+    /// Threads that share out the tokens: twice `row_sums` at least, a power of two.
+    pub token_threads: usize,
+    /// Rows of a thread: 1, 2, 4 or 8.
+    pub row_sums: usize,
+}
+
+impl Tile {
+    /// Those that `matmul` is made with: for few tokens, and for many.
+    pub const MATRIX: [Tile; 2] = [
+        Tile { row_threads: 16, token_threads: 4, row_sums: 1 },
+        Tile { row_threads: 8, token_threads: 16, row_sums: 8 },
+    ];
+    /// Those for the pairs of an expert, few or many. They have 64 rows: 32 hidden values, which share a scale.
+    pub const EXPERT: [Tile; 2] = [
+        Tile { row_threads: 32, token_threads: 4, row_sums: 2 },
+        Tile { row_threads: 8, token_threads: 16, row_sums: 8 },
+    ];
+
+    /// Which of `tiles` is for so many tokens: the first that holds them, or the largest.
+    pub(crate) fn for_tokens(tiles: &[Tile], tokens: usize) -> usize {
+        tiles.iter().position(|tile| tile.tokens() >= tokens).unwrap_or(tiles.len() - 1)
+    }
+
+    /// Workgroups for `layers` times all rows of a matrix.
+    pub(crate) fn grid(&self, rows: usize, layers: usize) -> [u32; 3] {
+        let (x, y) = fold(rows.div_ceil(self.rows()));
+        [x, y, layers as u32]
+    }
+
+    /// Rows that it makes.
+    pub fn rows(&self) -> usize {
+        self.row_threads * self.row_sums
+    }
+
+    /// Tokens that it makes them for.
+    pub fn tokens(&self) -> usize {
+        4 * self.token_threads
+    }
+
+    /// Threads of its workgroup.
+    pub fn threads(&self) -> usize {
+        self.row_threads * self.token_threads
+    }
 }
 
 impl ProductShape {
@@ -61,7 +113,6 @@ impl ProductShape {
         let (threads, sums) = match (self.kernel, self.form) {
             // a workgroup of gate and up makes the 32 hidden values that share a scale
             ("expert_gate_up", _) => (256, 64 * self.lanes() / 256),
-            ("matmul", _) => (64, 8),
             ("matvec", Form::F32) if self.rows >= MANY_ROWS => (64, 8),
             ("matvec", Form::F32) => (64, 4),
             _ => (32, 4),
@@ -69,7 +120,7 @@ impl ProductShape {
         Team { threads, sums }
     }
 
-    /// Teams to choose from on a device, the built-in one first. Products of several tokens are not tuned.
+    /// Teams to choose from on a device, the built-in one first.
     pub fn candidates(&self) -> Vec<Team> {
         let lanes = self.lanes();
         let mut all = vec![self.team()];
@@ -87,7 +138,6 @@ impl ProductShape {
                     add(threads, sums);
                 }
             }),
-            "matmul" => {}
             // one of these was best, or within 10 % of it, at every shape of the lab
             _ => [(32, 4), (32, 8), (64, 4), (64, 8), (128, 2)].into_iter().for_each(|(t, s)| add(t, s)),
         }
@@ -99,7 +149,6 @@ impl ProductShape {
         let teams = team.threads / self.lanes();
         match self.kernel {
             "expert_gate_up" => 32,
-            "matmul" => 2 * teams,
             _ => team.sums * teams,
         }
     }
@@ -109,10 +158,20 @@ impl ProductShape {
         fold(rows.div_ceil(self.rows_per_group(team)))
     }
 
-    /// WGSL constants of the shader.
+    /// WGSL constants of the shader of one token's product.
     pub fn constants(&self, team: Team) -> Vec<(&'static str, f64)> {
-        let mut constants =
-            vec![("lanes", self.lanes() as f64), ("threads", team.threads as f64), ("sums", team.sums as f64)];
+        let team = [("lanes", self.lanes()), ("threads", team.threads), ("sums", team.sums)];
+        self.with_scales(team)
+    }
+
+    /// WGSL constants of the shader of many tokens' product.
+    pub fn tile_constants(&self, tile: Tile) -> Vec<(&'static str, f64)> {
+        let Tile { row_threads, token_threads, row_sums } = tile;
+        self.with_scales([("row_threads", row_threads), ("token_threads", token_threads), ("row_sums", row_sums)])
+    }
+
+    fn with_scales(&self, constants: [(&'static str, usize); 3]) -> Vec<(&'static str, f64)> {
+        let mut constants: Vec<_> = constants.map(|(name, value)| (name, value as f64)).into();
         if let WeightFormat::Affine { group, scales, .. } = self.format {
             constants.push(("group_blocks", f64::from(group) / 32.0));
             let scale_type = match scales {
@@ -143,7 +202,7 @@ mod tests {
 
     #[test]
     fn candidates_change_threads_alone() {
-        for kernel in ["matvec", "matmul", "expert_gate_up", "expert_down"] {
+        for kernel in ["matvec", "expert_gate_up", "expert_down"] {
             for (form, format) in [(Form::F32, WeightFormat::Bf16), (Form::Int8, WeightFormat::affine(4, 64))] {
                 for (rows, cols) in [(1, 64), (512, 256), (4096, 512), (12288, 2048), (248_320, 4096)] {
                     let shape = ProductShape::new(kernel, form, format, rows, cols);
@@ -159,9 +218,24 @@ mod tests {
                             assert_eq!(team.sums * team.threads / shape.lanes(), 64, "32 of gate and 32 of up");
                         }
                     }
-                    assert_eq!(all.len() > 1, kernel != "matmul" && (kernel != "expert_gate_up" || cols < 1024));
+                    assert_eq!(all.len() > 1, kernel != "expert_gate_up" || cols < 1024);
                 }
             }
+        }
+    }
+    /// What `wgsl/shared/tile.wgsl` asks of them, and memory of a workgroup that every device has.
+    #[test]
+    fn tiles_are_within_limits() {
+        assert!(Tile::EXPERT.iter().all(|tile| tile.rows() == 64 && tile.row_sums > 1));
+        for tile in [Tile::MATRIX, Tile::EXPERT].concat() {
+            assert!(tile.row_threads.is_multiple_of(8) && tile.token_threads.is_power_of_two());
+            assert!([1, 2, 4, 8].contains(&tile.row_sums));
+            assert!(2 * tile.rows() <= tile.threads() && 2 * tile.tokens() <= tile.threads());
+            // two blocks of 32 codes with two scales each, or 16 columns of f32
+            let bytes = (2 * (32 + 8)).max(16 * 4);
+            // the hidden values of a quarter of the pairs, and what quantises them
+            let hidden = 33 * 4 * tile.token_threads + 8 * tile.threads();
+            assert!(tile.threads() <= 256 && (tile.rows() + tile.tokens()) * bytes + hidden <= 16 << 10);
         }
     }
 }

@@ -1,0 +1,292 @@
+//! Products of many tokens, and of the experts of many tokens, with tiles of several sizes: operations a second.
+//!
+//! Weights lie in so many copies that caches hold one of them at most, as in a model. All tiles must give the same bits.
+
+use flashflood::compute::gpu::Gpu;
+use flashflood::compute::ops::Tile;
+use flashflood::compute::shaders::{self, Form};
+use flashflood::formats::WeightFormat;
+
+use super::device::{Call, buffer, layout, pipeline, quantise, read, seconds};
+
+/// Bytes of weights that calls go through in turn, about.
+const TOTAL: usize = 256 << 20;
+/// Operations in one measurement, about.
+const MEASURED: f64 = 1e12;
+/// Experts of a layer.
+const EXPERTS: usize = 512;
+
+/// A product of many tokens.
+#[derive(Clone, Copy)]
+struct Case {
+    /// `matmul`, `expert_matmul_gate_up` or `expert_matmul_down`.
+    kernel: &'static str,
+    format: WeightFormat,
+    form: Form,
+    /// Of the weights.
+    rows: usize,
+    cols: usize,
+    /// In all, or of each expert.
+    tokens: usize,
+}
+
+impl Case {
+    fn is_expert(&self) -> bool {
+        self.kernel != "matmul"
+    }
+
+    /// Matrices that a call multiplies with.
+    fn matrices(&self) -> usize {
+        if self.is_expert() { EXPERTS } else { 1 }
+    }
+
+    fn operations(&self) -> f64 {
+        2.0 * (self.rows * self.cols * self.tokens * self.matrices()) as f64
+    }
+
+    /// Rows of the output.
+    fn out_rows(&self) -> usize {
+        if self.kernel == "expert_matmul_gate_up" { self.rows / 2 } else { self.rows }
+    }
+
+    /// Rows of the output that a workgroup makes.
+    fn tile_rows(&self, tile: Tile) -> usize {
+        if self.kernel == "expert_matmul_gate_up" { tile.rows() / 2 } else { tile.rows() }
+    }
+
+    /// Tiles worth a try: those of the program, and some that it could have.
+    fn tiles(&self) -> Vec<Tile> {
+        let tile = |row_threads, token_threads, row_sums| Tile { row_threads, token_threads, row_sums };
+        let all = [
+            tile(16, 4, 1),
+            tile(32, 4, 1),
+            tile(16, 4, 2),
+            tile(32, 4, 2),
+            tile(8, 8, 4),
+            tile(16, 8, 4),
+            tile(8, 16, 2),
+            tile(8, 16, 4),
+            tile(8, 16, 8),
+            tile(16, 16, 4),
+            tile(16, 16, 8),
+            tile(8, 32, 8),
+        ];
+        let fits = |tile: &Tile| {
+            let is_near = tile.tokens() <= self.tokens.next_power_of_two().max(16) && self.tokens <= 32 * tile.tokens();
+            // gate and up: a group of 32 hidden values is quantised by one workgroup
+            is_near && (self.kernel != "expert_matmul_gate_up" || tile.rows() == 64 && tile.row_sums > 1)
+        };
+        all.into_iter().filter(fits).collect()
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let (q4, affine) = (WeightFormat::affine(4, 64), |bits| WeightFormat::affine(bits, 64));
+    let mut cases = Vec::new();
+    let mut product = |format: WeightFormat, rows, tokens| {
+        for form in [Form::F32, Form::Int8] {
+            if form == Form::F32 || format.interleave().is_some() {
+                cases.push(Case { kernel: "matmul", format, form, rows, cols: 4096, tokens });
+            }
+        }
+    };
+    for rows in [4096, 16384] {
+        [16, 64, 512, 2048].into_iter().for_each(|tokens| product(q4, rows, tokens));
+    }
+    for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16] {
+        product(format, 4096, 2048);
+    }
+    for bits in [2, 3, 5, 6, 8] {
+        product(affine(bits), 4096, 2048);
+    }
+    for form in [Form::F32, Form::Int8] {
+        for (kernel, rows, cols) in [("expert_matmul_gate_up", 2048, 4096), ("expert_matmul_down", 4096, 1024)] {
+            for tokens in [10, 80] {
+                cases.push(Case { kernel, format: q4, form, rows, cols, tokens });
+            }
+        }
+    }
+    cases
+}
+
+/// Prints a table of the kernels whose name contains `wanted`.
+pub(crate) fn run(gpu: &Gpu, wanted: &str) {
+    println!("| version | rows | cols | tokens | tile | us | TFLOP/s |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
+    for case in cases() {
+        let shader = shaders::variant(case.kernel, case.form, case.format.suffix());
+        if !shader.contains(wanted) {
+            continue;
+        }
+        let bench = Bench::new(gpu, case);
+        let mut expected: Option<Vec<u32>> = None;
+        for tile in case.tiles() {
+            let best = bench.time(shader, tile);
+            let Case { rows, cols, tokens, .. } = case;
+            let (name, rate) = (format!("{}x{}", tile.rows(), tile.tokens()), case.operations() / best / 1e12);
+            let Tile { row_threads, token_threads, row_sums } = tile;
+            let version = format!("{shader} {row_threads}/{token_threads} x{row_sums}");
+            println!("| {version} | {rows} | {cols} | {tokens} | {name} | {:.1} | {rate:.1} |", best * 1e6);
+            let found: Vec<u32> = read(gpu, &bench.out, (case.out_rows() * case.tokens * 4) as u64);
+            if found.iter().all(|v| *v == 0) || found.iter().any(|v| f32::from_bits(*v).is_nan()) {
+                println!("  wrong: nothing, or no numbers");
+            }
+            if *expected.get_or_insert_with(|| found.clone()) != found {
+                println!("  wrong: other bits than the first");
+            }
+        }
+    }
+}
+
+/// Buffers of a case.
+struct Bench<'a> {
+    gpu: &'a Gpu,
+    case: Case,
+    /// Words of sections: codes, scales, biases.
+    sections: [u32; 3],
+    /// Bytes of a matrix.
+    slot: usize,
+    /// Matrices in the one buffer of experts; or buffers of a matrix.
+    slots: usize,
+    weights: Vec<wgpu::Buffer>,
+    /// What the products read: as it is, or packed.
+    x: wgpu::Buffer,
+    /// Bytes of a row of it.
+    row_bytes: usize,
+    pairs: wgpu::Buffer,
+    tiles: wgpu::Buffer,
+    out: wgpu::Buffer,
+    layout: wgpu::BindGroupLayout,
+}
+
+impl<'a> Bench<'a> {
+    fn new(gpu: &'a Gpu, case: Case) -> Self {
+        let Case { format, rows, cols, .. } = case;
+        let (codes, scales) = (rows * format.row_bytes(cols), rows * format.row_scale_bytes(cols));
+        let slot = (codes + 2 * scales).next_multiple_of(256);
+        let binding = gpu.limits.max_storage_buffer_binding_size.min(1 << 30) as usize;
+        let slots = (if case.is_expert() { binding } else { TOTAL } / slot).clamp(1, 64.max(case.matrices()));
+        let (buffers, in_each) = if case.is_expert() { (1, slots) } else { (slots, 1) };
+        let weights: Vec<_> = (0..buffers).map(|_| buffer(gpu, in_each * slot)).collect();
+        let bytes = weights_of(format, codes, scales);
+        for weights in &weights {
+            (0..in_each).for_each(|i| gpu.queue.write_buffer(weights, (i * slot) as u64, &bytes));
+            gpu.queue.submit([]);
+        }
+        // rows of gate and up are of tokens, those of down of pairs; all experts have their own here
+        let all = case.tokens * case.matrices();
+        let f32s = buffer(gpu, all * cols * 4);
+        let values: Vec<f32> = (0..all * cols).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
+        gpu.queue.write_buffer(&f32s, 0, bytemuck::cast_slice(&values));
+        let packed_bytes = cols + cols / 4;
+        let (x, row_bytes) = match (case.form, format.interleave()) {
+            (Form::Int8, Some(interleave)) => {
+                let packed = buffer(gpu, all * packed_bytes);
+                quantise(gpu, interleave, cols, all, &f32s, &packed);
+                (packed, packed_bytes)
+            }
+            _ => (f32s, cols * 4),
+        };
+        let pairs: Vec<[u32; 4]> = (0..all as u32).map(|i| [i, i, 0, 0]).collect();
+        let pair_buffer = buffer(gpu, pairs.len() * 16);
+        gpu.queue.write_buffer(&pair_buffer, 0, bytemuck::cast_slice(&pairs));
+        Bench {
+            gpu,
+            case,
+            sections: [0, (codes / 4) as u32, ((codes + scales) / 4) as u32],
+            slot,
+            slots,
+            weights,
+            x,
+            row_bytes,
+            pairs: pair_buffer,
+            tiles: buffer(gpu, all * 16),
+            out: buffer(gpu, all * case.out_rows() * 4),
+            layout: layout(gpu, if case.is_expert() { 5 } else { 3 }),
+        }
+    }
+
+    /// Seconds a call.
+    fn time(&self, shader: &'static str, tile: Tile) -> f64 {
+        let case = self.case;
+        let shape =
+            flashflood::compute::ops::ProductShape::new(case.kernel, case.form, case.format, case.rows, case.cols);
+        let (source, entry) = shaders::source(shader).unwrap();
+        let mut constants = shape.tile_constants(tile);
+        if case.kernel == "expert_matmul_gate_up" {
+            constants.push(("quantisers", tile.threads() as f64));
+        }
+        let pipeline = pipeline(self.gpu, &self.layout, &source, entry, &constants);
+        let tiles: Vec<[u32; 4]> = (0..case.matrices() * usize::from(case.is_expert()))
+            .flat_map(|expert| {
+                (0..case.tokens).step_by(tile.tokens()).map(move |first| {
+                    let count = tile.tokens().min(case.tokens - first);
+                    [(expert * case.tokens + first) as u32, count as u32, (expert % self.slots) as u32, 0]
+                })
+            })
+            .collect();
+        self.gpu.queue.write_buffer(&self.tiles, 0, bytemuck::cast_slice(&tiles));
+        let is_software = self.gpu.info.device_type == wgpu::DeviceType::Cpu;
+        let runs = if is_software { 1 } else { (MEASURED / case.operations()).clamp(2.0, 400.0) as usize };
+        let row_groups = case.out_rows().div_ceil(case.tile_rows(tile)) as u32;
+        let layers = if case.is_expert() { tiles.len() } else { case.tokens.div_ceil(tile.tokens()) };
+        let groups: Vec<_> = self.weights.iter().map(|weights| self.group(weights)).collect();
+        let calls: Vec<Call<'_>> = (0..runs)
+            .map(|i| Call {
+                group: &groups[i % groups.len()],
+                immediates: self.immediates(),
+                grid: [row_groups, 1, layers as u32],
+            })
+            .collect();
+        seconds(self.gpu, &pipeline, &calls) / runs as f64
+    }
+
+    fn group(&self, weights: &wgpu::Buffer) -> wgpu::BindGroup {
+        let all = [&self.x, weights, &self.out, &self.pairs, &self.tiles];
+        let bindings = if self.case.is_expert() { &all[..] } else { &all[..3] };
+        let entries: Vec<_> = (0..)
+            .zip(bindings)
+            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .collect();
+        self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &self.layout,
+            entries: &entries,
+        })
+    }
+
+    fn immediates(&self) -> [u32; 16] {
+        let Case { cols, tokens, .. } = self.case;
+        let (rows, blocks, x_stride) = (self.case.out_rows() as u32, (cols / 32) as u32, (self.row_bytes / 16) as u32);
+        let [codes, scales, biases] = self.sections;
+        let mut all = [0; 16];
+        if self.case.is_expert() {
+            let slot_words = (self.slot / 4) as u32;
+            all[..10].copy_from_slice(&[rows, blocks, u32::MAX, 0, x_stride, rows, slot_words, codes, scales, biases]);
+        } else {
+            let of_x = [u32::MAX, 0, x_stride, 0, rows, 0, 0, tokens as u32];
+            all[..2].copy_from_slice(&[rows, blocks]);
+            all[2..10].copy_from_slice(&of_x);
+            all[10..13].copy_from_slice(&[codes, scales, biases]);
+        }
+        all
+    }
+}
+
+/// Weights around 0 that a result can be told from, codes of all kinds.
+fn weights_of(format: WeightFormat, codes: usize, scales: usize) -> Vec<u8> {
+    let mixed = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9).rotate_left(i as u32 % 31);
+    let small = |i: usize| (mixed(i) % 2001) as f32 / 1000.0 - 1.0;
+    let mut bytes: Vec<u8> = match format {
+        WeightFormat::F32 => (0..codes / 4).flat_map(|i| small(i).to_le_bytes()).collect(),
+        // 0.5 to 1 and a bit, of either sign, whether bf16 or f16
+        WeightFormat::F16 | WeightFormat::Bf16 => {
+            (0..codes / 2).flat_map(|i| (0x3880u16 | (mixed(i) as u16 & 0x807f)).to_le_bytes()).collect()
+        }
+        WeightFormat::Affine { .. } => (0..codes / 4).flat_map(|i| mixed(i).to_le_bytes()).collect(),
+    };
+    // bf16
+    bytes.extend((0..scales / 2).flat_map(|i| (0x3c00u16 + (i % 97) as u16).to_le_bytes()));
+    bytes.extend((0..scales / 2).flat_map(|i| (0xbd00u16 + (i % 89) as u16).to_le_bytes()));
+    bytes
+}

@@ -1,0 +1,47 @@
+// Down projection of the routed experts for many tokens: a tile of rows and of the pairs of one expert a workgroup.
+// out[p, r] = down[r] . x[p]
+
+struct Params {
+    rows: u32, // hidden
+    blocks: u32, // columns / 32
+    grid_x: u32,
+    first_tile: u32,
+    x_stride: u32, // in 16 bytes
+    out_stride: u32,
+    slot_words: u32,
+    codes: u32, // in the slot
+    scales: u32,
+    biases: u32,
+}
+var<immediate> params: Params;
+
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
+@group(0) @binding(2) var<storage, read_write> out: array<f32>; // [pairs, hidden]
+@group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
+@group(0) @binding(4) var<storage, read> tiles: array<vec4<u32>>; // (first pair, pairs, slot in the slab, slab)
+
+var<private> tile: vec4<u32>;
+var<private> tile_row: u32; // first of the tile
+
+fn matrix_row(k: u32) -> u32 {
+    return min(tile_row + k, params.rows - 1u);
+}
+
+fn token_start(t: u32) -> u32 {
+    return pairs[tile.x + min(t, tile.y - 1u)].y * params.x_stride;
+}
+
+fn write_sum(k: u32, t: u32, sum: f32) {
+    let row = tile_row + k;
+    if row < params.rows && t < tile.y {
+        out[pairs[tile.x + t].y * params.out_stride + row] = sum;
+    }
+}
+
+@compute @workgroup_size(threads)
+fn expert_matmul_down(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    tile = tiles[params.first_tile + group.z];
+    tile_row = (group.y * params.grid_x + group.x) * tile_rows;
+    let slot = tile.z * params.slot_words;
+    write_sums(local, tile_sums(Place(slot + params.codes, slot + params.scales, slot + params.biases), local));
+}

@@ -1,0 +1,107 @@
+// Tiles of f32: 16 columns at a time, half a block, are in workgroup memory.
+
+override row_quads: u32 = 4u * tile_rows;
+override token_quads: u32 = 4u * tile_tokens;
+
+var<workgroup> rows_of_tile: array<vec4<f32>, row_quads>; // [quad of columns, row]
+var<workgroup> tokens_of_tile: array<vec4<f32>, token_quads>; // [quad of columns, token]
+
+// Four columns of four tokens, a vector for each column.
+struct FourTokens {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
+fn four_tokens(quad: u32, token: u32) -> FourTokens {
+    let at = quad * tile_tokens + token;
+    let t0 = tokens_of_tile[at];
+    let t1 = tokens_of_tile[at + token_threads];
+    let t2 = tokens_of_tile[at + 2u * token_threads];
+    let t3 = tokens_of_tile[at + 3u * token_threads];
+    return FourTokens(
+        vec4<f32>(t0.x, t1.x, t2.x, t3.x), vec4<f32>(t0.y, t1.y, t2.y, t3.y),
+        vec4<f32>(t0.z, t1.z, t2.z, t3.z), vec4<f32>(t0.w, t1.w, t2.w, t3.w),
+    );
+}
+
+// `sum` and the products of four columns of a row with four tokens, one column after the other.
+fn add_row(at: u32, x: FourTokens, sum: vec4<f32>) -> vec4<f32> {
+    let w = rows_of_tile[at];
+    let ab = fma(vec4<f32>(w.y), x.b, fma(vec4<f32>(w.x), x.a, sum));
+    return fma(vec4<f32>(w.w), x.d, fma(vec4<f32>(w.z), x.c, ab));
+}
+
+fn add_half_block(row: u32, token: u32, s: Sums) -> Sums {
+    var sums = s;
+    for (var quad = 0u; quad < 4u; quad++) {
+        let x = four_tokens(quad, token);
+        let at = quad * tile_rows + row;
+        sums.r0 = add_row(at, x, sums.r0);
+        if row_sums > 1u {
+            sums.r1 = add_row(at + row_threads, x, sums.r1);
+        }
+        if row_sums > 2u {
+            sums.r2 = add_row(at + 2u * row_threads, x, sums.r2);
+            sums.r3 = add_row(at + 3u * row_threads, x, sums.r3);
+        }
+        if row_sums > 4u {
+            sums.r4 = add_row(at + 4u * row_threads, x, sums.r4);
+            sums.r5 = add_row(at + 5u * row_threads, x, sums.r5);
+            sums.r6 = add_row(at + 6u * row_threads, x, sums.r6);
+            sums.r7 = add_row(at + 7u * row_threads, x, sums.r7);
+        }
+    }
+    return sums;
+}
+
+// Puts 16 columns of the row or token of a thread into workgroup memory.
+fn bring(local: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>) {
+    if local < tile_rows {
+        rows_of_tile[local] = c0;
+        rows_of_tile[tile_rows + local] = c1;
+        rows_of_tile[2u * tile_rows + local] = c2;
+        rows_of_tile[3u * tile_rows + local] = c3;
+    } else if local - tile_rows < tile_tokens {
+        let token = local - tile_rows;
+        tokens_of_tile[token] = c0;
+        tokens_of_tile[tile_tokens + token] = c1;
+        tokens_of_tile[2u * tile_tokens + token] = c2;
+        tokens_of_tile[3u * tile_tokens + token] = c3;
+    }
+}
+
+// The sums of a thread over all columns. All threads of a workgroup call it together.
+fn tile_sums(matrix: Place, local: u32) -> Sums {
+    let row = first_row(local);
+    let token = first_token(local);
+    // a thread brings a block of a row or of a token
+    let its_row = matrix_row(min(local, tile_rows - 1u));
+    let its_token = token_start(max(local, tile_rows) - tile_rows);
+    let last = params.blocks - 1u;
+    var columns: array<vec4<f32>, 8>;
+    if local < tile_rows {
+        columns = block_of(matrix, its_row, 0u).columns;
+    } else {
+        columns = load(its_token, 0u).columns;
+    }
+    var sums = Sums();
+    for (var block = 0u; block < params.blocks; block++) {
+        bring(local, columns[0], columns[1], columns[2], columns[3]);
+        workgroupBarrier();
+        sums = add_half_block(row, token, sums);
+        workgroupBarrier();
+        bring(local, columns[4], columns[5], columns[6], columns[7]);
+        workgroupBarrier();
+        // the next block is on its way while this one is multiplied
+        if local < tile_rows {
+            columns = block_of(matrix, its_row, min(block + 1u, last)).columns;
+        } else {
+            columns = load(its_token, min(block + 1u, last)).columns;
+        }
+        sums = add_half_block(row, token, sums);
+        workgroupBarrier();
+    }
+    return sums;
+}
