@@ -67,9 +67,9 @@ fn long_steps() -> impl Strategy<Value = Vec<usize>> {
 }
 
 proptest! {
-    #![proptest_config(cases(2))]
+    #![proptest_config(cases(1))]
 
-    /// Two or three splits in one window, or in a window each; then scratch holds the splits of few tokens as well.
+    /// Two or three splits in one window, then in a window each: scratch holds the splits of few tokens there.
     #[test]
     fn attention_over_splits(
         seed in any::<u64>(),
@@ -79,14 +79,14 @@ proptest! {
     ) {
         let heads = Heads { kv_heads: 1, queries_per_key, dim, rotary_dim: 16, gate: seed % 2 == 0 };
         let mut trial = attention_layer(seed, heads, 540);
-        if seed % 3 != 0 {
-            trial.binding = 1 << 16;
-        }
         // one by one where splits begin
         let mut other = vec![490];
         other.extend([1; 35]);
         other.push(480);
         other.extend(vec![1; steps.iter().sum::<usize>() - 490 - 35 - 480]);
-        trial.check_cut(&steps, &other)?;
+        for binding in [u64::MAX, 1 << 16] {
+            trial.binding = binding;
+            trial.check_cut(&steps, &other)?;
+        }
     }
 }
