@@ -1,21 +1,15 @@
-// Attention of one query head over one split of the KV cache, by online softmax over runs of 128 positions. The query is
-// normed and rotated here; in a step of one token its key as well, and whoever has the last split writes key and value
-// to the cache: nobody reads them there in the same step.
+// Attention in decode, of one query head over one split of the KV cache, by online softmax over runs of 128 positions.
+// Query and key of the token are normed and rotated here, and whoever has the last split writes key and value to the
+// cache: nobody reads them there in the same step. Prompts take attention_prefill.wgsl.
 // Leaves (max, sum of exponentials, unnormalised output) for attention_merge.wgsl; a split that is alone divides and
 // applies the output gate itself, with the same bits.
-// Splits have a fixed length whatever the step, so a token's result does not depend on how its prompt was cut.
 
 struct Params {
-    x_stride: u32,
-    first_token: u32,
-    position: u32, // of first_token
+    position: u32, // of the token
     window_start: u32, // position of row 0 of the window
     window_rows: u32,
     first_split: u32, // of the window, in the scratch
     splits: u32, // in the scratch
-    out_stride: u32,
-    rope_stride: u32,
-    single: u32, // 1: the step has one token, and its key is not in the cache
     scale: f32,
     eps: f32,
 }
@@ -27,17 +21,16 @@ override heads: u32 = 8u;
 override kv_heads: u32 = 2u;
 override q_head: u32 = 2u * dim; // elements from one query head to the next: dim, or twice that with a gate
 
-@group(0) @binding(0) var<storage, read> x: array<f32>; // [tokens, q and gate | k | v]
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [1, q and gate | k | v]
 @group(0) @binding(1) var<storage, read> q_norm: array<f32>; // [dim]
 @group(0) @binding(2) var<storage, read> k_norm: array<f32>; // [dim]
-@group(0) @binding(3) var<storage, read> rope: array<f32>; // [tokens, cos | sin]
+@group(0) @binding(3) var<storage, read> rope: array<f32>; // [1, cos | sin]
 @group(0) @binding(4) var<storage, read_write> keys: array<vec4<f32>>; // [positions, kv_heads * dim]
 @group(0) @binding(5) var<storage, read_write> values: array<f32>; // [positions, kv_heads * dim]
-@group(0) @binding(6) var<storage, read_write> scratch: array<f32>; // [tokens, heads, splits, dim + 2]
-@group(0) @binding(7) var<storage, read_write> out: array<u32>; // [tokens, heads * dim], bits of f32, or words: see shared/quantise.wgsl
+@group(0) @binding(6) var<storage, read_write> scratch: array<f32>; // [heads, splits, (max, sum, 0, 0) and dim]
+@group(0) @binding(7) var<storage, read_write> out: array<u32>; // [1, heads * dim], bits of f32, or words: see shared/quantise.wgsl
 
 const lowest: f32 = -3.0e38;
-const nowhere: u32 = 0xffffffffu;
 
 var<workgroup> query: array<vec4<f32>, 64>;
 var<workgroup> own_key: array<vec4<f32>, 64>;
@@ -45,60 +38,54 @@ var<workgroup> weight: array<f32, 128>;
 var<workgroup> partial: array<f32, 128>;
 var<workgroup> y: array<f32, 256>; // of one head
 
-fn query_at(start: u32, i: u32, scale: f32, angles: u32) -> f32 {
+fn query_at(start: u32, i: u32, scale: f32) -> f32 {
     let o = partner(i);
-    return rotated(i, x[start + i] * scale * q_norm[i], x[start + o] * scale * q_norm[o], angles);
+    return rotated(i, x[start + i] * scale * q_norm[i], x[start + o] * scale * q_norm[o], 0u);
 }
 
-fn key_at(start: u32, i: u32, scale: f32, angles: u32) -> f32 {
+fn key_at(start: u32, i: u32, scale: f32) -> f32 {
     let o = partner(i);
-    return rotated(i, x[start + i] * scale * k_norm[i], x[start + o] * scale * k_norm[o], angles);
+    return rotated(i, x[start + i] * scale * k_norm[i], x[start + o] * scale * k_norm[o], 0u);
 }
 
-fn finish(token: u32, head: u32, i: u32, sum: f32, total: f32) {
-    let row = params.first_token + token;
+fn finish(head: u32, i: u32, sum: f32, total: f32) {
     var value = sum / total;
     if q_head > dim {
-        let g = x[row * params.x_stride + head * q_head + dim + i];
+        let g = x[head * q_head + dim + i];
         value *= 1.0 / (1.0 + exp(-g));
     }
     if pack == 1u {
         y[i] = value;
     } else {
-        out[row * params.out_stride + head * dim + i] = bitcast<u32>(value);
+        out[head * dim + i] = bitcast<u32>(value);
     }
 }
 
 @compute @workgroup_size(128)
 fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = group.x;
-    let token = group.z;
     let kv = head / (heads / kv_heads);
     let row = kv_heads * dim;
     let from_row = group.y * split; // in the window
-    // rows of this window that the token may see
-    let seen = min(params.position + token + 1u - min(params.window_start, params.position + token + 1u), params.window_rows);
-    let to_row = min(from_row + split, seen);
-    // in the window; the last that the token sees
-    let own_row = select(nowhere, params.position - params.window_start, params.single == 1u && params.position >= params.window_start);
+    let to_row = min(from_row + split, params.window_rows);
+    // of the token: the last in the window that has it
+    let own_row = params.position - params.window_start;
     let dim4 = dim / 4u;
-    let from_x = (params.first_token + token) * params.x_stride;
-    let q = from_x + head * q_head;
-    let k = from_x + heads * q_head + kv * dim;
+    let q = head * q_head;
+    let k = heads * q_head + kv * dim;
     let v = k + row;
-    let angles = (params.first_token + token) * params.rope_stride;
     let scales = 1.0 / sqrt(sums_of_squares(local, q, k) / f32(dim) + params.eps);
     let i = 4u * (local % 64u);
     if i < dim {
         if local < 64u {
             query[i / 4u] = vec4<f32>(
-                query_at(q, i, scales.x, angles), query_at(q, i + 1u, scales.x, angles),
-                query_at(q, i + 2u, scales.x, angles), query_at(q, i + 3u, scales.x, angles),
+                query_at(q, i, scales.x), query_at(q, i + 1u, scales.x),
+                query_at(q, i + 2u, scales.x), query_at(q, i + 3u, scales.x),
             );
         } else {
             own_key[i / 4u] = vec4<f32>(
-                key_at(k, i, scales.y, angles), key_at(k, i + 1u, scales.y, angles),
-                key_at(k, i + 2u, scales.y, angles), key_at(k, i + 3u, scales.y, angles),
+                key_at(k, i, scales.y), key_at(k, i + 1u, scales.y),
+                key_at(k, i + 2u, scales.y), key_at(k, i + 3u, scales.y),
             );
         }
     }
@@ -180,25 +167,25 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     }
     if params.splits == 1u {
         if local < dim {
-            finish(token, head, local, acc0, total);
+            finish(head, local, acc0, total);
         }
         if local + 128u < dim {
-            finish(token, head, local + 128u, acc1, total);
+            finish(head, local + 128u, acc1, total);
         }
         if pack == 1u {
-            pack_head(local, dim, head, heads, (params.first_token + token) * params.out_stride);
+            pack_head(local, dim, head, heads, 0u);
         }
         return;
     }
-    let at = ((token * heads + head) * params.splits + params.first_split + group.y) * (dim + 2u);
+    let at = (head * params.splits + params.first_split + group.y) * (dim + 4u);
     if local == 0u {
         scratch[at] = top;
         scratch[at + 1u] = total;
     }
     if local < dim {
-        scratch[at + 2u + local] = acc0;
+        scratch[at + 4u + local] = acc0;
     }
     if local + 128u < dim {
-        scratch[at + 2u + local + 128u] = acc1;
+        scratch[at + 4u + local + 128u] = acc1;
     }
 }

@@ -1,4 +1,4 @@
-// Joins the splits that attention.wgsl left, and applies the output gate. One workgroup per head and token.
+// Joins the splits that attention.wgsl or attention_prefill.wgsl left, and applies the output gate. One workgroup per head and token.
 // out[t, h] = sigmoid(gate[t, h]) * sum_s exp(max_s - max) acc_s / sum_s exp(max_s - max) total_s
 
 struct Params {
@@ -10,10 +10,11 @@ struct Params {
     gate_offset: u32,
     gate_stride: u32,
     gate_head: u32, // elements from one head's gate to the next; 0: no gate
+    first: u32, // element of the scratch
 }
 var<immediate> params: Params;
 
-@group(0) @binding(0) var<storage, read> scratch: array<f32>; // [tokens, heads, splits, dim + 2]
+@group(0) @binding(0) var<storage, read> scratch: array<f32>; // [tokens, heads, splits, (max, sum, 0, 0) and dim]
 @group(0) @binding(1) var<storage, read> gate: array<f32>; // [tokens, heads * dim]
 @group(0) @binding(2) var<storage, read_write> out: array<u32>; // [tokens, heads * dim], bits of f32, or words: see shared/quantise.wgsl
 
@@ -21,8 +22,8 @@ override pack: u32 = 0u; // 1: `out` in 8 bits
 
 var<workgroup> y: array<f32, 256>; // of one head
 
-// Exactly 1 for the split with the maximum and 0 for one that the token does not see, whatever the driver's exp: a token
-// that sees one split has the bits that attention.wgsl gives it when there is no other.
+// Exactly 1 for the split with the maximum and 0 for one that the token does not see, whatever the driver's exp: splits
+// that a token does not see change no bit.
 fn share(of_split: f32, top: f32) -> f32 {
     return select(select(exp(of_split - top), 0.0, of_split <= -3.0e38), 1.0, of_split == top);
 }
@@ -31,8 +32,8 @@ fn share(of_split: f32, top: f32) -> f32 {
 fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = group.x;
     let token = group.y;
-    let size = params.dim + 2u;
-    let first = (token * params.heads + head) * params.splits * size;
+    let size = params.dim + 4u;
+    let first = params.first + (token * params.heads + head) * params.splits * size;
     var top = -3.0e38;
     for (var s = 0u; s < params.splits; s++) {
         top = max(top, scratch[first + s * size]);
@@ -44,7 +45,7 @@ fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     for (var i = local; i < params.dim; i += 64u) {
         var sum = 0.0;
         for (var s = 0u; s < params.splits; s++) {
-            sum = fma(share(scratch[first + s * size], top), scratch[first + s * size + 2u + i], sum);
+            sum = fma(share(scratch[first + s * size], top), scratch[first + s * size + 4u + i], sum);
         }
         var value = sum / total;
         if params.gate_head > 0u {

@@ -1,5 +1,5 @@
-// RMS norm and rotation of keys, and the write of keys and values into one window of the KV cache, for steps of several
-// tokens: attention.wgsl does this itself for one. One workgroup per key head and token.
+// RMS norm and rotation of keys, and the write of keys and values into one window of the KV cache, for prompts:
+// attention.wgsl does this itself. One workgroup per key head and token.
 
 struct Params {
     x_stride: u32,

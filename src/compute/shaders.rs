@@ -36,9 +36,10 @@ macro_rules! pieces {
 }
 
 /// Kernels that read no quantised weights.
-const PLAIN: [(&str, &str); 15] = [
+const PLAIN: [(&str, &str); 17] = [
     ("attention", packs_heads!("shared/rotated_head", "attention")),
     ("attention_merge", packs_heads!("attention_merge")),
+    ("attention_prefill", wgsl!("attention_prefill")),
     ("combine_norm", norm!("combine_norm")),
     (
         "delta_net",
@@ -66,6 +67,7 @@ const PLAIN: [(&str, &str); 15] = [
     ("delta_net_solve", pieces!("shared/delta_net_scratch", "delta_net_solve")),
     ("kv_norm_rope", pieces!("shared/rotated_head", "kv_norm_rope")),
     ("logits_top_k", wgsl!("logits_top_k")),
+    ("query_norm_rope", pieces!("shared/rotated_head", "query_norm_rope")),
     ("quantise", concat!(wgsl!("shared/quantise"), "\n", wgsl!("quantise"))),
     ("rms_norm", norm!("rms_norm")),
     ("router_top_k", concat!(wgsl!("shared/quantise"), "\n", wgsl!("router_top_k"))),

@@ -1,3 +1,5 @@
+mod prefill;
+
 use rayon::prelude::*;
 
 use super::{Input, Quantised, sigmoid};
@@ -6,7 +8,7 @@ use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayo
 use crate::compute::recording::{KvId, Recording, ShapeError, VectorId, View, expect, shape_error};
 use crate::compute::{Phase, Step};
 
-/// Positions that one workgroup attends to. Fixed, so that results do not depend on the length of a step.
+/// Positions that one workgroup attends to in decode.
 const SPLIT: usize = 512;
 
 /// RMS norm and rotation of queries and keys, the write of keys and values into the KV cache, causal attention of the
@@ -45,6 +47,24 @@ impl Attention {
     /// Elements from one query head to the next.
     fn q_head(&self) -> usize {
         if self.gate { 2 * self.dim } else { self.dim }
+    }
+
+    /// Elements that a query leaves for a split: the largest score, the sum of the exponentials, two of padding, and the
+    /// output before it is divided.
+    fn partial(&self) -> usize {
+        self.dim + 4
+    }
+
+    /// WGSL constants of the layer's shape.
+    fn constants(&self, names: &[&'static str]) -> Vec<(&'static str, f64)> {
+        let value = |name: &str| match name {
+            "dim" => self.dim,
+            "half_rotary" => self.rotary_dim / 2,
+            "heads" => self.heads,
+            "kv_heads" => self.kv_heads,
+            _ => self.q_head(),
+        };
+        names.iter().map(|&name| (name, value(name) as f64)).collect()
     }
 
     fn k_offset(&self) -> usize {
@@ -117,27 +137,28 @@ impl Attention {
         }
     }
 
-    /// The step's keys and values into the cache: a dispatch for each window that the step reaches.
-    fn dispatch_keys(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+    /// Splits of `split` positions each in so many positions of a cache: windows begin with a split.
+    fn splits(&self, resident: &dyn ResidentLayout, split: usize, positions: usize) -> usize {
         let window_rows = resident.kv_window(self.kv);
-        let mut token = 0;
-        while token < step.tokens {
-            let position = step.position + token;
-            let (window, first_row) = (position / window_rows, position % window_rows);
-            let tokens = (window_rows - first_row).min(step.tokens - token);
-            let immediates = Immediates::new(&[
-                self.qkv.stride as u32,
-                self.k_offset() as u32,
-                self.v_offset() as u32,
-                token as u32,
-                first_row as u32,
-                self.rotary_dim as u32,
-                (self.kv_heads * self.dim) as u32,
-                self.eps.to_bits(),
-            ]);
-            out.push(Dispatch::new(0, window, immediates, [self.kv_heads as u32, tokens as u32, 1]));
-            token += tokens;
-        }
+        // every window but the last is full
+        let full = (positions - 1) / window_rows;
+        full * window_rows.div_ceil(split) + (positions - full * window_rows).div_ceil(split)
+    }
+
+    /// The splits of `tokens` tokens joined, which begin at element `partials` of the scratch.
+    fn dispatch_merge(&self, partials: usize, splits: usize, first_token: usize, tokens: usize) -> Dispatch {
+        let immediates = Immediates::new(&[
+            self.heads as u32,
+            self.dim as u32,
+            splits as u32,
+            first_token as u32,
+            self.out.view().stride as u32,
+            self.dim as u32,
+            self.qkv.stride as u32,
+            if self.gate { self.q_head() as u32 } else { 0 },
+            partials as u32,
+        ]);
+        Dispatch::new(2, 0, immediates, [self.heads as u32, tokens as u32, 1])
     }
 }
 
@@ -191,7 +212,9 @@ impl Kernel for Attention {
 
     fn scratch_bytes(&self, context: usize, tokens: usize) -> usize {
         // one split more: windows of the cache end with a split that is not full
-        tokens * self.heads * (context.div_ceil(SPLIT) + 1) * (self.dim + 2) * 4
+        let splits = context.div_ceil(SPLIT) + 1;
+        // splits of prefill are longer
+        self.prefill_bytes(splits, tokens).max(self.heads * splits * self.partial() * 4)
     }
 
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
@@ -200,80 +223,68 @@ impl Kernel for Attention {
         let rope = Binding::read(Resource::Rope);
         let out = Binding::write(Resource::Tensor(self.out.view().tensor));
         let windows = 0..resident.kv_windows(self.kv);
-        let cache = |w| [Resource::Keys(self.kv, w), Resource::Values(self.kv, w)].map(Binding::write);
-        let keys = windows.clone().map(|w| [&[qkv, k_norm, rope][..], &cache(w)].concat()).collect();
+        let cache = |w| [Resource::Keys(self.kv, w), Resource::Values(self.kv, w)];
+        let written = |w| cache(w).map(Binding::write);
         let scratch = Binding::write(Resource::Scratch);
-        let splits = windows.map(|w| [&[qkv, q_norm, k_norm, rope][..], &cache(w), &[scratch, out]].concat()).collect();
-        let head = [("dim", self.dim), ("half_rotary", self.rotary_dim / 2)];
-        let heads = [("split", SPLIT), ("heads", self.heads), ("kv_heads", self.kv_heads), ("q_head", self.q_head())];
-        let constants = |all: &[(&'static str, usize)]| -> Vec<_> {
-            all.iter().map(|&(name, value)| (name, value as f64)).collect()
-        };
+        let keys = windows.clone().map(|w| [&[qkv, k_norm, rope][..], &written(w)].concat()).collect();
+        let splits = windows
+            .clone()
+            .map(|w| [&[qkv, q_norm, k_norm, rope][..], &written(w), &[scratch, out]].concat())
+            .collect();
+        let runs = windows.map(|w| [&cache(w).map(Binding::read)[..], &[scratch]].concat()).collect();
         let packed = |threads| Quantised::constants(self.out.packed(), threads);
         let merge = vec![Binding::read(Resource::Scratch), qkv, out];
         vec![
-            Stage { shader: "kv_norm_rope", constants: constants(&head), groups: keys },
+            Stage { shader: "kv_norm_rope", constants: self.constants(&["dim", "half_rotary"]), groups: keys },
             Stage {
                 shader: "attention",
-                constants: [constants(&[&head[..], &heads].concat()), packed(128)].concat(),
+                constants: [
+                    self.constants(&["dim", "half_rotary", "heads", "kv_heads", "q_head"]),
+                    vec![("split", SPLIT as f64)],
+                    packed(128),
+                ]
+                .concat(),
                 groups: splits,
             },
             Stage { shader: "attention_merge", constants: packed(64), groups: vec![merge] },
+            Stage {
+                shader: "query_norm_rope",
+                constants: self.constants(&["dim", "half_rotary", "heads", "kv_heads", "q_head"]),
+                groups: vec![vec![qkv, q_norm, rope, scratch]],
+            },
+            Stage {
+                shader: "attention_prefill",
+                constants: [self.constants(&["dim", "heads", "kv_heads"]), vec![("split", prefill::SPLIT as f64)]]
+                    .concat(),
+                groups: runs,
+            },
         ]
     }
 
     fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
-        // a single token's key is made by those who need it
-        let single = step.phase == Phase::Decode;
-        if !single {
-            self.dispatch_keys(resident, step, out);
+        if step.phase == Phase::Prefill {
+            return self.dispatch_prefill(resident, step, out);
         }
         let window_rows = resident.kv_window(self.kv);
-        let positions = step.position + step.tokens;
-        let splits_of = |rows: usize| rows.div_ceil(SPLIT);
-        let windows = positions.div_ceil(window_rows);
-        // every window but the last is full
-        let splits = (windows - 1) * splits_of(window_rows) + splits_of(positions - (windows - 1) * window_rows);
-        let token_bytes = self.heads * splits * (self.dim + 2) * 4;
-        let at_once = (resident.scratch_bytes() / token_bytes).max(1);
-        for first in (0..step.tokens).step_by(at_once) {
-            let tokens = at_once.min(step.tokens - first);
-            for window in 0..windows {
-                let start = window * window_rows;
-                let rows = window_rows.min(positions - start);
-                let immediates = Immediates::new(&[
-                    self.qkv.stride as u32,
-                    first as u32,
-                    (step.position + first) as u32,
-                    start as u32,
-                    rows as u32,
-                    (window * splits_of(window_rows)) as u32,
-                    splits as u32,
-                    self.out.view().stride as u32,
-                    self.rotary_dim as u32,
-                    u32::from(single),
-                    self.scale().to_bits(),
-                    self.eps.to_bits(),
-                ]);
-                let grid = [self.heads as u32, splits_of(rows) as u32, tokens as u32];
-                out.push(Dispatch::new(1, window, immediates, grid));
-            }
-            // a single split is its own result
-            if splits == 1 {
-                continue;
-            }
+        let positions = step.position + 1;
+        let splits = self.splits(resident, SPLIT, positions);
+        for window in 0..positions.div_ceil(window_rows) {
+            let start = window * window_rows;
+            let rows = window_rows.min(positions - start);
             let immediates = Immediates::new(&[
-                self.heads as u32,
-                self.dim as u32,
+                step.position as u32,
+                start as u32,
+                rows as u32,
+                (window * window_rows.div_ceil(SPLIT)) as u32,
                 splits as u32,
-                first as u32,
-                self.out.view().stride as u32,
-                self.dim as u32,
-                self.qkv.stride as u32,
-                if self.gate { self.q_head() as u32 } else { 0 },
+                self.scale().to_bits(),
+                self.eps.to_bits(),
             ]);
-            let grid = [self.heads as u32, tokens as u32, 1];
-            out.push(Dispatch::new(2, 0, immediates, grid));
+            out.push(Dispatch::new(1, window, immediates, [self.heads as u32, rows.div_ceil(SPLIT) as u32, 1]));
+        }
+        // a single split is its own result
+        if splits > 1 {
+            out.push(self.dispatch_merge(0, splits, 0, 1));
         }
     }
 }

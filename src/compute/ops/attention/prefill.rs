@@ -1,0 +1,114 @@
+//! Attention of the tokens of a prompt: keys and values to the cache, then queries in tiles of 32 rows, each against whole
+//! splits of the cache (`wgsl/attention_prefill.wgsl`), then the splits joined. Scratch bounds how many tokens go through
+//! at a time.
+
+use super::Attention;
+use crate::compute::Step;
+use crate::compute::kernel::{Dispatch, Immediates, ResidentLayout};
+
+/// Positions that one workgroup attends to: enough that what it leaves is little beside what it reads, and few enough that
+/// a short chunk at the end of a long context fills a GPU. Fixed, so that results do not depend on the length of a step.
+pub(super) const SPLIT: usize = 1024;
+
+/// Queries of a KV head that a workgroup has.
+const TILE: usize = 32;
+
+impl Attention {
+    /// Queries that share a KV head.
+    fn queries_per_key(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Elements of the queries of `tokens` tokens, in whole tiles.
+    fn query_elements(&self, tokens: usize) -> usize {
+        (tokens * self.queries_per_key()).next_multiple_of(TILE) * self.kv_heads * self.dim
+    }
+
+    /// Scratch of `tokens` tokens over so many splits, in bytes: their queries, and what these leave.
+    pub(super) fn prefill_bytes(&self, splits: usize, tokens: usize) -> usize {
+        (self.query_elements(tokens) + tokens * self.heads * splits * self.partial()) * 4
+    }
+
+    /// Tokens whose queries and splits `scratch` bytes hold; whole tiles where there are that many.
+    fn at_once(&self, scratch: usize, splits: usize) -> usize {
+        let padding = (TILE - 1) * self.kv_heads * self.dim * 4;
+        let token = self.heads * (self.dim + splits * self.partial()) * 4;
+        let tokens = scratch.saturating_sub(padding) / token;
+        // an odd number of queries a token fills tiles after 32 tokens
+        let whole = TILE >> self.queries_per_key().trailing_zeros().min(TILE.trailing_zeros());
+        if tokens > whole { tokens / whole * whole } else { tokens.max(1) }
+    }
+
+    pub(super) fn dispatch_prefill(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+        self.dispatch_keys(resident, step, out);
+        let most_splits = self.splits(resident, SPLIT, step.position + step.tokens);
+        let at_once = self.at_once(resident.scratch_bytes(), most_splits);
+        for first in (0..step.tokens).step_by(at_once) {
+            self.dispatch_run(resident, step, first, at_once.min(step.tokens - first), out);
+        }
+    }
+
+    /// Tokens `first` to `first + tokens` of the step, whose keys are in the cache.
+    fn dispatch_run(
+        &self,
+        resident: &dyn ResidentLayout,
+        step: &Step,
+        first: usize,
+        tokens: usize,
+        out: &mut Vec<Dispatch>,
+    ) {
+        let window_rows = resident.kv_window(self.kv);
+        let position = step.position + first;
+        let positions = position + tokens;
+        let splits = self.splits(resident, SPLIT, positions);
+        let tiles = (tokens * self.queries_per_key()).div_ceil(TILE) as u32;
+        let queries = Immediates::new(&[
+            self.qkv.stride as u32,
+            first as u32,
+            tiles,
+            self.rotary_dim as u32,
+            self.scale().to_bits(),
+            self.eps.to_bits(),
+        ]);
+        out.push(Dispatch::new(3, 0, queries, [self.heads as u32, tokens as u32, 1]));
+        for window in 0..positions.div_ceil(window_rows) {
+            let start = window * window_rows;
+            let rows = window_rows.min(positions - start);
+            let immediates = Immediates::new(&[
+                tokens as u32,
+                position as u32,
+                start as u32,
+                rows as u32,
+                (window * window_rows.div_ceil(SPLIT)) as u32,
+                splits as u32,
+                tiles,
+            ]);
+            let grid = [tiles, rows.div_ceil(SPLIT) as u32, self.kv_heads as u32];
+            out.push(Dispatch::new(4, window, immediates, grid));
+        }
+        out.push(self.dispatch_merge(self.query_elements(tokens), splits, first, tokens));
+    }
+
+    /// The step's keys and values into the cache: a dispatch for each window that the step reaches.
+    fn dispatch_keys(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+        let window_rows = resident.kv_window(self.kv);
+        let mut token = 0;
+        while token < step.tokens {
+            let position = step.position + token;
+            let (window, first_row) = (position / window_rows, position % window_rows);
+            let tokens = (window_rows - first_row).min(step.tokens - token);
+            let immediates = Immediates::new(&[
+                self.qkv.stride as u32,
+                self.k_offset() as u32,
+                self.v_offset() as u32,
+                token as u32,
+                first_row as u32,
+                self.rotary_dim as u32,
+                (self.kv_heads * self.dim) as u32,
+                self.eps.to_bits(),
+            ]);
+            out.push(Dispatch::new(0, window, immediates, [self.kv_heads as u32, tokens as u32, 1]));
+            token += tokens;
+        }
+    }
+}
