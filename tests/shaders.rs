@@ -159,5 +159,5 @@ fn files_are_what_they_say() {
         }
         files += 1;
     }
-    assert_eq!(files, 21, "one file per kernel");
+    assert_eq!(files, 23, "one file per kernel");
 }

@@ -2,7 +2,7 @@
 //! without a model, a disk or a clock.
 //!
 //! The replay asks for experts as the executors do: each step asks each layer for the experts of all its tokens, in
-//! the order and the windows of a [`Sweep`]. With the same slots its counters are those of
+//! the order and the windows of a sweep. With the same slots its counters are those of
 //! [`super::ExpertStore`], which a test holds it to.
 
 use std::collections::HashMap;
