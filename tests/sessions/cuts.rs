@@ -5,8 +5,6 @@ use flashflood::formats::safetensors::TensorSet;
 
 use super::*;
 
-const TOLERANCE: f32 = 3e-4;
-
 /// Tokens of the oracle and its logits, `[tokens, vocab]`.
 fn oracle() -> (Vec<u32>, Vec<f32>) {
     let tensors = TensorSet::open_file(&tiny().join("oracle.safetensors")).unwrap();
@@ -34,7 +32,7 @@ fn check_every_cut(device: Device) {
     session.keep_checkpoints(EVERYWHERE);
     assert_eq!(sync(&mut session, &tokens, &[]), Synced { reused: 0, computed: 96, interrupted: false });
     assert_eq!(session.checkpoints(), (1..96).collect::<Vec<_>>());
-    assert!(bits(&session.logits().unwrap()) == bits(row(95)), "{device:?}: checkpoints on the way change bits");
+    assert!(agree(device, &session.logits().unwrap(), row(95)), "{device:?}: checkpoints on the way change logits");
     for cut in (1..96).rev() {
         // another token here: what comes after is gone
         let other = [&tokens[..cut], &[(tokens[cut] + 1) % 100]].concat();
@@ -48,13 +46,16 @@ fn check_every_cut(device: Device) {
         if cut < 95 {
             found.extend(all_logits(&mut session, &tokens[cut + 1..]));
         }
-        assert!(bits(&found) == bits(&expected[cut * vocab..]), "{device:?}: not the same bits after a cut at {cut}");
+        assert!(
+            agree(device, &found, &expected[cut * vocab..]),
+            "{device:?}: not the same logits after a cut at {cut}"
+        );
         let difference = largest_difference(&found, &golden[cut * vocab..]);
         assert!(difference <= TOLERANCE, "{device:?}: logits after a cut at {cut} differ by {difference}");
     }
 }
 
-/// Text after a restored state is made of the same bits as without the detour.
+/// Text after a restored state is that without the detour.
 fn check_decode(device: Device) {
     let (tokens, _) = oracle();
     let mut engine = engine(&tiny(), device, 40);
@@ -62,9 +63,9 @@ fn check_decode(device: Device) {
         let decode = |session: &mut Session<'_>| {
             let logits = tokens[cut..].iter().take(4).map(|&token| {
                 session.decode(token).unwrap();
-                bits(&session.logits().unwrap())
+                session.logits().unwrap()
             });
-            logits.collect::<Vec<_>>()
+            logits.collect::<Vec<_>>().concat()
         };
         let mut session = engine.session().unwrap();
         session.keep_checkpoints(CheckpointOptions { bytes: 0, ..EVERYWHERE });
@@ -75,7 +76,8 @@ fn check_decode(device: Device) {
         let boundary = cut - 1;
         sync(&mut session, &tokens[..cut], &[boundary]);
         for round in 0..2 {
-            assert!(decode(&mut session) == expected, "{device:?}: other bits after {cut} tokens, round {round}");
+            let found = decode(&mut session);
+            assert!(agree(device, &found, &expected), "{device:?}: other logits after {cut} tokens, round {round}");
             let synced = sync(&mut session, &tokens[..cut], &[]);
             assert_eq!((synced.reused, synced.computed), (boundary, cut - boundary));
         }
@@ -113,5 +115,43 @@ fn attention_alone_needs_no_checkpoints() {
         let synced = sync(&mut session, &tokens, &[]);
         assert_eq!((synced.reused, synced.computed), (23, 17));
         assert!(bits(&session.logits().unwrap()) == expected, "{device:?}: other bits");
+    }
+}
+
+/// A state that is copied in the middle of a step is that of a step that ends there, on both devices; and what comes after
+/// it in the step does not notice.
+#[test]
+fn marks_in_the_middle_of_a_step() {
+    let (tokens, _) = oracle();
+    for device in DEVICES {
+        let mut engine = engine(&tiny(), device, 96);
+        let mut logits = Vec::new();
+        let mut states = Vec::new();
+        // one step with both marks; steps that end at them
+        for every in [1000, 32] {
+            let mut session = engine.session().unwrap();
+            session.keep_checkpoints(CheckpointOptions { every, ..EVERYWHERE });
+            let mut steps = 0;
+            let boundaries: &[usize] = if every == 1000 { &[32, 64] } else { &[] };
+            let ends: &[usize] = if every == 1000 { &[96] } else { &[32, 64, 96] };
+            for end in ends {
+                let count = |p: flashflood::session::PrefillProgress| {
+                    steps += usize::from(p.step > 0 && p.layer == p.layers);
+                    true
+                };
+                session.sync(&tokens[..*end], boundaries, count).unwrap();
+            }
+            assert_eq!(steps, ends.len(), "{device:?}");
+            logits.push(bits(&session.logits().unwrap()));
+            assert_eq!(session.checkpoints(), [32, 64]);
+            // back to each, one token on
+            for cut in [64, 32] {
+                let synced = sync(&mut session, &tokens[..=cut], &[]);
+                assert_eq!((synced.reused, synced.computed), (cut, 1));
+                states.push(bits(&session.logits().unwrap()));
+            }
+        }
+        assert!(logits[0] == logits[1], "{device:?}: marks change what follows");
+        assert!(states[..2] == states[2..], "{device:?}: another state at a mark than at the end of a step");
     }
 }
