@@ -14,6 +14,7 @@
 //! | [`experts`] | where an expert's bytes lie, the slots they are read into, what is kept |
 //! | [`text`] | tokenizer, chat template, sampler |
 //! | [`engine`] | opens a model and decides the memory plan |
+//! | [`hub`] | the Hugging Face cache on this machine |
 //! | [`session`] | one timeline of tokens |
 
 pub mod compute;
@@ -21,6 +22,7 @@ pub mod engine;
 pub mod experts;
 pub mod formats;
 pub mod generate;
+pub mod hub;
 pub mod model;
 pub mod session;
 pub mod text;
