@@ -10,6 +10,8 @@ mod inspect;
 mod list;
 mod logits;
 mod manual;
+#[cfg(unix)]
+mod messages;
 mod pack;
 mod pull;
 mod run;
