@@ -9,8 +9,9 @@ use super::{Finding, bytes_for_people, wants_gpu};
 
 /// Tokens that the check of kernels reads: enough for products of several rows.
 const TOKENS: u32 = 48;
-/// Logits may differ by so much of the largest one: sums of f32 in another order, through all layers.
-const TOLERANCE: f32 = 1e-3;
+/// What products multiply with, and by how much of the largest logit the results may differ: sums of f32 in another
+/// order, through all layers; and now and then an activation that rounds to the next of 255 steps.
+const FORMS: [(Activations, &str, f32); 2] = [(Activations::F32, "f32", 1e-3), (Activations::Int8, "int8", 5e-2)];
 
 /// Which device models run on.
 pub(super) fn adapter(device: &Result<OpenedDevice, GpuError>, wanted: Device) -> Finding {
@@ -55,16 +56,35 @@ pub(super) fn adapter(device: &Result<OpenedDevice, GpuError>, wanted: Device) -
     }
 }
 
-/// Runs the small model that is part of the program on the GPU and on the CPU: all kernels, compiled by this driver.
+/// Runs the small model that is part of the program on the GPU and on the CPU, in both forms of products: all kernels,
+/// compiled by this driver.
 pub(super) fn kernels(gpu: &OpenedDevice) -> Finding {
     let check = "kernels";
-    let logits = |device: Device| -> anyhow::Result<Vec<f32>> {
-        let options = EngineOptions {
-            device,
-            activations: Activations::F32,
-            context: Some(TOKENS as usize),
-            ..EngineOptions::default()
+    let mut apart = Vec::new();
+    for (form, name, tolerance) in FORMS {
+        let share = match difference(form) {
+            Ok(share) => share,
+            Err(error) => {
+                return Finding::fail(check, &error.context(format!("{}: a small model does not run", gpu.name())));
+            }
         };
+        if share > tolerance {
+            let text = format!("{}: logits differ from the CPU's by {share:.0e} of the largest ({name})", gpu.name());
+            return Finding::fail(
+                check,
+                &anyhow::anyhow!("{text} (hint: update the driver; --device cpu runs without it)"),
+            );
+        }
+        apart.push(format!("{share:.0e} ({name})"));
+    }
+    Finding::pass(check, format!("compiled; a small model's logits are the CPU's within {}", apart.join(" and ")))
+}
+
+/// How far logits of the GPU are from the CPU's, as a share of the largest.
+fn difference(activations: Activations) -> anyhow::Result<f32> {
+    let logits = |device: Device| -> anyhow::Result<Vec<f32>> {
+        let context = Some(TOKENS as usize);
+        let options = EngineOptions { device, activations, context, ..EngineOptions::default() };
         let mut engine = Engine::from_source(ModelSource::embedded()?, &options)?;
         let ids: Vec<u32> = (0..TOKENS).map(|i| 1 + i * 37 % 1000).collect();
         let mut session = engine.session()?;
@@ -72,24 +92,9 @@ pub(super) fn kernels(gpu: &OpenedDevice) -> Finding {
         session.decode(ids[ids.len() - 1])?;
         Ok(session.logits()?)
     };
-    let compared = logits(Device::Gpu).and_then(|found| Ok((found, logits(Device::Cpu)?)));
-    let (found, expected) = match compared {
-        Ok(both) => both,
-        Err(error) => {
-            return Finding::fail(check, &error.context(format!("{}: a small model does not run", gpu.name())));
-        }
-    };
-    let largest = expected.iter().fold(0_f32, |most, x| most.max(x.abs()));
-    // NaN is further than anything
-    let apart =
-        found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0_f32, |most, x| if x <= most { most } else { x });
-    let share = apart / largest.max(f32::MIN_POSITIVE);
-    match share <= TOLERANCE {
-        true => Finding::pass(check, format!("compiled; a small model's logits are within {share:.0e} of the CPU's")),
-        false => {
-            let text = format!("{}: logits differ from the CPU's by {share:.0e} of the largest", gpu.name());
-            let hint = "update the driver; --device cpu runs without it";
-            Finding::fail(check, &anyhow::anyhow!("{text} (hint: {hint})"))
-        }
-    }
+    let (found, expected) = (logits(Device::Gpu)?, logits(Device::Cpu)?);
+    let largest = expected.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
+    let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+    // NaN is as far as can be; max would pass it over
+    Ok(apart.map(|x| if x.is_nan() { f32::INFINITY } else { x }).fold(0.0, f32::max) / largest)
 }
