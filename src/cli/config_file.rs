@@ -8,8 +8,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use clap::builder::FalseyValueParser;
-use clap::{Arg, ArgAction, Command};
+use clap::builder::{ArgPredicate, FalseyValueParser};
+use clap::{Arg, ArgAction, Command, Id};
 use etcetera::BaseStrategy;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -61,6 +61,39 @@ struct Setting {
     values: Vec<String>,
 }
 
+impl Setting {
+    fn apply(&self, command: Command) -> Command {
+        let Some(arg) = find([&command].into_iter(), &self.flag) else { return command };
+        let (id, is_switch) = (arg.get_id().clone(), is_switch(arg));
+        let excludes = |a: &Arg, b: &Arg| command.get_arg_conflicts_with(a).iter().any(|c| c.get_id() == b.get_id());
+        let rivals = command.get_arguments().filter(|rival| excludes(rival, arg) || excludes(arg, rival));
+        let rivals: Vec<(Id, ArgPredicate)> = rivals
+            .filter_map(|rival| match is_switch_set(rival) {
+                Some(set) => Some((rival.get_id().clone(), set)),
+                // one that always has a value says nothing
+                None if !rival.get_default_values().is_empty() => None,
+                None => Some((rival.get_id().clone(), ArgPredicate::IsPresent)),
+            })
+            .collect();
+        command.mut_arg(id, |arg| {
+            // a default is enough where a flag is required
+            let arg = arg.default_values(self.values.clone()).required(false);
+            // what is given in place of this flag comes before what the file says
+            let instead = is_switch.then_some("false");
+            rivals.into_iter().fold(arg, |arg, (rival, set)| arg.default_value_if(rival, set, instead))
+        })
+    }
+}
+
+fn is_switch(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::SetTrue)
+}
+
+/// When a switch is on; `None` of what is no switch.
+fn is_switch_set(arg: &Arg) -> Option<ArgPredicate> {
+    is_switch(arg).then(|| ArgPredicate::Equals("true".into()))
+}
+
 /// Where the file is looked for: `FLASHFLOOD_CONFIG`, or `flashflood/config.toml` in the user's configuration folder.
 pub(super) fn path() -> Option<PathBuf> {
     match std::env::var_os(VARIABLE) {
@@ -75,8 +108,7 @@ pub(super) fn with_environment(command: Command) -> Command {
     let named = |arg: Arg| {
         let Some(long) = arg.get_long().map(str::to_owned) else { return arg };
         // a variable of a switch holds 0, 1, no, yes, ...
-        let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
-        let arg = if is_switch { arg.value_parser(FalseyValueParser::new()) } else { arg };
+        let arg = if is_switch(&arg) { arg.value_parser(FalseyValueParser::new()) } else { arg };
         let variable = variable(&long);
         match arg.get_env() {
             Some(own) if own.to_str() != Some(&variable) => arg.hide_env_values(true),
@@ -159,15 +191,9 @@ impl ConfigFile {
     /// Makes what the file says the default of the flags of `command` and its subcommands.
     pub(super) fn apply(&self, mut command: Command) -> Command {
         for setting in &self.settings {
-            let give = |arg: Arg| match arg.get_long() == Some(&setting.flag) {
-                // a default is enough where a flag is required
-                true => arg.default_values(setting.values.clone()).required(false),
-                false => arg,
-            };
             let wanted = |name: &str| setting.command.as_deref().is_none_or(|wanted| wanted == name);
-            command = command
-                .mut_args(give)
-                .mut_subcommands(|sub| if wanted(sub.get_name()) { sub.mut_args(give) } else { sub });
+            command = setting.apply(command);
+            command = command.mut_subcommands(|sub| if wanted(sub.get_name()) { setting.apply(sub) } else { sub });
         }
         command
     }
@@ -203,8 +229,8 @@ fn setting(command: Option<&str>, arg: &Arg, value: &Spanned<DeValue<'_>>) -> Re
             DeValue::Datetime(_) => return Err((at, format!("'{flag}': expected no date"))),
             DeValue::Table(_) => return Err((at, format!("'{flag}': expected a value, found a table"))),
         };
-        if matches!(arg.get_action(), ArgAction::SetTrue) != matches!(value.get_ref(), DeValue::Boolean(_)) {
-            let expected = if matches!(arg.get_action(), ArgAction::SetTrue) { "true or false" } else { "a value" };
+        if is_switch(arg) != matches!(value.get_ref(), DeValue::Boolean(_)) {
+            let expected = if is_switch(arg) { "true or false" } else { "a value" };
             return Err((at, format!("'{flag}': expected {expected}, found {found}")));
         }
         let alone = Arg::new("value").long("value").value_parser(arg.get_value_parser().clone()).num_args(1);

@@ -54,6 +54,21 @@ fn flag_before_environment_before_file_before_built_in() {
     assert!(one.stdout.starts_with("Once upon a time") && one.stdout.len() < 50, "{one:#?}");
 }
 
+/// Of two flags that exclude each other the one that is given holds, whatever the file says of the other.
+#[test]
+fn what_is_given_in_place_of_a_setting() {
+    let ask = ["run", "--device", "cpu", "-n", "2", "Once upon a time"];
+    let is_raw = |config: &str, more: &[&str]| {
+        let outcome = Config::of(config).outcome(&[&ask[..], more].concat());
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        outcome.stdout.starts_with("Once upon a time")
+    };
+    assert!(is_raw("[run]\nraw = true", &[]));
+    assert!(!is_raw("[run]\nraw = true", &["--system", "You are kind."]));
+    assert!(is_raw("[run]\nsystem = 'You are kind.'", &["--raw"]));
+    assert!(!is_raw("[run]\nsystem = 'You are kind.'", &[]));
+}
+
 #[test]
 fn switches_and_required_flags() {
     let config = Config::of("[list]\njson = true\n[logits]\ntokens = '1,2'\nout = '/does/not/exist/x'\n");
