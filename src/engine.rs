@@ -68,6 +68,13 @@ impl Default for EngineOptions {
     }
 }
 
+impl EngineOptions {
+    /// Experts of the next layer that are guessed: none when all are in memory.
+    fn guessed(&self) -> usize {
+        if self.experts == ExpertBudget::All { 0 } else { self.look_ahead }
+    }
+}
+
 /// Why a model could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -84,7 +91,7 @@ pub enum EngineError {
     #[error(transparent)]
     Execute(#[from] ExecuteError),
     /// No such device.
-    #[error(transparent)]
+    #[error("{0} (hint: --device cpu needs none)")]
     Device(#[from] flashflood_backends::gpu::GpuError),
     /// The memory plan.
     #[error(transparent)]
@@ -104,6 +111,35 @@ pub enum EngineError {
     },
 }
 
+/// A model that is recorded for a device and has its plan, with nothing allocated.
+struct Planned {
+    recording: Recording,
+    state: Vec<LayerState>,
+    plan: MemoryPlan,
+    /// Largest tensor that the device can bind, in bytes.
+    binding: u64,
+}
+
+impl Planned {
+    fn new(source: &ModelSource, device: &OpenedDevice, options: &EngineOptions) -> Result<Planned, EngineError> {
+        let ModelSource { config, weights, experts, .. } = source;
+        let form = options.activations.on(device);
+        let Forward { mut recording, state } =
+            forward::record(config, weights, experts, 1, form, options.guessed() > 0)?;
+        let context = match options.context {
+            Some(context) => context.max(1),
+            None => config.max_positions.clamp(1, plan::DEFAULT_CONTEXT),
+        };
+        let binding = match device {
+            OpenedDevice::Gpu(gpu) => options.gpu.binding_on(gpu),
+            OpenedDevice::Cpu => u64::MAX,
+        };
+        let wishes = Wishes { context, chunk: options.chunk, experts: options.experts, binding };
+        let plan = MemoryPlan::new(config, &mut recording, experts, &wishes)?;
+        Ok(Planned { recording, state, plan, binding })
+    }
+}
+
 /// A loaded model.
 pub struct Engine {
     pub(crate) config: Config,
@@ -119,6 +155,18 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Where memory would go on `device`, without loading anything: as the plan of an engine opened in its place.
+    ///
+    /// # Errors
+    /// What opening says, as far as the plan.
+    pub fn plan_for(
+        source: &ModelSource,
+        device: &OpenedDevice,
+        options: &EngineOptions,
+    ) -> Result<MemoryPlan, EngineError> {
+        Ok(Planned::new(source, device, options)?.plan)
+    }
+
     /// Opens the model at `path` (a snapshot folder or a pack).
     pub fn open(path: &Path, options: &EngineOptions) -> Result<Engine, EngineError> {
         Self::from_source(ModelSource::open(path)?, options)
@@ -149,24 +197,14 @@ impl Engine {
         reader: Arc<dyn ExpertReader>,
         options: &EngineOptions,
     ) -> Result<Engine, EngineError> {
+        let device = OpenedDevice::open(options.device)?;
+        let Planned { recording, state, plan, binding } = Planned::new(&source, &device, options)?;
         let ModelSource { config, weights, experts, root, text_files: text } = source;
         let embed = weights.embed_tokens.clone();
-        let look_ahead = if options.experts == ExpertBudget::All { 0 } else { options.look_ahead };
-        let device = OpenedDevice::open(options.device)?;
-        let form = options.activations.on(&device);
-        let Forward { mut recording, state } = forward::record(&config, &weights, &experts, 1, form, look_ahead > 0)?;
         // the recording holds views of what it needs; the rest of the resident file can go
         drop(weights);
-        let context = match options.context {
-            Some(context) => context.max(1),
-            None => config.max_positions.clamp(1, plan::DEFAULT_CONTEXT),
-        };
-        let binding = match &device {
-            OpenedDevice::Gpu(gpu) => options.gpu.binding_on(gpu),
-            OpenedDevice::Cpu => u64::MAX,
-        };
-        let wishes = Wishes { context, chunk: options.chunk, experts: options.experts, binding };
-        let plan = MemoryPlan::new(&config, &mut recording, &experts, &wishes)?;
+        let context = plan.context;
+        let look_ahead = options.guessed();
         let recording = Arc::new(recording);
         let experts = Arc::new(experts);
         let store = |memory: Arc<dyn SlotMemory>| {

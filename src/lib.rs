@@ -14,6 +14,7 @@
 //! | [`experts`] | where an expert's bytes lie, the slots they are read into, what is kept |
 //! | [`text`] | tokenizer, chat template, sampler |
 //! | [`engine`] | opens a model and decides the memory plan |
+//! | [`hub`] | the Hugging Face cache on this machine |
 //! | [`session`] | one timeline of tokens |
 //! | [`state`] | what of a timeline is kept beside it: checkpoints in memory, session files |
 
@@ -22,6 +23,7 @@ pub mod engine;
 pub mod experts;
 pub mod formats;
 pub mod generate;
+pub mod hub;
 pub mod model;
 pub mod session;
 pub mod state;

@@ -20,9 +20,16 @@ pub struct Gpu {
     pub info: wgpu::AdapterInfo,
     /// Limits that the device was opened with: the adapter's.
     pub limits: wgpu::Limits,
+    /// What the adapter could do, used or not.
+    pub adapter_features: wgpu::Features,
 }
 
 impl Gpu {
+    /// Whether it is no GPU but a driver that computes on the processor (lavapipe, WARP).
+    pub fn is_software(&self) -> bool {
+        self.info.device_type == wgpu::DeviceType::Cpu
+    }
+
     /// Whether the GPU computes from the same memory as the processor, so that experts are read where they are used.
     pub fn is_unified(&self) -> bool {
         matches!(self.info.device_type, wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Cpu)
@@ -54,7 +61,13 @@ pub enum GpuError {
 const NEEDED: wgpu::Features = wgpu::Features::IMMEDIATES;
 
 /// Features that are used where they are: timestamps, for profiles.
-const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY;
+const WANTED: wgpu::Features = TIMESTAMPS;
+
+/// The adapter times kernels.
+pub const TIMESTAMPS: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY;
+
+/// The adapter computes in 16 bits; no kernel needs it.
+pub const SHADER_F16: wgpu::Features = wgpu::Features::SHADER_F16;
 
 /// Bytes of immediates that kernels use.
 const IMMEDIATE_BYTES: u32 = 64;
@@ -106,7 +119,7 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
         _ => adapter.request_device(&descriptor).await.map_err(|e| e.to_string()),
     };
     let (device, queue) = opened.map_err(|cause| GpuError::Open { adapter: info.name.clone(), cause })?;
-    Ok(Gpu { device, queue, info, limits })
+    Ok(Gpu { device, queue, info, limits, adapter_features: adapter.features() })
 }
 
 type Opened = Result<(wgpu::Device, wgpu::Queue), String>;

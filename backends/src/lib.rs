@@ -5,6 +5,7 @@ pub mod folders;
 pub mod gpu;
 mod host_buffer;
 pub mod io;
+pub mod machine;
 mod map;
 pub mod memory;
 pub mod positioned;

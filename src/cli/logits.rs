@@ -10,18 +10,18 @@ use flashflood::model::ModelSource;
 use flashflood::session::Session;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::model::ResourceArgs;
+use super::model::{ResourceArgs, folder_of};
 use super::{Interrupted, interrupted};
 
 /// Run token ids and write logits and routing as safetensors
 #[derive(Args)]
 pub(crate) struct LogitsArgs {
-    /// Model: a snapshot folder or a pack
+    /// Model: a snapshot folder, a pack, or the name of a repository in the Hugging Face cache
     model: PathBuf,
     #[command(flatten)]
     resources: ResourceArgs,
     /// Token ids: 1,2,3 or @FILE with ids between commas or blanks
-    #[arg(long, value_name = "IDS|@FILE")]
+    #[arg(long, value_name = "IDS|@FILE", env = "FLASHFLOOD_LOGITS_TOKENS")]
     tokens: String,
     /// One token after the other, as in decode
     #[arg(long, conflicts_with = "chunk")]
@@ -43,7 +43,8 @@ pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
     }
     let mut options = args.resources.options();
     options.context = args.resources.context.or(Some(ids.len()));
-    let mut engine = Engine::from_source(ModelSource::open_striped(&args.model, &args.resources.stripe)?, &options)?;
+    let source = ModelSource::open_striped(&folder_of(&args.model)?, &args.resources.stripe)?;
+    let mut engine = Engine::from_source(source, &options)?;
     let (vocab, layers, top_k) = (engine.config().vocab, engine.config().layers.len(), engine.config().top_k);
     let mut session = engine.session()?;
     session.dump(args.dump.clone());

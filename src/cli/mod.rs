@@ -1,11 +1,18 @@
 //! The commands, one file each. Results go to stdout, everything else to stderr.
 
 mod bench;
+mod completions;
+mod config_file;
+mod doctor;
+mod inspect;
 mod kernel_table;
+mod list;
 mod logits;
+mod man;
 mod model;
 mod pack;
 mod prefill_bar;
+mod pull;
 mod run;
 mod synth;
 
@@ -13,11 +20,17 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use config_file::{ConfigError, ConfigFile};
+
+const AFTER_HELP: &str = "A flag --some-flag may also be given as FLASHFLOOD_SOME_FLAG in the environment, or as some-flag \
+in the configuration file, ~/.config/flashflood/config.toml (FLASHFLOOD_CONFIG names another). Flags come before the \
+environment, the environment before the file.";
 
 /// Runs Mixture-of-Experts language models far larger than memory.
 #[derive(Parser)]
-#[command(name = "flashflood", version, about, propagate_version = true)]
+#[command(name = "flashflood", version, about, propagate_version = true, after_help = AFTER_HELP)]
 struct Cli {
     /// Say more about what happens (also: RUST_LOG)
     #[arg(short, long, global = true)]
@@ -29,10 +42,23 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Inspect(inspect::InspectArgs),
+    List(list::ListArgs),
+    Pull(pull::PullArgs),
+    Doctor(doctor::DoctorArgs),
     Pack(pack::PackArgs),
     Logits(logits::LogitsArgs),
     Synth(synth::SynthArgs),
     Bench(bench::BenchArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+}
+
+impl Command {
+    /// Commands that have nothing to configure, and the one that finds out what is wrong with the configuration.
+    fn runs_without_configuration(&self) -> bool {
+        matches!(self, Command::Doctor(_) | Command::Completions(_) | Command::Man(_))
+    }
 }
 
 /// Set by Ctrl-C; read after every token.
@@ -48,9 +74,42 @@ fn interrupted() -> bool {
 #[error("interrupted")]
 struct Interrupted;
 
+/// The arguments of all commands, with the environment as a source of them.
+fn arguments() -> clap::Command {
+    config_file::with_environment(Cli::command())
+}
+
+/// What the user wants, and what they said to say so.
+struct Parsed {
+    cli: Cli,
+    config: Result<ConfigFile, ConfigError>,
+    /// The arguments of all commands, with defaults from the configuration file.
+    program: clap::Command,
+    matches: ArgMatches,
+}
+
+/// Flags, environment and configuration file. Ends the program for help and for flags that are wrong, whatever the file
+/// says.
+fn parse() -> Parsed {
+    let plain = arguments();
+    let (program, config) = match ConfigFile::read(config_file::path(), &plain) {
+        Ok(config) => (config.apply(plain), Ok(config)),
+        Err(error) => (plain, Err(error)),
+    };
+    let matches = program.clone().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    Parsed { cli, config, program, matches }
+}
+
 /// Parses the command line, runs the command, and turns errors into `error:` and `hint:` lines.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let Parsed { cli, config, program, matches } = parse();
+    if let Err(error) = &config
+        && !cli.command.runs_without_configuration()
+    {
+        report(&error.clone().into());
+        return ExitCode::from(2);
+    }
     // the instance reports as errors what is no more than a machine without a driver
     let level = if cli.verbose {
         "flashflood=debug,warn"
@@ -77,10 +136,19 @@ pub(crate) fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::List(args) => list::run(args),
+        Command::Pull(args) => pull::run(args),
+        Command::Doctor(args) => {
+            let given = matches.subcommand_matches("doctor").unwrap_or(&matches);
+            doctor::run(args, config, &program, given)
+        }
         Command::Pack(args) => pack::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -100,8 +168,19 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
 }
 
-/// `error: what: why`, and the hint, if the message carries one in brackets at its end, on a line of its own.
+/// `error: what: why`, and the hint, if there is one, on a line of its own.
 fn report(error: &anyhow::Error) {
+    let (message, hint) = split_hint(error);
+    // nobody may be reading these either
+    let mut out = std::io::stderr();
+    let _ = writeln!(out, "error: {message}");
+    if let Some(hint) = hint {
+        let _ = writeln!(out, "hint: {hint}");
+    }
+}
+
+/// `what: why` of an error and its causes, and the hint that the message carries at its end.
+fn split_hint(error: &anyhow::Error) -> (String, Option<String>) {
     let mut message = String::new();
     let mut last: Option<String> = None;
     for cause in error.chain() {
@@ -116,17 +195,11 @@ fn report(error: &anyhow::Error) {
         last = Some(text);
     }
     // hints come at the end of a message: on a line of their own, or in brackets
-    let (message, hint) = match message.split_once("\nhint: ") {
-        Some((message, hint)) => (message, Some(hint)),
+    match message.split_once("\nhint: ") {
+        Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
         None => match message.split_once(" (hint: ") {
-            Some((message, hint)) => (message, Some(hint.strip_suffix(')').unwrap_or(hint))),
-            None => (message.as_str(), None),
+            Some((message, hint)) => (message.to_owned(), Some(hint.strip_suffix(')').unwrap_or(hint).to_owned())),
+            None => (message, None),
         },
-    };
-    // nobody may be reading these either
-    let mut out = std::io::stderr();
-    let _ = writeln!(out, "error: {message}");
-    if let Some(hint) = hint {
-        let _ = writeln!(out, "hint: {hint}");
     }
 }

@@ -1,18 +1,20 @@
 //! The arguments that every command with a model has.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
+use flashflood::hub::{Cache, HubError, is_repository_name};
 use flashflood::model::ModelSource;
 
 /// Which model, and with what resources.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// Model: a snapshot folder or a pack [default: the small model in this program]
+    /// Model: a snapshot folder, a pack, or the name of a repository in the Hugging Face cache [default: the small model
+    /// in this program]
     #[arg(short, long, env = "FLASHFLOOD_MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
@@ -69,11 +71,28 @@ impl ResourceArgs {
     }
 }
 
+/// The folder that `model` names: itself, or the newest snapshot of a repository in the Hugging Face cache.
+pub(crate) fn folder_of(model: &Path) -> anyhow::Result<PathBuf> {
+    let name = model.to_string_lossy();
+    // a folder comes before a repository of the same name
+    if model.exists() || !is_repository_name(&name) {
+        return Ok(model.to_owned());
+    }
+    let cache = Cache::of_user().ok_or(HubError::NoCache)?;
+    match cache.snapshot(&name, "main") {
+        Some(folder) => Ok(folder),
+        None => bail!(
+            "{name}: no such folder, and no such model in the Hugging Face cache {} (hint: flashflood pull {name})",
+            cache.root().display()
+        ),
+    }
+}
+
 impl ModelArgs {
     /// Opens the model's files.
     pub(crate) fn source(&self) -> anyhow::Result<ModelSource> {
         match &self.model {
-            Some(path) => Ok(ModelSource::open_striped(path, &self.resources.stripe)?),
+            Some(path) => Ok(ModelSource::open_striped(&folder_of(path)?, &self.resources.stripe)?),
             None if !self.resources.stripe.is_empty() => {
                 anyhow::bail!("--stripe is for a pack on disk (hint: give it with --model)")
             }

@@ -10,12 +10,14 @@ use flashflood::formats::pack::{self, PackOptions, Progress};
 use flashflood::model::ModelSource;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::model::folder_of;
+
 /// Make a pack: the snapshot's weights in the layout that streams fastest, quantised.
 ///
 /// An interrupted run goes on where it stopped when the same command is given again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PackArgs {
-    /// Folder of a Hugging Face or MLX snapshot; or of a pack, to check it with --verify
+    /// Snapshot: a folder, or the name of a repository in the Hugging Face cache; or a pack, to check it with --verify
     snapshot: PathBuf,
     /// Folder to make
     #[arg(required_unless_present = "verify")]
@@ -44,10 +46,11 @@ pub(super) fn bits() -> impl TypedValueParser<Value = u8> {
 /// # Errors
 /// Whatever opening the snapshot, making the pack or checking it says.
 pub(crate) fn run(args: PackArgs) -> anyhow::Result<()> {
+    let snapshot = folder_of(&args.snapshot)?;
     let Some(out) = &args.out else {
-        return verify(&args.snapshot);
+        return verify(&snapshot);
     };
-    let source = ModelSource::open(&args.snapshot)?;
+    let source = ModelSource::open(&snapshot)?;
     let options = PackOptions {
         bits: args.bits,
         down_bits: args.down_bits,
@@ -55,7 +58,7 @@ pub(crate) fn run(args: PackArgs) -> anyhow::Result<()> {
         ..PackOptions::default()
     };
     let bar = bar("packing")?;
-    let done = pack::write_pack(&source, Some(&args.snapshot), out, &options, &|progress| show(&bar, progress))?;
+    let done = pack::write_pack(&source, Some(&snapshot), out, &options, &|progress| show(&bar, progress))?;
     bar.finish_and_clear();
     // first: nobody may be reading what is said, and that ends the command
     if args.verify {

@@ -26,7 +26,7 @@ pub(crate) struct SynthArgs {
     #[arg(long, value_name = "N", default_value = "4", hide_possible_values = true, value_parser = bits())]
     resident_bits: u8,
     /// Seed of the weights
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, env = "FLASHFLOOD_SYNTH_SEED")]
     seed: u64,
     /// Folder to make
     out: PathBuf,

@@ -23,6 +23,14 @@ pub enum OpenedDevice {
 }
 
 impl OpenedDevice {
+    /// Its name, for people.
+    pub fn name(&self) -> String {
+        match self {
+            OpenedDevice::Gpu(gpu) => format!("{} ({:?})", gpu.info.name, gpu.info.backend),
+            OpenedDevice::Cpu => format!("CPU ({} threads)", rayon::current_num_threads()),
+        }
+    }
+
     /// Opens what `device` names.
     pub fn open(device: Device) -> Result<Self, GpuError> {
         match device {

@@ -98,7 +98,7 @@ pub enum PlanError {
 }
 
 /// Bytes by part.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize)]
 pub struct MemoryPlan {
     /// Weights that every token needs.
     pub resident: u64,

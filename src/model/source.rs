@@ -233,7 +233,7 @@ fn refuse_no_folder(path: &Path) -> Result<(), SourceError> {
             format!("a file\nhint: {hint}")
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            "nothing at this path\nhint: flashflood downloads nothing by itself: give the folder of a snapshot or a pack"
+            "nothing at this path\nhint: give the folder of a snapshot or a pack, or the name of a repository, which flashflood pull downloads"
                 .to_owned()
         }
         Err(source) => return Err(SourceError::Io { path: path.to_owned(), source }),

@@ -1,10 +1,19 @@
 //! The program as its users meet it: what goes to stdout and to stderr, exit codes, and every kind of bad input.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod config;
+mod doctor;
 mod ends;
 mod errors;
+mod hub;
+mod inspect;
+mod list;
 mod logits;
+mod manual;
+#[cfg(unix)]
+mod messages;
 mod pack;
+mod pull;
 mod run;
 
 use std::fs;
@@ -25,9 +34,14 @@ struct Outcome {
 /// The program, without what the environment of whoever runs the tests says about it.
 fn flashflood(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flashflood"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FLASHFLOOD_")) {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        let upper = name.to_string_lossy().to_uppercase();
+        if upper.starts_with("FLASHFLOOD_") || upper.starts_with("HF_") || upper.ends_with("_PROXY") {
+            command.env_remove(name);
+        }
     }
+    // no configuration file, and no Hugging Face cache or token
+    command.env("FLASHFLOOD_CONFIG", "").env("HF_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-hugging-face"));
     // tests write nothing into the user's cache folder
     command.env("FLASHFLOOD_NO_AUTOTUNE", "1");
     command.env_remove("RUST_LOG").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use flashflood::experts::{ExpertFile, ExpertLayout, ExpertReader, FileReader, Place};
 use flashflood_backends::{AlignedBuffer, PAGE};
 use indicatif::ProgressBar;
@@ -58,6 +58,43 @@ pub(super) fn ceiling(layout: &ExpertLayout, queued: bool, depth: usize) -> anyh
     }
     let targets = targets(&lengths, size, 1);
     Ok(Some(measure(&reader, &targets, usize::MAX, size, &buffers)?.rate))
+}
+
+/// Reads of one expert each at one depth.
+pub(in crate::cli) struct ReadSpeed {
+    /// Of a read.
+    pub(in crate::cli) bytes: usize,
+    /// Reads at a time.
+    pub(in crate::cli) depth: usize,
+    /// GB/s past the page cache; `None` where the file system has no direct reads.
+    pub(in crate::cli) direct: Option<f64>,
+    /// GB/s of a first pass through the page cache.
+    pub(in crate::cli) cached: f64,
+    /// Whether the page cache held nothing of these files before that.
+    pub(in crate::cli) cached_is_cold: bool,
+}
+
+/// How fast experts are read at each of `depths`: a second or less for each, past the page cache and through it.
+pub(in crate::cli) fn read_speeds(layout: &ExpertLayout, depths: &[usize]) -> anyhow::Result<Vec<ReadSpeed>> {
+    let (lengths, bytes) = (file_lengths(layout)?, record_bytes(layout));
+    let (direct, cached) = (FileReader::open_for(layout, true)?, FileReader::open(layout)?);
+    let most = depths.iter().copied().max().unwrap_or(1);
+    let buffers: Option<Vec<_>> = (0..most).map(|_| AlignedBuffer::new(bytes).map(Mutex::new)).collect();
+    let buffers = buffers.with_context(|| format!("no memory for {most} reads of {bytes} bytes"))?;
+    for buffer in &buffers {
+        buffer.lock().unwrap_or_else(PoisonError::into_inner).fill(1);
+    }
+    let targets = targets(&lengths, bytes, 1);
+    if targets.is_empty() {
+        bail!("the files of the experts are shorter than one expert");
+    }
+    let speed = |&depth: &usize| {
+        let pass = |reader, reads| measure(reader, &targets, reads, bytes, &buffers[..depth]).map(|pass| pass.rate);
+        let direct = if direct.is_direct() { Some(pass(&direct, usize::MAX)?) } else { None };
+        let cached_is_cold = cached.forget_cached();
+        Ok(ReadSpeed { bytes, depth, direct, cached: pass(&cached, targets.len())?, cached_is_cold })
+    };
+    depths.iter().map(speed).collect()
 }
 
 /// Runs the command.

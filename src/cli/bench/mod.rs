@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::model::ModelArgs;
+pub(super) use experts::read_speeds;
 
 /// Measure decode, prompts, expert reads or cache policies
 #[derive(Args)]
@@ -28,7 +29,7 @@ pub(crate) struct BenchArgs {
         value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) prompt: Vec<u32>,
     /// Tokens to decode in each run
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 64, env = "FLASHFLOOD_BENCH_TOKENS")]
     pub(super) tokens: usize,
     /// Runs
     #[arg(short, long, value_name = "N", default_value_t = 3)]

@@ -1,0 +1,224 @@
+//! `flashflood inspect`: what a model is, how its bytes are spread, and whether it fits this machine. Opens headers and
+//! norms; no weights are read.
+
+mod parts;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use flashflood::engine::{Engine, MemoryPlan, OpenedDevice, bytes_for_people};
+use flashflood::model::{Config, LayerKind, ModelSource};
+use serde::Serialize;
+
+use super::model::ModelArgs;
+use parts::{Part, parts};
+
+/// Show a model's shapes, bytes and memory plan
+#[derive(Args)]
+pub(crate) struct InspectArgs {
+    /// The model, as with --model
+    #[arg(value_name = "MODEL")]
+    folder: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is printed, as JSON or as text.
+#[derive(Serialize)]
+struct Summary {
+    /// Its folder, or the name of the model in the program.
+    model: PathBuf,
+    /// "pack", "snapshot" or "embedded".
+    kind: &'static str,
+    config: Config,
+    parameters: u64,
+    /// Those that one token is multiplied with.
+    parameters_per_token: u64,
+    parts: Vec<Part>,
+    /// Of the largest routed expert, on disk.
+    expert_bytes: u64,
+    /// Of a token's experts, when none is in memory.
+    expert_bytes_per_token: u64,
+    files: Vec<ModelFile>,
+    device: String,
+    plan: Option<MemoryPlan>,
+    /// Why there is no plan.
+    plan_error: Option<String>,
+}
+
+/// A file of the model's folder.
+#[derive(Serialize)]
+struct ModelFile {
+    name: String,
+    bytes: u64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: InspectArgs) -> anyhow::Result<()> {
+    let InspectArgs { folder, mut model, json } = args;
+    if folder.is_some() {
+        model.model = folder;
+    }
+    let options = model.resources.options();
+    let source = model.source()?;
+    let device = OpenedDevice::open(options.device)?;
+    let (plan, plan_error) = match Engine::plan_for(&source, &device, &options) {
+        Ok(plan) => (Some(plan), None),
+        // a model that does not fit here is still worth looking at
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let parts = parts(&source);
+    let per_expert = |parts: &[flashflood::experts::Part]| parts.iter().map(|part| part.len as u64).sum::<u64>();
+    let of_layers = source.experts.layers.iter().map(|layer| per_expert(&layer.parts));
+    let top_k = source.config.top_k as u64;
+    let summary = Summary {
+        kind: kind(&source.root),
+        parameters: parts.iter().map(|part| part.parameters).sum(),
+        parameters_per_token: per_token(&source, &parts),
+        expert_bytes: of_layers.clone().max().unwrap_or(0),
+        expert_bytes_per_token: of_layers.sum::<u64>() * top_k,
+        files: files(&source.root).with_context(|| source.root.display().to_string())?,
+        device: device.name(),
+        plan,
+        plan_error,
+        parts,
+        config: source.config,
+        model: source.root,
+    };
+    let mut out = io::stdout().lock();
+    match json {
+        true => writeln!(out, "{}", serde_json::to_string_pretty(&summary)?)?,
+        false => print(&mut out, &summary)?,
+    }
+    Ok(())
+}
+
+fn kind(root: &Path) -> &'static str {
+    match (flashflood::formats::pack::is_pack(root), root.is_dir()) {
+        (true, _) => "pack",
+        (false, true) => "snapshot",
+        (false, false) => "embedded",
+    }
+}
+
+/// The embedding is looked up, not multiplied, unless it is the lm_head as well.
+fn per_token(source: &ModelSource, parts: &[Part]) -> u64 {
+    let config = &source.config;
+    let read = parts.iter().filter(|part| match part.name {
+        "embedding" => config.tied_embeddings,
+        "routed experts" => false,
+        _ => true,
+    });
+    let resident: u64 = read.map(|part| part.parameters).sum();
+    resident + (config.layers.len() * config.top_k * config.expert_elements()) as u64
+}
+
+/// The files of a model's folder and of the folders in it; none of the model in the program.
+fn files(root: &Path) -> io::Result<Vec<ModelFile>> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop().filter(|folder| folder.is_dir()) {
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            // through links: the files of the Hugging Face cache are links
+            match std::fs::metadata(&path) {
+                // a pack's experts/; deeper folders are not the model's
+                Ok(meta) if meta.is_dir() && folder == root => folders.push(path),
+                Ok(meta) if meta.is_file() => files.push(ModelFile { name, bytes: meta.len() }),
+                _ => {}
+            }
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+fn print(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    let (all, one) = (count_for_people(summary.parameters), count_for_people(summary.parameters_per_token));
+    writeln!(out, "{} ({})", summary.model.display(), summary.kind)?;
+    writeln!(out, "{all} parameters, {one} of them in each token\n")?;
+    print_shapes(out, &summary.config)?;
+    writeln!(out, "\n{:<16}{:>12}{:>12}{:>8}  format", "", "parameters", "bytes", "share")?;
+    let bytes: u64 = summary.parts.iter().map(|part| part.bytes).sum();
+    for part in &summary.parts {
+        let (count, size) = (count_for_people(part.parameters), bytes_for_people(part.bytes));
+        let share = part.bytes as f64 * 100.0 / bytes.max(1) as f64;
+        writeln!(out, "{:<16}{count:>12}{size:>12}{share:>7.1}%  {}", part.name, part.formats.join(", "))?;
+    }
+    writeln!(out, "{:<16}{all:>12}{:>12}", "all", bytes_for_people(bytes))?;
+    writeln!(
+        out,
+        "\none expert: {}; a token takes {} in each of {} layers: {}, read unless they are in memory",
+        bytes_for_people(summary.expert_bytes),
+        summary.config.top_k,
+        summary.config.layers.len(),
+        bytes_for_people(summary.expert_bytes_per_token)
+    )?;
+    print_files(out, &summary.files)?;
+    writeln!(out, "\nmemory on {}", summary.device)?;
+    match (&summary.plan, &summary.plan_error) {
+        (Some(plan), _) => write!(out, "{plan}"),
+        (None, error) => writeln!(out, "it does not fit: {}", error.as_deref().unwrap_or("no plan")),
+    }
+}
+
+fn print_shapes(out: &mut impl Write, config: &Config) -> io::Result<()> {
+    let attention = config.layers.iter().filter(|kind| **kind == LayerKind::FullAttention).count();
+    let delta_net = config.layers.len() - attention;
+    let model_type = serde_json::to_value(config.model_type).unwrap_or_default();
+    let mut row = |name: &str, text: String| writeln!(out, "{name:<16}{text}");
+    row("model type", model_type.as_str().unwrap_or_default().to_owned())?;
+    row("layers", format!("{}: {delta_net} delta-net, {attention} attention", config.layers.len()))?;
+    row("hidden", config.hidden.to_string())?;
+    let gate = if config.attention_gate { ", gated" } else { "" };
+    let (heads, kv) = (config.heads, config.kv_heads);
+    row(
+        "attention",
+        format!(
+            "{heads} query heads, {kv} key and value heads of {} ({} rotated){gate}",
+            config.head_dim, config.rotary_dim
+        ),
+    )?;
+    if let Some(linear) = &config.linear {
+        let (keys, values) = (linear.key_heads, linear.value_heads);
+        row(
+            "delta-net",
+            format!(
+                "{keys} key heads of {}, {values} value heads of {}, convolution of {}",
+                linear.key_dim, linear.value_dim, linear.conv_kernel
+            ),
+        )?;
+    }
+    let shared = config.shared_intermediate.map_or(String::new(), |width| format!("; a shared one of width {width}"));
+    let (experts, top_k) = (config.experts, config.top_k);
+    row("experts", format!("{top_k} of {experts} in each layer, of width {}{shared}", config.moe_intermediate))?;
+    row("context", format!("{} positions", config.max_positions))?;
+    row("vocabulary", format!("{} tokens", config.vocab))
+}
+
+/// Weights in one line, the rest by name.
+fn print_files(out: &mut impl Write, files: &[ModelFile]) -> io::Result<()> {
+    let is_weights = |file: &&ModelFile| file.name.ends_with(".safetensors") || file.name.ends_with(".bin");
+    let weights: Vec<_> = files.iter().filter(is_weights).collect();
+    let others: Vec<_> = files.iter().filter(|file| !is_weights(file)).map(|file| file.name.as_str()).collect();
+    if !weights.is_empty() {
+        let bytes = weights.iter().map(|file| file.bytes).sum();
+        writeln!(out, "files: {} of weights, {}; {}", weights.len(), bytes_for_people(bytes), others.join(", "))?;
+    }
+    Ok(())
+}
+
+/// `397.0 B`: billions, millions, thousands.
+fn count_for_people(count: u64) -> String {
+    let units = [(1_000_000_000, " B"), (1_000_000, " M"), (1000, " k")];
+    match units.into_iter().find(|(unit, _)| count >= *unit) {
+        Some((unit, name)) => format!("{:.1}{name}", count as f64 / unit as f64),
+        None => count.to_string(),
+    }
+}

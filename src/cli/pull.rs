@@ -1,0 +1,89 @@
+//! `flashflood pull`: a model from the Hugging Face hub into the cache that all its clients share.
+
+use std::io::Write;
+
+use anyhow::anyhow;
+use clap::Args;
+use flashflood::engine::bytes_for_people;
+use flashflood::hub::{Cache, Hub, HubError, Pull, Pulled, Report};
+use flashflood::model::ModelSource;
+use glob::Pattern;
+
+use super::pack::bar;
+use super::{Interrupted, interrupted};
+
+/// Download a model from the Hugging Face hub, or go on with a download
+///
+/// Files go into the Hugging Face cache, where other programs find them as well. What is there is not fetched again; an
+/// interrupted download goes on where it stopped when the same command is given again. HF_ENDPOINT, HF_HOME,
+/// HF_HUB_CACHE, HF_TOKEN and HF_HUB_OFFLINE are respected.
+#[derive(Args)]
+pub(crate) struct PullArgs {
+    /// Repository, such as mlx-community/Qwen3.5-397B-A17B-4bit
+    repo: String,
+    /// Branch, tag or commit
+    #[arg(long, value_name = "REVISION", default_value = "main")]
+    revision: String,
+    /// Files to take, such as '*.json' (may be repeated) [default: weights as safetensors, and the text files beside them]
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<Pattern>,
+    /// Use no network: say where the model is, if it is here
+    #[arg(long)]
+    local_only: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: PullArgs) -> anyhow::Result<()> {
+    if !flashflood::hub::is_repository_name(&args.repo) {
+        return Err(HubError::Name { name: args.repo }.into());
+    }
+    let cache = Cache::of_user().ok_or(HubError::NoCache)?;
+    if args.local_only || Hub::is_forbidden() {
+        let why =
+            if args.local_only { "--local-only forbids the network" } else { "HF_HUB_OFFLINE forbids the network" };
+        return local(&cache, &args, why);
+    }
+    let hub = Hub::of_user()?;
+    let bar = bar("downloading")?;
+    let pull = Pull { name: args.repo, revision: args.revision, include: args.include };
+    let report = |report: Report<'_>| match report {
+        Report::Total(bytes) => bar.set_length(bytes),
+        Report::Kept(bytes) => {
+            bar.inc(bytes);
+            bar.reset_eta();
+        }
+        Report::Came(bytes) => bar.inc(bytes),
+        Report::Lost(bytes) => bar.set_position(bar.position().saturating_sub(bytes)),
+        Report::Note(text) => bar.suspend(|| eprintln!("note: {text}")),
+    };
+    let pulled = pull.run(&hub, &cache, &report, &|| !interrupted());
+    bar.finish_and_clear();
+    match pulled {
+        Ok(Pulled { snapshot, files, bytes }) => {
+            let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+            eprintln!("{files}, {}", bytes_for_people(bytes));
+            writeln!(std::io::stdout(), "{}", snapshot.display())?;
+            Ok(())
+        }
+        Err(HubError::Interrupted) => {
+            eprintln!("note: the same command goes on where this one stopped");
+            Err(Interrupted.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the model is here and whole, as far as its headers tell.
+fn local(cache: &Cache, args: &PullArgs, why: &'static str) -> anyhow::Result<()> {
+    let missing = |missing: &str| HubError::Offline { name: args.repo.clone(), missing: missing.to_owned(), why };
+    let Some(folder) = cache.snapshot(&args.repo, &args.revision) else {
+        return Err(missing("it is not in the Hugging Face cache").into());
+    };
+    if let Err(error) = ModelSource::open(&folder) {
+        let text = error.to_string();
+        let text = text.lines().next().unwrap_or_default();
+        return Err(anyhow!(missing(&format!("it is in the Hugging Face cache, but cannot be used: {text}"))));
+    }
+    writeln!(std::io::stdout(), "{}", folder.display())?;
+    Ok(())
+}

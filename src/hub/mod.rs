@@ -1,0 +1,12 @@
+//! The Hugging Face hub: its cache on this machine, which other programs share, and downloads into it.
+
+mod cache;
+mod client;
+mod download;
+mod error;
+mod hash;
+
+pub use cache::{Cache, Repository, Snapshot, is_repository_name};
+pub use client::{Hub, RepositoryFile, Revision};
+pub use download::{Pull, Pulled, Report};
+pub use error::HubError;
