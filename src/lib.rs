@@ -15,6 +15,7 @@
 //! | [`text`] | tokenizer, chat template, sampler |
 //! | [`engine`] | opens a model and decides the memory plan |
 //! | [`session`] | one timeline of tokens |
+//! | `server` | the model over HTTP (cargo feature `server`) |
 
 pub mod compute;
 pub mod engine;
@@ -22,5 +23,7 @@ pub mod experts;
 pub mod formats;
 pub mod generate;
 pub mod model;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod session;
 pub mod text;

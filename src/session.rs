@@ -110,6 +110,14 @@ impl<'a> Session<'a> {
         Ok(Session { engine, tokens: Vec::new(), broken: false, trace: None })
     }
 
+    /// Goes back to no tokens at all.
+    pub(crate) fn clear(&mut self) -> Result<(), SessionError> {
+        self.engine.executor.reset()?;
+        self.tokens.clear();
+        self.broken = false;
+        Ok(())
+    }
+
     /// All tokens so far.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens

@@ -6,6 +6,8 @@ mod logits;
 mod model;
 mod pack;
 mod run;
+#[cfg(feature = "server")]
+mod serve;
 mod synth;
 
 use std::io::{IsTerminal, Write};
@@ -28,6 +30,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    #[cfg(feature = "server")]
+    Serve(serve::ServeArgs),
     Pack(pack::PackArgs),
     Logits(logits::LogitsArgs),
     Synth(synth::SynthArgs),
@@ -76,6 +80,8 @@ pub(crate) fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Run(args) => run::run(args),
+        #[cfg(feature = "server")]
+        Command::Serve(args) => serve::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Synth(args) => synth::run(args),

@@ -62,10 +62,10 @@ pub struct ReplyParser {
 }
 
 impl ReplyParser {
-    /// For an answer to `prompt`, which may end inside thoughts that the answer goes on with. Without `tools` calls are
-    /// text.
+    /// For an answer to `prompt`, which may end by opening thoughts. Without `tools` calls are text.
     pub fn new(prompt: &str, tools: Vec<Value>) -> Self {
-        let opened = prompt.rfind(THINK).is_some_and(|at| !prompt[at..].contains(END_THINK));
+        // not anywhere in the prompt: a user may write of thoughts
+        let opened = prompt.trim_end().ends_with(THINK);
         let state = if opened { State::Thinking } else { State::Start };
         ReplyParser { state, held: String::new(), tools }
     }
@@ -343,6 +343,7 @@ mod tests {
         assert_eq!(cut(CLOSED, " Lima"), [said(" Lima")]);
         // a model that opens its thoughts itself
         assert_eq!(cut("", "\n<think>a</think>b"), [thought("a"), said("b")]);
+        assert_eq!(cut("What is <think>?<|im_end|>\n<|im_start|>assistant\n", "A tag."), [said("A tag.")]);
         // later there are no thoughts to open
         assert_eq!(cut(CLOSED, "x <think> y </think>"), [said("x <think> y </think>")]);
         assert_eq!(cut(OPEN, "a</think>\n <tool"), [thought("a"), said("<tool")]);
