@@ -111,6 +111,7 @@ impl<'a> Session<'a> {
     }
 
     /// Goes back to no tokens at all.
+    #[cfg(feature = "server")]
     pub(crate) fn clear(&mut self) -> Result<(), SessionError> {
         self.engine.executor.reset()?;
         self.tokens.clear();

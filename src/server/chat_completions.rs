@@ -113,8 +113,7 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     let mut running = server.submit(wanted).await?;
     let (id, created, model) = (new_id("chatcmpl-"), now(), running.model.name.clone());
     if is_stream {
-        let chunks = Chunks { id, created, model, tells_usage, calls: 0, probabilities: Vec::new() };
-        return Ok(sse::response(running, chunks));
+        return Ok(sse::response(running, Chunks::new(id, created, model, tells_usage)));
     }
     let (whole, done) = running.whole().await?;
     let mut message = json!({"role": "assistant", "content": whole.text});
@@ -158,7 +157,7 @@ fn finish_reason(done: &Done, has_calls: bool) -> &'static str {
 }
 
 /// An answer in `chat.completion.chunk`s.
-struct Chunks {
+pub(super) struct Chunks {
     id: String,
     created: u64,
     model: String,
@@ -169,6 +168,10 @@ struct Chunks {
 }
 
 impl Chunks {
+    pub(super) fn new(id: String, created: u64, model: String, tells_usage: bool) -> Self {
+        Chunks { id, created, model, tells_usage, calls: 0, probabilities: Vec::new() }
+    }
+
     fn chunk(&mut self, delta: Value, finish: Option<&str>) -> Value {
         let told = std::mem::take(&mut self.probabilities);
         let logprobs = (!told.is_empty()).then(|| json!({"content": told, "refusal": null}));

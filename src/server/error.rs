@@ -42,10 +42,11 @@ impl ApiError {
         ApiError { code: Some("unsupported_value"), ..Self::invalid(what) }.at(parameter)
     }
 
-    /// The prompt has no room.
-    pub(crate) fn context(found: usize, most: usize) -> Self {
+    /// The prompt has no room. Its tokens may be counted in part only: `found` are then the fewest there can be.
+    pub(crate) fn context(found: usize, most: usize, is_least: bool) -> Self {
+        let least = if is_least { "at least " } else { "" };
         let message = format!(
-            "This model's context has {most} tokens, and the prompt has {found}; an answer needs at least one more. \
+            "This model's context has {most} tokens, and the prompt has {least}{found}; an answer needs at least one more. \
              Nothing is cut off: shorten the prompt, or start the server with a larger --ctx."
         );
         ApiError { code: Some("context_length_exceeded"), ..Self::invalid(message) }.at("messages")

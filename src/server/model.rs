@@ -7,6 +7,12 @@ use super::error::ApiError;
 use crate::engine::{Engine, EngineError};
 use crate::text::{ChatTemplate, Form, Grammar, GrammarCompiler, SamplerOptions, Tokenizer};
 
+/// Bytes of a text, for each position of the context, beyond which its tokens are counted before it is taken as a whole.
+const LONG: usize = 8;
+
+/// Bytes that are counted at a time.
+const PIECE: usize = 64 << 10;
+
 /// The loaded model, as far as text is concerned.
 pub(crate) struct Model {
     pub(crate) name: String,
@@ -37,6 +43,23 @@ impl Model {
             created: now(),
             grammars: OnceLock::new(),
         })
+    }
+
+    /// The tokens of a text. One that is far too long is refused after the first pieces of it: the tokenizer takes 100
+    /// bytes for every byte of text.
+    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, ApiError> {
+        let encode = |text: &str| self.tokenizer.encode(text).map_err(|e| ApiError::invalid(e.to_string()));
+        let (mut found, mut rest) = (0, if text.len() > LONG * self.context { text } else { "" });
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE));
+            found += encode(piece)?.len();
+            // a cut through a word may add some tokens
+            if found / 10 * 9 > self.context {
+                return Err(ApiError::context(found / 10 * 9, self.context, true));
+            }
+            rest = after;
+        }
+        encode(text)
     }
 
     pub(crate) fn template(&self) -> Result<&ChatTemplate, ApiError> {

@@ -110,7 +110,7 @@ fn prepare(
         return Err(ApiError::invalid("the prompt is empty").at("prompt"));
     }
     if prompt.len() >= model.context {
-        return Err(ApiError::context(prompt.len(), model.context));
+        return Err(ApiError::context(prompt.len(), model.context, false));
     }
     let room = model.context - prompt.len();
     let seed = wanted.sampling.seed.map_or_else(any_seed, |seed| seed as u64);
@@ -179,7 +179,7 @@ fn encode(server: &Server, model: &Model, wanted: &mut Wanted) -> Result<(String
             rendered.map_err(|e| ApiError::invalid(e.to_string()).at("messages"))?
         }
     };
-    let ids = model.tokenizer.encode(&text).map_err(|e| ApiError::invalid(e.to_string()))?;
+    let ids = model.encode(&text)?;
     if let ToolChoice::Named(name) = &wanted.choice {
         wanted.tools.retain(|tool| tool.pointer("/function/name").and_then(Value::as_str) == Some(name));
     }

@@ -24,7 +24,7 @@ use crate::text::Sampler;
 pub(crate) const EVENTS: usize = 1024;
 
 /// How long the engine waits for a reader that is further behind.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 
 /// A request that is ready to be computed.
 pub(crate) struct Job {
@@ -235,5 +235,62 @@ fn send(job: &Job, queue: &Queue, mut event: JobEvent) -> bool {
             return false;
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::text::SamplerOptions;
+
+    fn job(buffer: usize) -> (Job, mpsc::Receiver<JobEvent>) {
+        let (events, receiver) = mpsc::channel(buffer);
+        let sampler = Sampler::new(SamplerOptions::default(), 0).unwrap();
+        let options = GenerateOptions::default();
+        (Job { prompt: Vec::new(), sampler, options, one_call: false, events, since: Instant::now() }, receiver)
+    }
+
+    #[test]
+    fn the_queue_has_an_end_and_leavers_make_room() {
+        let queue = Queue::new(2);
+        let mut readers = Vec::new();
+        // nothing runs yet: one more than those that wait
+        for _ in 0..3 {
+            let (job, reader) = job(1);
+            queue.submit(job).unwrap();
+            readers.push(reader);
+        }
+        assert_eq!(queue.submit(job(1).0), Err(Refused::Full));
+        readers.remove(1);
+        let (last, _reader) = job(1);
+        queue.submit(last).unwrap();
+        assert!(queue.next().is_some());
+        assert_eq!((queue.depth(), queue.submit(job(1).0)), (2, Err(Refused::Full)));
+        queue.close();
+        assert_eq!(queue.submit(job(1).0), Err(Refused::Stopping));
+        assert!(queue.next().is_some() && queue.next().is_some() && queue.next().is_none());
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_is_given_up() {
+        let queue = Queue::new(1);
+        let (job, mut reader) = job(2);
+        let text = || JobEvent::Part(Event::Text(String::new()));
+        assert!(send(&job, &queue, text()) && send(&job, &queue, text()));
+        let since = Instant::now();
+        assert!(!send(&job, &queue, text()));
+        assert!(since.elapsed() >= PATIENCE);
+        // one that reads in time is waited for
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(PATIENCE / 4);
+                reader.blocking_recv().unwrap();
+            });
+            assert!(send(&job, &queue, text()));
+        });
+        drop(reader);
+        assert!(!send(&job, &queue, text()));
     }
 }

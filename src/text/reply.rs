@@ -272,8 +272,6 @@ fn typed(value: &str, schema: Option<&Value>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;

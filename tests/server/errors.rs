@@ -93,6 +93,16 @@ fn large_bodies() {
     let server = Server::start(&[]);
     let text = "word ".repeat(10_000_000 / 5);
     assert_eq!(error(&server.post(CHAT, &json!({"messages": user(&text)})), 400)["code"], "context_length_exceeded");
+    // nothing is made of it that is many times as large
+    #[cfg(target_os = "linux")]
+    {
+        let memory = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+            let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        assert!(memory() < 300_000, "{} kB at the most", memory());
+    }
     let text = "x".repeat((16 << 20) + 1);
     assert_eq!(error(&server.post(CHAT, &json!({"messages": user(&text)})), 413)["code"], "request_too_large");
     let anthropic = server.post("/v1/messages", &json!({"messages": user(&text)}));

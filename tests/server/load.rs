@@ -139,6 +139,30 @@ fn a_full_queue_refuses() {
     assert_eq!(Answer::read(waiting).unwrap().json()["choices"][0]["message"]["content"], "Lima");
 }
 
+/// Clients and proxies give up on a stream that says nothing.
+#[test]
+fn who_waits_hears_that_the_server_lives() {
+    let server = Server::start(&["--queue", "64"]);
+    let busy: Vec<TcpStream> =
+        (0..40).map(|_| server.send("POST", "/v1/completions", &[], endless().to_string().as_bytes())).collect();
+    // they are in the queue before the others come
+    let since = Instant::now();
+    while metric(&server, "queue_depth") < 30 {
+        assert!(since.elapsed() < PATIENCE, "nobody waits");
+    }
+    let asked = with(peru(), json!({"stream": true, "max_tokens": 9, "input": "hi"})).to_string();
+    let signs = [(CHAT, ": computing\n"), ("/v1/responses", ": computing\n"), ("/v1/messages", "event: ping\n")];
+    let waiting = signs.map(|(path, sign)| (server.send("POST", path, &[], asked.as_bytes()), sign));
+    for (connection, sign) in waiting {
+        let mut lines = BufReader::new(connection).lines();
+        // Anthropic's first ping comes at once
+        for _ in 0..2 {
+            lines.find(|line| line.as_ref().is_ok_and(|line| line == sign.trim_end())).unwrap().unwrap();
+        }
+    }
+    drop(busy);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_server_that_is_told_to_stop_ends_its_answers() {
