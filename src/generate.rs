@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::session::{PrefillProgress, Session, SessionError};
-use crate::text::{Sampler, StopStrings, Tokenizer};
+use crate::session::{LogProbabilities, PrefillProgress, Session, SessionError};
+use crate::text::{
+    Grammar, REPLY_MARKERS, ReplyParser, ReplyPart, Sampler, StopStrings, TextStream, Tokenizer, ToolCall,
+};
 
 /// What a caller sees while text is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,8 +19,21 @@ pub enum Event {
     },
     /// Within a step of the prompt: a layer is done. A step may have thousands of tokens and take minutes.
     PrefillLayer(PrefillProgress),
+    /// A token was chosen; what it adds to the answer, if that is certain, follows.
+    Token {
+        /// Its id.
+        id: u32,
+        /// Whether it is one of the model's thoughts.
+        thinking: bool,
+        /// How likely it was, if that was asked for.
+        probabilities: Option<LogProbabilities>,
+    },
+    /// More of what the model thinks before it answers; never a part of a character.
+    Thinking(String),
     /// More text; never a part of a character.
     Text(String),
+    /// A call of a tool, whole.
+    ToolCall(ToolCall),
 }
 
 /// Why text ended.
@@ -34,18 +49,25 @@ pub enum Finish {
     ContextFull,
 }
 
-/// When text ends.
+/// When text ends, and what it may be.
 #[derive(Clone, Debug, Default)]
 pub struct GenerateOptions {
     /// Most tokens to make.
     pub max_tokens: usize,
     /// Ids that end the text.
     pub stop_ids: Vec<u32>,
-    /// Strings that end the text; they are not part of it.
+    /// Strings that end the text; they are not part of it. They are looked for in the answer, not in thoughts or calls.
     pub stop_strings: Vec<String>,
     /// Positions of the prompt at which the state is kept, because later prompts are likely to begin with the same
     /// tokens; [`chat_boundaries`](crate::state::chat_boundaries) finds those of a conversation.
     pub boundaries: Vec<usize>,
+    /// Takes the answer apart; the default gives everything as text.
+    pub reply: ReplyParser,
+    /// What the answer must look like; it begins where thoughts end.
+    pub grammar: Option<Grammar>,
+    /// Of how many of the most likely tokens [`Event::Token`] tells the probabilities; `None` is none, not even the chosen
+    /// token's.
+    pub probabilities: Option<usize>,
 }
 
 /// What was made.
@@ -53,10 +75,14 @@ pub struct GenerateOptions {
 pub struct Generated {
     /// Token ids, the one that ended the text left out.
     pub tokens: Vec<u32>,
+    /// How many of them were thoughts.
+    pub thinking: usize,
     /// Why it ended.
     pub finish: Finish,
     /// Tokens of the prompt whose state was there already.
     pub reused: usize,
+    /// Which stop string ended it, if one did.
+    pub stop_string: Option<usize>,
     /// Time for the prompt, up to the first token.
     pub prefill: Duration,
     /// Time for the tokens after the first.
@@ -64,7 +90,7 @@ pub struct Generated {
 }
 
 /// Makes the session's timeline equal to `prompt`, reusing what they have in common, and makes text. `on_event` ends it
-/// by returning `false`.
+/// by returning `false`; it is asked after every token.
 pub fn generate(
     session: &mut Session<'_>,
     tokenizer: &Tokenizer,
@@ -82,9 +108,9 @@ pub fn generate(
         });
         go_on
     })?;
-    let mut stream = tokenizer.stream(true);
-    let mut stops = StopStrings::new(options.stop_strings.iter().cloned());
-    let mut tokens = Vec::new();
+    let mut answer = Answer::new(tokenizer, options);
+    let mut grammar = options.grammar.clone();
+    let (mut tokens, mut thoughts) = (Vec::new(), 0);
     let mut prefill = start.elapsed();
     let mut decode_from = Instant::now();
     let finish = loop {
@@ -94,7 +120,11 @@ pub fn generate(
         if tokens.len() == options.max_tokens {
             break Finish::Length;
         }
-        let token = session.sample(sampler, tokenizer.vocab_size())?;
+        let thinking = answer.reply.is_thinking();
+        let mut masked = grammar.as_mut().filter(|_| !thinking);
+        let mask = masked.as_mut().map(|grammar| grammar.mask()).transpose()?;
+        let (token, probabilities) =
+            session.sample_among(sampler, tokenizer.vocab_size(), mask.as_ref(), options.probabilities)?;
         if tokens.is_empty() {
             prefill = start.elapsed();
             decode_from = Instant::now();
@@ -102,12 +132,16 @@ pub fn generate(
         if options.stop_ids.contains(&token) {
             break Finish::Stop;
         }
-        tokens.push(token);
-        let piece = stops.push(&stream.push(token));
-        if !piece.text.is_empty() {
-            go_on = on_event(Event::Text(piece.text));
+        if let Some(grammar) = masked {
+            grammar.accept(token)?;
         }
-        if piece.stop.is_some() {
+        tokens.push(token);
+        thoughts += usize::from(thinking);
+        go_on = on_event(Event::Token { id: token, thinking, probabilities });
+        for event in answer.push(token) {
+            go_on = go_on && on_event(event);
+        }
+        if answer.stopped.is_some() {
             break Finish::Stop;
         }
         if tokens.len() < options.max_tokens && go_on {
@@ -118,13 +152,88 @@ pub fn generate(
         }
     };
     let decode = decode_from.elapsed();
-    // what was held back: the start of a character or of a stop string
-    let mut rest = stops.push(&stream.finish());
-    if finish != Finish::Stop || rest.stop.is_none() {
-        rest.text.push_str(&stops.finish());
+    if finish != Finish::Interrupted {
+        for event in answer.finish() {
+            on_event(event);
+        }
     }
-    if !rest.text.is_empty() && finish != Finish::Interrupted {
-        on_event(Event::Text(rest.text));
+    Ok(Generated {
+        tokens,
+        thinking: thoughts,
+        finish,
+        reused: synced.reused,
+        stop_string: answer.stopped,
+        prefill,
+        decode,
+    })
+}
+
+/// From tokens to what they add to an answer.
+struct Answer<'a> {
+    tokenizer: &'a Tokenizer,
+    stream: TextStream<'a>,
+    /// Special tokens that are shown all the same, because answers are told apart by them.
+    markers: Vec<u32>,
+    reply: ReplyParser,
+    stops: StopStrings,
+    /// Which stop string came.
+    stopped: Option<usize>,
+}
+
+impl<'a> Answer<'a> {
+    fn new(tokenizer: &'a Tokenizer, options: &GenerateOptions) -> Self {
+        let markers = match options.reply.is_plain() {
+            true => Vec::new(),
+            false => REPLY_MARKERS.iter().filter_map(|marker| tokenizer.token_to_id(marker)).collect(),
+        };
+        let stops = StopStrings::new(options.stop_strings.iter().cloned());
+        let stream = tokenizer.stream(false);
+        Answer { tokenizer, stream, markers, reply: options.reply.clone(), stops, stopped: None }
     }
-    Ok(Generated { tokens, finish, reused: synced.reused, prefill, decode })
+
+    fn push(&mut self, token: u32) -> Vec<Event> {
+        if self.tokenizer.is_special(token) && !self.markers.contains(&token) {
+            return Vec::new();
+        }
+        let parts = self.reply.push(&self.stream.push(token));
+        self.events(parts)
+    }
+
+    /// What was held back: the start of a character, of a marker or of a stop string.
+    fn finish(&mut self) -> Vec<Event> {
+        let mut parts = self.reply.push(&self.stream.finish());
+        parts.extend(self.reply.finish());
+        let mut events = self.events(parts);
+        if self.stopped.is_none() {
+            events.extend(text(self.stops.finish()));
+        }
+        events
+    }
+
+    fn events(&mut self, parts: Vec<ReplyPart>) -> Vec<Event> {
+        let mut events = Vec::new();
+        for part in parts {
+            if self.stopped.is_some() {
+                break;
+            }
+            match part {
+                ReplyPart::Thinking(piece) => events.push(Event::Thinking(piece)),
+                ReplyPart::Text(piece) => {
+                    let piece = self.stops.push(&piece);
+                    self.stopped = piece.stop;
+                    events.extend(text(piece.text));
+                }
+                ReplyPart::ToolCall(call) => {
+                    // a stop string does not go on behind a call
+                    events.extend(text(self.stops.finish()));
+                    events.push(Event::ToolCall(call));
+                }
+            }
+        }
+        events
+    }
+}
+
+fn text(piece: String) -> Option<Event> {
+    (!piece.is_empty()).then_some(Event::Text(piece))
 }

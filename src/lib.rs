@@ -17,6 +17,7 @@
 //! | [`hub`] | the Hugging Face cache on this machine |
 //! | [`session`] | one timeline of tokens |
 //! | [`state`] | what of a timeline is kept beside it: checkpoints in memory, session files |
+//! | `server` | the model over HTTP (cargo feature `server`) |
 
 pub mod compute;
 pub mod engine;
@@ -25,6 +26,8 @@ pub mod formats;
 pub mod generate;
 pub mod hub;
 pub mod model;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod session;
 pub mod state;
 pub mod text;

@@ -18,7 +18,7 @@ use crate::experts::trace::Trace;
 use crate::formats::quantise::dequantise_row;
 use crate::model::{LayerState, forward::rope_table};
 use crate::state::{CheckpointOptions, Checkpoints, SessionFileError};
-use crate::text::{Sampler, TextError};
+use crate::text::{GrammarError, Sampler, TextError, TokenMask};
 
 /// Largest number of candidates that are taken from the GPU instead of all logits.
 const CANDIDATES: usize = 64;
@@ -32,6 +32,9 @@ pub enum SessionError {
     /// The sampler.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The grammar of the answer.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
     /// An id that is not a token.
     #[error("token {id} of the prompt: expected less than {vocab} (rows of the embedding)")]
     Token {
@@ -78,6 +81,15 @@ pub enum LayerContents {
     },
 }
 
+/// How likely tokens were, before penalties, masks and the temperature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogProbabilities {
+    /// Natural logarithm of the chosen token's probability.
+    pub chosen: f32,
+    /// The most likely tokens with theirs, most likely first.
+    pub top: Vec<(u32, f32)>,
+}
+
 /// One timeline of tokens on an engine.
 pub struct Session<'a> {
     engine: &'a mut Engine,
@@ -85,6 +97,23 @@ pub struct Session<'a> {
     broken: bool,
     trace: Option<Trace>,
     checkpoints: Checkpoints,
+}
+
+impl LogProbabilities {
+    fn of(logits: &[f32], chosen: u32, top: usize) -> Self {
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f64 = logits.iter().map(|logit| f64::from(logit - highest).exp()).sum();
+        let of = |logit: f32| (f64::from(logit - highest) - total.ln()) as f32;
+        let mut all: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+        let by_likelihood = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if top < all.len() {
+            all.select_nth_unstable_by(top, by_likelihood);
+            all.truncate(top);
+        }
+        all.sort_unstable_by(by_likelihood);
+        let chosen = logits.get(chosen as usize).map_or(f32::NEG_INFINITY, |logit| of(*logit));
+        LogProbabilities { chosen, top: all.into_iter().map(|(id, logit)| (id, of(logit))).collect() }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -232,6 +261,29 @@ impl<'a> Session<'a> {
                 Ok(sampler.sample(&mut logits[last..end], &self.tokens)?)
             }
         }
+    }
+
+    /// As [`sample`](Self::sample), among the tokens of `mask` if there is one; with the probabilities of the chosen token
+    /// and of the `top` most likely ones if they are asked for.
+    pub fn sample_among(
+        &mut self,
+        sampler: &mut Sampler,
+        vocab: usize,
+        mask: Option<&TokenMask>,
+        top: Option<usize>,
+    ) -> Result<(u32, Option<LogProbabilities>), SessionError> {
+        if mask.is_none() && top.is_none() {
+            return Ok((self.sample(sampler, vocab)?, None));
+        }
+        let rows = self.engine.executor.logits()?;
+        let last = rows.len().saturating_sub(self.engine.config.vocab);
+        let end = rows.len().min(last + vocab.min(self.engine.config.vocab));
+        let mut logits = rows[last..end].to_vec();
+        if let Some(mask) = mask {
+            mask.apply(&mut logits);
+        }
+        let token = sampler.sample(&mut logits, &self.tokens)?;
+        Ok((token, top.map(|top| LogProbabilities::of(&rows[last..end], token, top))))
     }
 
     /// Asks for the outputs of operations whose label contains one of `patterns`, from the next step on.

@@ -14,6 +14,8 @@ mod pack;
 mod prefill_bar;
 mod pull;
 mod run;
+#[cfg(feature = "server")]
+mod serve;
 mod synth;
 
 use std::io::{IsTerminal, Write};
@@ -46,6 +48,8 @@ enum Command {
     List(list::ListArgs),
     Pull(pull::PullArgs),
     Doctor(doctor::DoctorArgs),
+    #[cfg(feature = "server")]
+    Serve(serve::ServeArgs),
     Pack(pack::PackArgs),
     Logits(logits::LogitsArgs),
     Synth(synth::SynthArgs),
@@ -143,6 +147,8 @@ pub(crate) fn main() -> ExitCode {
             let given = matches.subcommand_matches("doctor").unwrap_or(&matches);
             doctor::run(args, config, &program, given)
         }
+        #[cfg(feature = "server")]
+        Command::Serve(args) => serve::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Synth(args) => synth::run(args),

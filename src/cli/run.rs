@@ -12,7 +12,7 @@ use flashflood::engine::{Engine, ExpertBudget};
 use flashflood::generate::{Event, Finish, GenerateOptions, Generated, generate};
 use flashflood::session::Session;
 use flashflood::state::{CheckpointOptions, SessionFolder, chat_boundaries};
-use flashflood::text::{Message, Sampler, SamplerOptions, Tokenizer};
+use flashflood::text::{Form, GrammarCompiler, Message, ReplyParser, Sampler, SamplerOptions, Tokenizer};
 
 use super::kernel_table::KernelTable;
 use super::model::ModelArgs;
@@ -43,6 +43,9 @@ pub(crate) struct RunArgs {
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// Answer with JSON of this schema; @FILE reads it from a file
+    #[arg(long, value_name = "SCHEMA", env = "FLASHFLOOD_JSON_SCHEMA")]
+    json_schema: Option<String>,
     /// Stop at this text (may be given several times)
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -158,8 +161,23 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
         .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64));
     let stop_ids = generation.stop_ids(&tokenizer);
     let mut sampler = Sampler::new(args.sampling.options().or(generation.sampler), seed)?;
-    let stop_strings = args.stop.clone();
-    let options = GenerateOptions { max_tokens: args.max_tokens, stop_ids, stop_strings, boundaries };
+    let reply = if args.raw { ReplyParser::default() } else { ReplyParser::new(&text, Vec::new()) };
+    let grammar = match &args.json_schema {
+        Some(schema) => {
+            let form = Form { json: Some(schema_of(schema)?), behind_thoughts: reply.is_thinking(), ..Form::default() };
+            Some(GrammarCompiler::new(&tokenizer, &stop_ids)?.compile(&form).context("--json-schema")?)
+        }
+        None => None,
+    };
+    let options = GenerateOptions {
+        max_tokens: args.max_tokens,
+        stop_ids,
+        stop_strings: args.stop.clone(),
+        reply,
+        grammar,
+        probabilities: None,
+        boundaries,
+    };
     let device = engine.device();
     let plan = engine.plan().clone();
     let mut session = engine.session()?;
@@ -202,6 +220,12 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
                 let text = shown_later.take().unwrap_or_default() + &text;
                 failed = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
             }
+            // thoughts are not the answer
+            Event::Thinking(text) => {
+                bar.erase();
+                drop(write!(std::io::stderr(), "{text}"));
+            }
+            Event::Token { .. } | Event::ToolCall(_) => {}
         }
         failed.is_none() && !interrupted()
     });
@@ -250,6 +274,15 @@ fn prompt(args: &RunArgs) -> anyhow::Result<String> {
     std::io::stdin().read_to_string(&mut text).context("standard input")?;
     // a shell's echo ends lines
     Ok(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text))
+}
+
+/// The schema that `--json-schema` gives.
+fn schema_of(argument: &str) -> anyhow::Result<serde_json::Value> {
+    let text = match argument.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).with_context(|| path.to_owned())?,
+        None => argument.to_owned(),
+    };
+    serde_json::from_str(&text).context("--json-schema: expected JSON, or @ and the path of a file")
 }
 
 /// What is to be answered or continued.

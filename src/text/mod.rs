@@ -4,12 +4,14 @@
 //! are read elsewhere; every constructor takes the file's text and the path to name in errors.
 //!
 //! A conversation passes through in this order: [`ChatTemplate::render`], [`Tokenizer::encode`], the model,
-//! [`Sampler::sample`], [`TextStream::push`], [`StopStrings::push`].
+//! [`Sampler::sample`], [`TextStream::push`], [`ReplyParser::push`], [`StopStrings::push`].
 
 mod chat_message;
 mod chat_template;
 mod generation_config;
+mod grammar;
 mod python_json;
+mod reply;
 mod sampler;
 mod sampler_options;
 mod stop_strings;
@@ -23,6 +25,8 @@ use std::path::PathBuf;
 pub use chat_message::{Content, Message};
 pub use chat_template::ChatTemplate;
 pub use generation_config::GenerationConfig;
+pub use grammar::{Form, Grammar, GrammarCompiler, GrammarError, TokenMask};
+pub use reply::{REPLY_MARKERS, ReplyParser, ReplyPart, ToolCall};
 pub use sampler::Sampler;
 pub use sampler_options::{SamplerOptions, SamplerSettings};
 pub use stop_strings::{StopCheck, StopStrings};

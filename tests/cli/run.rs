@@ -47,6 +47,25 @@ fn a_question_is_answered() {
 }
 
 #[test]
+fn an_answer_follows_its_schema() {
+    let schema =
+        r#"{"type": "object", "properties": {"n": {"enum": [3]}}, "required": ["n"], "additionalProperties": false}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("schema.json");
+    fs::write(&file, schema).unwrap();
+    let question = ["run", "What is the capital of Peru?", "--device", "cpu", "--temp", "0", "--json-schema"];
+    for given in [schema, &format!("@{}", file.display())] {
+        let answer = stdout(&[&question[..], &[given]].concat());
+        assert_eq!(answer.split_whitespace().collect::<String>(), r#"{"n":3}"#);
+    }
+    for (bad, part) in
+        [("{", "expected JSON"), ("@/does/not/exist", "/does/not/exist"), ("{\"type\": \"fish\"}", "fish")]
+    {
+        outcome(&[&question[..], &[bad]].concat()).failed(&[part]);
+    }
+}
+
+#[test]
 fn the_prompt_comes_from_an_argument_a_file_or_stdin() {
     let raw = ["run", "--raw", "--device", "cpu", "--temp", "0", "-n", "20"];
     let expected = stdout(&[&raw[..], &["Once upon a time"]].concat());

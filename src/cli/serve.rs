@@ -1,0 +1,64 @@
+//! `flashflood serve`: the model over HTTP.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+use flashflood::server::{ServeOptions, serve};
+
+use super::interrupted;
+use super::model::ModelArgs;
+
+/// Answer over HTTP, in the protocols of OpenAI and Anthropic, with a page for browsers
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Address to listen on; other machines reach others than 127.0.0.1, which takes a key
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", env = "FLASHFLOOD_HOST")]
+    host: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, value_name = "N", default_value_t = 8080, env = "FLASHFLOOD_PORT")]
+    port: u16,
+    /// Key that callers must send
+    #[arg(long, value_name = "KEY", env = "FLASHFLOOD_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// Listen on any address without a key
+    #[arg(long, env = "FLASHFLOOD_INSECURE", value_parser = FalseyValueParser::new())]
+    insecure: bool,
+    /// Web pages that may call, such as https://example.org; * is all (may be repeated)
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
+    /// Requests that wait while one is computed; more are refused
+    #[arg(long, value_name = "N", default_value_t = 8, env = "FLASHFLOOD_QUEUE")]
+    queue: usize,
+    /// Seconds that running requests get to end after Ctrl-C or SIGTERM
+    #[arg(long, value_name = "N", default_value_t = 30, env = "FLASHFLOOD_DRAIN_SECONDS")]
+    drain_seconds: u64,
+    /// What the model is called [default: the name of its folder]
+    #[arg(long, value_name = "NAME", env = "FLASHFLOOD_MODEL_NAME")]
+    model_name: Option<String>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(args.api_key.as_deref() != Some(""), "the API key is empty (hint: leave --api-key out for none)");
+    let model = args.model;
+    let name = match &model.model {
+        Some(path) => path.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned()),
+        None => "small-moe".to_owned(),
+    };
+    let options = ServeOptions {
+        address: SocketAddr::new(args.host, args.port),
+        api_key: args.api_key,
+        insecure: args.insecure,
+        cors_origins: args.cors_origin,
+        queue: args.queue,
+        drain: Duration::from_secs(args.drain_seconds),
+        model: args.model_name.unwrap_or(name),
+    };
+    let open = move || model.open(&model.resources.options());
+    let listening = |address| eprintln!("listening on http://{address} (a page for browsers; /v1 for programs)");
+    Ok(serve(options, open, interrupted, listening)?)
+}

@@ -1,0 +1,159 @@
+//! `POST /v1/completions`: a text that goes on as it stands, without the chat template. `/tokenize` and `/detokenize`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Request as HttpRequest, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Server;
+use super::answer::Part;
+use super::body;
+use super::error::{ApiError, Protocol, json_response};
+use super::fields::{Sampling, json_schema};
+use super::model::now;
+use super::request::{Prompt, Wanted, blocking, new_id};
+use super::sse::{self, Dialect, Frame};
+use super::worker::Done;
+
+/// Tokens that are made unless another number is wanted, as in OpenAI's own.
+const DEFAULT_TOKENS: u64 = 16;
+
+#[derive(Deserialize)]
+struct Request {
+    prompt: PromptField,
+    #[serde(flatten)]
+    sampling: Sampling,
+    stream: Option<bool>,
+    stream_options: Option<Value>,
+    max_tokens: Option<u64>,
+    response_format: Option<Value>,
+    n: Option<u64>,
+    best_of: Option<u64>,
+    echo: Option<bool>,
+    suffix: Option<String>,
+    logprobs: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a prompt: a text, or token ids")]
+enum PromptField {
+    Text(String),
+    Tokens(Vec<u32>),
+    Texts(Vec<String>),
+}
+
+pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
+    let request: Request = body::json(request).await?;
+    let unsupported = |parameter: &str, what: &str| Err(ApiError::unsupported(parameter, what));
+    if request.n.is_some_and(|n| n != 1) || request.best_of.is_some_and(|n| n != 1) {
+        return unsupported("n", "one answer is given per request");
+    }
+    if request.echo == Some(true) || request.suffix.is_some_and(|suffix| !suffix.is_empty()) {
+        return unsupported("echo", "only what follows the prompt is given");
+    }
+    if request.logprobs.is_some() {
+        return unsupported("logprobs", "probabilities are told by /v1/chat/completions");
+    }
+    let prompt = match request.prompt {
+        PromptField::Text(text) => Prompt::Text(text),
+        PromptField::Tokens(ids) => Prompt::Tokens(ids),
+        PromptField::Texts(mut texts) if texts.len() == 1 => Prompt::Text(texts.remove(0)),
+        PromptField::Texts(_) => return unsupported("prompt", "one prompt is possible per request"),
+    };
+    let wanted = Wanted {
+        prompt,
+        sampling: request.sampling,
+        max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_TOKENS)),
+        json: json_schema(request.response_format.as_ref(), "response_format")?,
+        ..Wanted::default()
+    };
+    let mut running = server.submit(wanted).await?;
+    let mut shape =
+        Shape { id: new_id("cmpl-"), created: now(), model: running.model.name.clone(), tells_usage: false };
+    if request.stream == Some(true) {
+        shape.tells_usage = request.stream_options.is_some_and(|options| options["include_usage"] == true);
+        return Ok(sse::response(running, shape));
+    }
+    let (whole, done) = running.whole().await?;
+    let mut answer = shape.json(&whole.text, Some(&done));
+    answer["usage"] = done.usage();
+    Ok(json_response(StatusCode::OK, &answer))
+}
+
+/// What every `text_completion` object has.
+struct Shape {
+    id: String,
+    created: u64,
+    model: String,
+    tells_usage: bool,
+}
+
+impl Shape {
+    fn json(&self, text: &str, done: Option<&Done>) -> Value {
+        let finish = done.map(|done| if done.is_cut() { "length" } else { "stop" });
+        let mut answer = json!({
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": [{"index": 0, "text": text, "logprobs": null, "finish_reason": finish}],
+        });
+        if let Some(done) = done {
+            answer["timings"] = done.timings();
+        }
+        answer
+    }
+}
+
+impl Dialect for Shape {
+    fn begin(&mut self) -> Vec<Frame> {
+        Vec::new()
+    }
+
+    fn part(&mut self, part: Part) -> Vec<Frame> {
+        match part {
+            Part::Text(text) | Part::Thinking(text) => vec![Frame::data(&self.json(&text, None))],
+            Part::Call(_) | Part::Probability(_) => Vec::new(),
+            Part::Done(done) => {
+                let mut last = self.json("", Some(&done));
+                let mut frames = vec![Frame::data(&last)];
+                if self.tells_usage {
+                    last["choices"] = json!([]);
+                    last["usage"] = done.usage();
+                    frames.push(Frame::data(&last));
+                }
+                frames.push(Frame { name: None, data: "[DONE]".to_owned() });
+                frames
+            }
+            Part::Failed(error) => vec![Frame::data(&error.json(Protocol::OpenAi))],
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenizeRequest {
+    content: String,
+}
+
+/// `POST /tokenize`: `{"content": ".."}` to `{"tokens": [..]}`.
+pub(crate) async fn tokenize(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
+    let request: TokenizeRequest = body::json(request).await?;
+    let wanted = Wanted { prompt: Prompt::Text(request.content), ..Wanted::default() };
+    let tokens = server.tokens(wanted).await?;
+    Ok(json_response(StatusCode::OK, &json!({"tokens": tokens})))
+}
+
+#[derive(Deserialize)]
+struct DetokenizeRequest {
+    tokens: Vec<u32>,
+}
+
+/// `POST /detokenize`: `{"tokens": [..]}` to `{"content": ".."}`.
+pub(crate) async fn detokenize(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
+    let request: DetokenizeRequest = body::json(request).await?;
+    let model = server.model()?;
+    let content = blocking(move || Ok(model.tokenizer.decode(&request.tokens, false))).await?;
+    Ok(json_response(StatusCode::OK, &json!({"content": content})))
+}

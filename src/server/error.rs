@@ -1,0 +1,125 @@
+//! Errors as the protocols write them.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::worker::Refused;
+
+/// Seconds after which a request that found the queue full may try again.
+const RETRY_AFTER: u32 = 5;
+
+/// Whose error objects a path has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    OpenAi,
+    Anthropic,
+}
+
+/// An error that the caller is told.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    message: String,
+    /// A word for programs, such as `context_length_exceeded`.
+    code: Option<&'static str>,
+    /// Which field of the request is meant.
+    parameter: Option<String>,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        ApiError { status, message: message.into(), code: None, parameter: None }
+    }
+
+    /// The request cannot be meant.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// The request asks for what is not there.
+    pub(crate) fn unsupported(parameter: &str, what: &str) -> Self {
+        ApiError { code: Some("unsupported_value"), ..Self::invalid(what) }.at(parameter)
+    }
+
+    /// The prompt has no room. Its tokens may be counted in part only: `found` are then the fewest there can be.
+    pub(crate) fn context(found: usize, most: usize, is_least: bool) -> Self {
+        let least = if is_least { "at least " } else { "" };
+        let message = format!(
+            "This model's context has {most} tokens, and the prompt has {least}{found}; an answer needs at least one more. \
+             Nothing is cut off: shorten the prompt, or start the server with a larger --ctx."
+        );
+        ApiError { code: Some("context_length_exceeded"), ..Self::invalid(message) }.at("messages")
+    }
+
+    /// The engine failed.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    pub(crate) fn at(mut self, parameter: impl Into<String>) -> Self {
+        self.parameter = Some(parameter.into());
+        self
+    }
+
+    pub(crate) fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    fn kind(&self, protocol: Protocol) -> &'static str {
+        match (self.status, protocol) {
+            (StatusCode::UNAUTHORIZED, _) => "authentication_error",
+            (StatusCode::FORBIDDEN, _) => "permission_error",
+            (StatusCode::NOT_FOUND, Protocol::Anthropic) => "not_found_error",
+            (StatusCode::PAYLOAD_TOO_LARGE, Protocol::Anthropic) => "request_too_large",
+            (StatusCode::TOO_MANY_REQUESTS, _) => "rate_limit_error",
+            (StatusCode::SERVICE_UNAVAILABLE, Protocol::Anthropic) => "overloaded_error",
+            (status, Protocol::OpenAi) if status.is_server_error() => "server_error",
+            (status, Protocol::Anthropic) if status.is_server_error() => "api_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The error object of a protocol.
+    pub(crate) fn json(&self, protocol: Protocol) -> Value {
+        let kind = self.kind(protocol);
+        match protocol {
+            Protocol::OpenAi => json!({"error": {
+                "message": self.message, "type": kind, "param": self.parameter, "code": self.code,
+            }}),
+            Protocol::Anthropic => json!({"type": "error", "error": {"type": kind, "message": self.message}}),
+        }
+    }
+
+    pub(crate) fn response(&self, protocol: Protocol) -> Response<Body> {
+        let mut response = json_response(self.status, &self.json(protocol));
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "the queue is full; try again in some seconds (hint: --queue)")
+                    .code("queue_full")
+            }
+            Refused::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping").code("stopping"),
+        }
+    }
+}
+
+/// A response of JSON.
+pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,210 @@
+//! `flashflood serve`: the model over HTTP, in the protocols of OpenAI and Anthropic.
+//!
+//! One OS thread owns the engine and takes requests from a bounded queue ([`worker`]); everything else is async and only
+//! turns JSON into requests and events into JSON. What the protocols have in common stands in [`request`] and [`answer`];
+//! each protocol has a file of its own.
+
+mod answer;
+mod auth;
+mod body;
+mod chat_completions;
+mod completions;
+mod error;
+mod fields;
+mod messages;
+mod messages_stream;
+mod metrics;
+mod model;
+mod replay;
+mod request;
+mod responses;
+mod responses_stream;
+mod routes;
+mod sse;
+mod worker;
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::engine::Engine;
+use metrics::Metrics;
+use model::Model;
+use replay::Replay;
+use worker::Queue;
+
+/// How often the wish to stop is looked at.
+const STOP_POLL: Duration = Duration::from_millis(50);
+
+/// What requests that were ended get to say so, after the time for draining.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How the model is served.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// What callers must know, as `Authorization: Bearer KEY` or `x-api-key: KEY`.
+    pub api_key: Option<String>,
+    /// Listens on addresses that other machines reach without a key.
+    pub insecure: bool,
+    /// Web pages that may call, as `https://example.org`; `*` is all.
+    pub cors_origins: Vec<String>,
+    /// Requests that wait while one is computed; more are refused.
+    pub queue: usize,
+    /// How long requests may go on after the wish to stop.
+    pub drain: Duration,
+    /// What the model is called.
+    pub model: String,
+}
+
+/// Why serving ended, or did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Others could use the machine.
+    #[error("{address} can be reached from other machines (hint: give an --api-key, or --insecure if that is meant)")]
+    Open {
+        /// Where it should have listened.
+        address: SocketAddr,
+    },
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {source} (hint: is another server there? --port chooses another port)")]
+    Listen {
+        /// Where it should have listened.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Sockets or threads.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The model.
+    #[error(transparent)]
+    Model(Box<dyn Error + Send + Sync>),
+    /// The thread of the engine is gone.
+    #[error("the engine ended by itself; this is a bug")]
+    EngineGone,
+}
+
+/// What every request sees.
+pub(crate) struct Server {
+    options: ServeOptions,
+    /// Set once the model is loaded.
+    model: OnceLock<Arc<Model>>,
+    queue: Queue,
+    metrics: Metrics,
+    replay: Mutex<Replay>,
+}
+
+/// Serves until `stop` says so, then lets running requests end. `open` loads the model, on the thread that will compute;
+/// until it is done, `/health` says so. `listening` is told the address.
+pub fn serve<E: Into<Box<dyn Error + Send + Sync>>>(
+    options: ServeOptions,
+    open: impl FnOnce() -> Result<Engine, E> + Send + 'static,
+    stop: impl Fn() -> bool,
+    listening: impl FnOnce(SocketAddr),
+) -> Result<(), ServeError> {
+    let address = options.address;
+    if !address.ip().is_loopback() && options.api_key.is_none() && !options.insecure {
+        return Err(ServeError::Open { address });
+    }
+    // requests are text; tokenizing and templates run on the blocking threads, of which there need not be many
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .thread_name("http")
+        .enable_all()
+        .build()?;
+    let server = Arc::new(Server {
+        queue: Queue::new(options.queue),
+        options,
+        model: OnceLock::new(),
+        metrics: Metrics::default(),
+        replay: Mutex::default(),
+    });
+    let ended = runtime.block_on(async {
+        let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        listening(listener.local_addr()?);
+        let engine = start_engine(server.clone(), open)?;
+        run(server.clone(), listener, engine, stop).await
+    });
+    // a request whose client never reads must not hold the program
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ended
+}
+
+/// Loads the model and computes, on a thread of its own; tells its end, and an error if that is why.
+fn start_engine<E: Into<Box<dyn Error + Send + Sync>>>(
+    server: Arc<Server>,
+    open: impl FnOnce() -> Result<Engine, E> + Send + 'static,
+) -> io::Result<oneshot::Receiver<Result<(), ServeError>>> {
+    let (tell, ended) = oneshot::channel();
+    std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
+        let work = || -> Result<(), Box<dyn Error + Send + Sync>> {
+            let mut engine = open().map_err(Into::into)?;
+            let model = Arc::new(Model::of(&engine, server.options.model.clone())?);
+            if server.model.set(model.clone()).is_err() {
+                unreachable!("only this thread sets the model");
+            }
+            worker::work(&mut engine, &model, &server.queue, &server.metrics)
+        };
+        // nobody listens once the server has stopped
+        let _ = tell.send(work().map_err(ServeError::Model));
+    })?;
+    Ok(ended)
+}
+
+async fn run(
+    server: Arc<Server>,
+    listener: TcpListener,
+    mut engine: oneshot::Receiver<Result<(), ServeError>>,
+    stop: impl Fn() -> bool,
+) -> Result<(), ServeError> {
+    let (close, closing) = oneshot::channel::<()>();
+    let router = Router::new().fallback(routes::handle).with_state(server.clone());
+    // a token is a small packet that nobody should wait for
+    let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
+    let http = axum::serve(listener, router).with_graceful_shutdown(async {
+        let _ = closing.await;
+    });
+    let mut http = tokio::spawn(http.into_future());
+    loop {
+        tokio::time::sleep(STOP_POLL).await;
+        match engine.try_recv() {
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(())) | Err(oneshot::error::TryRecvError::Closed) => return Err(ServeError::EngineGone),
+            Err(oneshot::error::TryRecvError::Empty) => {}
+        }
+        if stop() {
+            break;
+        }
+    }
+    server.queue.close();
+    let _ = close.send(());
+    // a connection that has not asked for anything yet need not be waited for
+    let quiet = async {
+        while server.metrics.in_flight() > 0 {
+            tokio::time::sleep(STOP_POLL).await;
+        }
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        _ = &mut http => {}
+        () = quiet => {}
+        () = tokio::time::sleep(server.options.drain) => {
+            server.queue.abort();
+            let _ = tokio::time::timeout(LAST_WORDS, &mut http).await;
+        }
+    }
+    http.abort();
+    // a device should not be left in the middle of a step
+    let _ = tokio::time::timeout(LAST_WORDS, engine).await;
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! The events of a streamed answer of `/v1/responses`: items that are added, filled and done one after the other.
+
+use serde_json::{Value, json};
+
+use super::answer::{Call, Part};
+use super::error::Protocol;
+use super::request::new_id;
+use super::responses::{Envelope, function_call, message, output_text, reasoning};
+use super::sse::{Dialect, Frame};
+
+enum Open {
+    Thinking { id: String, text: String },
+    Text { id: String, text: String },
+}
+
+/// The state of a streamed answer.
+pub(crate) struct Items {
+    envelope: Envelope,
+    open: Option<Open>,
+    /// Items that are done.
+    output: Vec<Value>,
+    /// Events so far.
+    number: usize,
+}
+
+impl Items {
+    pub(super) fn new(envelope: Envelope) -> Self {
+        Items { envelope, open: None, output: Vec::new(), number: 0 }
+    }
+
+    fn frame(&mut self, name: &'static str, mut data: Value) -> Frame {
+        data["type"] = name.into();
+        data["sequence_number"] = self.number.into();
+        self.number += 1;
+        Frame::named(name, &data)
+    }
+
+    /// An event about a part of the item that is open.
+    fn inside(&mut self, name: &'static str, id: &str, mut data: Value) -> Frame {
+        data["item_id"] = id.into();
+        data["output_index"] = self.output.len().into();
+        data["content_index"] = 0.into();
+        self.frame(name, data)
+    }
+
+    fn item(&mut self, name: &'static str, item: &Value) -> Frame {
+        let index = self.output.len();
+        self.frame(name, json!({"output_index": index, "item": item}))
+    }
+
+    fn close(&mut self, status: &str, frames: &mut Vec<Frame>) {
+        let item = match self.open.take() {
+            None => return,
+            Some(Open::Thinking { id, text }) => {
+                frames.push(self.inside("response.reasoning_text.done", &id, json!({"text": text})));
+                reasoning(&id, &text, status)
+            }
+            Some(Open::Text { id, text }) => {
+                frames.push(self.inside("response.output_text.done", &id, json!({"text": text, "logprobs": []})));
+                let part = json!({"part": output_text(&text)});
+                frames.push(self.inside("response.content_part.done", &id, part));
+                message(&id, Some(&text), status)
+            }
+        };
+        frames.push(self.item("response.output_item.done", &item));
+        self.output.push(item);
+    }
+
+    fn thinking(&mut self, piece: &str, frames: &mut Vec<Frame>) {
+        if !matches!(self.open, Some(Open::Thinking { .. })) {
+            self.close("completed", frames);
+            let id = new_id("rs_");
+            let item = json!({"id": id, "type": "reasoning", "summary": [], "content": [], "status": "in_progress"});
+            frames.push(self.item("response.output_item.added", &item));
+            self.open = Some(Open::Thinking { id, text: String::new() });
+        }
+        if let Some(Open::Thinking { id, text }) = &mut self.open {
+            text.push_str(piece);
+            let id = id.clone();
+            frames.push(self.inside("response.reasoning_text.delta", &id, json!({"delta": piece})));
+        }
+    }
+
+    fn text(&mut self, piece: &str, frames: &mut Vec<Frame>) {
+        if !matches!(self.open, Some(Open::Text { .. })) {
+            self.close("completed", frames);
+            let id = new_id("msg_");
+            frames.push(self.item("response.output_item.added", &message(&id, None, "in_progress")));
+            frames.push(self.inside("response.content_part.added", &id, json!({"part": output_text("")})));
+            self.open = Some(Open::Text { id, text: String::new() });
+        }
+        if let Some(Open::Text { id, text }) = &mut self.open {
+            text.push_str(piece);
+            let id = id.clone();
+            frames.push(self.inside("response.output_text.delta", &id, json!({"delta": piece, "logprobs": []})));
+        }
+    }
+
+    fn call(&mut self, call: &Call, frames: &mut Vec<Frame>) {
+        self.close("completed", frames);
+        let id = new_id("fc_");
+        let mut added = function_call(&id, call, "in_progress");
+        added["arguments"] = "".into();
+        frames.push(self.item("response.output_item.added", &added));
+        let index = self.output.len();
+        let delta = json!({"item_id": id, "output_index": index, "delta": call.arguments});
+        frames.push(self.frame("response.function_call_arguments.delta", delta));
+        let whole = json!({"item_id": id, "output_index": index, "name": call.name, "arguments": call.arguments});
+        frames.push(self.frame("response.function_call_arguments.done", whole));
+        let item = function_call(&id, call, "completed");
+        frames.push(self.item("response.output_item.done", &item));
+        self.output.push(item);
+    }
+}
+
+impl Dialect for Items {
+    fn begin(&mut self) -> Vec<Frame> {
+        let response = self.envelope.json(&[], None);
+        vec![
+            self.frame("response.created", json!({"response": response})),
+            self.frame("response.in_progress", json!({"response": response})),
+        ]
+    }
+
+    fn part(&mut self, part: Part) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        match part {
+            Part::Thinking(text) => self.thinking(&text, &mut frames),
+            Part::Text(text) => self.text(&text, &mut frames),
+            Part::Call(call) => self.call(&call, &mut frames),
+            Part::Probability(_) => {}
+            Part::Done(done) => {
+                let (name, status) = match done.is_cut() {
+                    true => ("response.incomplete", "incomplete"),
+                    false => ("response.completed", "completed"),
+                };
+                self.close(status, &mut frames);
+                let response = self.envelope.json(&self.output, Some(&done));
+                frames.push(self.frame(name, json!({"response": response})));
+            }
+            Part::Failed(error) => {
+                let mut response = self.envelope.json(&self.output, None);
+                response["status"] = "failed".into();
+                let message = error.json(Protocol::OpenAi)["error"]["message"].clone();
+                response["error"] = json!({"code": "server_error", "message": message});
+                frames.push(self.frame("response.failed", json!({"response": response})));
+            }
+        }
+        frames
+    }
+}

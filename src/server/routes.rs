@@ -1,0 +1,169 @@
+//! Which path does what, and what every answer has: a request's id, and headers for browsers.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::error::{ApiError, Protocol, json_response};
+use super::model::Model;
+use super::request::new_id;
+use super::{Server, auth, chat_completions, completions, messages, responses};
+
+const PAGE: &str = include_str!("page.html");
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Paths with their methods, for requests with another method.
+const PATHS: [(&str, &str); 12] = [
+    ("/", "GET"),
+    ("/health", "GET"),
+    ("/metrics", "GET"),
+    ("/openapi.json", "GET"),
+    ("/v1/models", "GET"),
+    ("/v1/chat/completions", "POST"),
+    ("/v1/completions", "POST"),
+    ("/v1/responses", "POST"),
+    ("/v1/messages", "POST"),
+    ("/v1/messages/count_tokens", "POST"),
+    ("/tokenize", "POST"),
+    ("/detokenize", "POST"),
+];
+
+/// Longest request id that is taken over from a caller.
+const LONGEST_ID: usize = 128;
+
+/// Every request.
+pub(crate) async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Response<Body> {
+    let is_anthropic = request.uri().path().starts_with("/v1/messages");
+    let protocol = if is_anthropic { Protocol::Anthropic } else { Protocol::OpenAi };
+    let id = request.headers().get("x-request-id").cloned().filter(|id| id.len() <= LONGEST_ID);
+    let id = id.or_else(|| HeaderValue::from_str(&new_id("req_")).ok());
+    let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
+    let mut response = match route(&server, request).await {
+        Ok(response) => response,
+        Err(error) => error.response(protocol),
+    };
+    let headers = response.headers_mut();
+    if let Some(id) = id {
+        headers.insert("x-request-id", id.clone());
+        // Anthropic's name for it
+        headers.insert("request-id", id);
+    }
+    if let Some(origin) = origin.as_deref().and_then(|origin| auth::allowed_origin(&server.options, origin)) {
+        allow(headers, origin);
+    }
+    response
+}
+
+/// Lets a page of `origin` read the answer.
+fn allow(headers: &mut HeaderMap, origin: &str) {
+    if let Ok(origin) = HeaderValue::from_str(origin) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
+    // `*` does not stand for Authorization
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Authorization, *"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after"));
+}
+
+async fn route(server: &Arc<Server>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let path = match path.strip_suffix('/') {
+        Some(path) if !path.is_empty() => path,
+        _ => path.as_str(),
+    };
+    if method == Method::OPTIONS {
+        // a browser asks before it calls, without the key
+        auth::check(&server.options, request.headers(), false)?;
+        return Ok(empty(StatusCode::NO_CONTENT));
+    }
+    // the page asks for the key itself; whoever watches the server needs none
+    let needs_key = !matches!(path, "/" | "/health");
+    auth::check(&server.options, request.headers(), needs_key)?;
+    match (method.as_str(), path) {
+        ("GET" | "HEAD", "/") => Ok(page()),
+        ("GET" | "HEAD", "/health") => Ok(health(server)),
+        ("GET", "/metrics") => Ok(text("text/plain; version=0.0.4", server.metrics.text(server.queue.depth()))),
+        ("GET", "/openapi.json") => Ok(text("application/json", OPENAPI.to_owned())),
+        ("GET", "/v1/models") => {
+            let models: Vec<Value> = server.model.get().map(|model| describe(model)).into_iter().collect();
+            Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": models})))
+        }
+        ("GET", path) if path.starts_with("/v1/models/") => {
+            let id = &path["/v1/models/".len()..];
+            match server.model.get().filter(|model| model.name == id) {
+                Some(model) => Ok(json_response(StatusCode::OK, &describe(model))),
+                None => {
+                    let message = format!("there is no model {id:?}");
+                    Err(ApiError::new(StatusCode::NOT_FOUND, message).code("model_not_found").at("model"))
+                }
+            }
+        }
+        ("POST", "/v1/chat/completions") => chat_completions::post(server, request).await,
+        ("POST", "/v1/completions") => completions::post(server, request).await,
+        ("POST", "/v1/responses") => responses::post(server, request).await,
+        ("POST", "/v1/messages") => messages::post(server, request).await,
+        ("POST", "/v1/messages/count_tokens") => messages::count_tokens(server, request).await,
+        ("POST", "/tokenize") => completions::tokenize(server, request).await,
+        ("POST", "/detokenize") => completions::detokenize(server, request).await,
+        _ => Err(nothing_there(&method, path)),
+    }
+}
+
+fn nothing_there(method: &Method, path: &str) -> ApiError {
+    if let Some((_, right)) = PATHS.iter().find(|(known, _)| *known == path) {
+        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} is for {right}, not {method}"));
+    }
+    let what = ["embeddings", "audio", "images", "rerank"].iter().find(|what| path.contains(**what));
+    let message = match what {
+        Some(what) => format!("{path}: this model reads and writes text; there are no {what}"),
+        None => format!("there is nothing at {path}"),
+    };
+    ApiError::new(StatusCode::NOT_FOUND, message)
+}
+
+fn health(server: &Server) -> Response<Body> {
+    let (status, word) = match (server.model.get(), server.queue.is_closed()) {
+        (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        (None, false) => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
+        (Some(_), false) => (StatusCode::OK, "ok"),
+    };
+    json_response(status, &json!({"status": word}))
+}
+
+fn describe(model: &Model) -> Value {
+    json!({
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "flashflood",
+        "context_length": model.context,
+        "status": "ready",
+    })
+}
+
+fn page() -> Response<Body> {
+    let mut response = text("text/html; charset=utf-8", PAGE.to_owned());
+    // the page is whole: it loads nothing, and calls nobody but this server
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+                  img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn text(kind: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,196 @@
+//! Answers as server-sent events.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, header};
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::stream;
+use serde_json::Value;
+
+use super::answer::{Part, Running};
+
+/// How long a client waits at most for a sign of life: clients and proxies give up on long prompts otherwise.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+/// One event.
+pub(crate) struct Frame {
+    /// Its name, where the protocol has names.
+    pub(crate) name: Option<&'static str>,
+    pub(crate) data: String,
+}
+
+impl Frame {
+    /// Data without a name.
+    pub(crate) fn data(data: &Value) -> Self {
+        Frame { name: None, data: data.to_string() }
+    }
+
+    /// Data whose `type` is its name as well.
+    pub(crate) fn named(name: &'static str, data: &Value) -> Self {
+        Frame { name: Some(name), data: data.to_string() }
+    }
+}
+
+/// How a protocol writes an answer down, piece by piece.
+pub(crate) trait Dialect: Send + 'static {
+    /// What comes first, before anything is computed.
+    fn begin(&mut self) -> Vec<Frame>;
+
+    /// A piece; after the last one nothing comes.
+    fn part(&mut self, part: Part) -> Vec<Frame>;
+
+    /// A sign of life while there is nothing to say.
+    fn alive(&self) -> Event {
+        Event::default().comment("computing")
+    }
+}
+
+struct State<D> {
+    running: Option<Running>,
+    dialect: D,
+    frames: VecDeque<Frame>,
+}
+
+/// The response that writes `running` down.
+pub(crate) fn response(running: Running, mut dialect: impl Dialect) -> Response<Body> {
+    let keep_alive = KeepAlive::new().interval(SIGN_OF_LIFE).event(dialect.alive());
+    let frames = dialect.begin().into();
+    let events = stream::unfold(State { running: Some(running), dialect, frames }, |mut state| async move {
+        loop {
+            if let Some(frame) = state.frames.pop_front() {
+                let event = Event::default().data(frame.data);
+                let event = frame.name.map_or(event.clone(), |name| event.event(name));
+                return Some((Ok::<_, Infallible>(event), state));
+            }
+            let part = state.running.as_mut()?.next().await;
+            if matches!(part, Part::Done(_) | Part::Failed(_)) {
+                state.running = None;
+            }
+            state.frames.extend(state.dialect.part(part));
+        }
+    });
+    let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
+    // proxies must not collect it
+    response.headers_mut().insert(header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::super::answer::{Call, Part};
+    use super::super::chat_completions::Chunks;
+    use super::super::error::ApiError;
+    use super::super::messages_stream::Blocks;
+    use super::super::responses::Envelope;
+    use super::super::responses_stream::Items;
+    use super::super::worker::Done;
+    use super::*;
+    use crate::generate::Finish;
+
+    /// Thoughts, text, a call, and the end, in the events of a dialect: their names and data.
+    fn written(mut dialect: impl Dialect, last: Part) -> Vec<(Option<&'static str>, Value)> {
+        let call = Call { id: "call_1".into(), name: "f".into(), arguments: "{\"x\":1}".into() };
+        let text = |text: &str| Part::Text(text.into());
+        let mut frames = dialect.begin();
+        for part in
+            [Part::Thinking("h".into()), Part::Thinking("m".into()), text("a"), text("b"), Part::Call(call), last]
+        {
+            frames.extend(dialect.part(part));
+        }
+        let json = |data: &str| serde_json::from_str(data).unwrap_or_else(|_| data.into());
+        frames.iter().map(|frame| (frame.name, json(&frame.data))).collect()
+    }
+
+    fn done() -> Part {
+        Part::Done(Done {
+            finish: Finish::Stop,
+            stop_string: None,
+            prompt_tokens: 10,
+            cached_tokens: 4,
+            tokens: 7,
+            thinking: 3,
+            prefill: Duration::from_secs(1),
+            decode: Duration::from_secs(2),
+            written: String::new(),
+        })
+    }
+
+    #[test]
+    fn openais_chunks() {
+        let chunks = || Chunks::new("id".into(), 0, "m".into(), true);
+        let events = written(chunks(), done());
+        let deltas: Vec<&Value> = events.iter().map(|(_, data)| &data["choices"][0]["delta"]).collect();
+        assert_eq!((deltas[1], deltas[3]), (&json!({"reasoning_content": "h"}), &json!({"content": "a"})));
+        assert_eq!(deltas[5]["tool_calls"][0]["function"], json!({"name": "f", "arguments": "{\"x\":1}"}));
+        assert_eq!(events[6].1["choices"][0]["finish_reason"], "tool_calls");
+        let usage = &events[7].1["usage"];
+        assert_eq!(usage["completion_tokens_details"]["reasoning_tokens"], 3);
+        assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 4);
+        assert_eq!((events.len(), &events[8].1), (9, &json!("[DONE]")));
+        let failed = written(chunks(), Part::Failed(ApiError::internal("why")));
+        assert_eq!(failed.last().unwrap().1["error"]["message"], "why");
+    }
+
+    #[test]
+    fn anthropics_blocks() {
+        let blocks = || Blocks::new("id".into(), "m".into(), 10, Vec::new());
+        let events = written(blocks(), done());
+        let names: Vec<&str> = events.iter().map(|(name, _)| name.unwrap()).collect();
+        let (start, delta, stop) = ("content_block_start", "content_block_delta", "content_block_stop");
+        // the thoughts' last delta is their signature
+        let expected = [
+            "message_start",
+            "ping",
+            start,
+            delta,
+            delta,
+            delta,
+            stop,
+            start,
+            delta,
+            delta,
+            stop,
+            start,
+            delta,
+            stop,
+            "message_delta",
+            "message_stop",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(events[3].1["delta"], json!({"type": "thinking_delta", "thinking": "h"}));
+        assert_eq!((&events[11].1["index"], &events[11].1["content_block"]["name"]), (&json!(2), &json!("f")));
+        let end = &events[14].1;
+        assert_eq!((&end["delta"]["stop_reason"], &end["usage"]["input_tokens"]), (&json!("tool_use"), &json!(6)));
+        assert_eq!(written(blocks(), Part::Failed(ApiError::internal("why"))).last().unwrap().0, Some("error"));
+    }
+
+    #[test]
+    fn openais_items() {
+        let items = || Items::new(Envelope { id: "id".into(), created: 0, model: "m".into() });
+        let events = written(items(), done());
+        let last = &events.last().unwrap().1;
+        assert_eq!(last["type"], "response.completed");
+        let output = last["response"]["output"].as_array().unwrap();
+        assert_eq!(output[0]["content"][0]["text"], "hm");
+        assert_eq!((&output[1]["content"][0]["text"], &output[2]["call_id"]), (&json!("ab"), &json!("call_1")));
+        // an item is done as it stands in the end
+        let ended: Vec<&Value> = events
+            .iter()
+            .filter(|(name, _)| *name == Some("response.output_item.done"))
+            .map(|(_, data)| &data["item"])
+            .collect();
+        assert_eq!(ended, output.iter().collect::<Vec<_>>());
+        let failed = written(items(), Part::Failed(ApiError::internal("why")));
+        assert_eq!(failed.last().unwrap().1["response"]["error"]["message"], "why");
+    }
+}

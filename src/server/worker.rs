@@ -1,0 +1,289 @@
+//! The thread that computes: it owns the engine, takes one request after the other, and gives events back.
+//!
+//! A request is given up, at a token, when its receiver is dropped: the client has left. A client that reads slowly may be
+//! [`EVENTS`] events behind; then the engine waits for it, [`PATIENCE`] long, and gives the request up as well, so that one
+//! reader cannot hold the others for longer than that.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::metrics::Metrics;
+use super::model::Model;
+use crate::engine::Engine;
+use crate::generate::{Event, Finish, GenerateOptions, generate};
+use crate::session::{Session, SessionError};
+use crate::text::Sampler;
+
+/// Events that a reader may be behind.
+pub(crate) const EVENTS: usize = 1024;
+
+/// How long the engine waits for a reader that is further behind.
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
+
+/// A request that is ready to be computed.
+pub(crate) struct Job {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) sampler: Sampler,
+    pub(crate) options: GenerateOptions,
+    /// Ends at the first call of a tool.
+    pub(crate) one_call: bool,
+    pub(crate) events: mpsc::Sender<JobEvent>,
+    pub(crate) since: Instant,
+}
+
+/// What becomes of a request.
+pub(crate) enum JobEvent {
+    Part(Event),
+    Done(Done),
+    Failed(String),
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    pub(crate) finish: Finish,
+    pub(crate) stop_string: Option<usize>,
+    pub(crate) prompt_tokens: usize,
+    /// How many of the prompt's tokens were computed before.
+    pub(crate) cached_tokens: usize,
+    /// Tokens made, thoughts among them.
+    pub(crate) tokens: usize,
+    pub(crate) thinking: usize,
+    pub(crate) prefill: Duration,
+    pub(crate) decode: Duration,
+    /// Everything behind the thoughts as the model wrote it.
+    pub(crate) written: String,
+}
+
+/// Why a request does not get into the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    Stopping,
+}
+
+/// Requests that wait.
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    most: usize,
+    aborted: AtomicBool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    running: bool,
+    closed: bool,
+}
+
+impl Queue {
+    pub(crate) fn new(most: usize) -> Self {
+        Queue { waiting: Mutex::default(), changed: Condvar::new(), most, aborted: AtomicBool::new(false) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // the list is whole after every statement that changes it
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a request behind the others. Those whose clients have left make room.
+    pub(crate) fn submit(&self, job: Job) -> Result<(), Refused> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(Refused::Stopping);
+        }
+        waiting.jobs.retain(|job| !job.events.is_closed());
+        // an engine that has nothing to do takes one more
+        if waiting.jobs.len() >= self.most + usize::from(!waiting.running) {
+            return Err(Refused::Full);
+        }
+        waiting.jobs.push_back(job);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// The next request, which then runs; `None` when the queue is closed and empty.
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        waiting.running = false;
+        loop {
+            match waiting.jobs.pop_front() {
+                Some(job) if job.events.is_closed() => {}
+                Some(job) => {
+                    waiting.running = true;
+                    return Some(job);
+                }
+                None if waiting.closed => return None,
+                None => waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// Takes no more requests.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends what runs at its next token, and what waits at once.
+    pub(crate) fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+        self.lock().jobs.clear();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Requests that wait.
+    pub(crate) fn depth(&self) -> usize {
+        self.lock().jobs.len()
+    }
+}
+
+/// Computes requests until the queue is closed and empty.
+pub(crate) fn work(
+    engine: &mut Engine,
+    model: &Model,
+    queue: &Queue,
+    metrics: &Metrics,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut session = engine.session()?;
+    while let Some(job) = queue.next() {
+        let end = match compute(&mut session, model, queue, metrics, &job) {
+            Ok(Some(done)) => JobEvent::Done(done),
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::error!("a request failed: {error}");
+                JobEvent::Failed(error.to_string())
+            }
+        };
+        send(&job, queue, end);
+    }
+    Ok(())
+}
+
+/// One request; `None` when its client has left.
+fn compute(
+    session: &mut Session<'_>,
+    model: &Model,
+    queue: &Queue,
+    metrics: &Metrics,
+    job: &Job,
+) -> Result<Option<Done>, SessionError> {
+    let mut is_first = true;
+    let mut called = false;
+    let mut sampler = job.sampler.clone();
+    let made = generate(session, &model.tokenizer, &mut sampler, &job.prompt, &job.options, |event| {
+        if is_first && matches!(event, Event::Token { .. }) {
+            is_first = false;
+            metrics.first_token(job.since.elapsed());
+        }
+        let is_call = matches!(event, Event::ToolCall(_));
+        let is_wanted = match &event {
+            Event::Prefill { .. } | Event::PrefillLayer(_) | Event::Token { probabilities: None, .. } => false,
+            // behind the one call that was wanted
+            _ => !called,
+        };
+        let is_there = if is_wanted { send(job, queue, JobEvent::Part(event)) } else { !job.events.is_closed() };
+        called |= is_call && job.one_call;
+        is_there && !called && !queue.aborted.load(Ordering::Relaxed)
+    })?;
+    let finish = if called { Finish::Stop } else { made.finish };
+    metrics.computed(job.prompt.len(), made.reused, &made, session.expert_stats());
+    if finish == Finish::Interrupted {
+        return Ok(None);
+    }
+    Ok(Some(Done {
+        finish,
+        stop_string: made.stop_string,
+        prompt_tokens: job.prompt.len(),
+        cached_tokens: made.reused,
+        tokens: made.tokens.len(),
+        thinking: made.thinking,
+        prefill: made.prefill,
+        decode: made.decode,
+        written: model.tokenizer.decode(&made.tokens[made.thinking..], false),
+    }))
+}
+
+/// Gives an event to a reader; `false` when the reader is gone, or takes too long.
+fn send(job: &Job, queue: &Queue, mut event: JobEvent) -> bool {
+    let mut since = None;
+    loop {
+        match job.events.try_send(event) {
+            Ok(()) => return true,
+            Err(TrySendError::Closed(_)) => return false,
+            Err(TrySendError::Full(back)) => event = back,
+        }
+        let waited = since.get_or_insert_with(Instant::now).elapsed();
+        if waited > PATIENCE || queue.aborted.load(Ordering::Relaxed) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::text::SamplerOptions;
+
+    fn job(buffer: usize) -> (Job, mpsc::Receiver<JobEvent>) {
+        let (events, receiver) = mpsc::channel(buffer);
+        let sampler = Sampler::new(SamplerOptions::default(), 0).unwrap();
+        let options = GenerateOptions::default();
+        (Job { prompt: Vec::new(), sampler, options, one_call: false, events, since: Instant::now() }, receiver)
+    }
+
+    #[test]
+    fn the_queue_has_an_end_and_leavers_make_room() {
+        let queue = Queue::new(2);
+        let mut readers = Vec::new();
+        // nothing runs yet: one more than those that wait
+        for _ in 0..3 {
+            let (job, reader) = job(1);
+            queue.submit(job).unwrap();
+            readers.push(reader);
+        }
+        assert_eq!(queue.submit(job(1).0), Err(Refused::Full));
+        readers.remove(1);
+        let (last, _reader) = job(1);
+        queue.submit(last).unwrap();
+        assert!(queue.next().is_some());
+        assert_eq!((queue.depth(), queue.submit(job(1).0)), (2, Err(Refused::Full)));
+        queue.close();
+        assert_eq!(queue.submit(job(1).0), Err(Refused::Stopping));
+        assert!(queue.next().is_some() && queue.next().is_some() && queue.next().is_none());
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_is_given_up() {
+        let queue = Queue::new(1);
+        let (job, mut reader) = job(2);
+        let text = || JobEvent::Part(Event::Text(String::new()));
+        assert!(send(&job, &queue, text()) && send(&job, &queue, text()));
+        let since = Instant::now();
+        assert!(!send(&job, &queue, text()));
+        assert!(since.elapsed() >= PATIENCE);
+        // one that reads in time is waited for
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(PATIENCE / 4);
+                reader.blocking_recv().unwrap();
+            });
+            assert!(send(&job, &queue, text()));
+        });
+        drop(reader);
+        assert!(!send(&job, &queue, text()));
+    }
+}

@@ -1,0 +1,347 @@
+//! What an answer must look like: a JSON schema, or calls of tools, as a mask over the vocabulary for every token.
+//!
+//! The grammars are llguidance's. It knows tokens by their bytes; special tokens never match text, but for the ones that
+//! answers are told apart by (`<tool_call>`), which are text to a grammar as they are to [`ReplyParser`](super::ReplyParser).
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Value, json};
+
+use super::{REPLY_MARKERS, Tokenizer};
+
+/// Blanks between two parts of JSON: without a limit a model may write blanks for ever.
+const JSON_BLANK: &str = r"(\x20|\n\x20{0,32})";
+
+/// Why there is no grammar, or it cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum GrammarError {
+    /// The vocabulary has no token that ends a text.
+    #[error("a grammar needs a token that ends the text: this model has none")]
+    NoEnd,
+    /// What was asked for is no grammar.
+    #[error("the grammar cannot be used: {reason}")]
+    Unusable {
+        /// What llguidance said.
+        reason: String,
+    },
+}
+
+/// What an answer must look like.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Form {
+    /// The schema of a JSON text; `None` allows none.
+    pub json: Option<Value>,
+    /// Functions as OpenAI describes them, of which at least one is called. With `json` as well it is one or the other.
+    pub calls: Vec<Value>,
+    /// No more than one call.
+    pub one_call: bool,
+    /// The answer follows thoughts, with an empty line between.
+    pub behind_thoughts: bool,
+}
+
+/// Makes grammars for one tokenizer. Takes a moment to make: keep it.
+pub struct GrammarCompiler {
+    factory: ParserFactory,
+}
+
+impl GrammarCompiler {
+    /// For a vocabulary whose texts end with one of `stop_ids`.
+    pub fn new(tokenizer: &Tokenizer, stop_ids: &[u32]) -> Result<Self, GrammarError> {
+        let size = tokenizer.vocab_size();
+        let ends: Vec<u32> = stop_ids.iter().copied().filter(|id| (*id as usize) < size).collect();
+        let first = *ends.first().ok_or(GrammarError::NoEnd)?;
+        let markers: Vec<u32> = REPLY_MARKERS.iter().filter_map(|marker| tokenizer.token_to_id(marker)).collect();
+        let words: Vec<Vec<u8>> = (0..size as u32)
+            .map(|id| {
+                let bytes = tokenizer.token_bytes(id).unwrap_or_default();
+                match tokenizer.is_special(id) && !markers.contains(&id) {
+                    true => [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat(),
+                    false => bytes.to_vec(),
+                }
+            })
+            .collect();
+        let trie = TokTrie::from(&TokRxInfo::new(size as u32, first), &words).with_eos_tokens(&ends);
+        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory = ParserFactory::new_simple(&environment).map_err(unusable)?;
+        factory.quiet();
+        factory.limits_mut().verbose_errors = false;
+        Ok(GrammarCompiler { factory })
+    }
+
+    /// The grammar of answers of this form.
+    pub fn compile(&self, form: &Form) -> Result<Grammar, GrammarError> {
+        let grammar = TopLevelGrammar::from_lark(lark(form));
+        let parser = self.factory.create_parser(grammar).map_err(unusable)?;
+        let matcher = Matcher::new(Ok(parser));
+        match matcher.get_error() {
+            Some(reason) => Err(GrammarError::Unusable { reason }),
+            None => Ok(Grammar { matcher }),
+        }
+    }
+}
+
+impl std::fmt::Debug for GrammarCompiler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GrammarCompiler").finish_non_exhaustive()
+    }
+}
+
+/// A grammar at some place of an answer.
+#[derive(Clone)]
+pub struct Grammar {
+    matcher: Matcher,
+}
+
+impl Grammar {
+    /// The tokens that may come now.
+    pub fn mask(&mut self) -> Result<TokenMask, GrammarError> {
+        Ok(TokenMask { allowed: self.matcher.compute_mask_or_eos().map_err(unusable)? })
+    }
+
+    /// Takes the token that came, which the mask allowed.
+    pub fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
+        self.matcher.consume_token(token).map_err(unusable)
+    }
+}
+
+impl std::fmt::Debug for Grammar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grammar").finish_non_exhaustive()
+    }
+}
+
+/// Tokens that may come next.
+#[derive(Clone, Debug)]
+pub struct TokenMask {
+    allowed: SimpleVob,
+}
+
+impl TokenMask {
+    /// Whether `id` may come.
+    pub fn allows(&self, id: u32) -> bool {
+        (id as usize) < self.allowed.len() && self.allowed.is_allowed(id)
+    }
+
+    /// Sets the logits (`[vocab]`) of all other tokens to -inf.
+    pub fn apply(&self, logits: &mut [f32]) {
+        for (id, logit) in (0..).zip(logits) {
+            if !self.allows(id) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
+fn unusable(error: impl std::fmt::Display) -> GrammarError {
+    GrammarError::Unusable { reason: error.to_string() }
+}
+
+/// The form in llguidance's dialect of Lark.
+fn lark(form: &Form) -> String {
+    let mut rules = String::new();
+    let mut answers = Vec::new();
+    if let Some(schema) = &form.json {
+        answers.push("json".to_owned());
+        rule(&mut rules, "json", &json_of(schema));
+    }
+    if !form.calls.is_empty() {
+        let calls: Vec<String> = (0..form.calls.len()).map(|i| format!("call_{i}")).collect();
+        rule(&mut rules, "call", &calls.join(" | "));
+        answers.push(if form.one_call { "call".to_owned() } else { "call (\"\\n\" call)*".to_owned() });
+        for (i, tool) in form.calls.iter().enumerate() {
+            call_rules(&mut rules, i, tool);
+        }
+    }
+    rule(&mut rules, "answer", &answers.join(" | "));
+    rule(&mut rules, "start", if form.behind_thoughts { "answer | \"\\n\\n\" answer" } else { "answer" });
+    rules
+}
+
+/// A call of one function: its parameters in the order of its schema, those that are not required may be absent.
+fn call_rules(rules: &mut String, index: usize, tool: &Value) {
+    let function = tool.get("function").unwrap_or(tool);
+    let name = function.get("name").and_then(Value::as_str).unwrap_or_default();
+    let parameters = function.get("parameters").unwrap_or(&Value::Null);
+    let required: Vec<&str> =
+        parameters["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let mut body = literal(&format!("<tool_call>\n<function={name}>\n"));
+    for (i, (key, schema)) in parameters["properties"].as_object().into_iter().flatten().enumerate() {
+        let parameter = format!("parameter_{index}_{i}");
+        let optional = if required.contains(&key.as_str()) { "" } else { "?" };
+        let _ = write!(body, " {parameter}{optional}");
+        let begin = literal(&format!("<parameter={key}>\n"));
+        let has_text = schema.get("type").is_none_or(|kind| kind == "string" || kind.is_array());
+        if has_text && schema.get("enum").is_none() {
+            rule(rules, &parameter, &format!("{begin} text_{index}_{i}"));
+            let _ = writeln!(rules, "text_{index}_{i}[suffix=\"\\n</parameter>\\n\"]: /(?s:.*)/");
+        } else if let Some(words) = schema.get("enum").and_then(Value::as_array) {
+            let words: Vec<String> = words
+                .iter()
+                .map(|word| literal(&word.as_str().map_or_else(|| word.to_string(), str::to_owned)))
+                .collect();
+            rule(rules, &parameter, &format!("{begin} ({}) \"\\n</parameter>\\n\"", words.join(" | ")));
+        } else {
+            rule(rules, &parameter, &format!("{begin} json_{index}_{i} \"\\n</parameter>\\n\""));
+            // a schema's references start at the root of the function's
+            let mut schema = schema.clone();
+            for key in ["$defs", "definitions"] {
+                if let (Some(definitions), Some(schema)) = (parameters.get(key), schema.as_object_mut()) {
+                    schema.insert(key.to_owned(), definitions.clone());
+                }
+            }
+            rule(rules, &format!("json_{index}_{i}"), &json_of(&schema));
+        }
+    }
+    let _ = write!(body, " {}", literal("</function>\n</tool_call>"));
+    rule(rules, &format!("call_{index}"), &body);
+}
+
+fn rule(rules: &mut String, name: &str, body: &str) {
+    let _ = writeln!(rules, "{name}: {body}");
+}
+
+fn json_of(schema: &Value) -> String {
+    let mut schema = match schema {
+        Value::Object(schema) => schema.clone(),
+        // `true` is a schema as well; anything else is an error of the compiler's
+        other => return format!("%json {other}"),
+    };
+    schema.insert("x-guidance".to_owned(), json!({"whitespace_pattern": JSON_BLANK}));
+    format!("%json {}", Value::Object(schema))
+}
+
+/// A text in quotes.
+fn literal(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use std::path::Path;
+
+    fn tokenizer() -> Tokenizer {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/small-moe");
+        let json = std::fs::read_to_string(folder.join("tokenizer.json")).unwrap();
+        Tokenizer::from_json(&folder.join("tokenizer.json"), &json).unwrap()
+    }
+
+    /// Whether a text in the model's own tokens is an answer of the form, from its first token to its end.
+    fn fits(form: &Form, text: &str) -> bool {
+        let tokenizer = tokenizer();
+        let compiler = GrammarCompiler::new(&tokenizer, &[2, 0]).unwrap();
+        let mut grammar = compiler.compile(form).unwrap();
+        for id in tokenizer.encode(text).unwrap() {
+            if !grammar.mask().unwrap().allows(id) {
+                return false;
+            }
+            grammar.accept(id).unwrap();
+        }
+        let end = grammar.mask().unwrap();
+        assert_eq!(end.allows(2), end.allows(0), "both ends or none: {text}");
+        end.allows(2)
+    }
+
+    fn json_form(schema: Value) -> Form {
+        Form { json: Some(schema), ..Form::default() }
+    }
+
+    #[test]
+    fn json_follows_its_schema() {
+        let schema = json!({
+            "type": "object", "additionalProperties": false, "required": ["name", "age"],
+            "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "pets": {"type": "array", "items": {"$ref": "#/$defs/pet"}}},
+            "$defs": {"pet": {"enum": ["cat", "dog"]}},
+        });
+        let form = json_form(schema);
+        for good in [
+            r#"{"name": "Mia", "age": 3}"#,
+            r#"{"name":"Zoé \"","age":-1, "pets": ["cat","dog"]}"#,
+            "{\n  \"name\": \"\",\n  \"age\": 0\n}",
+        ] {
+            assert!(fits(&form, good), "{good}");
+        }
+        for bad in [
+            "",
+            "Sure: {",
+            r#"{"name": 3, "age": 3}"#,
+            r#"{"name": "Mia"}"#,
+            r#"{"name": "Mia", "age": 3, "pets": ["cow"]}"#,
+            r#"{"name": "Mia", "age": 3} "#,
+        ] {
+            assert!(!fits(&form, bad), "{bad}");
+        }
+        let long = format!("{{{}\"name\"", "\n".repeat(9));
+        assert!(!fits(&form, &long), "blanks have a limit");
+        assert!(fits(&json_form(json!({"type": "object"})), r#"{"a": [1, {"b": null}]}"#));
+        assert!(!fits(&json_form(json!({"type": "object"})), "[1]"));
+    }
+
+    #[test]
+    fn calls_follow_their_tools() {
+        let weather = json!({"type": "function", "function": {"name": "get_weather", "parameters": {
+            "type": "object", "required": ["city"],
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "unit": {"enum": ["C", "F"]}},
+        }}});
+        let tools = vec![weather, json!({"function": {"name": "stop"}})];
+        let form = Form { calls: tools.clone(), ..Form::default() };
+        let call = |inner: &str| format!("<tool_call>\n<function={inner}</function>\n</tool_call>");
+        let lima = call("get_weather>\n<parameter=city>\nLima\nPeru\n</parameter>\n");
+        let whole = call(
+            "get_weather>\n<parameter=city>\na < b\n</parameter>\n<parameter=days>\n12\n</parameter>\n<parameter=unit>\nC\n</parameter>\n",
+        );
+        for good in [&lima, &whole, &call("stop>\n"), &format!("{lima}\n{}", call("stop>\n"))] {
+            assert!(fits(&form, good), "{good}");
+        }
+        for bad in [
+            "Lima".to_owned(),
+            call("get_weather>\n"),
+            call("go>\n"),
+            call("get_weather>\n<parameter=city>\nLima\n</parameter>\n<parameter=days>\nsoon\n</parameter>\n"),
+            call("get_weather>\n<parameter=city>\nLima\n</parameter>\n<parameter=unit>\nK\n</parameter>\n"),
+        ] {
+            assert!(!fits(&form, &bad), "{bad}");
+        }
+        let one = Form { one_call: true, behind_thoughts: true, calls: tools.clone(), ..Form::default() };
+        assert!(fits(&one, &lima) && fits(&one, &format!("\n\n{lima}")) && !fits(&one, &format!("\n\n\n{lima}")));
+        assert!(!fits(&one, &format!("{lima}\n{lima}")));
+        let either = Form { json: Some(json!({"type": "object"})), calls: tools, ..Form::default() };
+        assert!(fits(&either, "{}") && fits(&either, &lima) && !fits(&either, "Lima"));
+    }
+
+    #[test]
+    fn what_is_no_grammar_is_an_error() {
+        let tokenizer = tokenizer();
+        let compiler = GrammarCompiler::new(&tokenizer, &[2]).unwrap();
+        for bad in [
+            json!({"type": "fish"}),
+            json!({"$ref": "#/$defs/none"}),
+            json!(3),
+            json!({"type": "string", "pattern": "("}),
+        ] {
+            let error = compiler.compile(&json_form(bad.clone())).unwrap_err();
+            assert!(matches!(error, GrammarError::Unusable { .. }), "{bad}: {error}");
+        }
+        assert!(matches!(GrammarCompiler::new(&tokenizer, &[]), Err(GrammarError::NoEnd)));
+    }
+
+    #[test]
+    fn a_mask_leaves_what_it_allows() {
+        let tokenizer = tokenizer();
+        let mut grammar =
+            GrammarCompiler::new(&tokenizer, &[2]).unwrap().compile(&json_form(json!({"const": 7}))).unwrap();
+        let mask = grammar.mask().unwrap();
+        let mut logits = vec![1.0; tokenizer.vocab_size() + 3];
+        mask.apply(&mut logits);
+        let seven = tokenizer.encode("7").unwrap()[0] as usize;
+        assert_eq!(logits[seven], 1.0);
+        assert_eq!(logits.iter().filter(|logit| logit.is_finite()).count(), 1);
+        assert!(!mask.allows(u32::MAX));
+    }
+}

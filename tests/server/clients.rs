@@ -1,0 +1,67 @@
+//! The clients that people have: the `openai` and `anthropic` packages of Python, against this server.
+//!
+//! They are installed from PyPI into a folder of their own under the build folder. Where there is no Python, or no way to
+//! PyPI, the tests say so and pass; with `FLASHFLOOD_CLIENT_TESTS=require` that is a failure.
+
+use super::*;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// What is installed: with versions, so that a new release breaks nothing here.
+const PACKAGES: [&str; 2] = ["openai>=1.60,<3", "anthropic>=0.40,<1"];
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// The interpreter that has the packages.
+fn python() -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-clients");
+    let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    let has_them = || run(Command::new(&python).args(["-c", "import openai, anthropic"]));
+    if has_them().is_ok() {
+        return Ok(python);
+    }
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+    has_them()?;
+    Ok(python)
+}
+
+/// Runs a script of `tests/clients` against a server with a key.
+fn script(name: &str) {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let python = match PYTHON.get_or_init(python) {
+        Ok(python) => python,
+        Err(reason) => {
+            let is_required = std::env::var("FLASHFLOOD_CLIENT_TESTS").is_ok_and(|value| value == "require");
+            assert!(!is_required, "{reason}");
+            eprintln!("SKIPPED {name}: {reason}");
+            return;
+        }
+    };
+    let server = Server::start(&["--api-key", "secret", "--model-name", "small-moe"]);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name);
+    let mut command = Command::new(python);
+    // a proxy must not stand between this machine and itself
+    for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(proxy);
+    }
+    let output = command.arg("-B").arg(path).arg(format!("http://{}", server.address)).arg("secret").output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+#[test]
+fn openai() {
+    script("openai_client.py");
+}
+
+#[test]
+fn anthropic() {
+    script("anthropic_client.py");
+}

@@ -1,0 +1,192 @@
+//! The other protocols, and what a server tells about itself.
+
+use super::*;
+
+#[test]
+fn completions_go_on_with_a_text() {
+    let server = Server::start(&[]);
+    let asked = json!({"prompt": "Once upon a time", "max_tokens": 20, "temperature": 0});
+    let whole = server.ask("/v1/completions", &asked);
+    let text = whole["choices"][0]["text"].as_str().unwrap();
+    assert!(text.starts_with(" there was a little"), "{text}");
+    assert_eq!(
+        (&whole["choices"][0]["finish_reason"], &whole["usage"]["completion_tokens"]),
+        (&json!("length"), &json!(20))
+    );
+    let chunks = server.post("/v1/completions", &with(asked, json!({"stream": true}))).chunks();
+    let streamed: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str()).collect();
+    assert_eq!(streamed, text);
+    let tokens = server.ask("/tokenize", &json!({"content": "Once upon a time"}))["tokens"].clone();
+    assert_eq!(server.ask("/detokenize", &json!({"tokens": tokens}))["content"], "Once upon a time");
+    let same = server.ask("/v1/completions", &json!({"prompt": tokens, "max_tokens": 20, "temperature": 0}));
+    assert_eq!(same["choices"][0]["text"], text);
+}
+
+fn anthropic(more: Value) -> Value {
+    with(with(peru(), json!({"max_tokens": 100})), more)
+}
+
+/// The events of a stream of Anthropic's, checked for their order: every block is opened, filled and closed.
+fn blocks(answer: &Answer) -> (Vec<Value>, Value) {
+    let mut blocks: Vec<Value> = Vec::new();
+    let mut open = None;
+    let mut end = Value::Null;
+    let events = answer.events();
+    assert_eq!((events[0].0.as_str(), events.last().unwrap().0.as_str()), ("message_start", "message_stop"));
+    for (name, data) in &events {
+        let data: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(data["type"], name.as_str());
+        match name.as_str() {
+            "content_block_start" => {
+                assert_eq!((open, data["index"].as_u64()), (None, Some(blocks.len() as u64)), "{data}");
+                open = data["index"].as_u64();
+                blocks.push(data["content_block"].clone());
+            }
+            "content_block_delta" => {
+                assert_eq!(data["index"].as_u64(), open, "{data}");
+                let block = blocks.last_mut().unwrap();
+                let (key, piece) = match data["delta"]["type"].as_str().unwrap() {
+                    "text_delta" => ("text", &data["delta"]["text"]),
+                    "input_json_delta" => ("json", &data["delta"]["partial_json"]),
+                    other => panic!("{other}"),
+                };
+                block[key] = (block[key].as_str().unwrap_or_default().to_owned() + piece.as_str().unwrap()).into();
+            }
+            "content_block_stop" => assert_eq!(data["index"].as_u64(), open.take(), "{data}"),
+            "message_delta" => end = data,
+            "message_start" | "ping" | "message_stop" => {}
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(open, None);
+    (blocks, end)
+}
+
+#[test]
+fn anthropics_messages() {
+    let server = Server::start(&[]);
+    let whole = server.ask("/v1/messages", &anthropic(json!({})));
+    assert_eq!(whole["content"], json!([{"type": "text", "text": "Lima"}]));
+    assert_eq!((&whole["stop_reason"], &whole["type"]), (&json!("end_turn"), &json!("message")));
+    let (found, end) = blocks(&server.post("/v1/messages", &anthropic(json!({"stream": true}))));
+    assert_eq!((&found[0]["text"], &end["delta"]["stop_reason"]), (&json!("Lima"), &json!("end_turn")));
+    assert_eq!(end["usage"], whole["usage"]);
+    let stopped = server.ask("/v1/messages", &anthropic(json!({"stop_sequences": ["m"]})));
+    assert_eq!((&stopped["stop_reason"], &stopped["stop_sequence"]), (&json!("stop_sequence"), &json!("m")));
+    let cut = server.ask("/v1/messages", &anthropic(json!({"max_tokens": 1})));
+    assert_eq!(cut["stop_reason"], "max_tokens");
+
+    let counted = server.ask("/v1/messages/count_tokens", &peru())["input_tokens"].clone();
+    assert_eq!(counted, whole["usage"]["input_tokens"]);
+    // the line that changes each time is not part of the prompt
+    let count = |system: &str| {
+        server.ask("/v1/messages/count_tokens", &with(peru(), json!({"system": system})))["input_tokens"].clone()
+    };
+    assert_eq!(count("x-anthropic-billing-header: cch=12345;\nBe kind."), count("Be kind."));
+}
+
+#[test]
+fn anthropics_tools() {
+    let server = Server::start(&[]);
+    let tools: Vec<Value> = tools()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| json!({"name": tool["function"]["name"], "input_schema": tool["function"]["parameters"]}))
+        .collect();
+    let question = user("Wake me at 07:30 for the kite.");
+    let asked = json!({"messages": question, "tools": tools, "temperature": 0, "max_tokens": 100});
+    let whole = server.ask("/v1/messages", &asked);
+    assert_eq!(whole["stop_reason"], "tool_use");
+    let input = json!({"time": "07:30", "label": "kite"});
+    assert_eq!((&whole["content"][0]["name"], &whole["content"][0]["input"]), (&json!("set_alarm"), &input));
+    let (found, _) = blocks(&server.post("/v1/messages", &with(asked.clone(), json!({"stream": true}))));
+    assert_eq!(serde_json::from_str::<Value>(found[0]["json"].as_str().unwrap()).unwrap(), input);
+    let result = json!({"type": "tool_result", "tool_use_id": whole["content"][0]["id"], "content": "sunny"});
+    let turns =
+        json!([question[0], {"role": "assistant", "content": whole["content"]}, {"role": "user", "content": [result]}]);
+    let after = server.ask("/v1/messages", &with(asked.clone(), json!({"messages": turns})));
+    assert!(after["usage"]["input_tokens"].as_u64() > whole["usage"]["input_tokens"].as_u64());
+    let any = with(asked, json!({"messages": user("What is 1 + 1?"), "tool_choice": {"type": "any"}}));
+    assert_eq!(server.ask("/v1/messages", &any)["stop_reason"], "tool_use");
+}
+
+#[test]
+fn openais_responses() {
+    let server = Server::start(&[]);
+    let asked = json!({"input": "What is the capital of Peru?", "temperature": 0});
+    let whole = server.ask("/v1/responses", &asked);
+    assert_eq!((&whole["status"], &whole["object"]), (&json!("completed"), &json!("response")));
+    assert_eq!(whole["output"][0]["content"][0]["text"], "Lima");
+    let events = server.post("/v1/responses", &with(asked, json!({"stream": true}))).events();
+    let events: Vec<Value> = events
+        .iter()
+        .map(|(name, data)| {
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert_eq!(data["type"], name.as_str());
+            data
+        })
+        .collect();
+    for (i, event) in events.iter().enumerate() {
+        assert_eq!(event["sequence_number"], i);
+    }
+    let text: String = events
+        .iter()
+        .filter(|event| event["type"] == "response.output_text.delta")
+        .map(|event| event["delta"].as_str().unwrap())
+        .collect();
+    assert_eq!(text, "Lima");
+    let last = events.last().unwrap();
+    assert_eq!(
+        (&last["type"], &last["response"]["output"][0]["content"]),
+        (&json!("response.completed"), &whole["output"][0]["content"])
+    );
+
+    let tools: Vec<Value> = tools()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| with(tool["function"].clone(), json!({"type": "function"})))
+        .collect();
+    let asked = json!({"input": [{"role": "user", "content": [{"type": "input_text", "text": "Wake me at 07:30 for the kite."}]}], "tools": tools, "temperature": 0});
+    let called = server.ask("/v1/responses", &asked);
+    let call = &called["output"][0];
+    assert_eq!((&call["type"], &call["name"]), (&json!("function_call"), &json!("set_alarm")));
+    let mut items = asked["input"].as_array().unwrap().clone();
+    items
+        .extend([call.clone(), json!({"type": "function_call_output", "call_id": call["call_id"], "output": "sunny"})]);
+    let after = server.ask("/v1/responses", &with(asked, json!({"input": items})));
+    assert!(after["usage"]["input_tokens"].as_u64() > called["usage"]["input_tokens"].as_u64());
+}
+
+#[test]
+fn a_server_tells_about_itself() {
+    let server = Server::start(&["--model-name", "toy", "-c", "2048"]);
+    assert_eq!(server.get("/health").json(), json!({"status": "ok"}));
+    let models = server.get("/v1/models").json();
+    assert_eq!((&models["data"][0]["id"], &models["data"][0]["context_length"]), (&json!("toy"), &json!(2048)));
+    assert_eq!(server.get("/v1/models/toy").json(), models["data"][0]);
+    let page = server.get("/");
+    assert!(page.body.contains("<title>flashflood</title>") && page.body.len() < 25_000);
+    assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
+    for asset in ["src=\"http", "href=\"http", "@import", "url(http"] {
+        assert!(!page.body.contains(asset), "the page loads nothing: {asset}");
+    }
+    let document = server.get("/openapi.json").json();
+    for path in document["paths"].as_object().unwrap().keys().filter(|path| !path.contains('{')) {
+        let wrong = if document["paths"][path].get("post").is_some() { "GET" } else { "POST" };
+        assert_eq!(server.request(wrong, path, &[], b"").status, 405, "{path}");
+    }
+    server.ask("/v1/chat/completions", &peru());
+    let metrics = server.get("/metrics").body;
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(&format!("flashflood_{name} ")));
+        line.unwrap_or_else(|| panic!("{name}: {metrics}")).split(' ').nth(1).unwrap().parse().unwrap()
+    };
+    assert!(value("prompt_tokens_total") > 10.0 && value("generated_tokens_total") >= 1.0);
+    assert!(value("expert_misses_total") > 0.0 && value("ttft_seconds_count") == 1.0);
+    assert_eq!((value("requests_in_flight"), value("queue_depth")), (0.0, 0.0));
+    let answer = server.request("GET", "/health", &[("X-Request-Id", "abc")], b"");
+    assert_eq!(answer.header("x-request-id"), Some("abc"));
+    assert!(server.get("/health").header("x-request-id").unwrap().starts_with("req_"));
+}
