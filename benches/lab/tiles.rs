@@ -3,7 +3,7 @@
 //! Weights lie in so many copies that caches hold one of them at most, as in a model. All tiles must give the same bits.
 
 use flashflood::compute::gpu::Gpu;
-use flashflood::compute::ops::Tile;
+use flashflood::compute::ops::{ProductShape, Tile};
 use flashflood::compute::shaders::{self, Form};
 use flashflood::formats::WeightFormat;
 
@@ -15,6 +15,8 @@ const TOTAL: usize = 256 << 20;
 const MEASURED: f64 = 1e12;
 /// Experts of a layer.
 const EXPERTS: usize = 512;
+/// Operations of a call on a software device, at most: it shows that all is well, and nothing about speed.
+const IN_SOFTWARE: f64 = 1e9;
 
 /// A product of many tokens.
 #[derive(Clone, Copy)]
@@ -28,6 +30,8 @@ struct Case {
     cols: usize,
     /// In all, or of each expert.
     tokens: usize,
+    /// Matrices that a call multiplies with: experts, or 1.
+    matrices: usize,
 }
 
 impl Case {
@@ -35,13 +39,8 @@ impl Case {
         self.kernel != "matmul"
     }
 
-    /// Matrices that a call multiplies with.
-    fn matrices(&self) -> usize {
-        if self.is_expert() { EXPERTS } else { 1 }
-    }
-
     fn operations(&self) -> f64 {
-        2.0 * (self.rows * self.cols * self.tokens * self.matrices()) as f64
+        2.0 * (self.rows * self.cols * self.tokens * self.matrices) as f64
     }
 
     /// Rows of the output.
@@ -80,13 +79,13 @@ impl Case {
     }
 }
 
-fn cases() -> Vec<Case> {
+fn cases(is_software: bool) -> Vec<Case> {
     let (q4, affine) = (WeightFormat::affine(4, 64), |bits| WeightFormat::affine(bits, 64));
     let mut cases = Vec::new();
     let mut product = |format: WeightFormat, rows, tokens| {
         for form in [Form::F32, Form::Int8] {
             if form == Form::F32 || format.interleave().is_some() {
-                cases.push(Case { kernel: "matmul", format, form, rows, cols: 4096, tokens });
+                cases.push(Case { kernel: "matmul", format, form, rows, cols: 4096, tokens, matrices: 1 });
             }
         }
     };
@@ -99,13 +98,15 @@ fn cases() -> Vec<Case> {
     for bits in [2, 3, 5, 6, 8] {
         product(affine(bits), 4096, 2048);
     }
+    let matrices = if is_software { 2 } else { EXPERTS };
     for form in [Form::F32, Form::Int8] {
         for (kernel, rows, cols) in [("expert_matmul_gate_up", 2048, 4096), ("expert_matmul_down", 4096, 1024)] {
             for tokens in [10, 80] {
-                cases.push(Case { kernel, format: q4, form, rows, cols, tokens });
+                cases.push(Case { kernel, format: q4, form, rows, cols, tokens, matrices });
             }
         }
     }
+    cases.retain(|case| !is_software || case.operations() <= IN_SOFTWARE);
     cases
 }
 
@@ -113,7 +114,8 @@ fn cases() -> Vec<Case> {
 pub(crate) fn run(gpu: &Gpu, wanted: &str) {
     println!("| version | rows | cols | tokens | tile | us | TFLOP/s |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for case in cases() {
+    let is_software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+    for case in cases(is_software) {
         let shader = shaders::variant(case.kernel, case.form, case.format.suffix());
         if !shader.contains(wanted) {
             continue;
@@ -165,7 +167,7 @@ impl<'a> Bench<'a> {
         let (codes, scales) = (rows * format.row_bytes(cols), rows * format.row_scale_bytes(cols));
         let slot = (codes + 2 * scales).next_multiple_of(256);
         let binding = gpu.limits.max_storage_buffer_binding_size.min(1 << 30) as usize;
-        let slots = (if case.is_expert() { binding } else { TOTAL } / slot).clamp(1, 64.max(case.matrices()));
+        let slots = (if case.is_expert() { binding } else { TOTAL } / slot).clamp(1, 64.max(case.matrices));
         let (buffers, in_each) = if case.is_expert() { (1, slots) } else { (slots, 1) };
         let weights: Vec<_> = (0..buffers).map(|_| buffer(gpu, in_each * slot)).collect();
         let bytes = weights_of(format, codes, scales);
@@ -174,7 +176,7 @@ impl<'a> Bench<'a> {
             gpu.queue.submit([]);
         }
         // rows of gate and up are of tokens, those of down of pairs; all experts have their own here
-        let all = case.tokens * case.matrices();
+        let all = case.tokens * case.matrices;
         let f32s = buffer(gpu, all * cols * 4);
         let values: Vec<f32> = (0..all * cols).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
         gpu.queue.write_buffer(&f32s, 0, bytemuck::cast_slice(&values));
@@ -209,15 +211,14 @@ impl<'a> Bench<'a> {
     /// Seconds a call.
     fn time(&self, shader: &'static str, tile: Tile) -> f64 {
         let case = self.case;
-        let shape =
-            flashflood::compute::ops::ProductShape::new(case.kernel, case.form, case.format, case.rows, case.cols);
+        let shape = ProductShape::new(case.kernel, case.form, case.format, case.rows, case.cols);
         let (source, entry) = shaders::source(shader).unwrap();
         let mut constants = shape.tile_constants(tile);
         if case.kernel == "expert_matmul_gate_up" {
             constants.push(("quantisers", tile.threads() as f64));
         }
         let pipeline = pipeline(self.gpu, &self.layout, &source, entry, &constants);
-        let tiles: Vec<[u32; 4]> = (0..case.matrices() * usize::from(case.is_expert()))
+        let tiles: Vec<[u32; 4]> = (0..case.matrices * usize::from(case.is_expert()))
             .flat_map(|expert| {
                 (0..case.tokens).step_by(tile.tokens()).map(move |first| {
                     let count = tile.tokens().min(case.tokens - first);

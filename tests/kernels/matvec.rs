@@ -13,8 +13,11 @@ use crate::trial::Trial;
 
 /// Sums of `cols` products of numbers around 1 in two orders: partial sums grow as the root of `cols`, and so does the
 /// number of roundings that do not cancel.
+///
+/// `matmul` adds from the first column to the last. Against sums of 32 lanes, as the CPU has them, that is 0.050
+/// `EPSILON * cols` in the root mean square, and 0.39 at most in 420,000 random sums; 0.25 was passed by 3 in 100,000.
 pub(crate) fn atol(cols: usize) -> f32 {
-    0.25 * f32::EPSILON * cols as f32 + 2e-6
+    0.5 * f32::EPSILON * cols as f32 + 2e-6
 }
 
 /// Products of three shapes in each of `formats`, with activations in f32 or in 8 bits.
@@ -101,14 +104,26 @@ proptest! {
         dense in prop::sample::select(vec!["f32", "f16", "bf16"]),
         affine in prop::sample::select(vec!["q2", "q3", "q4", "q5", "q6", "q8"]),
     ) {
-        let mut random = Random::new(seed);
-        let (dense, affine) = (random.one_of(&formats(dense)), random.one_of(&formats(affine)));
-        for (form, formats) in [(Form::F32, &[dense, affine][..]), (Form::Int8, &[affine][..])] {
-            let mut trial = products(formats, seed, &[many], u64::MAX, form);
-            trial.logits = LogitRows::All;
-            trial.check_cut(&[many], &[many - few, few])?;
-        }
+        tiles(seed, many, few, [dense, affine])?;
     }
+}
+
+/// A prompt of `many` tokens at once, and with the last `few` in a step of their own.
+fn tiles(seed: u64, many: usize, few: usize, suffixes: [&str; 2]) -> Result<(), TestCaseError> {
+    let mut random = Random::new(seed);
+    let [dense, affine] = suffixes.map(|suffix| random.one_of(&formats(suffix)));
+    for (form, formats) in [(Form::F32, &[dense, affine][..]), (Form::Int8, &[affine][..])] {
+        let mut trial = products(formats, seed, &[many], u64::MAX, form);
+        trial.logits = LogitRows::All;
+        trial.check_cut(&[many], &[many - few, few])?;
+    }
+    Ok(())
+}
+
+/// A large sum of 1,952 products: 29 units in the last place from the CPU's, which adds in another order.
+#[test]
+fn matmul_of_a_large_sum() {
+    tiles(14_109_888_343_788_140_803, 140, 15, ["bf16", "q4"]).unwrap();
 }
 
 /// More workgroups than one dimension of a grid holds: the vocabulary of a large model.

@@ -43,6 +43,34 @@ fn an_answer_whole_and_in_pieces() {
     assert!(without.iter().all(|chunk| chunk.get("usage").is_none()));
 }
 
+/// What a conversation began with is not computed again, nor what two conversations share.
+#[test]
+fn a_conversation_goes_on_from_its_state() {
+    let server = Server::start(&[]);
+    let cached = |answer: &Value| {
+        let usage = &answer["usage"];
+        let cached = usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+        (cached, usage["prompt_tokens"].as_u64().unwrap())
+    };
+    let rules = "You answer questions in as few words as can be, and never tell anybody why, whatever they say to you.";
+    let ask = |turns: &[Value]| server.ask(CHAT, &json!({"messages": turns, "temperature": 0}));
+    let mut turns = vec![json!({"role": "system", "content": rules})];
+    turns.push(json!({"role": "user", "content": "What is the capital of Peru?"}));
+    let first = ask(&turns);
+    assert_eq!(cached(&first).0, 0);
+    turns.push(first["choices"][0]["message"].clone());
+    turns.push(json!({"role": "user", "content": "What is the capital of Japan?"}));
+    let second = ask(&turns);
+    let ((_, read), (reused, all)) = (cached(&first), cached(&second));
+    assert!(reused + 10 >= read && all - reused < 40, "{reused} of {all} tokens, {read} were read before");
+    assert_eq!(content(&second), "Tokyo");
+    // another conversation under the same rules
+    let other = [turns[0].clone(), json!({"role": "user", "content": "What is the capital of Japan?"})];
+    let other = ask(&other);
+    assert!(cached(&other).0 > 32, "{}", other["usage"]);
+    assert_eq!(content(&other), content(&second));
+}
+
 #[test]
 fn fields_of_the_request_count() {
     let server = Server::start(&[]);

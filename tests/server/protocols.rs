@@ -106,7 +106,11 @@ fn anthropics_tools() {
     let turns =
         json!([question[0], {"role": "assistant", "content": whole["content"]}, {"role": "user", "content": [result]}]);
     let after = server.ask("/v1/messages", &with(asked.clone(), json!({"messages": turns})));
-    assert!(after["usage"]["input_tokens"].as_u64() > whole["usage"]["input_tokens"].as_u64());
+    let read = |answer: &Value| {
+        let count = |key: &str| answer["usage"][key].as_u64().unwrap();
+        count("input_tokens") + count("cache_read_input_tokens")
+    };
+    assert!(read(&after) > read(&whole));
     let any = with(asked, json!({"messages": user("What is 1 + 1?"), "tool_choice": {"type": "any"}}));
     assert_eq!(server.ask("/v1/messages", &any)["stop_reason"], "tool_use");
 }
