@@ -1,7 +1,7 @@
 //! `flashflood serve`: the model over HTTP, in the protocols of OpenAI and Anthropic.
 //!
-//! One OS thread owns the engine and takes requests from a bounded queue ([`worker`]); everything else is async and only
-//! turns JSON into requests and events into JSON. What the protocols have in common stands in [`request`] and [`answer`];
+//! One OS thread owns the engine and takes requests from a bounded queue (`worker`); everything else is async and only
+//! turns JSON into requests and events into JSON. What the protocols have in common stands in `request` and `answer`;
 //! each protocol has a file of its own.
 
 mod answer;

@@ -33,8 +33,7 @@ pub struct CheckpointOptions {
     pub bytes: u64,
     /// Tokens between two within a long prompt.
     pub every: usize,
-    /// One that is fewer tokens after another than this is not worth ending a step for: where experts are streamed,
-    /// even a short step reads many of them.
+    /// One that is fewer tokens after another than this is not worth its memory.
     pub least_gap: usize,
 }
 

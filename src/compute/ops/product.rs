@@ -231,8 +231,8 @@ mod tests {
             assert!(tile.row_threads.is_multiple_of(8) && tile.token_threads.is_power_of_two());
             assert!([1, 2, 4, 8].contains(&tile.row_sums));
             assert!(2 * tile.rows() <= tile.threads() && 2 * tile.tokens() <= tile.threads());
-            // two blocks of 32 codes with two scales each, or 16 columns of f32
-            let bytes = (2 * (32 + 8)).max(16 * 4);
+            // two blocks of 32 codes with two scales each; 16 columns of f32 are less
+            let bytes = 2 * (32 + 8);
             // the hidden values of a quarter of the pairs, and what quantises them
             let hidden = 33 * 4 * tile.token_threads + 8 * tile.threads();
             assert!(tile.threads() <= 256 && (tile.rows() + tile.tokens()) * bytes + hidden <= 16 << 10);
