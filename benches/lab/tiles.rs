@@ -3,7 +3,7 @@
 //! Weights lie in so many copies that caches hold one of them at most, as in a model. All tiles must give the same bits.
 
 use flashflood::compute::gpu::Gpu;
-use flashflood::compute::ops::Tile;
+use flashflood::compute::ops::{CooperativeTile, Tile};
 use flashflood::compute::shaders::{self, Form};
 use flashflood::formats::WeightFormat;
 
@@ -120,6 +120,9 @@ pub(crate) fn run(gpu: &Gpu, wanted: &str) {
         }
         let bench = Bench::new(gpu, case);
         let mut expected: Option<Vec<u32>> = None;
+        if case.kernel == "matmul" && case.form == Form::Int8 && gpu.cooperative {
+            cooperative(&bench);
+        }
         for tile in case.tiles() {
             let best = bench.time(shader, tile);
             let Case { rows, cols, tokens, .. } = case;
@@ -134,6 +137,38 @@ pub(crate) fn run(gpu: &Gpu, wanted: &str) {
             if *expected.get_or_insert_with(|| found.clone()) != found {
                 println!("  wrong: other bits than the first");
             }
+        }
+    }
+}
+
+/// Measures the product by matrix units, and compares it with that by dot products of integers: f16 has 11 bits, so
+/// that outputs differ by little of the largest one.
+fn cooperative(bench: &Bench<'_>) {
+    let Case { format, form, rows, cols, tokens, .. } = bench.case;
+    let bytes = (rows * tokens * 4) as u64;
+    bench.time(shaders::variant("matmul", form, format.suffix()), Tile::MATRIX[1]);
+    let expected: Vec<f32> = read(bench.gpu, &bench.out, bytes);
+    let size = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let shape = flashflood::compute::ops::ProductShape::new("matmul_cooperative", form, format, rows, cols);
+    let tile =
+        |row_subgroups, token_subgroups, step_blocks| CooperativeTile { row_subgroups, token_subgroups, step_blocks };
+    let mut first: Option<Vec<u32>> = None;
+    for tile in [tile(2, 1, 1), tile(4, 1, 1), tile(4, 2, 1), tile(4, 2, 2)] {
+        let grid = [rows.div_ceil(tile.rows()) as u32, 1, tokens.div_ceil(tile.tokens()) as u32];
+        let best = bench.time_with(shape.shader(), &shape.cooperative_constants(tile), grid);
+        let rate = bench.case.operations() / best / 1e12;
+        let CooperativeTile { row_subgroups, token_subgroups, step_blocks } = tile;
+        let version = format!("{} {row_subgroups}/{token_subgroups} x{step_blocks}", shape.shader());
+        let name = format!("{}x{}", tile.rows(), tile.tokens());
+        println!("| {version} | {rows} | {cols} | {tokens} | {name} | {:.1} | {rate:.1} |", best * 1e6);
+        let found: Vec<u32> = read(bench.gpu, &bench.out, bytes);
+        let errors = found.iter().zip(&expected).map(|(f, e)| (f32::from_bits(*f) - e).abs());
+        let error = errors.fold(0.0f32, |most, e| if e > most || e.is_nan() { e } else { most });
+        if error.is_nan() || error > 0.002 * size {
+            println!("  wrong: differs by {error} of {size}");
+        }
+        if *first.get_or_insert_with(|| found.clone()) != found {
+            println!("  wrong: other bits than the first");
         }
     }
 }
@@ -211,12 +246,10 @@ impl<'a> Bench<'a> {
         let case = self.case;
         let shape =
             flashflood::compute::ops::ProductShape::new(case.kernel, case.form, case.format, case.rows, case.cols);
-        let (source, entry) = shaders::source(shader).unwrap();
         let mut constants = shape.tile_constants(tile);
         if case.kernel == "expert_matmul_gate_up" {
             constants.push(("quantisers", tile.threads() as f64));
         }
-        let pipeline = pipeline(self.gpu, &self.layout, &source, entry, &constants);
         let tiles: Vec<[u32; 4]> = (0..case.matrices() * usize::from(case.is_expert()))
             .flat_map(|expert| {
                 (0..case.tokens).step_by(tile.tokens()).map(move |first| {
@@ -226,18 +259,21 @@ impl<'a> Bench<'a> {
             })
             .collect();
         self.gpu.queue.write_buffer(&self.tiles, 0, bytemuck::cast_slice(&tiles));
-        let is_software = self.gpu.info.device_type == wgpu::DeviceType::Cpu;
-        let runs = if is_software { 1 } else { (MEASURED / case.operations()).clamp(2.0, 400.0) as usize };
         let row_groups = case.out_rows().div_ceil(case.tile_rows(tile)) as u32;
         let layers = if case.is_expert() { tiles.len() } else { case.tokens.div_ceil(tile.tokens()) };
+        self.time_with(shader, &constants, [row_groups, 1, layers as u32])
+    }
+
+    /// Seconds a call of a shader with so many workgroups.
+    fn time_with(&self, shader: &'static str, constants: &[(&str, f64)], grid: [u32; 3]) -> f64 {
+        let case = self.case;
+        let (source, entry) = shaders::source(shader).unwrap();
+        let pipeline = pipeline(self.gpu, &self.layout, &source, entry, constants);
+        let is_software = self.gpu.info.device_type == wgpu::DeviceType::Cpu;
+        let runs = if is_software { 1 } else { (MEASURED / case.operations()).clamp(2.0, 400.0) as usize };
         let groups: Vec<_> = self.weights.iter().map(|weights| self.group(weights)).collect();
-        let calls: Vec<Call<'_>> = (0..runs)
-            .map(|i| Call {
-                group: &groups[i % groups.len()],
-                immediates: self.immediates(),
-                grid: [row_groups, 1, layers as u32],
-            })
-            .collect();
+        let calls: Vec<Call<'_>> =
+            (0..runs).map(|i| Call { group: &groups[i % groups.len()], immediates: self.immediates(), grid }).collect();
         seconds(self.gpu, &pipeline, &calls) / runs as f64
     }
 
