@@ -22,6 +22,8 @@ pub struct Gpu {
     pub limits: wgpu::Limits,
     /// What the adapter could do, used or not.
     pub adapter_features: wgpu::Features,
+    /// Whether it has matrix units that kernels know: 16x16x16 of f16 with sums in f32, subgroups of 32 threads in a row.
+    pub cooperative: bool,
 }
 
 impl Gpu {
@@ -69,8 +71,30 @@ pub const TIMESTAMPS: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY;
 /// The adapter computes in 16 bits; no kernel needs it.
 pub const SHADER_F16: wgpu::Features = wgpu::Features::SHADER_F16;
 
+/// Features of matrix units.
+const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
+
 /// Bytes of immediates that kernels use.
 const IMMEDIATE_BYTES: u32 = 64;
+
+/// Whether an adapter's matrix units are those that kernels were measured with: NVIDIA's, by Vulkan. Others follow when
+/// somebody has measured them: Intel's driver was slower with them than without (llama.cpp#24404), and Apple's have 8x8.
+fn is_cooperative(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let info = adapter.get_info();
+    let fits = |p: &wgpu::CooperativeMatrixProperties| {
+        (p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type) == (16, 16, 16, F16, F32)
+    };
+    info.vendor == 0x10de
+        && info.backend == wgpu::Backend::Vulkan
+        && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
+        && adapter.limits().max_compute_workgroup_storage_size >= COOPERATIVE_MEMORY
+        && adapter.features().contains(COOPERATIVE)
+        && adapter.cooperative_matrix_properties().iter().any(fits)
+}
+
+/// Bytes of workgroup memory that kernels for matrix units use at most: all that NVIDIA's driver has.
+const COOPERATIVE_MEMORY: u32 = 48 << 10;
 
 /// Opens the best adapter: discrete before integrated before virtual before software.
 pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
@@ -106,9 +130,19 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
     let info = adapter.get_info();
     // the defaults are WebGPU's: bindings of 128 MiB at most
     let limits = adapter.limits();
+    let cooperative = is_cooperative(&adapter);
+    let (units, experimental_features) = if cooperative {
+        // SAFETY: of the experimental features only that of matrix units is asked for. Its known holes are matrices loaded
+        // outside of bindings and by subgroups that are not whole: the kernel takes this path for whole tiles only, its
+        // subgroups are whole, and a product with a known result is computed at start, without which it is not used.
+        (COOPERATIVE, unsafe { wgpu::ExperimentalFeatures::enabled() })
+    } else {
+        (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled())
+    };
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("flashflood"),
-        required_features: NEEDED | (adapter.features() & WANTED),
+        required_features: NEEDED | units | (adapter.features() & WANTED),
+        experimental_features,
         required_limits: limits.clone(),
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         ..Default::default()
@@ -119,7 +153,7 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
         _ => adapter.request_device(&descriptor).await.map_err(|e| e.to_string()),
     };
     let (device, queue) = opened.map_err(|cause| GpuError::Open { adapter: info.name.clone(), cause })?;
-    Ok(Gpu { device, queue, info, limits, adapter_features: adapter.features() })
+    Ok(Gpu { device, queue, info, limits, adapter_features: adapter.features(), cooperative })
 }
 
 type Opened = Result<(wgpu::Device, wgpu::Queue), String>;

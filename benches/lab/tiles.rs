@@ -3,7 +3,7 @@
 //! Weights lie in so many copies that caches hold one of them at most, as in a model. All tiles must give the same bits.
 
 use flashflood::compute::gpu::Gpu;
-use flashflood::compute::ops::{ProductShape, Tile};
+use flashflood::compute::ops::{CooperativeTile, Tile};
 use flashflood::compute::shaders::{self, Form};
 use flashflood::formats::WeightFormat;
 
@@ -15,8 +15,6 @@ const TOTAL: usize = 256 << 20;
 const MEASURED: f64 = 1e12;
 /// Experts of a layer.
 const EXPERTS: usize = 512;
-/// Operations of a call on a software device, at most: it shows that all is well, and nothing about speed.
-const IN_SOFTWARE: f64 = 1e9;
 
 /// A product of many tokens.
 #[derive(Clone, Copy)]
@@ -30,8 +28,6 @@ struct Case {
     cols: usize,
     /// In all, or of each expert.
     tokens: usize,
-    /// Matrices that a call multiplies with: experts, or 1.
-    matrices: usize,
 }
 
 impl Case {
@@ -39,8 +35,13 @@ impl Case {
         self.kernel != "matmul"
     }
 
+    /// Matrices that a call multiplies with.
+    fn matrices(&self) -> usize {
+        if self.is_expert() { EXPERTS } else { 1 }
+    }
+
     fn operations(&self) -> f64 {
-        2.0 * (self.rows * self.cols * self.tokens * self.matrices) as f64
+        2.0 * (self.rows * self.cols * self.tokens * self.matrices()) as f64
     }
 
     /// Rows of the output.
@@ -79,13 +80,13 @@ impl Case {
     }
 }
 
-fn cases(is_software: bool) -> Vec<Case> {
+fn cases() -> Vec<Case> {
     let (q4, affine) = (WeightFormat::affine(4, 64), |bits| WeightFormat::affine(bits, 64));
     let mut cases = Vec::new();
     let mut product = |format: WeightFormat, rows, tokens| {
         for form in [Form::F32, Form::Int8] {
             if form == Form::F32 || format.interleave().is_some() {
-                cases.push(Case { kernel: "matmul", format, form, rows, cols: 4096, tokens, matrices: 1 });
+                cases.push(Case { kernel: "matmul", format, form, rows, cols: 4096, tokens });
             }
         }
     };
@@ -98,15 +99,13 @@ fn cases(is_software: bool) -> Vec<Case> {
     for bits in [2, 3, 5, 6, 8] {
         product(affine(bits), 4096, 2048);
     }
-    let matrices = if is_software { 2 } else { EXPERTS };
     for form in [Form::F32, Form::Int8] {
         for (kernel, rows, cols) in [("expert_matmul_gate_up", 2048, 4096), ("expert_matmul_down", 4096, 1024)] {
             for tokens in [10, 80] {
-                cases.push(Case { kernel, format: q4, form, rows, cols, tokens, matrices });
+                cases.push(Case { kernel, format: q4, form, rows, cols, tokens });
             }
         }
     }
-    cases.retain(|case| !is_software || case.operations() <= IN_SOFTWARE);
     cases
 }
 
@@ -114,14 +113,16 @@ fn cases(is_software: bool) -> Vec<Case> {
 pub(crate) fn run(gpu: &Gpu, wanted: &str) {
     println!("| version | rows | cols | tokens | tile | us | TFLOP/s |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    let is_software = gpu.info.device_type == wgpu::DeviceType::Cpu;
-    for case in cases(is_software) {
+    for case in cases() {
         let shader = shaders::variant(case.kernel, case.form, case.format.suffix());
         if !shader.contains(wanted) {
             continue;
         }
         let bench = Bench::new(gpu, case);
         let mut expected: Option<Vec<u32>> = None;
+        if case.kernel == "matmul" && case.form == Form::Int8 && gpu.cooperative {
+            cooperative(&bench);
+        }
         for tile in case.tiles() {
             let best = bench.time(shader, tile);
             let Case { rows, cols, tokens, .. } = case;
@@ -136,6 +137,38 @@ pub(crate) fn run(gpu: &Gpu, wanted: &str) {
             if *expected.get_or_insert_with(|| found.clone()) != found {
                 println!("  wrong: other bits than the first");
             }
+        }
+    }
+}
+
+/// Measures the product by matrix units, and compares it with that by dot products of integers: f16 has 11 bits, so
+/// that outputs differ by little of the largest one.
+fn cooperative(bench: &Bench<'_>) {
+    let Case { format, form, rows, cols, tokens, .. } = bench.case;
+    let bytes = (rows * tokens * 4) as u64;
+    bench.time(shaders::variant("matmul", form, format.suffix()), Tile::MATRIX[1]);
+    let expected: Vec<f32> = read(bench.gpu, &bench.out, bytes);
+    let size = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let shape = flashflood::compute::ops::ProductShape::new("matmul_cooperative", form, format, rows, cols);
+    let tile =
+        |row_subgroups, token_subgroups, step_blocks| CooperativeTile { row_subgroups, token_subgroups, step_blocks };
+    let mut first: Option<Vec<u32>> = None;
+    for tile in [tile(2, 1, 1), tile(4, 1, 1), tile(4, 2, 1), tile(4, 2, 2)] {
+        let grid = [rows.div_ceil(tile.rows()) as u32, 1, tokens.div_ceil(tile.tokens()) as u32];
+        let best = bench.time_with(shape.shader(), &shape.cooperative_constants(tile), grid);
+        let rate = bench.case.operations() / best / 1e12;
+        let CooperativeTile { row_subgroups, token_subgroups, step_blocks } = tile;
+        let version = format!("{} {row_subgroups}/{token_subgroups} x{step_blocks}", shape.shader());
+        let name = format!("{}x{}", tile.rows(), tile.tokens());
+        println!("| {version} | {rows} | {cols} | {tokens} | {name} | {:.1} | {rate:.1} |", best * 1e6);
+        let found: Vec<u32> = read(bench.gpu, &bench.out, bytes);
+        let errors = found.iter().zip(&expected).map(|(f, e)| (f32::from_bits(*f) - e).abs());
+        let error = errors.fold(0.0f32, |most, e| if e > most || e.is_nan() { e } else { most });
+        if error.is_nan() || error > 0.002 * size {
+            println!("  wrong: differs by {error} of {size}");
+        }
+        if *first.get_or_insert_with(|| found.clone()) != found {
+            println!("  wrong: other bits than the first");
         }
     }
 }
@@ -167,7 +200,7 @@ impl<'a> Bench<'a> {
         let (codes, scales) = (rows * format.row_bytes(cols), rows * format.row_scale_bytes(cols));
         let slot = (codes + 2 * scales).next_multiple_of(256);
         let binding = gpu.limits.max_storage_buffer_binding_size.min(1 << 30) as usize;
-        let slots = (if case.is_expert() { binding } else { TOTAL } / slot).clamp(1, 64.max(case.matrices));
+        let slots = (if case.is_expert() { binding } else { TOTAL } / slot).clamp(1, 64.max(case.matrices()));
         let (buffers, in_each) = if case.is_expert() { (1, slots) } else { (slots, 1) };
         let weights: Vec<_> = (0..buffers).map(|_| buffer(gpu, in_each * slot)).collect();
         let bytes = weights_of(format, codes, scales);
@@ -176,7 +209,7 @@ impl<'a> Bench<'a> {
             gpu.queue.submit([]);
         }
         // rows of gate and up are of tokens, those of down of pairs; all experts have their own here
-        let all = case.tokens * case.matrices;
+        let all = case.tokens * case.matrices();
         let f32s = buffer(gpu, all * cols * 4);
         let values: Vec<f32> = (0..all * cols).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
         gpu.queue.write_buffer(&f32s, 0, bytemuck::cast_slice(&values));
@@ -211,14 +244,13 @@ impl<'a> Bench<'a> {
     /// Seconds a call.
     fn time(&self, shader: &'static str, tile: Tile) -> f64 {
         let case = self.case;
-        let shape = ProductShape::new(case.kernel, case.form, case.format, case.rows, case.cols);
-        let (source, entry) = shaders::source(shader).unwrap();
+        let shape =
+            flashflood::compute::ops::ProductShape::new(case.kernel, case.form, case.format, case.rows, case.cols);
         let mut constants = shape.tile_constants(tile);
         if case.kernel == "expert_matmul_gate_up" {
             constants.push(("quantisers", tile.threads() as f64));
         }
-        let pipeline = pipeline(self.gpu, &self.layout, &source, entry, &constants);
-        let tiles: Vec<[u32; 4]> = (0..case.matrices * usize::from(case.is_expert()))
+        let tiles: Vec<[u32; 4]> = (0..case.matrices() * usize::from(case.is_expert()))
             .flat_map(|expert| {
                 (0..case.tokens).step_by(tile.tokens()).map(move |first| {
                     let count = tile.tokens().min(case.tokens - first);
@@ -227,18 +259,21 @@ impl<'a> Bench<'a> {
             })
             .collect();
         self.gpu.queue.write_buffer(&self.tiles, 0, bytemuck::cast_slice(&tiles));
-        let is_software = self.gpu.info.device_type == wgpu::DeviceType::Cpu;
-        let runs = if is_software { 1 } else { (MEASURED / case.operations()).clamp(2.0, 400.0) as usize };
         let row_groups = case.out_rows().div_ceil(case.tile_rows(tile)) as u32;
         let layers = if case.is_expert() { tiles.len() } else { case.tokens.div_ceil(tile.tokens()) };
+        self.time_with(shader, &constants, [row_groups, 1, layers as u32])
+    }
+
+    /// Seconds a call of a shader with so many workgroups.
+    fn time_with(&self, shader: &'static str, constants: &[(&str, f64)], grid: [u32; 3]) -> f64 {
+        let case = self.case;
+        let (source, entry) = shaders::source(shader).unwrap();
+        let pipeline = pipeline(self.gpu, &self.layout, &source, entry, constants);
+        let is_software = self.gpu.info.device_type == wgpu::DeviceType::Cpu;
+        let runs = if is_software { 1 } else { (MEASURED / case.operations()).clamp(2.0, 400.0) as usize };
         let groups: Vec<_> = self.weights.iter().map(|weights| self.group(weights)).collect();
-        let calls: Vec<Call<'_>> = (0..runs)
-            .map(|i| Call {
-                group: &groups[i % groups.len()],
-                immediates: self.immediates(),
-                grid: [row_groups, 1, layers as u32],
-            })
-            .collect();
+        let calls: Vec<Call<'_>> =
+            (0..runs).map(|i| Call { group: &groups[i % groups.len()], immediates: self.immediates(), grid }).collect();
         seconds(self.gpu, &pipeline, &calls) / runs as f64
     }
 

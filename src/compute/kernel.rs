@@ -75,6 +75,10 @@ pub trait ResidentLayout {
     fn threads(&self) -> usize;
     /// Whether every expert is in its slot: kernels look slots up, and the host need not know what the router chose.
     fn all_resident(&self) -> bool;
+    /// Whether prompts are multiplied by the matrix units of the device.
+    fn cooperative(&self) -> bool {
+        false
+    }
     /// How many threads a product is spread over: the same for its stage and its dispatches.
     fn team(&self, shape: &ProductShape) -> Team {
         shape.team()

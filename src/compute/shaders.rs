@@ -75,12 +75,13 @@ const PLAIN: [(&str, &str); 17] = [
 ];
 
 /// Kernels that exist once per weight format.
-const MATRIX: [(&str, &str); 6] = [
+const MATRIX: [(&str, &str); 7] = [
     ("expert_down", wgsl!("expert_down")),
     ("expert_gate_up", wgsl!("expert_gate_up")),
     ("expert_matmul_down", wgsl!("expert_matmul_down")),
     ("expert_matmul_gate_up", wgsl!("expert_matmul_gate_up")),
     ("matmul", wgsl!("matmul")),
+    ("matmul_cooperative", wgsl!("matmul_cooperative")),
     ("matvec", wgsl!("matvec")),
 ];
 
@@ -95,6 +96,17 @@ const WEIGHTS: [(&str, &str); 9] = [
     ("q5", wgsl!("shared/weights_q5")),
     ("q6", wgsl!("shared/weights_q6")),
     ("q8", wgsl!("shared/weights_q8")),
+];
+
+/// [`VARIANTS`] of the kernel that multiplies with matrix units. It rounds to f16, which activations in f32 are not asked to
+/// bear.
+const COOPERATIVE: [(&str, Form, &str, &str); 6] = [
+    ("matmul_cooperative", Form::Int8, "q2", "matmul_cooperative_int8_q2"),
+    ("matmul_cooperative", Form::Int8, "q3", "matmul_cooperative_int8_q3"),
+    ("matmul_cooperative", Form::Int8, "q4", "matmul_cooperative_int8_q4"),
+    ("matmul_cooperative", Form::Int8, "q5", "matmul_cooperative_int8_q5"),
+    ("matmul_cooperative", Form::Int8, "q6", "matmul_cooperative_int8_q6"),
+    ("matmul_cooperative", Form::Int8, "q8", "matmul_cooperative_int8_q8"),
 ];
 
 /// Names of `kernel` per form of the activations and format of the weights, so that a name is one `&'static str`
@@ -137,17 +149,20 @@ pub enum Form {
 /// # Panics
 /// For a kernel or a format that does not exist: a mistake in an op.
 pub fn variant(kernel: &str, form: Form, format: &str) -> &'static str {
-    VARIANTS
-        .iter()
+    products()
         .find(|(k, a, f, _)| *k == kernel && *a == form && *f == format)
         .map(|(.., name)| *name)
         .expect("kernels, forms and formats are listed in VARIANTS")
 }
 
+fn products() -> impl Iterator<Item = &'static (&'static str, Form, &'static str, &'static str)> {
+    VARIANTS.iter().chain(&COOPERATIVE)
+}
+
 /// Every shader by name.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let plain = PLAIN.iter().map(|(name, _)| *name);
-    plain.chain(VARIANTS.iter().map(|(.., name)| *name))
+    plain.chain(products().map(|(.., name)| *name))
 }
 
 /// The source of a shader, and its entry point.
@@ -155,10 +170,14 @@ pub fn source(name: &str) -> Option<(String, &'static str)> {
     if let Some((kernel, source)) = PLAIN.iter().find(|(kernel, _)| *kernel == name) {
         return Some(((*source).to_owned(), kernel));
     }
-    let (kernel, form, format, _) = VARIANTS.iter().find(|(.., n)| *n == name)?;
+    let (kernel, form, format, _) = products().find(|(.., n)| *n == name)?;
     let (kernel, body) = MATRIX.iter().find(|(k, _)| k == kernel)?;
     let (_, weights) = WEIGHTS.iter().find(|(f, _)| f == format)?;
     let mut pieces = vec![wgsl!("shared/place"), weights];
+    if *kernel == "matmul_cooperative" {
+        // directives come first
+        pieces.insert(0, "enable f16;\nenable wgpu_cooperative_matrix;");
+    }
     if format.starts_with('q') {
         pieces.push(wgsl!("shared/scales"));
         pieces.push(match form {
@@ -180,6 +199,7 @@ pub fn source(name: &str) -> Option<(String, &'static str)> {
         "matmul" | "expert_matmul_down" => {
             pieces.extend([wgsl!("shared/tile"), tile, wgsl!("shared/tile_write")]);
         }
+        "matmul_cooperative" => pieces.push(wgsl!("shared/halves")),
         "expert_matmul_gate_up" => pieces.extend([wgsl!("shared/tile"), tile, wgsl!("shared/quantise")]),
         "expert_gate_up" => pieces.extend([wgsl!("shared/team"), wgsl!("shared/quantise")]),
         _ => pieces.extend([wgsl!("shared/team"), wgsl!("shared/rows")]),

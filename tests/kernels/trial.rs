@@ -265,6 +265,8 @@ impl Trial {
             binding: self.binding,
             threads: self.threads,
             teams: self.teams,
+            // the twin multiplies integers; matrix units round them to 16 bits, and are tested at every start
+            cooperative: Some(false),
             ..GpuOptions::default()
         };
         let store = self.experts.as_ref().map(|experts| {

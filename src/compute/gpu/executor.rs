@@ -38,6 +38,8 @@ pub struct GpuOptions {
     /// Experts of the next layer that are read before its router has chosen; 0 reads none. The recording must have
     /// guesses.
     pub look_ahead: usize,
+    /// Whether matrix units multiply prompts, where not as the device would choose: for tests.
+    pub cooperative: Option<bool>,
 }
 
 impl Default for GpuOptions {
@@ -49,6 +51,7 @@ impl Default for GpuOptions {
             threads: u32::MAX,
             teams: Teams::BuiltIn,
             look_ahead: 0,
+            cooperative: None,
         }
     }
 }
@@ -61,10 +64,10 @@ impl GpuOptions {
         self.binding.min(most) / 256 * 256
     }
 
-    /// The most threads of a workgroup to use on a device: every one has 256, more than 1024 are not asked for.
-    fn threads_on(&self, gpu: &Gpu) -> usize {
+    /// The largest binding, and the most threads of a workgroup: every device has 256, more than 1024 are not asked for.
+    fn limits_on(&self, gpu: &Gpu) -> (u64, usize) {
         let most = gpu.limits.max_compute_invocations_per_workgroup.min(gpu.limits.max_compute_workgroup_size_x);
-        self.threads.min(most).clamp(256, 1024) as usize
+        (self.binding_on(gpu), self.threads.min(most).clamp(256, 1024) as usize)
     }
 }
 
@@ -116,13 +119,13 @@ impl GpuExecutor {
         keep_first_error(&gpu, &failed);
         let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
         let slots = store.as_ref().map_or(0, |_| routed(&recording).1 * experts);
-        let limits = (options.binding_on(&gpu), options.threads_on(&gpu));
-        let mut resident = Resident::new(&gpu.device, &gpu.queue, &recording, context, limits, scratch2, slots);
+        let mut resident =
+            Resident::new(&gpu.device, &gpu.queue, &recording, context, options.limits_on(&gpu), scratch2, slots);
+        resident.cooperative = options.cooperative != Some(false) && super::cooperative::works(&gpu);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let subject = Subject { gpu: &gpu, recording: &recording, store: store.as_ref() };
         subject.choose(options.teams, &mut pipelines, &mut resident);
-        let slab_count = store.as_ref().map_or(0, |(_, slots)| slots.slabs());
-        let mut generations = HashMap::new();
+        let (slab_count, mut generations) = (store.as_ref().map_or(0, |(_, slots)| slots.slabs()), HashMap::new());
         let mut make = |stages: Vec<Stage>, slabs: &[Option<wgpu::Buffer>]| -> Vec<ReadyStage> {
             stages.iter().map(|stage| pipelines.ready(stage, |b: Binding| resident.binding(b.1, slabs))).collect()
         };
@@ -201,8 +204,7 @@ impl GpuExecutor {
 
     /// Reads a tensor, rows of its stride: for tests of kernels.
     pub fn read(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError> {
-        let elements = self.recording.elements(tensor);
-        self.read_buffer(self.resident.tensor(tensor).clone(), 0, elements)
+        self.read_buffer(self.resident.tensor(tensor).clone(), 0, self.recording.elements(tensor))
     }
 
     fn read_buffer(&mut self, buffer: wgpu::Buffer, first: usize, elements: usize) -> Result<Vec<f32>, ExecuteError> {
@@ -210,8 +212,8 @@ impl GpuExecutor {
         self.values.reserve(bytes);
         let encoder = self.encoding.encoder(&self.gpu.device);
         self.values.copy(encoder, &buffer, first as u64 * 4, 0, bytes);
-        let submission = self.encoding.submit(&self.gpu.queue);
-        let values = self.values.read(&submission.index, bytes, bytemuck::pod_collect_to_vec)?;
+        let index = self.encoding.submit(&self.gpu.queue).index;
+        let values = self.values.read(&index, bytes, bytemuck::pod_collect_to_vec)?;
         self.check()?;
         Ok(values)
     }
@@ -288,8 +290,7 @@ fn logits_stage(from: Resource, to: Resource) -> Stage {
 
 impl Executor for GpuExecutor {
     fn device(&self) -> String {
-        let info = &self.gpu.info;
-        format!("{} ({:?})", info.name, info.backend)
+        format!("{} ({:?})", self.gpu.info.name, self.gpu.info.backend)
     }
 
     fn reset(&mut self) -> Result<(), ExecuteError> {

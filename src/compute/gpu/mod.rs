@@ -1,6 +1,7 @@
 //! The GPU executor: turns a recording into one wgpu submission per synchronisation point.
 
 mod autotune;
+mod cooperative;
 mod encoding;
 mod executor;
 mod experts;

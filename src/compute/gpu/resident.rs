@@ -58,6 +58,8 @@ pub(super) struct Resident {
     pub(super) teams: HashMap<ProductShape, Team>,
     /// Every expert is in the slot that `slots` says.
     pub(super) all_resident: bool,
+    /// Matrix units make the products of prompts.
+    pub(super) cooperative: bool,
 }
 
 impl Resident {
@@ -126,6 +128,7 @@ impl Resident {
             threads,
             teams: HashMap::new(),
             all_resident: false,
+            cooperative: false,
         };
         resident.place_weights(recording);
         resident.upload(recording);
@@ -330,6 +333,10 @@ impl ResidentLayout for Resident {
 
     fn all_resident(&self) -> bool {
         self.all_resident
+    }
+
+    fn cooperative(&self) -> bool {
+        self.cooperative
     }
 
     fn team(&self, shape: &ProductShape) -> Team {

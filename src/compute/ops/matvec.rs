@@ -1,10 +1,14 @@
-use super::{Input, ProductShape, Tile};
+use super::{CooperativeTile, Input, ProductShape, Tile};
 use crate::compute::cpu::{CpuMemory, matrix_product};
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::recording::{MatrixId, Recording, Rows, ShapeError, View, expect, shape_error};
+use crate::compute::shaders::Form;
 use crate::compute::{Phase, Step};
 
 /// Product of a weight matrix with the activations of one token (`matvec`) or many (`matmul`).
+///
+/// On devices whose matrix units are known every product of a prompt with int8 activations is theirs
+/// (`matmul_cooperative`), however few its tokens: otherwise the bits of a token would depend on how a prompt is cut.
 pub struct MatVec {
     /// `[tokens, cols]`
     pub x: Input,
@@ -41,6 +45,11 @@ impl MatVec {
         let (cols, format) = resident.matrix(self.matrix);
         ProductShape::new(kernel, self.x.form(), format, self.out.width, cols)
     }
+}
+
+/// Whether matrix units make the products of prompts.
+fn is_cooperative(form: Form, resident: &dyn ResidentLayout) -> bool {
+    form == Form::Int8 && resident.cooperative()
 }
 
 impl Kernel for MatVec {
@@ -95,9 +104,18 @@ impl Kernel for MatVec {
                 ]
             })
             .collect();
-        let (one, many) = (self.shape("matvec", resident), self.shape("matmul", resident));
+        let one = self.shape("matvec", resident);
         let constants = one.constants(resident.team(&one));
         let mut stages = vec![Stage { shader: one.shader(), constants, groups: groups.clone() }];
+        if is_cooperative(one.form, resident) {
+            let many = self.shape("matmul_cooperative", resident);
+            stages.extend(CooperativeTile::MATRIX.map(|tile| {
+                let constants = many.cooperative_constants(tile);
+                Stage { shader: many.shader(), constants, groups: groups.clone() }
+            }));
+            return stages;
+        }
+        let many = self.shape("matmul", resident);
         stages.extend(Tile::MATRIX.map(|tile| {
             let constants = many.tile_constants(tile);
             Stage { shader: many.shader(), constants, groups: groups.clone() }
@@ -116,6 +134,7 @@ impl Kernel for MatVec {
         }
         let shape = self.shape("matvec", resident);
         let (team, x_view) = (resident.team(&shape), self.x.view());
+        let cooperative = is_cooperative(shape.form, resident);
         let tile = Tile::for_tokens(&Tile::MATRIX, tokens);
         let layers = tokens.div_ceil(Tile::MATRIX[tile].tokens());
         for (group, part) in resident.matrix_parts(self.matrix).iter().enumerate() {
@@ -123,6 +142,10 @@ impl Kernel for MatVec {
                 Phase::Decode => {
                     let (x, y) = shape.row_groups(team, part.rows);
                     (0, [x, y, 1])
+                }
+                Phase::Prefill if cooperative => {
+                    let tile = CooperativeTile::for_tokens(tokens);
+                    (1 + tile, CooperativeTile::MATRIX[tile].grid(part.rows, tokens))
                 }
                 Phase::Prefill => (1 + tile, Tile::MATRIX[tile].grid(part.rows, layers)),
             };

@@ -3,6 +3,7 @@
 
 mod attention;
 mod combine_norm;
+mod cooperative;
 mod delta_net;
 mod experts;
 mod logits_top_k;
@@ -15,6 +16,7 @@ mod stream_read;
 
 pub use attention::Attention;
 pub use combine_norm::CombineNorm;
+pub use cooperative::CooperativeTile;
 pub use delta_net::{DeltaNet, conv_inputs, head_channels};
 pub use experts::{ExpertTile, Experts, Pair, Route};
 pub use logits_top_k::LogitsTopK;

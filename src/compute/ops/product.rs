@@ -170,7 +170,7 @@ impl ProductShape {
         self.with_scales([("row_threads", row_threads), ("token_threads", token_threads), ("row_sums", row_sums)])
     }
 
-    fn with_scales(&self, constants: [(&'static str, usize); 3]) -> Vec<(&'static str, f64)> {
+    pub(super) fn with_scales(&self, constants: [(&'static str, usize); 3]) -> Vec<(&'static str, f64)> {
         let mut constants: Vec<_> = constants.map(|(name, value)| (name, value as f64)).into();
         if let WeightFormat::Affine { group, scales, .. } = self.format {
             constants.push(("group_blocks", f64::from(group) / 32.0));

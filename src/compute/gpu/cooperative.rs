@@ -1,0 +1,171 @@
+//! Whether the matrix units of a device do what they say: a product with known numbers, before any of a model.
+//!
+//! The feature is experimental, in wgpu and in drivers. One product that takes whole tiles and edges, by every tile of
+//! the kernel, costs a millisecond or two.
+
+use flashflood_backends::gpu::Gpu;
+
+use super::pipelines::Pipelines;
+use super::readback::Readback;
+use crate::compute::kernel::{Binding, Dispatch, Immediates, Resource, Stage};
+use crate::compute::ops::{CooperativeTile, ProductShape};
+use crate::compute::recording::TensorId;
+use crate::compute::shaders::Form;
+use crate::formats::{ScaleType, WeightFormat};
+
+/// Of the matrix: one more than whole tiles. Columns are an odd number of blocks.
+const ROWS: usize = 133;
+const COLS: usize = 96;
+const BLOCKS: usize = COLS / 32;
+const TOKENS: usize = 131;
+/// Rows of the output, so that tokens start at whole 16 bytes.
+const STRIDE: usize = 136;
+const FORMAT: WeightFormat = WeightFormat::Affine { bits: 4, group: 32, scales: ScaleType::F32 };
+/// Words of the codes, and of the scales with what fills them up to 16 bytes.
+const CODES: usize = ROWS * BLOCKS * 4;
+const SCALES: usize = (ROWS * BLOCKS).next_multiple_of(4);
+/// Words of a packed row of activations.
+const X_WORDS: usize = (COLS / 4 + 2 * BLOCKS).next_multiple_of(4);
+
+/// Whether the device has matrix units, and they are right. Says so if they are not.
+pub(super) fn works(gpu: &Gpu) -> bool {
+    if !gpu.cooperative {
+        return false;
+    }
+    let shape = ProductShape::new("matmul_cooperative", Form::Int8, FORMAT, ROWS, COLS);
+    let works = CooperativeTile::MATRIX.iter().all(|&tile| {
+        let constants = shape.cooperative_constants(tile);
+        is_right(gpu, shape.shader(), constants, tile.grid(ROWS, TOKENS))
+    });
+    if !works {
+        tracing::warn!("{}: matrix units give wrong numbers and are not used", gpu.info.name);
+    }
+    works
+}
+
+fn weight_code(row: usize, col: usize) -> u32 {
+    ((row * 7 + col * 5 + row * col) % 16) as u32
+}
+
+fn activation_code(token: usize, col: usize) -> i8 {
+    ((token * 37 + col * 11 + token * col) % 255) as i8
+}
+
+/// Scale and bias of a block of weights.
+fn weight_scale(row: usize, block: usize) -> (f32, f32) {
+    (0.01 + ((row + block) % 7) as f32 * 0.003, -0.1 + ((row * 3 + block) % 5) as f32 * 0.01)
+}
+
+fn activation_scale(token: usize, block: usize) -> f32 {
+    0.004 + ((token + 2 * block) % 9) as f32 * 0.001
+}
+
+fn weights() -> Vec<u32> {
+    let mut words = vec![0; CODES + 2 * SCALES];
+    for row in 0..ROWS {
+        for col in 0..COLS {
+            words[(row * COLS + col) / 8] |= weight_code(row, col) << (4 * (col % 8));
+        }
+        for block in 0..BLOCKS {
+            let (scale, bias) = weight_scale(row, block);
+            words[CODES + row * BLOCKS + block] = scale.to_bits();
+            words[CODES + SCALES + row * BLOCKS + block] = bias.to_bits();
+        }
+    }
+    words
+}
+
+/// As `quantise` packs them for codes of 4 bits: byte b of word j has column 8 (j % 4) + 2 b + j / 4 of a block.
+fn activations() -> Vec<u32> {
+    let mut words = vec![0; TOKENS * X_WORDS];
+    for (token, row) in words.chunks_exact_mut(X_WORDS).enumerate() {
+        for block in 0..BLOCKS {
+            let code = |col: usize| activation_code(token, 32 * block + col);
+            for j in 0..8 {
+                let bytes = [0, 1, 2, 3].map(|b| code(8 * (j % 4) + 2 * b + j / 4) as u8);
+                row[8 * block + j] = u32::from_le_bytes(bytes);
+            }
+            let (scale, sum) = (activation_scale(token, block), (0..32).map(|c| i32::from(code(c))).sum::<i32>());
+            row[COLS / 4 + 2 * block] = scale.to_bits();
+            row[COLS / 4 + 2 * block + 1] = (scale * sum as f32).to_bits();
+        }
+    }
+    words
+}
+
+/// An output, and the sum of the sizes of what is added up: the scale of its errors.
+fn expected(row: usize, token: usize) -> (f32, f32) {
+    let products = (0..COLS).map(|col| {
+        let (scale, bias) = weight_scale(row, col / 32);
+        let x = activation_scale(token, col / 32) * f32::from(activation_code(token, col));
+        (scale * weight_code(row, col) as f32 + bias) * x
+    });
+    products.fold((0.0, 0.0), |(sum, size), v| (sum + v, size + v.abs()))
+}
+
+/// Whether a shader multiplies the known numbers as it should: to 1 in 500, f16 has 1 in 2,048.
+fn is_right(gpu: &Gpu, shader: &'static str, constants: Vec<(&'static str, f64)>, grid: [u32; 3]) -> bool {
+    let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let buffer = |bytes: usize| {
+        gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("matrix units"),
+            size: bytes as u64,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    };
+    let (x, matrix) = (activations(), weights());
+    let buffers = [buffer(x.len() * 4), buffer(matrix.len() * 4), buffer(TOKENS * STRIDE * 4)];
+    gpu.queue.write_buffer(&buffers[0], 0, bytemuck::cast_slice(&x));
+    gpu.queue.write_buffer(&buffers[1], 0, bytemuck::cast_slice(&matrix));
+    let tensor = |i: usize| Resource::Tensor(TensorId(i));
+    let group = vec![Binding::read(tensor(0)), Binding::read(tensor(1)), Binding::write(tensor(2))];
+    let stage = Stage { shader, constants, groups: vec![group] };
+    let ready = Pipelines::new(&gpu.device, false).ready(&stage, |binding: Binding| match binding.1 {
+        Resource::Tensor(TensorId(i)) => Some(buffers[i].as_entire_binding()),
+        _ => None,
+    });
+    let (rows, blocks, x_stride) = (ROWS as u32, BLOCKS as u32, X_WORDS as u32 / 4);
+    let of_out = [0, STRIDE as u32, 0];
+    let mut values = vec![rows, blocks, grid[0], 0, x_stride];
+    values.extend(of_out);
+    values.extend([0, TOKENS as u32, 0, CODES as u32, (CODES + SCALES) as u32]);
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    ready.encode(
+        &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
+        &Dispatch::new(0, 0, Immediates::new(&values), grid),
+    );
+    let bytes = buffers[2].size();
+    let readback = Readback::new(&gpu.device, bytes);
+    readback.copy(&mut encoder, &buffers[2], 0, 0, bytes);
+    let submission = gpu.queue.submit([encoder.finish()]);
+    let found = readback.read(&submission, bytes, bytemuck::pod_collect_to_vec::<u8, f32>);
+    let error = pollster::block_on(scope.pop());
+    let (Ok(found), None) = (found, error) else { return false };
+    (0..TOKENS).all(|token| {
+        (0..ROWS).all(|row| {
+            let (sum, size) = expected(row, token);
+            (found[token * STRIDE + row] - sum).abs() <= size / 500.0
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::gpu::{Adapters, open};
+    use crate::compute::ops::Tile;
+
+    /// The product that every device has passes; with fewer tokens than it should make, it does not. Where there are
+    /// matrix units, they pass.
+    #[test]
+    fn right_is_told_from_wrong() {
+        let gpu = pollster::block_on(open(Adapters::Any)).expect("tests need a device, be it a software driver");
+        let shape = ProductShape::new("matmul", Form::Int8, FORMAT, ROWS, COLS);
+        let tile = Tile::MATRIX[1];
+        let [x, y, layers] = tile.grid(ROWS, TOKENS.div_ceil(tile.tokens()));
+        assert!(is_right(&gpu, shape.shader(), shape.tile_constants(tile), [x, y, layers]));
+        assert!(!is_right(&gpu, shape.shader(), shape.tile_constants(tile), [x, y, layers - 1]));
+        assert_eq!(works(&gpu), gpu.cooperative);
+    }
+}
