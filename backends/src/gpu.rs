@@ -68,7 +68,7 @@ const WANTED: wgpu::Features = TIMESTAMPS;
 /// The adapter times kernels.
 pub const TIMESTAMPS: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY;
 
-/// The adapter computes in 16 bits; no kernel needs it.
+/// The adapter computes in 16 bits; only kernels for matrix units need it.
 pub const SHADER_F16: wgpu::Features = wgpu::Features::SHADER_F16;
 
 /// Features of matrix units.

@@ -240,6 +240,14 @@ impl Recording {
         &self.tensors[id.0]
     }
 
+    /// The place of a state tensor in [`Recording::state`].
+    ///
+    /// # Panics
+    /// For a tensor that is no state: a mistake in a kernel.
+    pub(crate) fn state_index(&self, id: TensorId) -> usize {
+        self.state.iter().position(|state| *state == id).expect("a kernel's state is the recording's")
+    }
+
     /// Elements of a tensor when a step has `max_tokens` tokens.
     pub fn elements(&self, id: TensorId) -> usize {
         let spec = self.spec(id);

@@ -111,8 +111,7 @@ impl CpuExecutor {
             kernel.run_part_on_cpu(&mut self.memory, step, part);
             let Some(mark) = mark else { continue };
             for &tensor in &state {
-                let place = self.recording.state.iter().position(|t| *t == tensor);
-                self.marked[mark][place.expect("a kernel's state is the recording's")] = self.state_of(tensor);
+                self.marked[mark][self.recording.state_index(tensor)] = self.state_of(tensor);
             }
         }
         self.marks = marks;

@@ -21,6 +21,10 @@ struct Source {
 impl GpuExecutor {
     /// Room for the copies of the state that the next step makes.
     pub(super) fn make_room_for_marks(&mut self) {
+        if self.marks.is_empty() {
+            // nor is anything added up for every token
+            return self.marked.clear();
+        }
         let bytes = self.place_of_state(self.recording.state.len());
         self.marked = self.marks.iter().map(|_| Readback::new(&self.gpu.device, bytes)).collect();
     }
@@ -33,8 +37,7 @@ impl GpuExecutor {
     /// Encodes the copy of some state tensors for a mark.
     pub(super) fn copy_state(&mut self, mark: usize, tensors: &[TensorId]) {
         for tensor in tensors {
-            let index = self.recording.state.iter().position(|t| t == tensor);
-            let at = self.place_of_state(index.expect("a kernel's state is the recording's"));
+            let at = self.place_of_state(self.recording.state_index(*tensor));
             let bytes = self.recording.elements(*tensor) as u64 * 4;
             let encoder = self.encoding.encoder(&self.gpu.device);
             self.marked[mark].copy(encoder, self.resident.tensor(*tensor), 0, at, bytes);
@@ -44,6 +47,10 @@ impl GpuExecutor {
     /// The copies that the last step made, and their memory back.
     pub(super) fn marked_from_device(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError> {
         let marked = std::mem::take(&mut self.marked);
+        // most steps have none, and nothing is submitted for them
+        if marked.is_empty() {
+            return Ok(Vec::new());
+        }
         let submission = self.encoding.submit(&self.gpu.queue);
         let all = self.place_of_state(self.recording.state.len());
         let recording = &self.recording;
