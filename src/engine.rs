@@ -6,7 +6,7 @@ mod plan;
 mod pressure;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use device::{Activations, Device, OpenedDevice};
 pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
@@ -20,6 +20,7 @@ use crate::compute::{ExecuteError, Executor, Recording, ShapeError};
 use crate::experts::trace::TraceShape;
 use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError, set_size};
 use crate::model::{Config, Forward, LayerState, Matrix, ModelSource, SourceError, forward};
+use crate::request::Language;
 use crate::session::Session;
 use crate::text::{ChatTemplate, GenerationConfig, TextError, Tokenizer};
 
@@ -48,6 +49,8 @@ pub struct EngineOptions {
     /// Measures how many threads products are best spread over, and keeps it in a file in the user's cache folder; never
     /// on software drivers. The text is the same with and without.
     pub autotune: bool,
+    /// Folders on other disks whose `experts/` hold some layers' files of a pack.
+    pub stripe: Vec<PathBuf>,
     /// Runtime checks in shaders, and smaller bindings: for tests.
     pub gpu: GpuOptions,
 }
@@ -63,6 +66,7 @@ impl Default for EngineOptions {
             chunk: None,
             look_ahead: 0,
             autotune: false,
+            stripe: Vec::new(),
             gpu: GpuOptions::default(),
         }
     }
@@ -152,6 +156,7 @@ pub struct Engine {
     text: crate::model::TextFiles,
     plan: MemoryPlan,
     watch: Option<PressureWatch>,
+    language: OnceLock<Arc<Language>>,
 }
 
 impl Engine {
@@ -168,8 +173,19 @@ impl Engine {
     }
 
     /// Opens the model at `path` (a snapshot folder or a pack).
+    ///
+    /// # Errors
+    /// Files that are missing, damaged or of another model; a memory plan that does not fit; no device.
     pub fn open(path: &Path, options: &EngineOptions) -> Result<Engine, EngineError> {
-        Self::from_source(ModelSource::open(path)?, options)
+        Self::from_source(ModelSource::open_striped(path, &options.stripe)?, options)
+    }
+
+    /// Opens the small model that is inside the program.
+    ///
+    /// # Errors
+    /// As [`open`](Engine::open).
+    pub fn embedded(options: &EngineOptions) -> Result<Engine, EngineError> {
+        Self::from_source(ModelSource::embedded()?, options)
     }
 
     /// Opens a model whose source is open.
@@ -241,7 +257,19 @@ impl Engine {
                 )
             }
         };
-        let mut engine = Engine { config, embed, executor, state, recording, context, root, text, plan, watch: None };
+        let mut engine = Engine {
+            config,
+            embed,
+            executor,
+            state,
+            recording,
+            context,
+            root,
+            text,
+            plan,
+            watch: None,
+            language: OnceLock::new(),
+        };
         if options.experts == ExpertBudget::Auto {
             engine.watch = engine.executor.expert_store().and_then(|store| PressureWatch::new(store, &engine.plan));
         }
@@ -279,6 +307,18 @@ impl Engine {
     /// Name of the device, for people.
     pub fn device(&self) -> String {
         self.executor.device()
+    }
+
+    /// What turns requests into tokens. It may be used from other threads while the engine computes.
+    ///
+    /// # Errors
+    /// A tokenizer or a `generation_config.json` that is missing or cannot be used.
+    pub fn language(&self) -> Result<Arc<Language>, EngineError> {
+        if let Some(language) = self.language.get() {
+            return Ok(language.clone());
+        }
+        let made = Arc::new(Language::of(self)?);
+        Ok(self.language.get_or_init(|| made).clone())
     }
 
     /// The model's tokenizer.

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use crate::request::{Prepared, new_id};
 use crate::session::{LogProbabilities, PrefillProgress, Session, SessionError};
 use crate::text::{
-    Grammar, REPLY_MARKERS, ReplyParser, ReplyPart, Sampler, StopStrings, TextStream, Tokenizer, ToolCall,
+    END_OF_THOUGHTS, Grammar, GrammarError, REPLY_MARKERS, ReplyParser, ReplyPart, Sampler, StopStrings, TextStream,
+    TokenMask, Tokenizer, ToolCall,
 };
 
 /// What a caller sees while text is made.
@@ -65,6 +67,10 @@ pub struct GenerateOptions {
     pub reply: ReplyParser,
     /// What the answer must look like; it begins where thoughts end.
     pub grammar: Option<Grammar>,
+    /// Most tokens of thoughts: then they are ended, and the answer begins.
+    pub thinking_budget: Option<usize>,
+    /// Ends behind the first call of a tool.
+    pub one_call: bool,
     /// Of how many of the most likely tokens [`Event::Token`] tells the probabilities; `None` is none, not even the chosen
     /// token's.
     pub probabilities: Option<usize>,
@@ -73,6 +79,8 @@ pub struct GenerateOptions {
 /// What was made.
 #[derive(Clone, Debug)]
 pub struct Generated {
+    /// Tokens of the prompt.
+    pub prompt: usize,
     /// Token ids, the one that ended the text left out.
     pub tokens: Vec<u32>,
     /// How many of them were thoughts.
@@ -110,9 +118,15 @@ pub fn generate(
     })?;
     let mut answer = Answer::new(tokenizer, options);
     let mut grammar = options.grammar.clone();
+    let mut forced = ForcedEnd::new(tokenizer, options);
     let (mut tokens, mut thoughts) = (Vec::new(), 0);
     let mut prefill = start.elapsed();
     let mut decode_from = Instant::now();
+    // what may come next, where the grammar says
+    let mut mask = match &mut grammar {
+        Some(grammar) if !answer.reply.is_thinking() => Some(grammar.mask()?),
+        _ => None,
+    };
     let finish = loop {
         if !go_on {
             break Finish::Interrupted;
@@ -121,10 +135,10 @@ pub fn generate(
             break Finish::Length;
         }
         let thinking = answer.reply.is_thinking();
-        let mut masked = grammar.as_mut().filter(|_| !thinking);
-        let mask = masked.as_mut().map(|grammar| grammar.mask()).transpose()?;
-        let (token, probabilities) =
-            session.sample_among(sampler, tokenizer.vocab_size(), mask.as_ref(), options.probabilities)?;
+        let (token, probabilities) = match forced.next(thinking, thoughts) {
+            Some(token) => (token, None),
+            None => session.sample_among(sampler, tokenizer.vocab_size(), mask.as_ref(), options.probabilities)?,
+        };
         if tokens.is_empty() {
             prefill = start.elapsed();
             decode_from = Instant::now();
@@ -132,32 +146,40 @@ pub fn generate(
         if options.stop_ids.contains(&token) {
             break Finish::Stop;
         }
-        if let Some(grammar) = masked {
+        if let Some(grammar) = grammar.as_mut().filter(|_| !thinking) {
             grammar.accept(token)?;
         }
         tokens.push(token);
         thoughts += usize::from(thinking);
         go_on = on_event(Event::Token { id: token, thinking, probabilities });
+        let mut called = false;
         for event in answer.push(token) {
-            go_on = go_on && on_event(event);
+            if !called {
+                called = options.one_call && matches!(event, Event::ToolCall(_));
+                go_on = go_on && on_event(event);
+            }
         }
-        if answer.stopped.is_some() {
+        if answer.stopped.is_some() || called {
             break Finish::Stop;
         }
         if tokens.len() < options.max_tokens && go_on {
-            match session.decode(token) {
+            let masked = grammar.as_mut().filter(|_| !answer.reply.is_thinking());
+            let (result, next) = decode_and_mask(session, token, masked);
+            match result {
                 Err(SessionError::ContextFull { .. }) => break Finish::ContextFull,
                 result => result?,
             }
+            mask = next.transpose()?;
         }
     };
     let decode = decode_from.elapsed();
-    if finish != Finish::Interrupted {
+    if finish != Finish::Interrupted && !(options.one_call && answer.has_called) {
         for event in answer.finish() {
             on_event(event);
         }
     }
     Ok(Generated {
+        prompt: prompt.len(),
         tokens,
         thinking: thoughts,
         finish,
@@ -166,6 +188,79 @@ pub fn generate(
         prefill,
         decode,
     })
+}
+
+impl Session<'_> {
+    /// Answers a request: the timeline becomes its prompt, what they have in common is reused, and the answer follows.
+    /// `on_event` ends it by returning `false`; it is asked after every token and after every layer of a prompt.
+    ///
+    /// # Errors
+    /// Those of the device and of the disk. The session can be used again after them.
+    pub fn answer(
+        &mut self,
+        prepared: &Prepared,
+        mut on_event: impl FnMut(Event) -> bool,
+    ) -> Result<Generated, SessionError> {
+        let Prepared { language, prompt, sampler, options, .. } = prepared;
+        let (mut calls, mut text) = (Vec::new(), String::new());
+        let made = generate(self, language.tokenizer(), &mut sampler.clone(), prompt, options, |event| {
+            match &event {
+                Event::Text(piece) => text.push_str(piece),
+                Event::ToolCall(call) => {
+                    calls.push((call.id.clone(), serde_json::Value::from(call.arguments.clone()).to_string()));
+                }
+                _ => {}
+            }
+            on_event(event)
+        })?;
+        if !calls.is_empty() {
+            language.replay().keep(calls, &text, &language.decode(&made.tokens[made.thinking..]));
+        }
+        Ok(made)
+    }
+}
+
+/// Runs a token, and finds out meanwhile, on another thread, which may follow: a mask may take a millisecond, and the host
+/// waits for device and disk anyway.
+fn decode_and_mask(
+    session: &mut Session<'_>,
+    token: u32,
+    grammar: Option<&mut Grammar>,
+) -> (Result<(), SessionError>, Option<Result<TokenMask, GrammarError>>) {
+    let Some(grammar) = grammar else { return (session.decode(token), None) };
+    std::thread::scope(|scope| {
+        let mask = scope.spawn(|| grammar.mask());
+        let result = session.decode(token);
+        let mask = mask.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (result, Some(mask))
+    })
+}
+
+/// The tokens that end thoughts which are too long.
+struct ForcedEnd {
+    budget: Option<usize>,
+    tokens: std::vec::IntoIter<u32>,
+    /// Whether some of them have come.
+    begun: bool,
+}
+
+impl ForcedEnd {
+    fn new(tokenizer: &Tokenizer, options: &GenerateOptions) -> Self {
+        // a text that cannot be encoded ends nothing
+        let tokens = options.thinking_budget.and_then(|_| tokenizer.encode(END_OF_THOUGHTS).ok()).unwrap_or_default();
+        ForcedEnd { budget: options.thinking_budget, tokens: tokens.into_iter(), begun: false }
+    }
+
+    /// The token that must come now, if there is one.
+    fn next(&mut self, thinking: bool, thoughts: usize) -> Option<u32> {
+        let budget = self.budget?;
+        if thinking && thoughts < budget {
+            return None;
+        }
+        let token = if thinking || self.begun { self.tokens.next() } else { None };
+        self.begun |= token.is_some();
+        token
+    }
 }
 
 /// From tokens to what they add to an answer.
@@ -178,6 +273,8 @@ struct Answer<'a> {
     stops: StopStrings,
     /// Which stop string came.
     stopped: Option<usize>,
+    /// Whether a tool was called.
+    has_called: bool,
 }
 
 impl<'a> Answer<'a> {
@@ -188,7 +285,7 @@ impl<'a> Answer<'a> {
         };
         let stops = StopStrings::new(options.stop_strings.iter().cloned());
         let stream = tokenizer.stream(false);
-        Answer { tokenizer, stream, markers, reply: options.reply.clone(), stops, stopped: None }
+        Answer { tokenizer, stream, markers, reply: options.reply.clone(), stops, stopped: None, has_called: false }
     }
 
     fn push(&mut self, token: u32) -> Vec<Event> {
@@ -224,9 +321,10 @@ impl<'a> Answer<'a> {
                     events.extend(text(piece.text));
                 }
                 ReplyPart::ToolCall(call) => {
+                    self.has_called = true;
                     // a stop string does not go on behind a call
                     events.extend(text(self.stops.finish()));
-                    events.push(Event::ToolCall(call));
+                    events.push(Event::ToolCall(ToolCall { id: new_id("call_"), ..call }));
                 }
             }
         }

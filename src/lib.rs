@@ -4,7 +4,36 @@
 //! the router asks for them. One set of WGSL kernels runs through wgpu on Metal, Vulkan and DX12; the same list of
 //! operations runs on the CPU where there is no GPU.
 //!
-//! A tour, in the order a token meets the code:
+//! # Using it
+//!
+//! An [`Engine`] is a loaded model, a [`Session`] one timeline of tokens on it, an [`Event`] what happens while an answer
+//! is made. A [`Request`] says what is asked, and the engine's [`Language`] turns it into tokens:
+//!
+//! ```
+//! use flashflood::{Engine, EngineOptions, Event, Message, Request};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Engine::open(path, ..) for a model on disk; this one is inside the library
+//! let mut engine = Engine::embedded(&EngineOptions::default())?;
+//! let language = engine.language()?;
+//! let mut session = engine.session()?;
+//! let request = Request::chat([Message::new("user", "What is the capital of Peru?")]);
+//! session.answer(&language.prepare(request)?, |event| {
+//!     if let Event::Text(text) = event {
+//!         print!("{text}");
+//!     }
+//!     true // go on
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The items of the crate root are what the commands `run`, `chat` and `serve` and the C library are made of, and what
+//! other programs should use. The modules below are open for tests, benches and readers; they change more often.
+//!
+//! # A tour
+//!
+//! In the order a token meets the code:
 //!
 //! | room | what is in it |
 //! | --- | --- |
@@ -15,6 +44,7 @@
 //! | [`text`] | tokenizer, chat template, sampler |
 //! | [`engine`] | opens a model and decides the memory plan |
 //! | [`hub`] | the Hugging Face cache on this machine |
+//! | [`request`] | what is asked, and how it becomes tokens |
 //! | [`session`] | one timeline of tokens |
 //! | [`state`] | what of a timeline is kept beside it: checkpoints in memory, session files |
 //! | `server` | the model over HTTP (cargo feature `server`) |
@@ -26,8 +56,17 @@ pub mod formats;
 pub mod generate;
 pub mod hub;
 pub mod model;
+pub mod request;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod session;
 pub mod state;
 pub mod text;
+
+pub use engine::{Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, bytes_for_people};
+pub use experts::{Reads, StoreStats};
+pub use generate::{Event, Finish, Generated};
+pub use request::{Language, Prepared, Prompt, Request, RequestError, RequestErrorKind, ToolChoice};
+pub use session::{LogProbabilities, PrefillProgress, Restored, Session, SessionError, Synced};
+pub use state::{CheckpointOptions, SessionFileError, SessionFolder};
+pub use text::{Content, Message, SamplerOptions, ToolCall};

@@ -1,6 +1,8 @@
 //! The commands, one file each. Results go to stdout, everything else to stderr.
 
+mod asking;
 mod bench;
+mod chat;
 mod completions;
 mod config_file;
 mod doctor;
@@ -44,6 +46,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Chat(chat::ChatArgs),
     Inspect(inspect::InspectArgs),
     List(list::ListArgs),
     Pull(pull::PullArgs),
@@ -140,6 +143,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Chat(args) => chat::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::List(args) => list::run(args),
         Command::Pull(args) => pull::run(args),

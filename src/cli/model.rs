@@ -66,6 +66,7 @@ impl ResourceArgs {
             chunk: self.chunk.map(|tokens| tokens as usize),
             look_ahead: self.look_ahead,
             autotune: !self.no_autotune,
+            stripe: self.stripe.clone(),
             ..EngineOptions::default()
         }
     }
@@ -91,18 +92,29 @@ pub(crate) fn folder_of(model: &Path) -> anyhow::Result<PathBuf> {
 impl ModelArgs {
     /// Opens the model's files.
     pub(crate) fn source(&self) -> anyhow::Result<ModelSource> {
+        self.check_stripe()?;
         match &self.model {
             Some(path) => Ok(ModelSource::open_striped(&folder_of(path)?, &self.resources.stripe)?),
-            None if !self.resources.stripe.is_empty() => {
-                anyhow::bail!("--stripe is for a pack on disk (hint: give it with --model)")
-            }
             None => ModelSource::embedded().context("the model in this program"),
         }
     }
 
     /// Opens the model.
-    pub(crate) fn open(&self, options: &EngineOptions) -> anyhow::Result<Engine> {
-        self.open_source(self.source()?, options)
+    pub(crate) fn open(&self) -> anyhow::Result<Engine> {
+        let options = self.resources.options();
+        self.check_stripe()?;
+        let engine = match &self.model {
+            Some(path) => Engine::open(&folder_of(path)?, &options)?,
+            None => Engine::embedded(&options).context("the model in this program")?,
+        };
+        tracing::info!("{}, memory:\n{}", engine.device(), engine.plan());
+        Ok(engine)
+    }
+
+    fn check_stripe(&self) -> anyhow::Result<()> {
+        let is_meant = self.model.is_some() || self.resources.stripe.is_empty();
+        anyhow::ensure!(is_meant, "--stripe is for a pack on disk (hint: give it with --model)");
+        Ok(())
     }
 
     /// Makes a model ready whose files are open.

@@ -58,7 +58,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
         drain: Duration::from_secs(args.drain_seconds),
         model: args.model_name.unwrap_or(name),
     };
-    let open = move || model.open(&model.resources.options());
+    let open = move || model.open();
     let listening = |address| eprintln!("listening on http://{address} (a page for browsers; /v1 for programs)");
     Ok(serve(options, open, interrupted, listening)?)
 }

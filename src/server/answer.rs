@@ -1,29 +1,22 @@
 //! An answer on its way from the engine to a client, before a protocol writes it down.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::Server;
 use super::error::ApiError;
 use super::metrics::InFlight;
 use super::model::Model;
-use super::request::new_id;
-use super::worker::{Done, JobEvent};
-use crate::generate::{Event, Finish};
-use crate::session::LogProbabilities;
+use super::worker::JobEvent;
+use crate::{Event, Finish, Generated, LogProbabilities};
 
 /// A request that is in the queue or computed. Dropping it gives the request up.
 pub(crate) struct Running {
-    server: Arc<Server>,
     pub(crate) model: Arc<Model>,
     events: mpsc::Receiver<JobEvent>,
     pub(crate) prompt_tokens: usize,
     pub(crate) stops: Vec<String>,
-    /// Ids and arguments of the calls so far.
-    calls: Vec<(String, String)>,
-    text: String,
     _in_flight: InFlight,
 }
 
@@ -35,7 +28,7 @@ pub(crate) enum Part {
     /// A token of the answer as OpenAI's `logprobs.content` has it.
     Probability(Value),
     /// The last one, unless it failed.
-    Done(Done),
+    Done(Generated),
     /// The last one.
     Failed(ApiError),
 }
@@ -60,15 +53,13 @@ pub(crate) struct Whole {
 
 impl Running {
     pub(crate) fn new(
-        server: Arc<Server>,
         model: Arc<Model>,
         events: mpsc::Receiver<JobEvent>,
         prompt_tokens: usize,
         stops: Vec<String>,
         in_flight: InFlight,
     ) -> Self {
-        let (calls, text) = (Vec::new(), String::new());
-        Running { server, model, events, prompt_tokens, stops, calls, text, _in_flight: in_flight }
+        Running { model, events, prompt_tokens, stops, _in_flight: in_flight }
     }
 
     /// The next piece. After [`Part::Done`] and [`Part::Failed`] there is none.
@@ -76,25 +67,16 @@ impl Running {
         loop {
             return match self.events.recv().await {
                 Some(JobEvent::Part(Event::Thinking(text))) => Part::Thinking(text),
-                Some(JobEvent::Part(Event::Text(text))) => {
-                    self.text.push_str(&text);
-                    Part::Text(text)
-                }
+                Some(JobEvent::Part(Event::Text(text))) => Part::Text(text),
                 Some(JobEvent::Part(Event::ToolCall(call))) => {
-                    let (id, arguments) = (new_id("call_"), Value::Object(call.arguments).to_string());
-                    self.calls.push((id.clone(), arguments.clone()));
-                    Part::Call(Call { id, name: call.name, arguments })
+                    let arguments = Value::Object(call.arguments).to_string();
+                    Part::Call(Call { id: call.id, name: call.name, arguments })
                 }
                 Some(JobEvent::Part(Event::Token { id, thinking: false, probabilities: Some(probabilities) })) => {
                     Part::Probability(self.probability(id, &probabilities))
                 }
                 Some(JobEvent::Part(Event::Prefill { .. } | Event::PrefillLayer(_) | Event::Token { .. })) => continue,
-                Some(JobEvent::Done(done)) => {
-                    let calls = std::mem::take(&mut self.calls);
-                    let mut replay = self.server.replay.lock().unwrap_or_else(PoisonError::into_inner);
-                    replay.keep(calls, &self.text, &done.written);
-                    Part::Done(done)
-                }
+                Some(JobEvent::Done(done)) => Part::Done(done),
                 Some(JobEvent::Failed(reason)) => Part::Failed(ApiError::internal(reason)),
                 None => Part::Failed(ApiError::internal(
                     "the answer was given up: the server stops, or this was read too slowly",
@@ -104,7 +86,7 @@ impl Running {
     }
 
     /// Waits for the whole answer.
-    pub(crate) async fn whole(&mut self) -> Result<(Whole, Done), ApiError> {
+    pub(crate) async fn whole(&mut self) -> Result<(Whole, Generated), ApiError> {
         let mut whole = Whole::default();
         loop {
             match self.next().await {
@@ -120,7 +102,7 @@ impl Running {
 
     fn probability(&self, id: u32, found: &LogProbabilities) -> Value {
         let token = |id: u32, logprob: f32| {
-            let bytes = self.model.tokenizer.token_bytes(id).unwrap_or_default();
+            let bytes = self.model.language.token_bytes(id);
             // JSON has no infinity; OpenAI writes this for a token that cannot be
             let logprob = if logprob.is_finite() { logprob } else { -9999.0 };
             json!({"token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes})
@@ -131,38 +113,36 @@ impl Running {
     }
 }
 
-impl Done {
-    /// Whether the answer was cut off.
-    pub(crate) fn is_cut(&self) -> bool {
-        matches!(self.finish, Finish::Length | Finish::ContextFull)
-    }
+/// Whether an answer was cut off.
+pub(crate) fn is_cut(made: &Generated) -> bool {
+    matches!(made.finish, Finish::Length | Finish::ContextFull)
+}
 
-    /// OpenAI's `usage` of chats and completions.
-    pub(crate) fn usage(&self) -> Value {
-        json!({
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.tokens,
-            "total_tokens": self.prompt_tokens + self.tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-            "completion_tokens_details": {"reasoning_tokens": self.thinking},
-        })
-    }
+/// OpenAI's `usage` of chats and completions.
+pub(crate) fn usage(made: &Generated) -> Value {
+    json!({
+        "prompt_tokens": made.prompt,
+        "completion_tokens": made.tokens.len(),
+        "total_tokens": made.prompt + made.tokens.len(),
+        "prompt_tokens_details": {"cached_tokens": made.reused},
+        "completion_tokens_details": {"reasoning_tokens": made.thinking},
+    })
+}
 
-    /// llama.cpp's `timings`.
-    pub(crate) fn timings(&self) -> Value {
-        let (prompt, made) = (self.prompt_tokens - self.cached_tokens, self.tokens.saturating_sub(1));
-        let (prefill, decode) = (self.prefill.as_secs_f64(), self.decode.as_secs_f64());
-        let rate = |n: usize, seconds: f64| n as f64 / seconds.max(1e-9);
-        json!({
-            "cache_n": self.cached_tokens,
-            "prompt_n": prompt,
-            "prompt_ms": prefill * 1e3,
-            "prompt_per_token_ms": prefill * 1e3 / prompt.max(1) as f64,
-            "prompt_per_second": rate(prompt, prefill),
-            "predicted_n": self.tokens,
-            "predicted_ms": decode * 1e3,
-            "predicted_per_token_ms": decode * 1e3 / made.max(1) as f64,
-            "predicted_per_second": rate(made, decode),
-        })
-    }
+/// llama.cpp's `timings`.
+pub(crate) fn timings(made: &Generated) -> Value {
+    let (prompt, decoded) = (made.prompt - made.reused, made.tokens.len().saturating_sub(1));
+    let (prefill, decode) = (made.prefill.as_secs_f64(), made.decode.as_secs_f64());
+    let rate = |n: usize, seconds: f64| n as f64 / seconds.max(1e-9);
+    json!({
+        "cache_n": made.reused,
+        "prompt_n": prompt,
+        "prompt_ms": prefill * 1e3,
+        "prompt_per_token_ms": prefill * 1e3 / prompt.max(1) as f64,
+        "prompt_per_second": rate(prompt, prefill),
+        "predicted_n": made.tokens.len(),
+        "predicted_ms": decode * 1e3,
+        "predicted_per_token_ms": decode * 1e3 / decoded.max(1) as f64,
+        "predicted_per_second": rate(decoded, decode),
+    })
 }

@@ -5,47 +5,22 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{Request as HttpRequest, Response, StatusCode};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Server;
-use super::answer::{Call, Part};
+use super::answer::{Call, Part, is_cut, timings, usage};
 use super::body;
 use super::error::{ApiError, Protocol, json_response};
-use super::fields::{Sampling, ToolChoice, json_schema, thinks};
 use super::model::now;
-use super::request::{Prompt, Wanted, new_id};
 use super::sse::{self, Dialect, Frame};
-use super::worker::Done;
-use crate::text::Message;
+use crate::request::new_id;
+use crate::{Generated, Request};
 
-/// Most `top_logprobs`, as in OpenAI's own.
-const MOST_PROBABILITIES: usize = 20;
-
-#[derive(Deserialize)]
-struct Request {
-    messages: Vec<Message>,
-    #[serde(flatten)]
-    sampling: Sampling,
+/// What of the body is about the response; the rest is a [`Request`].
+#[derive(Default, Deserialize)]
+struct Shape {
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
-    tools: Option<Vec<Value>>,
-    tool_choice: Option<Value>,
-    parallel_tool_calls: Option<bool>,
-    response_format: Option<Value>,
-    max_tokens: Option<u64>,
-    max_completion_tokens: Option<u64>,
-    logprobs: Option<bool>,
-    top_logprobs: Option<usize>,
-    reasoning_effort: Option<String>,
-    chat_template_kwargs: Option<Map<String, Value>>,
-    n: Option<u64>,
-    // what follows means something that is not done here
-    logit_bias: Option<Map<String, Value>>,
-    functions: Option<Value>,
-    function_call: Option<Value>,
-    audio: Option<Value>,
-    modalities: Option<Vec<String>>,
-    web_search_options: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -53,62 +28,12 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-impl Request {
-    fn wanted(self) -> Result<Wanted, ApiError> {
-        let unsupported = |parameter: &str, what: &str| Err(ApiError::unsupported(parameter, what));
-        if self.n.is_some_and(|n| n != 1) {
-            return unsupported("n", "one answer is given per request");
-        }
-        if self.logit_bias.is_some_and(|bias| !bias.is_empty()) {
-            return unsupported("logit_bias", "tokens cannot be weighted");
-        }
-        for (parameter, is_there) in [
-            ("functions", self.functions.is_some_and(|value| !value.is_null())),
-            ("function_call", self.function_call.is_some_and(|value| !value.is_null())),
-        ] {
-            if is_there {
-                return unsupported(parameter, "functions are called through tools and tool_choice");
-            }
-        }
-        let is_audio = self.modalities.is_some_and(|kinds| kinds.iter().any(|kind| kind != "text"));
-        if is_audio || self.audio.is_some_and(|value| !value.is_null()) {
-            return unsupported("modalities", "this model writes text");
-        }
-        if self.web_search_options.is_some_and(|value| !value.is_null()) {
-            return unsupported("web_search_options", "there is no web search here");
-        }
-        let probabilities = match (self.logprobs.unwrap_or(false), self.top_logprobs) {
-            (_, Some(top)) if top > MOST_PROBABILITIES => {
-                return unsupported("top_logprobs", "at most 20 tokens' probabilities are told");
-            }
-            (false, Some(1..)) => return unsupported("top_logprobs", "top_logprobs needs logprobs: true"),
-            (wanted, top) => wanted.then_some(top.unwrap_or(0)),
-        };
-        let mut template = Map::new();
-        if let Some(thinks) = thinks(self.reasoning_effort.as_deref())? {
-            template.insert("enable_thinking".to_owned(), thinks.into());
-            template.insert("reasoning_effort".to_owned(), self.reasoning_effort.into());
-        }
-        template.extend(self.chat_template_kwargs.unwrap_or_default());
-        Ok(Wanted {
-            prompt: Prompt::Chat(self.messages),
-            sampling: self.sampling,
-            tools: self.tools.unwrap_or_default(),
-            choice: ToolChoice::of(self.tool_choice.as_ref())?,
-            one_call: self.parallel_tool_calls == Some(false),
-            json: json_schema(self.response_format.as_ref(), "response_format")?,
-            max_tokens: self.max_completion_tokens.or(self.max_tokens),
-            probabilities,
-            template,
-        })
-    }
-}
-
 pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
-    let request: Request = body::json(request).await?;
-    let is_stream = request.stream.unwrap_or(false);
-    let tells_usage = request.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false);
-    let wanted = request.wanted()?;
+    let body: Value = body::json(request).await?;
+    let shape = Shape::deserialize(&body).map_err(|e| ApiError::invalid(e.to_string()))?;
+    let is_stream = shape.stream.unwrap_or(false);
+    let tells_usage = shape.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
+    let wanted = Request::from_openai_chat(body)?;
     let tells_probabilities = wanted.probabilities.is_some();
     let mut running = server.submit(wanted).await?;
     let (id, created, model) = (new_id("chatcmpl-"), now(), running.model.name.clone());
@@ -138,8 +63,8 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
             "logprobs": probabilities,
             "finish_reason": finish_reason(&done, !whole.calls.is_empty()),
         }],
-        "usage": done.usage(),
-        "timings": done.timings(),
+        "usage": usage(&done),
+        "timings": timings(&done),
     });
     Ok(json_response(StatusCode::OK, &answer))
 }
@@ -148,8 +73,8 @@ fn tool_call(call: &Call) -> Value {
     json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
 }
 
-fn finish_reason(done: &Done, has_calls: bool) -> &'static str {
-    match (done.is_cut(), has_calls) {
+fn finish_reason(done: &Generated, has_calls: bool) -> &'static str {
+    match (is_cut(done), has_calls) {
         (true, _) => "length",
         (false, true) => "tool_calls",
         (false, false) => "stop",
@@ -211,11 +136,11 @@ impl Dialect for Chunks {
             Part::Done(done) => {
                 let finish = finish_reason(&done, self.calls > 0);
                 let mut last = self.chunk(json!({}), Some(finish));
-                last["timings"] = done.timings();
+                last["timings"] = timings(&done);
                 let mut frames = vec![Frame::data(&last)];
                 if self.tells_usage {
                     last["choices"] = json!([]);
-                    last["usage"] = done.usage();
+                    last["usage"] = usage(&done);
                     frames.push(Frame::data(&last));
                 }
                 frames.push(Frame { name: None, data: "[DONE]".to_owned() });

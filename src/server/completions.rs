@@ -8,20 +8,20 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Server;
-use super::answer::Part;
+use super::answer::{Part, is_cut, timings, usage};
 use super::body;
 use super::error::{ApiError, Protocol, json_response};
-use super::fields::{Sampling, json_schema};
 use super::model::now;
-use super::request::{Prompt, Wanted, blocking, new_id};
+use super::request::blocking;
 use super::sse::{self, Dialect, Frame};
-use super::worker::Done;
+use crate::request::{Sampling, json_schema, new_id, whole};
+use crate::{Generated, Prompt, Request};
 
 /// Tokens that are made unless another number is wanted, as in OpenAI's own.
 const DEFAULT_TOKENS: u64 = 16;
 
 #[derive(Deserialize)]
-struct Request {
+struct CompletionBody {
     prompt: PromptField,
     #[serde(flatten)]
     sampling: Sampling,
@@ -45,7 +45,7 @@ enum PromptField {
 }
 
 pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
-    let request: Request = body::json(request).await?;
+    let request: CompletionBody = body::json(request).await?;
     let unsupported = |parameter: &str, what: &str| Err(ApiError::unsupported(parameter, what));
     if request.n.is_some_and(|n| n != 1) || request.best_of.is_some_and(|n| n != 1) {
         return unsupported("n", "one answer is given per request");
@@ -62,13 +62,13 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
         PromptField::Texts(mut texts) if texts.len() == 1 => Prompt::Text(texts.remove(0)),
         PromptField::Texts(_) => return unsupported("prompt", "one prompt is possible per request"),
     };
-    let wanted = Wanted {
+    let mut wanted = Request {
         prompt,
-        sampling: request.sampling,
-        max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_TOKENS)),
-        json: json_schema(request.response_format.as_ref(), "response_format")?,
-        ..Wanted::default()
+        max_tokens: Some(whole(request.max_tokens.unwrap_or(DEFAULT_TOKENS))),
+        json_schema: json_schema(request.response_format.as_ref(), "response_format")?,
+        ..Request::default()
     };
+    request.sampling.fill(&mut wanted)?;
     let mut running = server.submit(wanted).await?;
     let mut shape =
         Shape { id: new_id("cmpl-"), created: now(), model: running.model.name.clone(), tells_usage: false };
@@ -78,7 +78,7 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     }
     let (whole, done) = running.whole().await?;
     let mut answer = shape.json(&whole.text, Some(&done));
-    answer["usage"] = done.usage();
+    answer["usage"] = usage(&done);
     Ok(json_response(StatusCode::OK, &answer))
 }
 
@@ -91,8 +91,8 @@ struct Shape {
 }
 
 impl Shape {
-    fn json(&self, text: &str, done: Option<&Done>) -> Value {
-        let finish = done.map(|done| if done.is_cut() { "length" } else { "stop" });
+    fn json(&self, text: &str, done: Option<&Generated>) -> Value {
+        let finish = done.map(|done| if is_cut(done) { "length" } else { "stop" });
         let mut answer = json!({
             "id": self.id,
             "object": "text_completion",
@@ -101,7 +101,7 @@ impl Shape {
             "choices": [{"index": 0, "text": text, "logprobs": null, "finish_reason": finish}],
         });
         if let Some(done) = done {
-            answer["timings"] = done.timings();
+            answer["timings"] = timings(done);
         }
         answer
     }
@@ -121,7 +121,7 @@ impl Dialect for Shape {
                 let mut frames = vec![Frame::data(&last)];
                 if self.tells_usage {
                     last["choices"] = json!([]);
-                    last["usage"] = done.usage();
+                    last["usage"] = usage(&done);
                     frames.push(Frame::data(&last));
                 }
                 frames.push(Frame { name: None, data: "[DONE]".to_owned() });
@@ -140,8 +140,7 @@ struct TokenizeRequest {
 /// `POST /tokenize`: `{"content": ".."}` to `{"tokens": [..]}`.
 pub(crate) async fn tokenize(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
     let request: TokenizeRequest = body::json(request).await?;
-    let wanted = Wanted { prompt: Prompt::Text(request.content), ..Wanted::default() };
-    let tokens = server.tokens(wanted).await?;
+    let tokens = server.tokens(Request::text(request.content)).await?;
     Ok(json_response(StatusCode::OK, &json!({"tokens": tokens})))
 }
 
@@ -154,6 +153,6 @@ struct DetokenizeRequest {
 pub(crate) async fn detokenize(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
     let request: DetokenizeRequest = body::json(request).await?;
     let model = server.model()?;
-    let content = blocking(move || Ok(model.tokenizer.decode(&request.tokens, false))).await?;
+    let content = blocking(move || Ok(model.language.decode(&request.tokens))).await?;
     Ok(json_response(StatusCode::OK, &json!({"content": content})))
 }

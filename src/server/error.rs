@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::worker::Refused;
+use crate::{RequestError, RequestErrorKind};
 
 /// Seconds after which a request that found the queue full may try again.
 const RETRY_AFTER: u32 = 5;
@@ -40,16 +41,6 @@ impl ApiError {
     /// The request asks for what is not there.
     pub(crate) fn unsupported(parameter: &str, what: &str) -> Self {
         ApiError { code: Some("unsupported_value"), ..Self::invalid(what) }.at(parameter)
-    }
-
-    /// The prompt has no room. Its tokens may be counted in part only: `found` are then the fewest there can be.
-    pub(crate) fn context(found: usize, most: usize, is_least: bool) -> Self {
-        let least = if is_least { "at least " } else { "" };
-        let message = format!(
-            "This model's context has {most} tokens, and the prompt has {least}{found}; an answer needs at least one more. \
-             Nothing is cut off: shorten the prompt, or start the server with a larger --ctx."
-        );
-        ApiError { code: Some("context_length_exceeded"), ..Self::invalid(message) }.at("messages")
     }
 
     /// The engine failed.
@@ -101,6 +92,17 @@ impl ApiError {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        let code = match error.kind {
+            RequestErrorKind::Invalid => None,
+            RequestErrorKind::Unsupported => Some("unsupported_value"),
+            RequestErrorKind::ContextFull => Some("context_length_exceeded"),
+        };
+        ApiError { code, parameter: error.field, ..Self::invalid(error.message) }
     }
 }
 

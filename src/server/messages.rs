@@ -8,20 +8,20 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Server;
+use super::answer::is_cut;
 use super::body;
 use super::error::{ApiError, json_response};
-use super::fields::{Sampling, ToolChoice, function, json_schema, text_of};
 use super::messages_stream::Blocks;
-use super::request::{Prompt, Wanted, new_id};
+use super::request::function;
 use super::sse;
-use super::worker::Done;
-use crate::text::{Content, Message};
+use crate::request::{Sampling, json_schema, new_id, text_of, whole};
+use crate::{Content, Generated, Message, Prompt, Request, RequestError, ToolChoice};
 
 /// A line that Claude Code puts in front of its system prompt, different each time: every prompt would be a new one.
 const BILLING_LINE: &str = "x-anthropic-billing-header:";
 
 #[derive(Deserialize)]
-struct Request {
+struct MessagesBody {
     messages: Vec<InputMessage>,
     system: Option<Value>,
     max_tokens: Option<u64>,
@@ -43,8 +43,8 @@ struct InputMessage {
     content: Value,
 }
 
-impl Request {
-    fn wanted(self) -> Result<Wanted, ApiError> {
+impl MessagesBody {
+    fn wanted(self) -> Result<Request, ApiError> {
         if self.mcp_servers.is_some_and(|servers| !servers.is_empty()) || self.container.is_some_and(|c| !c.is_null()) {
             return Err(ApiError::unsupported("mcp_servers", "there are no servers of tools and no containers here"));
         }
@@ -64,22 +64,25 @@ impl Request {
         let mut template = Map::new();
         let thinking = self.thinking.as_ref().and_then(|thinking| thinking["type"].as_str());
         template.insert("enable_thinking".to_owned(), matches!(thinking, Some("enabled" | "adaptive")).into());
-        Ok(Wanted {
+        let budget = self.thinking.as_ref().and_then(|thinking| thinking["budget_tokens"].as_u64());
+        let mut request = Request {
             prompt: Prompt::Chat(messages),
-            sampling: self.sampling,
             tools: tools(self.tools.unwrap_or_default())?,
-            choice,
+            tool_choice: choice,
             one_call,
-            json: json_schema(format, "output_format")?,
-            max_tokens: self.max_tokens,
-            probabilities: None,
+            json_schema: json_schema(format, "output_format")?,
+            max_tokens: self.max_tokens.map(whole),
+            thinking_budget: budget.map(whole),
             template,
-        })
+            ..Request::default()
+        };
+        self.sampling.fill(&mut request)?;
+        Ok(request)
     }
 }
 
 pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
-    let request: Request = body::json(request).await?;
+    let request: MessagesBody = body::json(request).await?;
     if request.max_tokens.is_none() {
         return Err(ApiError::invalid("max_tokens: Field required"));
     }
@@ -118,14 +121,14 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
 }
 
 pub(crate) async fn count_tokens(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
-    let request: Request = body::json(request).await?;
+    let request: MessagesBody = body::json(request).await?;
     let tokens = server.tokens(request.wanted()?).await?;
     Ok(json_response(StatusCode::OK, &json!({"input_tokens": tokens.len()})))
 }
 
-pub(super) fn stop_reason(done: &Done, has_calls: bool, stops: &[String]) -> (&'static str, Option<String>) {
+pub(super) fn stop_reason(done: &Generated, has_calls: bool, stops: &[String]) -> (&'static str, Option<String>) {
     let stop = done.stop_string.and_then(|i| stops.get(i).cloned());
-    match (done.is_cut(), has_calls, &stop) {
+    match (is_cut(done), has_calls, &stop) {
         (true, ..) => ("max_tokens", None),
         (_, _, Some(_)) => ("stop_sequence", stop),
         (_, true, _) => ("tool_use", None),
@@ -133,12 +136,12 @@ pub(super) fn stop_reason(done: &Done, has_calls: bool, stops: &[String]) -> (&'
     }
 }
 
-pub(super) fn usage(done: &Done) -> Value {
+pub(super) fn usage(done: &Generated) -> Value {
     json!({
-        "input_tokens": done.prompt_tokens - done.cached_tokens,
+        "input_tokens": done.prompt - done.reused,
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": done.cached_tokens,
-        "output_tokens": done.tokens,
+        "cache_read_input_tokens": done.reused,
+        "output_tokens": done.tokens.len(),
     })
 }
 
@@ -197,7 +200,7 @@ fn text_of_blocks(content: &Value, parameter: &str) -> Result<String, ApiError> 
     match content {
         Value::String(text) => Ok(text.clone()),
         Value::Array(blocks) => {
-            let texts: Result<Vec<String>, ApiError> =
+            let texts: Result<Vec<String>, RequestError> =
                 blocks.iter().map(|block| text_of(std::slice::from_ref(block), parameter)).collect();
             Ok(texts?.join("\n"))
         }
@@ -251,7 +254,7 @@ mod tests {
 
     #[test]
     fn blocks_become_messages() {
-        let request: Request = serde_json::from_value(json!({"max_tokens": 1, "messages": [
+        let request: MessagesBody = serde_json::from_value(json!({"max_tokens": 1, "messages": [
             {"role": "user", "content": "hi"},
             {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "I look."},
                 {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}}]},

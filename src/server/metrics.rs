@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::experts::StoreStats;
-use crate::generate::Generated;
+use crate::Generated;
+use crate::StoreStats;
 
 /// Upper ends of the time histograms' buckets, seconds.
 const BUCKETS: [f64; 10] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0];
@@ -72,7 +72,8 @@ impl Metrics {
     }
 
     /// A request was computed, to its end or not.
-    pub(crate) fn computed(&self, prompt: usize, cached: usize, made: &Generated, experts: StoreStats) {
+    pub(crate) fn computed(&self, made: &Generated, experts: StoreStats) {
+        let (prompt, cached) = (made.prompt, made.reused);
         self.prompt_tokens.fetch_add(prompt as u64, Ordering::Relaxed);
         self.cached_tokens.fetch_add(cached as u64, Ordering::Relaxed);
         self.generated_tokens.fetch_add(made.tokens.len() as u64, Ordering::Relaxed);

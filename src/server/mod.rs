@@ -10,12 +10,10 @@ mod body;
 mod chat_completions;
 mod completions;
 mod error;
-mod fields;
 mod messages;
 mod messages_stream;
 mod metrics;
 mod model;
-mod replay;
 mod request;
 mod responses;
 mod responses_stream;
@@ -26,7 +24,7 @@ mod worker;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -34,10 +32,9 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::engine::Engine;
+use crate::Engine;
 use metrics::Metrics;
 use model::Model;
-use replay::Replay;
 use worker::Queue;
 
 /// How often the wish to stop is looked at.
@@ -100,7 +97,6 @@ pub(crate) struct Server {
     model: OnceLock<Arc<Model>>,
     queue: Queue,
     metrics: Metrics,
-    replay: Mutex<Replay>,
 }
 
 /// Serves until `stop` says so, then lets running requests end. `open` loads the model, on the thread that will compute;
@@ -127,7 +123,6 @@ pub fn serve<E: Into<Box<dyn Error + Send + Sync>>>(
         options,
         model: OnceLock::new(),
         metrics: Metrics::default(),
-        replay: Mutex::default(),
     });
     let ended = runtime.block_on(async {
         let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
@@ -150,10 +145,10 @@ fn start_engine<E: Into<Box<dyn Error + Send + Sync>>>(
         let work = || -> Result<(), Box<dyn Error + Send + Sync>> {
             let mut engine = open().map_err(Into::into)?;
             let model = Arc::new(Model::of(&engine, server.options.model.clone())?);
-            if server.model.set(model.clone()).is_err() {
+            if server.model.set(model).is_err() {
                 unreachable!("only this thread sets the model");
             }
-            worker::work(&mut engine, &model, &server.queue, &server.metrics)
+            worker::work(&mut engine, &server.queue, &server.metrics)
         };
         // nobody listens once the server has stopped
         let _ = tell.send(work().map_err(ServeError::Model));

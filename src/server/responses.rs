@@ -8,19 +8,18 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Server;
-use super::answer::Call;
+use super::answer::{Call, is_cut};
 use super::body;
 use super::error::{ApiError, json_response};
-use super::fields::{Sampling, ToolChoice, function, json_schema, text_of, thinks};
 use super::model::now;
-use super::request::{Prompt, Wanted, new_id};
+use super::request::function;
 use super::responses_stream::Items;
 use super::sse;
-use super::worker::Done;
-use crate::text::{Content, Message};
+use crate::request::{Sampling, json_schema, new_id, text_of, thinks, whole};
+use crate::{Content, Generated, Message, Prompt, Request, ToolChoice};
 
 #[derive(Deserialize)]
-struct Request {
+struct ResponsesBody {
     input: Value,
     instructions: Option<String>,
     #[serde(flatten)]
@@ -38,8 +37,8 @@ struct Request {
     background: Option<bool>,
 }
 
-impl Request {
-    fn wanted(self) -> Result<Wanted, ApiError> {
+impl ResponsesBody {
+    fn wanted(self) -> Result<Request, ApiError> {
         if self.previous_response_id.is_some() || self.conversation.is_some_and(|value| !value.is_null()) {
             let what = "conversations are not stored here: send the whole history as input";
             return Err(ApiError::unsupported("previous_response_id", what));
@@ -71,17 +70,18 @@ impl Request {
             Some("function") => Ok(function(tool.get("name"), tool.get("description"), tool.get("parameters"))),
             _ => Err(ApiError::unsupported(&format!("tools[{i}].type"), "tools are functions")),
         };
-        Ok(Wanted {
+        let mut request = Request {
             prompt: Prompt::Chat(messages),
-            sampling: self.sampling,
             tools: tools.iter().enumerate().map(tool).collect::<Result<_, _>>()?,
-            choice: ToolChoice::of(self.tool_choice.as_ref())?,
+            tool_choice: ToolChoice::from_openai(self.tool_choice.as_ref())?,
             one_call: self.parallel_tool_calls == Some(false),
-            json: json_schema(self.text.as_ref().and_then(|text| text.get("format")), "text.format")?,
-            max_tokens: self.max_output_tokens,
-            probabilities: None,
+            json_schema: json_schema(self.text.as_ref().and_then(|text| text.get("format")), "text.format")?,
+            max_tokens: self.max_output_tokens.map(whole),
             template,
-        })
+            ..Request::default()
+        };
+        self.sampling.fill(&mut request)?;
+        Ok(request)
     }
 }
 
@@ -151,7 +151,7 @@ fn assistant(messages: &mut Vec<Message>) -> &mut Message {
 }
 
 pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
-    let request: Request = body::json(request).await?;
+    let request: ResponsesBody = body::json(request).await?;
     let is_stream = request.stream == Some(true);
     let mut running = server.submit(request.wanted()?).await?;
     let frame = Envelope { id: new_id("resp_"), created: now(), model: running.model.name.clone() };
@@ -179,15 +179,15 @@ pub(super) struct Envelope {
 
 impl Envelope {
     /// The response; without `done` it is in progress.
-    pub(super) fn json(&self, output: &[Value], done: Option<&Done>) -> Value {
-        let cut = done.filter(|done| done.is_cut()).map(|_| json!({"reason": "max_output_tokens"}));
+    pub(super) fn json(&self, output: &[Value], done: Option<&Generated>) -> Value {
+        let cut = done.filter(|done| is_cut(done)).map(|_| json!({"reason": "max_output_tokens"}));
         let usage = done.map(|done| {
             json!({
-                "input_tokens": done.prompt_tokens,
-                "input_tokens_details": {"cached_tokens": done.cached_tokens},
-                "output_tokens": done.tokens,
+                "input_tokens": done.prompt,
+                "input_tokens_details": {"cached_tokens": done.reused},
+                "output_tokens": done.tokens.len(),
                 "output_tokens_details": {"reasoning_tokens": done.thinking},
-                "total_tokens": done.prompt_tokens + done.tokens,
+                "total_tokens": done.prompt + done.tokens.len(),
             })
         });
         json!({
@@ -213,8 +213,8 @@ impl Envelope {
     }
 }
 
-fn status(done: &Done) -> &'static str {
-    if done.is_cut() { "incomplete" } else { "completed" }
+fn status(done: &Generated) -> &'static str {
+    if is_cut(done) { "incomplete" } else { "completed" }
 }
 
 pub(super) fn reasoning(id: &str, text: &str, status: &str) -> Value {

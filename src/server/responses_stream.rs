@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Call, Part};
+use super::answer::{Call, Part, is_cut};
 use super::error::Protocol;
-use super::request::new_id;
 use super::responses::{Envelope, function_call, message, output_text, reasoning};
 use super::sse::{Dialect, Frame};
+use crate::request::new_id;
 
 enum Open {
     Thinking { id: String, text: String },
@@ -130,7 +130,7 @@ impl Dialect for Items {
             Part::Call(call) => self.call(&call, &mut frames),
             Part::Probability(_) => {}
             Part::Done(done) => {
-                let (name, status) = match done.is_cut() {
+                let (name, status) = match is_cut(&done) {
                     true => ("response.incomplete", "incomplete"),
                     false => ("response.completed", "completed"),
                 };

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::error::{ApiError, Protocol, json_response};
 use super::model::Model;
-use super::request::new_id;
 use super::{Server, auth, chat_completions, completions, messages, responses};
+use crate::request::new_id;
 
 const PAGE: &str = include_str!("page.html");
 const OPENAPI: &str = include_str!("openapi.json");
@@ -140,7 +140,7 @@ fn describe(model: &Model) -> Value {
         "object": "model",
         "created": model.created,
         "owned_by": "flashflood",
-        "context_length": model.context,
+        "context_length": model.language.context(),
         "status": "ready",
     })
 }

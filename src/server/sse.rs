@@ -93,9 +93,8 @@ mod tests {
     use super::super::messages_stream::Blocks;
     use super::super::responses::Envelope;
     use super::super::responses_stream::Items;
-    use super::super::worker::Done;
     use super::*;
-    use crate::generate::Finish;
+    use crate::{Finish, Generated};
 
     /// Thoughts, text, a call, and the end, in the events of a dialect: their names and data.
     fn written(mut dialect: impl Dialect, last: Part) -> Vec<(Option<&'static str>, Value)> {
@@ -112,16 +111,15 @@ mod tests {
     }
 
     fn done() -> Part {
-        Part::Done(Done {
+        Part::Done(Generated {
             finish: Finish::Stop,
             stop_string: None,
-            prompt_tokens: 10,
-            cached_tokens: 4,
-            tokens: 7,
+            prompt: 10,
+            reused: 4,
+            tokens: vec![0; 7],
             thinking: 3,
             prefill: Duration::from_secs(1),
             decode: Duration::from_secs(2),
-            written: String::new(),
         })
     }
 

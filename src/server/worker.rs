@@ -14,11 +14,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::metrics::Metrics;
-use super::model::Model;
-use crate::engine::Engine;
-use crate::generate::{Event, Finish, GenerateOptions, generate};
-use crate::session::{Session, SessionError};
-use crate::text::Sampler;
+use crate::{Engine, Event, Finish, Generated, Prepared, Session, SessionError};
 
 /// Events that a reader may be behind.
 pub(crate) const EVENTS: usize = 1024;
@@ -28,11 +24,7 @@ const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { D
 
 /// A request that is ready to be computed.
 pub(crate) struct Job {
-    pub(crate) prompt: Vec<u32>,
-    pub(crate) sampler: Sampler,
-    pub(crate) options: GenerateOptions,
-    /// Ends at the first call of a tool.
-    pub(crate) one_call: bool,
+    pub(crate) prepared: Prepared,
     pub(crate) events: mpsc::Sender<JobEvent>,
     pub(crate) since: Instant,
 }
@@ -40,25 +32,8 @@ pub(crate) struct Job {
 /// What becomes of a request.
 pub(crate) enum JobEvent {
     Part(Event),
-    Done(Done),
+    Done(Generated),
     Failed(String),
-}
-
-/// How a request ended.
-#[derive(Clone, Debug)]
-pub(crate) struct Done {
-    pub(crate) finish: Finish,
-    pub(crate) stop_string: Option<usize>,
-    pub(crate) prompt_tokens: usize,
-    /// How many of the prompt's tokens were computed before.
-    pub(crate) cached_tokens: usize,
-    /// Tokens made, thoughts among them.
-    pub(crate) tokens: usize,
-    pub(crate) thinking: usize,
-    pub(crate) prefill: Duration,
-    pub(crate) decode: Duration,
-    /// Everything behind the thoughts as the model wrote it.
-    pub(crate) written: String,
 }
 
 /// Why a request does not get into the queue.
@@ -149,15 +124,10 @@ impl Queue {
 }
 
 /// Computes requests until the queue is closed and empty.
-pub(crate) fn work(
-    engine: &mut Engine,
-    model: &Model,
-    queue: &Queue,
-    metrics: &Metrics,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(crate) fn work(engine: &mut Engine, queue: &Queue, metrics: &Metrics) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut session = engine.session()?;
     while let Some(job) = queue.next() {
-        let end = match compute(&mut session, model, queue, metrics, &job) {
+        let end = match compute(&mut session, queue, metrics, &job) {
             Ok(Some(done)) => JobEvent::Done(done),
             Ok(None) => continue,
             Err(error) => {
@@ -173,45 +143,23 @@ pub(crate) fn work(
 /// One request; `None` when its client has left.
 fn compute(
     session: &mut Session<'_>,
-    model: &Model,
     queue: &Queue,
     metrics: &Metrics,
     job: &Job,
-) -> Result<Option<Done>, SessionError> {
+) -> Result<Option<Generated>, SessionError> {
     let mut is_first = true;
-    let mut called = false;
-    let mut sampler = job.sampler.clone();
-    let made = generate(session, &model.tokenizer, &mut sampler, &job.prompt, &job.options, |event| {
+    let made = session.answer(&job.prepared, |event| {
         if is_first && matches!(event, Event::Token { .. }) {
             is_first = false;
             metrics.first_token(job.since.elapsed());
         }
-        let is_call = matches!(event, Event::ToolCall(_));
-        let is_wanted = match &event {
-            Event::Prefill { .. } | Event::PrefillLayer(_) | Event::Token { probabilities: None, .. } => false,
-            // behind the one call that was wanted
-            _ => !called,
-        };
+        let is_wanted =
+            !matches!(event, Event::Prefill { .. } | Event::PrefillLayer(_) | Event::Token { probabilities: None, .. });
         let is_there = if is_wanted { send(job, queue, JobEvent::Part(event)) } else { !job.events.is_closed() };
-        called |= is_call && job.one_call;
-        is_there && !called && !queue.aborted.load(Ordering::Relaxed)
+        is_there && !queue.aborted.load(Ordering::Relaxed)
     })?;
-    let finish = if called { Finish::Stop } else { made.finish };
-    metrics.computed(job.prompt.len(), made.reused, &made, session.expert_stats());
-    if finish == Finish::Interrupted {
-        return Ok(None);
-    }
-    Ok(Some(Done {
-        finish,
-        stop_string: made.stop_string,
-        prompt_tokens: job.prompt.len(),
-        cached_tokens: made.reused,
-        tokens: made.tokens.len(),
-        thinking: made.thinking,
-        prefill: made.prefill,
-        decode: made.decode,
-        written: model.tokenizer.decode(&made.tokens[made.thinking..], false),
-    }))
+    metrics.computed(&made, session.expert_stats());
+    Ok((made.finish != Finish::Interrupted).then_some(made))
 }
 
 /// Gives an event to a reader; `false` when the reader is gone, or takes too long.
@@ -236,13 +184,16 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
-    use crate::text::SamplerOptions;
+    use crate::{Device, EngineOptions, Request};
 
     fn job(buffer: usize) -> (Job, mpsc::Receiver<JobEvent>) {
+        static PREPARED: std::sync::OnceLock<Prepared> = std::sync::OnceLock::new();
+        let prepared = PREPARED.get_or_init(|| {
+            let engine = Engine::embedded(&EngineOptions { device: Device::Cpu, ..EngineOptions::default() }).unwrap();
+            engine.language().unwrap().prepare(Request::text("a")).unwrap()
+        });
         let (events, receiver) = mpsc::channel(buffer);
-        let sampler = Sampler::new(SamplerOptions::default(), 0).unwrap();
-        let options = GenerateOptions::default();
-        (Job { prompt: Vec::new(), sampler, options, one_call: false, events, since: Instant::now() }, receiver)
+        (Job { prepared: prepared.clone(), events, since: Instant::now() }, receiver)
     }
 
     #[test]

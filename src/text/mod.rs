@@ -26,6 +26,7 @@ pub use chat_message::{Content, Message};
 pub use chat_template::ChatTemplate;
 pub use generation_config::GenerationConfig;
 pub use grammar::{Form, Grammar, GrammarCompiler, GrammarError, TokenMask};
+pub(crate) use reply::END_OF_THOUGHTS;
 pub use reply::{REPLY_MARKERS, ReplyParser, ReplyPart, ToolCall};
 pub use sampler::Sampler;
 pub use sampler_options::{SamplerOptions, SamplerSettings};

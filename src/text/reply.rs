@@ -12,6 +12,9 @@ const END_THINK: &str = "</think>";
 const CALL: &str = "<tool_call>";
 const END_CALL: &str = "</tool_call>";
 
+/// What ends thoughts from outside, as a model that was trained to think ends them itself.
+pub(crate) const END_OF_THOUGHTS: &str = "\n</think>\n\n";
+
 /// What the parts of an answer are told apart by. Some tokenizers call these tokens special; a decoder must give their
 /// text to [`ReplyParser`] all the same.
 pub const REPLY_MARKERS: [&str; 4] = [THINK, END_THINK, CALL, END_CALL];
@@ -30,6 +33,8 @@ pub enum ReplyPart {
 /// A function that the model wants called.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToolCall {
+    /// What a result of the call refers to; empty until the call is told as an event.
+    pub id: String,
     /// Name of the function.
     pub name: String,
     /// Its arguments, with the types that the function's schema gives them.
@@ -179,7 +184,9 @@ impl ReplyParser {
     fn push_call(&self, parts: &mut Vec<ReplyPart>, inner: &str, end: &str) {
         let source = format!("{CALL}{inner}{end}");
         match self.call(inner) {
-            Some((name, arguments)) => parts.push(ReplyPart::ToolCall(ToolCall { name, arguments, source })),
+            Some((name, arguments)) => {
+                parts.push(ReplyPart::ToolCall(ToolCall { id: String::new(), name, arguments, source }))
+            }
             None => text(parts, &source),
         }
     }

@@ -1,9 +1,9 @@
-//! Fields that several protocols have in common.
+//! Fields of requests that several protocols have in common.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::error::ApiError;
+use super::{Request, RequestError, ToolChoice};
 use crate::text::{Content, Message, SamplerOptions};
 
 /// Most stop strings.
@@ -13,31 +13,36 @@ const MOST_STOPS: usize = 16;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Sampling {
-    pub(crate) temperature: Option<f32>,
-    pub(crate) top_p: Option<f32>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
     /// 0 and less: all.
-    pub(crate) top_k: Option<i64>,
-    pub(crate) min_p: Option<f32>,
-    pub(crate) presence_penalty: Option<f32>,
-    pub(crate) frequency_penalty: Option<f32>,
+    top_k: Option<i64>,
+    min_p: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
     #[serde(alias = "repeat_penalty")]
-    pub(crate) repetition_penalty: Option<f32>,
-    pub(crate) seed: Option<i64>,
+    repetition_penalty: Option<f32>,
+    seed: Option<i64>,
     #[serde(alias = "stop_sequences")]
-    pub(crate) stop: Option<OneOrMany>,
+    stop: Option<OneOrMany>,
 }
 
 /// `"a"` or `["a", "b"]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "expected a text or a list of texts")]
-pub(crate) enum OneOrMany {
+enum OneOrMany {
     One(String),
     Many(Vec<String>),
 }
 
 impl Sampling {
-    pub(crate) fn options(&self) -> SamplerOptions {
-        SamplerOptions {
+    /// Puts them into a request.
+    ///
+    /// # Errors
+    /// Too many stop strings.
+    pub(crate) fn fill(self, request: &mut Request) -> Result<(), RequestError> {
+        request.seed = self.seed.map(|seed| seed as u64);
+        request.sampling = SamplerOptions {
             // not `> 0`: the sampler refuses what is no temperature
             do_sample: self.temperature.map(|t| t != 0.0),
             temperature: self.temperature,
@@ -47,36 +52,23 @@ impl Sampling {
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             repetition_penalty: self.repetition_penalty,
-        }
-    }
-
-    pub(crate) fn stops(&self) -> Result<Vec<String>, ApiError> {
-        let stops = match &self.stop {
-            None => Vec::new(),
-            Some(OneOrMany::One(stop)) => vec![stop.clone()],
-            Some(OneOrMany::Many(stops)) => stops.clone(),
         };
-        if stops.len() > MOST_STOPS {
-            let message = format!("at most {MOST_STOPS} stop strings are possible, found {}", stops.len());
-            return Err(ApiError::invalid(message).at("stop"));
+        request.stop = match self.stop {
+            None => Vec::new(),
+            Some(OneOrMany::One(stop)) => vec![stop],
+            Some(OneOrMany::Many(stops)) => stops,
+        };
+        if request.stop.len() > MOST_STOPS {
+            let message = format!("at most {MOST_STOPS} stop strings are possible, found {}", request.stop.len());
+            return Err(RequestError::invalid(message).at("stop"));
         }
-        Ok(stops)
+        Ok(())
     }
-}
-
-/// Which tools the answer may or must call.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) enum ToolChoice {
-    #[default]
-    Auto,
-    None,
-    Required,
-    Named(String),
 }
 
 impl ToolChoice {
     /// OpenAI's form, in which a named function is at `function.name` (chat) or at `name` (responses).
-    pub(crate) fn of(value: Option<&Value>) -> Result<Self, ApiError> {
+    pub(crate) fn from_openai(value: Option<&Value>) -> Result<Self, RequestError> {
         let Some(value) = value else { return Ok(Self::Auto) };
         let name = value.pointer("/function/name").or_else(|| value.get("name")).and_then(Value::as_str);
         match (value.as_str(), value.get("type").and_then(Value::as_str), name) {
@@ -85,13 +77,15 @@ impl ToolChoice {
             (Some("required"), ..) => Ok(Self::Required),
             (None, Some("function"), Some(name)) => Ok(Self::Named(name.to_owned())),
             _ if value.is_null() => Ok(Self::Auto),
-            _ => Err(ApiError::unsupported("tool_choice", "tool_choice is auto, none, required or a named function")),
+            _ => {
+                Err(RequestError::unsupported("tool_choice", "tool_choice is auto, none, required or a named function"))
+            }
         }
     }
 }
 
 /// The schema that a `response_format` (chat) or `text.format` (responses) asks for; `schema` finds a schema in it.
-pub(crate) fn json_schema(format: Option<&Value>, parameter: &'static str) -> Result<Option<Value>, ApiError> {
+pub(crate) fn json_schema(format: Option<&Value>, parameter: &'static str) -> Result<Option<Value>, RequestError> {
     let Some(format) = format.filter(|format| !format.is_null()) else { return Ok(None) };
     match format.get("type").and_then(Value::as_str) {
         Some("text") => Ok(None),
@@ -99,56 +93,45 @@ pub(crate) fn json_schema(format: Option<&Value>, parameter: &'static str) -> Re
         Some("json_schema") => {
             let schema = format.pointer("/json_schema/schema").or_else(|| format.get("schema"));
             let schema = schema.filter(|schema| schema.is_object());
-            schema.cloned().map(Some).ok_or_else(|| ApiError::invalid("json_schema needs a schema").at(parameter))
+            schema.cloned().map(Some).ok_or_else(|| RequestError::invalid("json_schema needs a schema").at(parameter))
         }
-        _ => Err(ApiError::unsupported(parameter, "the type is text, json_object or json_schema")),
+        _ => Err(RequestError::unsupported(parameter, "the type is text, json_object or json_schema")),
     }
 }
 
 /// Whether thinking is asked for by an effort: `none` and `minimal` ask for none.
-pub(crate) fn thinks(effort: Option<&str>) -> Result<Option<bool>, ApiError> {
+pub(crate) fn thinks(effort: Option<&str>) -> Result<Option<bool>, RequestError> {
     match effort {
         None => Ok(None),
         Some("none" | "minimal") => Ok(Some(false)),
         Some("low" | "medium" | "high" | "xhigh" | "max") => Ok(Some(true)),
-        Some(_) => Err(ApiError::unsupported(
+        Some(_) => Err(RequestError::unsupported(
             "reasoning_effort",
             "the effort is none, minimal, low, medium, high, xhigh or max",
         )),
     }
 }
 
-/// A function as OpenAI's chat has it.
-pub(crate) fn function(name: Option<&Value>, description: Option<&Value>, parameters: Option<&Value>) -> Value {
-    let mut function = Map::new();
-    for (key, value) in [("name", name), ("description", description), ("parameters", parameters)] {
-        if let Some(value) = value {
-            function.insert(key.to_owned(), value.clone());
-        }
-    }
-    serde_json::json!({"type": "function", "function": function})
-}
-
 /// Tools must be functions with names that can stand in a prompt.
-pub(crate) fn check_tools(tools: &[Value]) -> Result<(), ApiError> {
+pub(super) fn check_tools(tools: &[Value]) -> Result<(), RequestError> {
     for (i, tool) in tools.iter().enumerate() {
         let name = tool.pointer("/function/name").and_then(Value::as_str).unwrap_or_default();
         let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.:/".contains(c);
         if tool.get("type").and_then(Value::as_str) != Some("function") {
-            return Err(ApiError::unsupported(&format!("tools[{i}].type"), "tools are functions"));
+            return Err(RequestError::unsupported(&format!("tools[{i}].type"), "tools are functions"));
         }
         if name.is_empty() || name.len() > 128 || !name.chars().all(is_name) {
             let message = "a function's name has letters, digits, and _ - . : /, 128 at most";
-            return Err(ApiError::invalid(message).at(format!("tools[{i}].function.name")));
+            return Err(RequestError::invalid(message).at(format!("tools[{i}].function.name")));
         }
     }
     Ok(())
 }
 
 /// Messages as templates have them: content is one text, thoughts stand in `reasoning_content`.
-pub(crate) fn plain_messages(messages: Vec<Message>) -> Result<Vec<Message>, ApiError> {
+pub(super) fn plain_messages(messages: Vec<Message>) -> Result<Vec<Message>, RequestError> {
     if messages.is_empty() {
-        return Err(ApiError::invalid("there are no messages").at("messages"));
+        return Err(RequestError::invalid("there are no messages").at("messages"));
     }
     let plain = |(i, mut message): (usize, Message)| {
         message.role = match message.role.as_str() {
@@ -156,7 +139,7 @@ pub(crate) fn plain_messages(messages: Vec<Message>) -> Result<Vec<Message>, Api
             "system" | "user" | "assistant" | "tool" => message.role,
             other => {
                 let text = format!("the role {other:?} is not system, developer, user, assistant or tool");
-                return Err(ApiError::invalid(text).at(format!("messages[{i}].role")));
+                return Err(RequestError::invalid(text).at(format!("messages[{i}].role")));
             }
         };
         message.content = Content::Text(match message.content {
@@ -173,16 +156,16 @@ pub(crate) fn plain_messages(messages: Vec<Message>) -> Result<Vec<Message>, Api
 }
 
 /// Parts of text, one after the other; anything else is refused.
-pub(crate) fn text_of(parts: &[Value], parameter: &str) -> Result<String, ApiError> {
+pub(crate) fn text_of(parts: &[Value], parameter: &str) -> Result<String, RequestError> {
     let text = |part: &Value| match (part, part.get("type").and_then(Value::as_str)) {
         (Value::String(text), _) => Ok(text.clone()),
         (_, Some("text" | "input_text" | "output_text" | "refusal")) => {
             let text = part.get("text").or_else(|| part.get("refusal")).and_then(Value::as_str);
-            text.map(str::to_owned).ok_or_else(|| ApiError::invalid("a part of text has no text").at(parameter))
+            text.map(str::to_owned).ok_or_else(|| RequestError::invalid("a part of text has no text").at(parameter))
         }
         (_, kind) => {
             let message = format!("this model reads text; a part of type {:?} is not", kind.unwrap_or("none"));
-            Err(ApiError::unsupported(parameter, &message))
+            Err(RequestError::unsupported(parameter, &message))
         }
     };
     parts.iter().map(text).collect()

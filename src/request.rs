@@ -1,0 +1,146 @@
+//! What is asked of a model, whoever asks: prompt, tools, form of the answer, sampling. [`Language`] turns it into tokens.
+
+mod fields;
+mod language;
+mod openai;
+mod replay;
+
+use serde_json::{Map, Value};
+
+#[cfg(feature = "server")]
+pub(crate) use fields::{Sampling, json_schema, text_of, thinks};
+pub(crate) use language::new_id;
+pub use language::{Language, Prepared};
+#[cfg(feature = "server")]
+pub(crate) use openai::whole;
+
+use crate::text::{Message, SamplerOptions};
+
+/// What is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// What comes before the answer.
+    pub prompt: Prompt,
+    /// Functions that may be called, as OpenAI's chat describes them:
+    /// `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    pub tools: Vec<Value>,
+    /// Whether they may or must be.
+    pub tool_choice: ToolChoice,
+    /// No more than one call.
+    pub one_call: bool,
+    /// The JSON schema of the answer, if it must be JSON. It holds behind thoughts, not for them.
+    pub json_schema: Option<Value>,
+    /// Most tokens of the answer, thoughts among them; `None` is what the context has room for.
+    pub max_tokens: Option<usize>,
+    /// Most tokens of thoughts: then they are ended, and the answer begins.
+    pub thinking_budget: Option<usize>,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// How tokens are chosen; what is not given is the model's.
+    pub sampling: SamplerOptions,
+    /// The same seed gives the same text; `None` takes one that was not used before.
+    pub seed: Option<u64>,
+    /// Of how many of the most likely tokens [`Event::Token`](crate::Event::Token) tells the probabilities.
+    pub probabilities: Option<usize>,
+    /// More for the chat template, such as `enable_thinking`.
+    pub template: Map<String, Value>,
+}
+
+/// What comes before an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// A conversation, which the model's chat template renders.
+    Chat(Vec<Message>),
+    /// Text that goes on as it stands.
+    Text(String),
+    /// Token ids that go on as they stand.
+    Tokens(Vec<u32>),
+}
+
+impl Default for Prompt {
+    fn default() -> Self {
+        Prompt::Chat(Vec::new())
+    }
+}
+
+/// Which tools an answer may or must call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ToolChoice {
+    /// As the model likes.
+    #[default]
+    Auto,
+    /// None.
+    None,
+    /// At least one.
+    Required,
+    /// The one of this name.
+    Named(String),
+}
+
+impl Request {
+    /// Asks for the next message of a conversation.
+    pub fn chat(messages: impl IntoIterator<Item = Message>) -> Self {
+        Request { prompt: Prompt::Chat(messages.into_iter().collect()), ..Request::default() }
+    }
+
+    /// Asks for a text to go on as it stands.
+    pub fn text(text: impl Into<String>) -> Self {
+        Request { prompt: Prompt::Text(text.into()), ..Request::default() }
+    }
+
+    /// Lets the model think before it answers, or not, whatever its chat template does by itself.
+    pub fn set_thinking(&mut self, thinks: bool) {
+        self.template.insert("enable_thinking".to_owned(), thinks.into());
+    }
+}
+
+/// Why a request cannot be answered.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct RequestError {
+    /// What kind of reason it is.
+    pub kind: RequestErrorKind,
+    /// What was expected and what was found.
+    pub message: String,
+    /// The field of the request that is meant, by its name in OpenAI's chat.
+    pub field: Option<String>,
+}
+
+/// Kinds of [`RequestError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestErrorKind {
+    /// It cannot be meant.
+    Invalid,
+    /// It asks for what is not there.
+    Unsupported,
+    /// The prompt has no room. Nothing is cut off silently.
+    ContextFull,
+}
+
+impl RequestError {
+    /// The request cannot be meant.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        RequestError { kind: RequestErrorKind::Invalid, message: message.into(), field: None }
+    }
+
+    /// The request asks for what is not there.
+    pub fn unsupported(field: &str, what: &str) -> Self {
+        RequestError { kind: RequestErrorKind::Unsupported, ..Self::invalid(what) }.at(field)
+    }
+
+    /// The prompt has no room. Its tokens may be counted in part only: `found` are then the fewest there can be.
+    fn context(found: usize, most: usize, is_least: bool) -> Self {
+        let least = if is_least { "at least " } else { "" };
+        let message = format!(
+            "This model's context has {most} tokens, and the prompt has {least}{found}; an answer needs at least one more. \
+             Nothing is cut off: shorten the prompt, or open the model with a larger context (hint: raise --ctx)"
+        );
+        RequestError { kind: RequestErrorKind::ContextFull, ..Self::invalid(message) }.at("messages")
+    }
+
+    /// Names the field.
+    pub fn at(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+}

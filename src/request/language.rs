@@ -1,0 +1,302 @@
+//! What stands between a request and the engine: tokenizer, chat template, defaults, grammars. It needs no device, so
+//! requests are made ready on any thread while the engine computes.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::fields::{check_tools, plain_messages};
+use super::replay::Replay;
+use super::{Prompt, Request, RequestError, ToolChoice};
+use crate::engine::{Engine, EngineError};
+use crate::generate::GenerateOptions;
+use crate::state::chat_boundaries;
+use crate::text::{
+    ChatTemplate, Form, Grammar, GrammarCompiler, Message, ReplyParser, Sampler, SamplerOptions, Tokenizer,
+};
+
+/// Bytes of a text, for each position of the context, beyond which its tokens are counted before it is taken as a whole.
+const LONG: usize = 8;
+
+/// Bytes that are counted at a time.
+const PIECE: usize = 64 << 10;
+
+/// A loaded model as far as text is concerned.
+pub struct Language {
+    tokenizer: Tokenizer,
+    /// Why there is no chat, if there is none.
+    template: Result<ChatTemplate, String>,
+    sampler: SamplerOptions,
+    stop_ids: Vec<u32>,
+    context: usize,
+    /// Made when the first grammar is asked for.
+    grammars: OnceLock<Result<GrammarCompiler, String>>,
+    /// What the model wrote when it called tools.
+    replay: Mutex<Replay>,
+}
+
+/// A request that an engine can compute.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub(crate) language: Arc<Language>,
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) sampler: Sampler,
+    pub(crate) options: GenerateOptions,
+    seed: u64,
+}
+
+impl Prepared {
+    /// The tokens of the prompt.
+    pub fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+
+    /// The seed that tokens are chosen with.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The texts that end the answer.
+    pub fn stop(&self) -> &[String] {
+        &self.options.stop_strings
+    }
+}
+
+/// A prompt in the form that the model reads.
+struct Encoded {
+    /// Empty where tokens were given.
+    text: String,
+    tokens: Vec<u32>,
+    /// The messages that it was rendered from, if that is what was given.
+    messages: Option<Vec<Message>>,
+}
+
+impl Language {
+    /// The language of an engine's model.
+    pub(crate) fn of(engine: &Engine) -> Result<Self, EngineError> {
+        let tokenizer = engine.tokenizer()?;
+        let generation = engine.generation_config()?;
+        Ok(Language {
+            stop_ids: generation.stop_ids(&tokenizer),
+            sampler: generation.sampler,
+            tokenizer,
+            template: engine.chat_template().map_err(|e| e.to_string()),
+            context: engine.context(),
+            grammars: OnceLock::new(),
+            replay: Mutex::default(),
+        })
+    }
+
+    /// Positions that the engine has room for.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// The tokens of `text`, as they stand.
+    ///
+    /// # Errors
+    /// A text that is longer than the context.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, RequestError> {
+        self.encode(text)
+    }
+
+    /// The text of tokens, special ones among them.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        self.tokenizer.decode(tokens, false)
+    }
+
+    /// The bytes that a token stands for: not always whole characters.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.tokenizer.token_bytes(id).unwrap_or_default()
+    }
+
+    /// The prompt of a request as text: empty where tokens were given.
+    pub fn rendered(&self, mut request: Request) -> Result<String, RequestError> {
+        Ok(self.render(&mut request)?.0)
+    }
+
+    /// The tokens of a request's prompt.
+    pub fn prompt_tokens(&self, mut request: Request) -> Result<Vec<u32>, RequestError> {
+        Ok(self.prompt_of(&mut request)?.tokens)
+    }
+
+    /// Checks a request and turns it into what [`Session::answer`](crate::Session::answer) takes.
+    ///
+    /// # Errors
+    /// What of the request cannot be done; a prompt that leaves no room for an answer. Nothing is cut off.
+    pub fn prepare(self: &Arc<Self>, mut request: Request) -> Result<Prepared, RequestError> {
+        let Encoded { text, tokens: prompt, messages } = self.prompt_of(&mut request)?;
+        if prompt.is_empty() {
+            return Err(RequestError::invalid("the prompt is empty").at("prompt"));
+        }
+        if prompt.len() >= self.context {
+            return Err(RequestError::context(prompt.len(), self.context, false));
+        }
+        let room = self.context - prompt.len();
+        let seed = request.seed.unwrap_or_else(any_number);
+        let sampler = Sampler::new(request.sampling.clone().or(self.sampler.clone()), seed)
+            .map_err(|e| RequestError::invalid(e.to_string()))?;
+        let boundaries = match &messages {
+            Some(messages) => {
+                let tools = tools_of(&request);
+                chat_boundaries(self.template()?, &self.tokenizer, messages, tools.as_ref(), &request.template, &prompt)
+            }
+            // the same text again, to be continued otherwise
+            None => vec![prompt.len() - 1],
+        };
+        if let ToolChoice::Named(name) = &request.tool_choice {
+            request.tools.retain(|tool| name_of(tool) == Some(name));
+        }
+        let reply = match request.prompt {
+            Prompt::Chat(_) => ReplyParser::new(&text, request.tools.clone()),
+            Prompt::Text(_) | Prompt::Tokens(_) => ReplyParser::default(),
+        };
+        let one_call = request.one_call || matches!(request.tool_choice, ToolChoice::Named(_));
+        let grammar = self.grammar_of(&request, one_call, reply.is_thinking())?;
+        let options = GenerateOptions {
+            max_tokens: request.max_tokens.map_or(room, |most| most.min(room)),
+            stop_ids: self.stop_ids.clone(),
+            stop_strings: request.stop,
+            thinking_budget: request.thinking_budget,
+            one_call,
+            reply,
+            grammar,
+            probabilities: request.probabilities,
+            boundaries,
+        };
+        Ok(Prepared { language: self.clone(), prompt, sampler, options, seed })
+    }
+
+    /// The grammar that an answer must follow, if any.
+    fn grammar_of(
+        &self,
+        request: &Request,
+        one_call: bool,
+        behind_thoughts: bool,
+    ) -> Result<Option<Grammar>, RequestError> {
+        let json = request.json_schema.clone();
+        let form = Form { json, calls: request.tools.clone(), one_call, behind_thoughts };
+        match request.tool_choice {
+            ToolChoice::Required | ToolChoice::Named(_) => {
+                self.grammar(&Form { json: None, ..form }, "tool_choice").map(Some)
+            }
+            ToolChoice::Auto | ToolChoice::None if form.json.is_some() => {
+                self.grammar(&form, "response_format").map(Some)
+            }
+            ToolChoice::Auto | ToolChoice::None => Ok(None),
+        }
+    }
+
+    fn grammar(&self, form: &Form, field: &'static str) -> Result<Grammar, RequestError> {
+        let compiler = self
+            .grammars
+            .get_or_init(|| GrammarCompiler::new(&self.tokenizer, &self.stop_ids).map_err(|e| e.to_string()));
+        let compiler = compiler.as_ref().map_err(|reason| RequestError::invalid(reason.clone()).at(field))?;
+        compiler.compile(form).map_err(|e| RequestError::invalid(e.to_string()).at(field))
+    }
+
+    fn template(&self) -> Result<&ChatTemplate, RequestError> {
+        self.template.as_ref().map_err(|reason| RequestError::invalid(reason.clone()))
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    pub(crate) fn replay(&self) -> MutexGuard<'_, Replay> {
+        // it is whole after every call of its methods
+        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tokens of a text. One that is far too long is refused after the first pieces of it: the tokenizer takes 100
+    /// bytes for every byte of text.
+    fn encode(&self, text: &str) -> Result<Vec<u32>, RequestError> {
+        let encode = |text: &str| self.tokenizer.encode(text).map_err(|e| RequestError::invalid(e.to_string()));
+        let (mut found, mut rest) = (0, if text.len() > LONG * self.context { text } else { "" });
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE));
+            found += encode(piece)?.len();
+            // a cut through a word may add some tokens
+            if found / 10 * 9 > self.context {
+                return Err(RequestError::context(found / 10 * 9, self.context, true));
+            }
+            rest = after;
+        }
+        encode(text)
+    }
+
+    /// The prompt as text and as tokens; checks tools and messages.
+    fn prompt_of(&self, request: &mut Request) -> Result<Encoded, RequestError> {
+        if let Prompt::Tokens(ids) = &request.prompt {
+            let vocab = self.tokenizer.vocab_size();
+            if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+                return Err(RequestError::invalid(format!("{id} is no token: there are {vocab}")).at("prompt"));
+            }
+            let tokens = ids.clone();
+            return Ok(Encoded { text: String::new(), tokens, messages: None });
+        }
+        let (text, messages) = self.render(request)?;
+        Ok(Encoded { tokens: self.encode(&text)?, text, messages })
+    }
+
+    /// The prompt as text, and the messages that it was rendered from.
+    fn render(&self, request: &mut Request) -> Result<(String, Option<Vec<Message>>), RequestError> {
+        check_tools(&request.tools)?;
+        match &request.tool_choice {
+            ToolChoice::None => request.tools.clear(),
+            ToolChoice::Required if request.tools.is_empty() => {
+                return Err(RequestError::invalid("a call is required, but there are no tools").at("tool_choice"));
+            }
+            ToolChoice::Named(name) => {
+                if !request.tools.iter().any(|tool| name_of(tool) == Some(name)) {
+                    return Err(RequestError::invalid(format!("there is no tool {name:?}")).at("tool_choice"));
+                }
+            }
+            ToolChoice::Auto | ToolChoice::Required => {}
+        }
+        let messages = match &mut request.prompt {
+            Prompt::Tokens(_) => return Ok((String::new(), None)),
+            Prompt::Text(text) => return Ok((text.clone(), None)),
+            Prompt::Chat(messages) => std::mem::take(messages),
+        };
+        let mut plain = plain_messages(messages)?;
+        plain.iter_mut().for_each(|message| self.replay().restore(message));
+        let rendered = self.template()?.render(&plain, tools_of(request).as_ref(), true, &request.template);
+        let rendered = rendered.map_err(|e| RequestError::invalid(e.to_string()).at("messages"))?;
+        Ok((rendered, Some(plain)))
+    }
+}
+
+impl fmt::Debug for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Language").field("context", &self.context).finish_non_exhaustive()
+    }
+}
+
+/// The tools as a template sees them: nothing where there are none.
+fn tools_of(request: &Request) -> Option<Value> {
+    (!request.tools.is_empty()).then(|| Value::from(request.tools.clone()))
+}
+
+fn name_of(tool: &Value) -> Option<&str> {
+    tool.pointer("/function/name").and_then(Value::as_str)
+}
+
+/// A number that is not used again.
+pub(crate) fn any_number() -> u64 {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    time.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+/// A new id, such as `chatcmpl-3f…`.
+pub(crate) fn new_id(prefix: &str) -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    static HASH: OnceLock<RandomState> = OnceLock::new();
+    let mut hasher = HASH.get_or_init(RandomState::new).build_hasher();
+    hasher.write_u64(any_number());
+    format!("{prefix}{:016x}{:08x}", hasher.finish(), any_number() as u32)
+}
