@@ -2,6 +2,7 @@
 //! ready on a device.
 
 mod device;
+mod options;
 mod plan;
 mod pressure;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 pub use device::{Activations, Device, OpenedDevice};
+pub use options::OpenRequest;
 pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
 
 use plan::Wishes;

@@ -63,7 +63,9 @@ pub mod session;
 pub mod state;
 pub mod text;
 
-pub use engine::{Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, bytes_for_people};
+pub use engine::{
+    Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, OpenRequest, bytes_for_people,
+};
 pub use experts::{Reads, StoreStats};
 pub use generate::{Event, Finish, Generated};
 pub use request::{Language, Prepared, Prompt, Request, RequestError, RequestErrorKind, ToolChoice};

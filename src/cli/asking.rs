@@ -125,6 +125,7 @@ impl SamplingArgs {
 /// Shows an answer while it is made: its text on standard output, the rest on standard error.
 pub(super) struct Screen {
     bar: PrefillBar,
+    shows_bar: bool,
     hides_thinking: bool,
     /// Colours on standard error.
     dims: bool,
@@ -139,6 +140,7 @@ impl Screen {
     pub(super) fn new(answer: &AnswerArgs) -> Self {
         Screen {
             bar: PrefillBar::new(!answer.no_progress),
+            shows_bar: !answer.no_progress,
             hides_thinking: answer.hide_thinking,
             dims: has_colours(),
             is_dim: false,
@@ -154,6 +156,11 @@ impl Screen {
         } else {
             self.write(&text);
         }
+    }
+
+    /// Begins another answer.
+    pub(super) fn begin(&mut self) {
+        self.bar = PrefillBar::new(self.shows_bar);
     }
 
     /// Takes an event; `false` when nobody reads any more.

@@ -140,6 +140,7 @@ impl Talk<'_> {
         session.reset_expert_stats();
         let (mut thoughts, mut answer) = (String::new(), String::new());
         let screen = &mut self.screen;
+        screen.begin();
         let made = session.answer(&prepared, |event| {
             match &event {
                 Event::Thinking(piece) => thoughts.push_str(piece),
@@ -155,10 +156,13 @@ impl Talk<'_> {
         match made.finish {
             Finish::ContextFull => eprintln!("note: the context is full (hint: /clear, or start with a larger --ctx)"),
             Finish::Length => eprintln!("note: the answer was cut at {} tokens", made.tokens.len()),
-            Finish::Interrupted => eprintln!("note: stopped; the conversation goes on from what there is"),
+            Finish::Interrupted => eprintln!("note: stopped"),
             Finish::Stop => {}
         }
-        self.conversation.answered(text, answer, thoughts);
+        // a prompt that was stopped before its answer was not said
+        if made.finish != Finish::Interrupted || !(answer.is_empty() && thoughts.is_empty()) {
+            self.conversation.answered(text, answer, thoughts);
+        }
         self.note(&speed_line(&made, &session.expert_stats()));
         self.last = Some(made);
         Ok(())
@@ -185,7 +189,7 @@ impl Talk<'_> {
             Command::Load(name) => {
                 let path = self.file(&name);
                 self.conversation = Conversation::load(&path).map_err(|error| self.with_names(error))?;
-                self.looks_for_state = true;
+                self.begin_another();
                 self.note(&format!("{} messages", self.conversation.messages().len()));
                 for message in self.conversation.messages() {
                     eprintln!("{message}");
@@ -197,11 +201,18 @@ impl Talk<'_> {
             },
             Command::Clear => {
                 self.conversation.clear();
+                self.begin_another();
                 self.note("a new conversation");
             }
             Command::Quit => {}
         }
         Ok(())
+    }
+
+    /// The session's state is not this conversation's.
+    fn begin_another(&mut self) {
+        self.looks_for_state = true;
+        self.states.begin_another();
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -105,7 +105,7 @@ impl ModelArgs {
         self.check_stripe()?;
         let engine = match &self.model {
             Some(path) => Engine::open(&folder_of(path)?, &options)?,
-            None => Engine::embedded(&options).context("the model in this program")?,
+            None => Engine::embedded(&options)?,
         };
         tracing::info!("{}, memory:\n{}", engine.device(), engine.plan());
         Ok(engine)

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use flashflood::server::{ServeOptions, serve};
+use flashflood::server::{ReasoningField, ServeOptions, serve};
 
+use super::asking::SessionArgs;
 use super::interrupted;
 use super::model::ModelArgs;
 
@@ -36,6 +37,11 @@ pub(crate) struct ServeArgs {
     /// Seconds that running requests get to end after Ctrl-C or SIGTERM
     #[arg(long, value_name = "N", default_value_t = 30, env = "FLASHFLOOD_DRAIN_SECONDS")]
     drain_seconds: u64,
+    /// Where thoughts stand in a chat's message
+    #[arg(long, value_enum, value_name = "FIELD", default_value_t, env = "FLASHFLOOD_REASONING_FIELD")]
+    reasoning_field: ReasoningField,
+    #[command(flatten)]
+    saved: SessionArgs,
     /// What the model is called [default: the name of its folder]
     #[arg(long, value_name = "NAME", env = "FLASHFLOOD_MODEL_NAME")]
     model_name: Option<String>,
@@ -57,6 +63,8 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
         queue: args.queue,
         drain: Duration::from_secs(args.drain_seconds),
         model: args.model_name.unwrap_or(name),
+        reasoning: args.reasoning_field,
+        sessions: args.saved.open()?,
     };
     let open = move || model.open();
     let listening = |address| eprintln!("listening on http://{address} (a page for browsers; /v1 for programs)");

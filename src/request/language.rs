@@ -135,7 +135,6 @@ impl Language {
         if prompt.len() >= self.context {
             return Err(RequestError::context(prompt.len(), self.context, false));
         }
-        let room = self.context - prompt.len();
         let seed = request.seed.unwrap_or_else(any_number);
         let sampler = Sampler::new(request.sampling.clone().or(self.sampler.clone()), seed)
             .map_err(|e| RequestError::invalid(e.to_string()))?;
@@ -157,7 +156,8 @@ impl Language {
         let one_call = request.one_call || matches!(request.tool_choice, ToolChoice::Named(_));
         let grammar = self.grammar_of(&request, one_call, reply.is_thinking())?;
         let options = GenerateOptions {
-            max_tokens: request.max_tokens.map_or(room, |most| most.min(room)),
+            // the context ends an answer that nothing else ends
+            max_tokens: request.max_tokens.unwrap_or(usize::MAX),
             stop_ids: self.stop_ids.clone(),
             stop_strings: request.stop,
             thinking_budget: request.thinking_budget,

@@ -72,6 +72,8 @@ mod tests {
             queue: 1,
             drain: Duration::ZERO,
             model: String::new(),
+            reasoning: crate::server::ReasoningField::default(),
+            sessions: None,
         }
     }
 

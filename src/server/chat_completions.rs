@@ -7,12 +7,13 @@ use axum::http::{Request as HttpRequest, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Server;
 use super::answer::{Call, Part, is_cut, timings, usage};
 use super::body;
 use super::error::{ApiError, Protocol, json_response};
 use super::model::now;
+use super::request::blocking;
 use super::sse::{self, Dialect, Frame};
+use super::{ReasoningField, Server};
 use crate::request::new_id;
 use crate::{Generated, Request};
 
@@ -38,7 +39,7 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     let mut running = server.submit(wanted).await?;
     let (id, created, model) = (new_id("chatcmpl-"), now(), running.model.name.clone());
     if is_stream {
-        return Ok(sse::response(running, Chunks::new(id, created, model, tells_usage)));
+        return Ok(sse::response(running, Chunks::new(id, created, model, tells_usage, server.options.reasoning)));
     }
     let (whole, done) = running.whole().await?;
     let mut message = json!({"role": "assistant", "content": whole.text});
@@ -46,7 +47,7 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
         message["content"] = Value::Null;
     }
     if !whole.thinking.is_empty() {
-        message["reasoning_content"] = whole.thinking.into();
+        server.options.reasoning.put(&mut message, &whole.thinking);
     }
     if !whole.calls.is_empty() {
         message["tool_calls"] = whole.calls.iter().map(tool_call).collect();
@@ -69,6 +70,17 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     Ok(json_response(StatusCode::OK, &answer))
 }
 
+/// `POST /apply-template`: a chat's body to `{"prompt": ".."}`, the text that the model would read.
+pub(crate) async fn apply_template(
+    server: &Arc<Server>,
+    request: HttpRequest<Body>,
+) -> Result<Response<Body>, ApiError> {
+    let wanted = Request::from_openai_chat(body::json(request).await?)?;
+    let language = server.model()?.language.clone();
+    let prompt = blocking(move || Ok(language.rendered(wanted)?)).await?;
+    Ok(json_response(StatusCode::OK, &json!({"prompt": prompt})))
+}
+
 fn tool_call(call: &Call) -> Value {
     json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
 }
@@ -87,14 +99,15 @@ pub(super) struct Chunks {
     created: u64,
     model: String,
     tells_usage: bool,
+    reasoning: ReasoningField,
     calls: usize,
     /// Of the tokens whose text comes next.
     probabilities: Vec<Value>,
 }
 
 impl Chunks {
-    pub(super) fn new(id: String, created: u64, model: String, tells_usage: bool) -> Self {
-        Chunks { id, created, model, tells_usage, calls: 0, probabilities: Vec::new() }
+    pub(super) fn new(id: String, created: u64, model: String, tells_usage: bool, reasoning: ReasoningField) -> Self {
+        Chunks { id, created, model, tells_usage, reasoning, calls: 0, probabilities: Vec::new() }
     }
 
     fn chunk(&mut self, delta: Value, finish: Option<&str>) -> Value {
@@ -121,7 +134,12 @@ impl Dialect for Chunks {
 
     fn part(&mut self, part: Part) -> Vec<Frame> {
         let delta = match part {
-            Part::Thinking(text) => json!({"reasoning_content": text}),
+            Part::Thinking(_) if self.reasoning == ReasoningField::None => return Vec::new(),
+            Part::Thinking(text) => {
+                let mut delta = json!({});
+                self.reasoning.put(&mut delta, &text);
+                delta
+            }
             Part::Text(text) => json!({"content": text}),
             Part::Call(call) => {
                 let mut delta = tool_call(&call);

@@ -17,6 +17,9 @@ use super::sse::{self, Dialect, Frame};
 use crate::request::{Sampling, json_schema, new_id, whole};
 use crate::{Generated, Prompt, Request};
 
+/// Most `logprobs`.
+const MOST_PROBABILITIES: u64 = 20;
+
 /// Tokens that are made unless another number is wanted, as in OpenAI's own.
 const DEFAULT_TOKENS: u64 = 16;
 
@@ -53,8 +56,8 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     if request.echo == Some(true) || request.suffix.is_some_and(|suffix| !suffix.is_empty()) {
         return unsupported("echo", "only what follows the prompt is given");
     }
-    if request.logprobs.is_some() {
-        return unsupported("logprobs", "probabilities are told by /v1/chat/completions");
+    if request.logprobs.is_some_and(|top| top > MOST_PROBABILITIES) {
+        return unsupported("logprobs", "at most 20 tokens' probabilities are told");
     }
     let prompt = match request.prompt {
         PromptField::Text(text) => Prompt::Text(text),
@@ -64,19 +67,26 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     };
     let mut wanted = Request {
         prompt,
+        probabilities: request.logprobs.map(whole),
         max_tokens: Some(whole(request.max_tokens.unwrap_or(DEFAULT_TOKENS))),
         json_schema: json_schema(request.response_format.as_ref(), "response_format")?,
         ..Request::default()
     };
     request.sampling.fill(&mut wanted)?;
     let mut running = server.submit(wanted).await?;
-    let mut shape =
-        Shape { id: new_id("cmpl-"), created: now(), model: running.model.name.clone(), tells_usage: false };
+    let mut shape = Shape {
+        id: new_id("cmpl-"),
+        created: now(),
+        model: running.model.name.clone(),
+        tells_usage: false,
+        told: Probabilities::default(),
+    };
     if request.stream == Some(true) {
         shape.tells_usage = request.stream_options.is_some_and(|options| options["include_usage"] == true);
         return Ok(sse::response(running, shape));
     }
     let (whole, done) = running.whole().await?;
+    whole.probabilities.iter().for_each(|token| shape.told.push(token));
     let mut answer = shape.json(&whole.text, Some(&done));
     answer["usage"] = usage(&done);
     Ok(json_response(StatusCode::OK, &answer))
@@ -88,17 +98,58 @@ struct Shape {
     created: u64,
     model: String,
     tells_usage: bool,
+    /// Of the tokens whose text comes next.
+    told: Probabilities,
+}
+
+/// OpenAI's `logprobs` of completions: lists side by side.
+#[derive(Default)]
+struct Probabilities {
+    tokens: Vec<Value>,
+    logprobs: Vec<Value>,
+    top: Vec<Value>,
+    offsets: Vec<usize>,
+    /// Characters of the tokens so far.
+    characters: usize,
+}
+
+impl Probabilities {
+    /// Adds a token as a chat tells it.
+    fn push(&mut self, token: &Value) {
+        let text = |token: &Value| token["token"].as_str().unwrap_or_default().to_owned();
+        let top = token["top_logprobs"].as_array().into_iter().flatten();
+        self.top.push(Value::Object(top.map(|token| (text(token), token["logprob"].clone())).collect()));
+        self.tokens.push(token["token"].clone());
+        self.logprobs.push(token["logprob"].clone());
+        self.offsets.push(self.characters);
+        self.characters += text(token).chars().count();
+    }
+
+    /// What was added since the last time.
+    fn take(&mut self) -> Value {
+        let characters = self.characters;
+        let told = std::mem::take(self);
+        self.characters = characters;
+        match told.tokens.is_empty() {
+            true => Value::Null,
+            false => json!({
+                "tokens": told.tokens, "token_logprobs": told.logprobs, "top_logprobs": told.top,
+                "text_offset": told.offsets,
+            }),
+        }
+    }
 }
 
 impl Shape {
-    fn json(&self, text: &str, done: Option<&Generated>) -> Value {
+    fn json(&mut self, text: &str, done: Option<&Generated>) -> Value {
+        let told = self.told.take();
         let finish = done.map(|done| if is_cut(done) { "length" } else { "stop" });
         let mut answer = json!({
             "id": self.id,
             "object": "text_completion",
             "created": self.created,
             "model": self.model,
-            "choices": [{"index": 0, "text": text, "logprobs": null, "finish_reason": finish}],
+            "choices": [{"index": 0, "text": text, "logprobs": told, "finish_reason": finish}],
         });
         if let Some(done) = done {
             answer["timings"] = timings(done);
@@ -115,7 +166,11 @@ impl Dialect for Shape {
     fn part(&mut self, part: Part) -> Vec<Frame> {
         match part {
             Part::Text(text) | Part::Thinking(text) => vec![Frame::data(&self.json(&text, None))],
-            Part::Call(_) | Part::Probability(_) => Vec::new(),
+            Part::Probability(token) => {
+                self.told.push(&token);
+                Vec::new()
+            }
+            Part::Call(_) => Vec::new(),
             Part::Done(done) => {
                 let mut last = self.json("", Some(&done));
                 let mut frames = vec![Frame::data(&last)];

@@ -29,10 +29,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::Engine;
+use crate::{Engine, SessionFolder};
 use metrics::Metrics;
 use model::Model;
 use worker::Queue;
@@ -60,6 +61,37 @@ pub struct ServeOptions {
     pub drain: Duration,
     /// What the model is called.
     pub model: String,
+    /// Where thoughts stand in a chat's message.
+    pub reasoning: ReasoningField,
+    /// Where the state of conversations is kept when another one takes its place, and at the end.
+    pub sessions: Option<SessionFolder>,
+}
+
+/// Where thoughts stand in a chat's message: clients differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReasoningField {
+    /// `reasoning_content`, as in llama.cpp, LM Studio and mistral.rs
+    #[default]
+    #[value(name = "reasoning_content")]
+    ReasoningContent,
+    /// `reasoning`, as in ollama, mlx_lm and newer vLLM
+    Reasoning,
+    /// In both
+    Both,
+    /// Nowhere: thoughts are left out
+    None,
+}
+
+impl ReasoningField {
+    /// Puts thoughts into a message or a piece of one.
+    pub(crate) fn put(self, message: &mut Value, thoughts: &str) {
+        if matches!(self, Self::ReasoningContent | Self::Both) {
+            message["reasoning_content"] = thoughts.into();
+        }
+        if matches!(self, Self::Reasoning | Self::Both) {
+            message["reasoning"] = thoughts.into();
+        }
+    }
 }
 
 /// Why serving ended, or did not begin.
@@ -148,7 +180,7 @@ fn start_engine<E: Into<Box<dyn Error + Send + Sync>>>(
             if server.model.set(model).is_err() {
                 unreachable!("only this thread sets the model");
             }
-            worker::work(&mut engine, &server.queue, &server.metrics)
+            worker::work(&mut engine, &server.queue, &server.metrics, server.options.sessions.clone())
         };
         // nobody listens once the server has stopped
         let _ = tell.send(work().map_err(ServeError::Model));

@@ -16,7 +16,7 @@ const PAGE: &str = include_str!("page.html");
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// Paths with their methods, for requests with another method.
-const PATHS: [(&str, &str); 12] = [
+const PATHS: [(&str, &str); 13] = [
     ("/", "GET"),
     ("/health", "GET"),
     ("/metrics", "GET"),
@@ -27,6 +27,7 @@ const PATHS: [(&str, &str); 12] = [
     ("/v1/responses", "POST"),
     ("/v1/messages", "POST"),
     ("/v1/messages/count_tokens", "POST"),
+    ("/apply-template", "POST"),
     ("/tokenize", "POST"),
     ("/detokenize", "POST"),
 ];
@@ -107,6 +108,7 @@ async fn route(server: &Arc<Server>, request: Request<Body>) -> Result<Response<
         ("POST", "/v1/responses") => responses::post(server, request).await,
         ("POST", "/v1/messages") => messages::post(server, request).await,
         ("POST", "/v1/messages/count_tokens") => messages::count_tokens(server, request).await,
+        ("POST", "/apply-template") => chat_completions::apply_template(server, request).await,
         ("POST", "/tokenize") => completions::tokenize(server, request).await,
         ("POST", "/detokenize") => completions::detokenize(server, request).await,
         _ => Err(nothing_there(&method, path)),

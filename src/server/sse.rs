@@ -87,6 +87,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
+    use super::super::ReasoningField;
     use super::super::answer::{Call, Part};
     use super::super::chat_completions::Chunks;
     use super::super::error::ApiError;
@@ -125,7 +126,7 @@ mod tests {
 
     #[test]
     fn openais_chunks() {
-        let chunks = || Chunks::new("id".into(), 0, "m".into(), true);
+        let chunks = || Chunks::new("id".into(), 0, "m".into(), true, ReasoningField::default());
         let events = written(chunks(), done());
         let deltas: Vec<&Value> = events.iter().map(|(_, data)| &data["choices"][0]["delta"]).collect();
         assert_eq!((deltas[1], deltas[3]), (&json!({"reasoning_content": "h"}), &json!({"content": "a"})));

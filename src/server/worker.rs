@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::metrics::Metrics;
-use crate::{Engine, Event, Finish, Generated, Prepared, Session, SessionError};
+use crate::state::common_prefix;
+use crate::{Engine, Event, Finish, Generated, Prepared, Session, SessionError, SessionFolder};
 
 /// Events that a reader may be behind.
 pub(crate) const EVENTS: usize = 1024;
@@ -124,9 +125,17 @@ impl Queue {
 }
 
 /// Computes requests until the queue is closed and empty.
-pub(crate) fn work(engine: &mut Engine, queue: &Queue, metrics: &Metrics) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(crate) fn work(
+    engine: &mut Engine,
+    queue: &Queue,
+    metrics: &Metrics,
+    mut sessions: Option<SessionFolder>,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut session = engine.session()?;
     while let Some(job) = queue.next() {
+        if let Some(sessions) = &mut sessions {
+            take_up(&mut session, sessions, job.prepared.prompt());
+        }
         let end = match compute(&mut session, queue, metrics, &job) {
             Ok(Some(done)) => JobEvent::Done(done),
             Ok(None) => continue,
@@ -137,7 +146,33 @@ pub(crate) fn work(engine: &mut Engine, queue: &Queue, metrics: &Metrics) -> Res
         };
         send(&job, queue, end);
     }
+    if let Some(sessions) = &mut sessions {
+        keep(&mut session, sessions);
+    }
     Ok(())
+}
+
+/// Makes the session one that begins like `prompt`, if a file has more of it: another conversation's turn has come, or the
+/// program is new. What is given up for it is kept before.
+fn take_up(session: &mut Session<'_>, sessions: &mut SessionFolder, prompt: &[u32]) {
+    let is_other = common_prefix(session.tokens(), prompt) < session.tokens().len() / 2;
+    if is_other {
+        keep(session, sessions);
+        sessions.begin_another();
+    }
+    if is_other || session.tokens().is_empty() {
+        match session.restore(sessions, prompt) {
+            Ok(restored) => restored.refused.iter().for_each(|refused| tracing::warn!("{refused}")),
+            // the prompt is computed instead, or the answer says what is wrong
+            Err(error) => tracing::warn!("a session file could not be used: {error}"),
+        }
+    }
+}
+
+fn keep(session: &mut Session<'_>, sessions: &mut SessionFolder) {
+    if let Err(error) = session.save(sessions) {
+        tracing::warn!("this session is not kept: {error}");
+    }
 }
 
 /// One request; `None` when its client has left.

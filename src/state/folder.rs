@@ -50,6 +50,11 @@ impl SessionFolder {
         Ok(SessionFolder { path: path.to_owned(), space, saved: None })
     }
 
+    /// What is saved from now on is of another conversation: the file that was saved last stays.
+    pub fn begin_another(&mut self) {
+        self.saved = None;
+    }
+
     /// Files of the model `identity` that have the state of the beginning of `tokens`, the best first, and what is wrong
     /// with those that cannot be used. Reads headers only. Files that are called after another model are passed over.
     pub fn find(&self, identity: &Identity, tokens: &[u32]) -> (Vec<Usable>, Vec<SessionFileError>) {

@@ -1,6 +1,7 @@
 //! The program as its users meet it: what goes to stdout and to stderr, exit codes, and every kind of bad input.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod chat;
 mod config;
 mod doctor;
 mod ends;
@@ -115,6 +116,17 @@ impl Copy {
     /// The pack that the program has embedded.
     fn of_pack() -> Copy {
         Copy::of("models/small-moe")
+    }
+
+    /// The same with a chat template that lets the model think, as those of larger models do.
+    fn of_pack_that_thinks() -> Copy {
+        let copy = Copy::of_pack();
+        copy.change("chat_template.jinja", |bytes| {
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            let (history, prompt) = text.rsplit_once("<think>\\n\\n</think>\\n\\n").unwrap();
+            *bytes = format!("{history}<think>\\n{prompt}").into_bytes();
+        });
+        copy
     }
 
     fn path(&self) -> &str {

@@ -18,25 +18,28 @@ fn run(command: &mut Command) -> Result<(), String> {
     }
 }
 
-/// The interpreter that has the packages.
-fn python() -> Result<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-clients");
+/// An interpreter in a folder of its own that has the packages; `modules` are what they are imported as.
+pub(super) fn python(folder: &str, packages: &[&str], modules: &str) -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    let has_them = || run(Command::new(&python).args(["-c", "import openai, anthropic"]));
+    let has_them = || run(Command::new(&python).args(["-c", &format!("import {modules}")]));
     if has_them().is_ok() {
         return Ok(python);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
     has_them()?;
     Ok(python)
 }
 
-/// Runs a script of `tests/clients` against a server with a key.
-fn script(name: &str) {
-    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let python = match PYTHON.get_or_init(python) {
-        Ok(python) => python,
+/// Runs a script of `tests/clients` against a server with a key, with `more` as its last argument.
+pub(super) fn run_script(
+    name: &str,
+    python: impl FnOnce() -> Result<PathBuf, String>,
+    more: impl FnOnce() -> Result<String, String>,
+) {
+    let (python, more) = match more().and_then(|more| Ok((python()?, more))) {
+        Ok(found) => found,
         Err(reason) => {
             let is_required = std::env::var("FLASHFLOOD_CLIENT_TESTS").is_ok_and(|value| value == "require");
             assert!(!is_required, "{reason}");
@@ -51,9 +54,17 @@ fn script(name: &str) {
     for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
         command.env_remove(proxy);
     }
-    let output = command.arg("-B").arg(path).arg(format!("http://{}", server.address)).arg("secret").output().unwrap();
+    command.arg("-B").arg(path).arg(format!("http://{}", server.address)).arg("secret");
+    let output = command.args((!more.is_empty()).then_some(more)).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+/// A script with the packages of OpenAI and Anthropic.
+fn script(name: &str) {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = || PYTHON.get_or_init(|| python("python-clients", &PACKAGES, "openai, anthropic")).clone();
+    run_script(name, found, || Ok(String::new()));
 }
 
 #[test]

@@ -6,7 +6,9 @@ mod chat;
 mod clients;
 mod errors;
 mod fuzz;
+mod kept;
 mod load;
+mod page;
 mod protocols;
 
 use std::io::{BufRead, BufReader, Read, Write};

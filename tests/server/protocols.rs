@@ -194,3 +194,94 @@ fn a_server_tells_about_itself() {
     assert_eq!(answer.header("x-request-id"), Some("abc"));
     assert!(server.get("/health").header("x-request-id").unwrap().starts_with("req_"));
 }
+
+#[test]
+fn completions_tell_probabilities() {
+    let server = Server::start(&[]);
+    let asked = json!({"prompt": "Once upon a time", "temperature": 0, "max_tokens": 5, "logprobs": 2});
+    let told = server.ask("/v1/completions", &asked)["choices"][0].clone();
+    let tokens: Vec<&str> =
+        told["logprobs"]["tokens"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+    assert_eq!((tokens.len(), tokens.concat().as_str()), (5, told["text"].as_str().unwrap()));
+    for (i, token) in tokens.iter().enumerate() {
+        let offset: usize = tokens[..i].iter().map(|token| token.chars().count()).sum();
+        assert_eq!(told["logprobs"]["text_offset"][i], offset);
+        let top = told["logprobs"]["top_logprobs"][i].as_object().unwrap();
+        assert_eq!((top.len(), &top[*token]), (2, &told["logprobs"]["token_logprobs"][i]));
+    }
+    let chunks = server.post("/v1/completions", &with(asked, json!({"stream": true}))).chunks();
+    let streamed: Vec<Value> = chunks
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["logprobs"]["text_offset"].as_array())
+        .flatten()
+        .cloned()
+        .collect();
+    assert_eq!(Value::from(streamed), told["logprobs"]["text_offset"]);
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": "a", "logprobs": 21})).status, 400);
+}
+
+#[test]
+fn the_prompt_of_a_chat() {
+    let server = Server::start(&[]);
+    let prompt = server.ask("/apply-template", &peru())["prompt"].as_str().unwrap().to_owned();
+    assert!(prompt.contains("<|im_start|>user\nWhat is the capital of Peru?<|im_end|>"), "{prompt}");
+    let tokens = server.ask("/tokenize", &json!({"content": prompt}))["tokens"].as_array().unwrap().len();
+    assert_eq!(server.ask("/v1/chat/completions", &peru())["usage"]["prompt_tokens"], tokens);
+}
+
+/// Thoughts stand where the client looks for them, and end when their budget is used up.
+#[test]
+fn thoughts_and_their_budget() {
+    // the small model with a template that lets it think
+    let (pack, small) =
+        (tempfile::tempdir().unwrap(), std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/small-moe"));
+    std::fs::create_dir(pack.path().join("experts")).unwrap();
+    for folder in ["", "experts"] {
+        for entry in std::fs::read_dir(small.join(folder)).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+            std::fs::write(pack.path().join(folder).join(entry.file_name()), std::fs::read(entry.path()).unwrap())
+                .unwrap();
+        }
+    }
+    let template = pack.path().join("chat_template.jinja");
+    let text = std::fs::read_to_string(&template).unwrap();
+    let (history, prompt) = text.rsplit_once("<think>\\n\\n</think>\\n\\n").unwrap();
+    std::fs::write(&template, format!("{history}<think>\\n{prompt}")).unwrap();
+    let model = ["-m", pack.path().to_str().unwrap()];
+    // at this temperature tokens are nearly random: the one that ends thoughts does not come soon
+    let thinking = json!({"thinking_budget": 1, "max_tokens": 20, "seed": 1});
+    let random = json!({"temperature": 50, "top_k": 0, "top_p": 1});
+    let thinking = with(thinking, random.clone());
+    for (field, names) in [
+        ("reasoning_content", &["reasoning_content"][..]),
+        ("reasoning", &["reasoning"]),
+        ("both", &["reasoning", "reasoning_content"]),
+        ("none", &[]),
+    ] {
+        let server = Server::start(&[&model[..], &["--reasoning-field", field]].concat());
+        let answer = server.ask("/v1/chat/completions", &with(peru(), thinking.clone()));
+        // what ends them is two tokens
+        assert_eq!(answer["usage"]["completion_tokens_details"]["reasoning_tokens"], 3, "{answer}");
+        let message = answer["choices"][0]["message"].as_object().unwrap();
+        assert!(!message["content"].as_str().unwrap().is_empty(), "{answer}");
+        let is_thoughts = |key: &&str| key.starts_with("reasoning");
+        let mut found: Vec<&str> = message.keys().map(String::as_str).filter(is_thoughts).collect();
+        found.sort_unstable();
+        assert_eq!(found, names, "{answer}");
+        let stream = with(with(peru(), thinking.clone()), json!({"stream": true}));
+        let chunks = server.post("/v1/chat/completions", &stream).chunks();
+        for name in ["reasoning", "reasoning_content"] {
+            let is_told = chunks.iter().any(|chunk| chunk["choices"][0]["delta"][name].is_string());
+            assert_eq!(is_told, names.contains(&name), "{field}: {chunks:?}");
+        }
+    }
+    // a schema holds for the answer, not for the thoughts before it
+    let server = Server::start(&model);
+    let schema = json!({"type": "json_schema", "json_schema": {"schema": {"enum": [7, 12]}}});
+    let answer = server.ask("/v1/chat/completions", &with(with(peru(), thinking), json!({"response_format": schema})));
+    let content = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(["7", "12"].contains(&content.trim()), "{answer}");
+    let budget = json!({"type": "enabled", "budget_tokens": 1});
+    let asked = with(json!({"thinking": budget, "max_tokens": 20}), random);
+    let answer = server.ask("/v1/messages", &anthropic(asked));
+    assert_eq!((&answer["content"][0]["type"], &answer["content"][1]["type"]), (&json!("thinking"), &json!("text")));
+}

@@ -1,0 +1,127 @@
+//! Options of an engine from JSON, for callers that are not Rust.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, OpenedDevice};
+use crate::model::ModelSource;
+
+/// What an engine is opened with.
+#[derive(Clone, Debug, Default)]
+pub struct OpenRequest {
+    /// A snapshot folder or a pack; `None` is the small model inside the library.
+    pub model: Option<PathBuf>,
+    /// How it is opened.
+    pub options: EngineOptions,
+}
+
+/// The keys, which are the command line's flags.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Keys {
+    model: Option<PathBuf>,
+    device: Option<String>,
+    activations: Option<String>,
+    context: Option<usize>,
+    expert_cache: Option<String>,
+    reads: Option<String>,
+    chunk: Option<usize>,
+    look_ahead: usize,
+    autotune: bool,
+    stripe: Vec<PathBuf>,
+}
+
+impl OpenRequest {
+    /// From an object such as `{"model": "/path", "device": "gpu", "expert_cache": "8GB"}`; `null` is the default of all.
+    /// Keys: `model`, `device`, `activations`, `context`, `expert_cache`, `reads`, `chunk`, `look_ahead`, `autotune`,
+    /// `stripe`, with the values that the flags of `flashflood run` take.
+    ///
+    /// # Errors
+    /// A key that is not known, or a value that it does not take.
+    pub fn from_json(value: &Value) -> Result<Self, String> {
+        if value.is_null() {
+            return Ok(OpenRequest::default());
+        }
+        let keys = Keys::deserialize(value).map_err(|e| e.to_string())?;
+        let built_in = EngineOptions::default();
+        let options = EngineOptions {
+            device: one_of("device", keys.device, built_in.device)?,
+            activations: one_of("activations", keys.activations, built_in.activations)?,
+            context: keys.context,
+            experts: match keys.expert_cache {
+                Some(text) => text.parse().map_err(|e| format!("expert_cache: {e}"))?,
+                None => ExpertBudget::Auto,
+            },
+            reads: one_of("reads", keys.reads, built_in.reads)?,
+            chunk: keys.chunk.filter(|tokens| *tokens > 0),
+            look_ahead: keys.look_ahead,
+            autotune: keys.autotune,
+            stripe: keys.stripe,
+            ..built_in
+        };
+        Ok(OpenRequest { model: keys.model, options })
+    }
+}
+
+impl OpenRequest {
+    /// Opens the model.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open(&self) -> Result<Engine, EngineError> {
+        Engine::from_source(self.source()?, &self.options)
+    }
+
+    /// Where memory would go; nothing large is loaded.
+    ///
+    /// # Errors
+    /// What opening says, as far as the plan.
+    pub fn memory_plan(&self) -> Result<MemoryPlan, EngineError> {
+        Engine::plan_for(&self.source()?, &OpenedDevice::open(self.options.device)?, &self.options)
+    }
+
+    fn source(&self) -> Result<ModelSource, EngineError> {
+        Ok(match &self.model {
+            Some(path) => ModelSource::open_striped(path, &self.options.stripe)?,
+            None => ModelSource::embedded()?,
+        })
+    }
+}
+
+fn one_of<T: ValueEnum>(key: &str, given: Option<String>, built_in: T) -> Result<T, String> {
+    let Some(given) = given else { return Ok(built_in) };
+    T::from_str(&given, false).map_err(|_| {
+        let known: Vec<String> =
+            T::value_variants().iter().filter_map(|v| Some(v.to_possible_value()?.get_name().to_owned())).collect();
+        format!("{key}: expected one of {}, found '{given}'", known.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::engine::Device;
+    use serde_json::json;
+
+    #[test]
+    fn keys_are_read() {
+        let open = OpenRequest::from_json(&json!({"model": "/m", "device": "cpu", "expert_cache": "8GB"})).unwrap();
+        assert_eq!((open.model, open.options.device), (Some("/m".into()), Device::Cpu));
+        assert_eq!(open.options.experts, ExpertBudget::Bytes(8_000_000_000));
+        assert!(OpenRequest::from_json(&Value::Null).unwrap().model.is_none());
+        for (wrong, why) in [
+            (json!({"devise": "cpu"}), "unknown field `devise`"),
+            (json!({"device": "tpu"}), "device: expected one of auto, gpu, cpu, found 'tpu'"),
+            (json!({"expert_cache": "much"}), "expert_cache: expected auto, all or a size"),
+            (json!(3), "invalid type"),
+        ] {
+            let error = OpenRequest::from_json(&wrong).unwrap_err();
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+}

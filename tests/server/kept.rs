@@ -1,0 +1,80 @@
+//! State that outlives the server, and one conversation that another takes the place of.
+
+use super::*;
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// A conversation of its own: long enough that the state of another one is not taken for it.
+fn turns(name: &str, count: usize) -> Value {
+    let mut turns =
+        vec![json!({"role": "system", "content": format!("{name}: {name}. Answer {name} as {name} would.")})];
+    for n in 0..count {
+        turns.push(json!({"role": "user", "content": "What is the capital of Peru?"}));
+        if n + 1 < count {
+            turns.push(json!({"role": "assistant", "content": "Lima"}));
+        }
+    }
+    turns.into()
+}
+
+/// Tokens of the prompt, and how many of them were computed before.
+fn usage(server: &Server, messages: Value) -> (u64, u64) {
+    let answer = server.ask(CHAT, &json!({"messages": messages, "temperature": 0, "max_tokens": 4}));
+    let usage = &answer["usage"];
+    (usage["prompt_tokens"].as_u64().unwrap(), usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap())
+}
+
+/// Files of sessions that are whole.
+fn files(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "session")).count()
+}
+
+#[test]
+fn two_conversations_and_a_server_that_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--session-dir", folder.path().to_str().unwrap()];
+    let mut server = Server::start(&arguments);
+    usage(&server, turns("red", 1));
+    usage(&server, turns("blue", 1));
+    assert_eq!(files(folder.path()), 1, "the first conversation is kept when the second begins");
+    let (prompt, cached) = usage(&server, turns("red", 2));
+    assert!(cached * 3 > prompt, "{cached} of {prompt}");
+    server.signal("-TERM");
+    assert_eq!(server.ended(), Some(0));
+    assert_eq!(files(folder.path()), 2);
+    let server = Server::start(&arguments);
+    for name in ["blue", "red"] {
+        let (prompt, cached) = usage(&server, turns(name, 3));
+        assert!(cached * 3 > prompt, "{name}: {cached} of {prompt}");
+    }
+}
+
+/// A server that is killed at some moment, mostly while it writes a file: what was kept before is still there and whole,
+/// and the next server answers as if nothing had been.
+#[test]
+fn a_kill_at_any_moment_loses_nothing_that_was_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--session-dir", folder.path().to_str().unwrap()];
+    let mut first = Server::start(&arguments);
+    usage(&first, turns("kept", 2));
+    first.signal("-TERM");
+    assert_eq!(first.ended(), Some(0));
+    assert_eq!(files(folder.path()), 1);
+    for delay in 0..12 {
+        let mut server = Server::start(&arguments);
+        usage(&server, turns(&format!("other {delay}"), 3));
+        // another conversation comes: this one is written now
+        let asked = json!({"messages": turns("third", 1), "temperature": 0, "max_tokens": 4});
+        let waiting = server.send("POST", CHAT, &[("Content-Type", "application/json")], asked.to_string().as_bytes());
+        std::thread::sleep(Duration::from_millis(delay));
+        server.signal("-KILL");
+        server.ended();
+        drop(waiting);
+    }
+    let server = Server::start(&arguments);
+    let (prompt, cached) = usage(&server, turns("kept", 2));
+    assert_eq!(prompt - cached, 1, "all but the last token is known");
+    let stderr = server.stderr.lock().unwrap().clone();
+    assert!(!stderr.contains("WARN"), "no file is half written: {stderr}");
+}
