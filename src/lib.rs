@@ -17,8 +17,10 @@
 //! | [`hub`] | the Hugging Face cache on this machine |
 //! | [`session`] | one timeline of tokens |
 //! | [`state`] | what of a timeline is kept beside it: checkpoints in memory, session files |
+//! | [`check`] | every kernel against its CPU twin, on this device |
 //! | `server` | the model over HTTP (cargo feature `server`) |
 
+pub mod check;
 pub mod compute;
 pub mod engine;
 pub mod experts;

@@ -1,6 +1,7 @@
 //! The commands, one file each. Results go to stdout, everything else to stderr.
 
 mod bench;
+mod check;
 mod completions;
 mod config_file;
 mod doctor;
@@ -48,6 +49,7 @@ enum Command {
     List(list::ListArgs),
     Pull(pull::PullArgs),
     Doctor(doctor::DoctorArgs),
+    Check(check::CheckArgs),
     #[cfg(feature = "server")]
     Serve(serve::ServeArgs),
     Pack(pack::PackArgs),
@@ -147,6 +149,7 @@ pub(crate) fn main() -> ExitCode {
             let given = matches.subcommand_matches("doctor").unwrap_or(&matches);
             doctor::run(args, config, &program, given)
         }
+        Command::Check(args) => check::run(args),
         #[cfg(feature = "server")]
         Command::Serve(args) => serve::run(args),
         Command::Pack(args) => pack::run(args),
