@@ -1,5 +1,7 @@
 //! What a check has found, for people and for bug reports.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::compare::Apart;
@@ -43,7 +45,12 @@ impl CheckReport {
 
     /// All that is wrong, one line each: empty where the device computes what the CPU does.
     pub fn mismatches(&self) -> Vec<String> {
-        let rows = self.rows.iter().filter(|row| !row.agrees).map(KernelRow::mismatch);
+        // kernels of one operation are wrong together
+        let mut rows: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| !row.agrees) {
+            rows.entry((row.tokens, row.mismatch())).or_default().push(row.kernel);
+        }
+        let rows = rows.into_iter().map(|((_, what), kernels)| format!("{}: {what}", kernels.join(", ")));
         let small = self.small_moe.iter().filter(|row| !row.agrees).map(SmallMoeRow::mismatch);
         let missing = self.not_checked.iter().map(|name| format!("{name}: was not checked"));
         rows.chain(small).chain(self.failures.iter().cloned()).chain(missing).collect()
@@ -189,13 +196,14 @@ impl KernelRow {
         self.operations += other.operations;
     }
 
+    /// What is wrong, without the kernel's name.
     fn mismatch(&self) -> String {
         let phase = if self.tokens == 1 { "decode".to_owned() } else { format!("a prompt of {} tokens", self.tokens) };
         let error = match self.error {
             Some(error) => format!("{error:.1} times its tolerance"),
             None => "not a number, or beyond any tolerance".to_owned(),
         };
-        format!("{}, {} in {phase}: the error in {} is {error}", self.kernel, self.shape, self.tensor)
+        format!("shape {} in {phase}: the error in {} is {error}", self.shape, self.tensor)
     }
 }
 

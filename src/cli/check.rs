@@ -155,9 +155,11 @@ fn print(out: &mut impl Write, report: &CheckReport) -> io::Result<()> {
         writeln!(out, "not on this device: {}", report.not_on_this_device.join(", "))?;
     }
     let mismatches = report.mismatches();
-    match mismatches.is_empty() {
-        true => writeln!(out, "all {} kernels agree with their CPU twins ({:.0} s)", report.kernels(), report.seconds),
-        false => mismatches.iter().try_for_each(|mismatch| writeln!(out, "MISMATCH  {mismatch}")),
+    let seconds = report.seconds;
+    match (mismatches.is_empty(), report.kernels()) {
+        (true, 1) => writeln!(out, "1 kernel agrees with its CPU twin ({seconds:.0} s)"),
+        (true, kernels) => writeln!(out, "all {kernels} kernels agree with their CPU twins ({seconds:.0} s)"),
+        _ => mismatches.iter().try_for_each(|mismatch| writeln!(out, "MISMATCH  {mismatch}")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The program as its users meet it: what goes to stdout and to stderr, exit codes, and every kind of bad input.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod check;
 mod config;
 mod doctor;
 mod ends;
