@@ -21,7 +21,7 @@ use crate::engine::EngineError;
 use crate::model::Config;
 use crate::model::synth::Shape;
 use crate::session::SessionError;
-use operations::{Pair, Rows};
+use operations::{Pair, Rows, Times};
 use subject::{FormatShapes, Subject};
 
 /// Of the vocabulary at most so many rows are computed: the whole one takes half a gigabyte.
@@ -50,6 +50,8 @@ pub struct CheckOptions {
     pub shapes: CheckShapes,
     /// Only kernels whose name contains one of these; all when empty.
     pub kernels: Vec<String>,
+    /// Times kernels by the host's clock, whatever the device can.
+    pub host_clock: bool,
     /// Changes an output of the kernels whose name contains this before it is compared: shows that a wrong kernel is
     /// found.
     pub disturb: Option<String>,
@@ -92,6 +94,8 @@ struct Watch<'a>(&'a mut dyn FnMut(&str, &str) -> bool);
 
 impl Watch<'_> {
     fn at(&mut self, what: &str, part: &str) -> Result<(), CheckError> {
+        // a driver that crashes leaves no other trace
+        tracing::debug!("{what}: {part}");
         if (self.0)(what, part) { Ok(()) } else { Err(CheckError::Interrupted) }
     }
 }
@@ -156,7 +160,7 @@ struct Plan {
     bits: u8,
     small: bool,
     formats: FormatShapes,
-    runs: u32,
+    times: Times,
 }
 
 impl Plan {
@@ -175,7 +179,8 @@ impl Plan {
             true => FormatShapes { hidden: 512, rows: 640, intermediate: 128 },
             false => FormatShapes { hidden: 2048, rows: 4096, intermediate: 512 },
         };
-        Plan { config, bits, small, formats, runs: if gpu.is_software() { 1 } else { 10 } }
+        let times = Times { runs: if gpu.is_software() { 1 } else { 10 }, by_host: options.host_clock };
+        Plan { config, bits, small, formats, times }
     }
 
     fn describe(&self) -> String {
@@ -220,7 +225,7 @@ impl Plan {
             }
             let subject = make(self)?;
             watch.at(&subject.name, "made ready")?;
-            let pair = Pair::new(&subject, gpu, cooperative, self.runs).map_err(CheckError::from);
+            let pair = Pair::new(&subject, gpu, cooperative, self.times).map_err(CheckError::from);
             match pair.and_then(|mut pair| pair.compare(options, watch, rows)) {
                 Ok(()) => {}
                 Err(CheckError::Interrupted) => return Err(CheckError::Interrupted),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::compare::{self, Apart, Bound};
 use super::report::{KernelRow, TimedBy};
-use super::subject::{HISTORY, Random, Subject, TOKENS};
+use super::subject::{FEW_TOKENS, HISTORY, Random, Subject, TOKENS};
 use super::{CheckError, CheckOptions, Watch};
 use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{Gpu, GpuExecutor, GpuOptions, GpuSlots, OperationTime, Written};
@@ -31,9 +31,17 @@ pub(super) struct Pair<'a> {
     recording: Arc<Recording>,
     cpu: CpuExecutor,
     gpu: GpuExecutor,
-    /// How often an operation runs to be timed.
-    runs: u32,
+    times: Times,
     random: Random,
+}
+
+/// How operations are timed.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    /// How often an operation runs.
+    pub(super) runs: u32,
+    /// By the host, whatever the device can.
+    pub(super) by_host: bool,
 }
 
 /// An operation that is compared.
@@ -46,7 +54,7 @@ struct Operation<'a> {
 
 impl<'a> Pair<'a> {
     /// Makes `subject` ready on both devices, state and caches filled.
-    pub(super) fn new(subject: &'a Subject, gpu: &Gpu, cooperative: bool, runs: u32) -> Result<Self, ExecuteError> {
+    pub(super) fn new(subject: &'a Subject, gpu: &Gpu, cooperative: bool, times: Times) -> Result<Self, ExecuteError> {
         let recording = subject.recording.clone();
         let layout = &subject.experts;
         let (context, experts) = (HISTORY + TOKENS, layout.experts);
@@ -65,7 +73,7 @@ impl<'a> Pair<'a> {
         let memory = Arc::new(memory);
         let of_gpu = Some((store(memory.clone())?, memory));
         let gpu = GpuExecutor::new(gpu.clone(), recording.clone(), context, experts, of_gpu, options)?;
-        let mut pair = Pair { subject, recording, cpu, gpu, runs, random: Random::new(3) };
+        let mut pair = Pair { subject, recording, cpu, gpu, times, random: Random::new(3) };
         pair.fill()?;
         Ok(pair)
     }
@@ -104,15 +112,15 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    /// Runs a step of each phase and adds a row for each kernel and shape.
+    /// Runs a token, a prompt and a short prompt, and adds a row for each kernel and shape. Products of few tokens have
+    /// tiles of their own: their errors count in the row of the prompt.
     pub(super) fn compare(
         &mut self,
         options: &CheckOptions,
         watch: &mut Watch<'_>,
         rows: &mut Rows,
     ) -> Result<(), CheckError> {
-        for phase in [Phase::Decode, Phase::Prefill] {
-            let tokens = if phase == Phase::Decode { 1 } else { TOKENS };
+        for (phase, tokens) in [(Phase::Decode, 1), (Phase::Prefill, TOKENS), (Phase::Prefill, FEW_TOKENS)] {
             let step = Step { phase, tokens, position: HISTORY, logits: LogitRows::Last };
             self.compare_step(step, options, watch, rows)?;
         }
@@ -168,7 +176,10 @@ impl<'a> Pair<'a> {
         self.gpu.run_operation(*index, step, &routing)?;
         let disturbed = options.disturb.as_ref().is_some_and(|name| shaders.iter().any(|s| s.contains(name.as_str())));
         let (apart, place) = self.apart(operation, written, disturbed)?;
-        let times = self.gpu.time_operation(*index, step, &routing, self.runs)?;
+        let times = match self.times.by_host {
+            true => self.gpu.time_operation_by_host(*index, step, &routing, self.times.runs)?,
+            false => self.gpu.time_operation(*index, step, &routing, self.times.runs)?,
+        };
         for shader in shaders {
             rows.add(self.row(operation, shader, apart, &place, &times));
         }
@@ -228,7 +239,12 @@ impl<'a> Pair<'a> {
         };
         let inside = if spec.element == Element::U32 {
             // ids, and what quantise and stream_read make, are equal to the bit
-            match self.bound(operation, op) {
+            // whether codes are the next ones is seen here, and needs no room in the scale
+            let bound = match recorded {
+                Recorded::Experts(op) => Some(Bound::experts(op.slot.gate_up.cols, false)),
+                _ => self.bound(operation, op),
+            };
+            match bound {
                 Some(bound) if is_packed(spec) => (0..rows)
                     .map(|r| r * spec.stride..r * spec.stride + spec.width)
                     .map(|row| compare::packed(bound, spec.width, &expected[row.clone()], &found[row]))
@@ -318,6 +334,9 @@ impl<'a> Pair<'a> {
             Recorded::Route(_) => {}
         }
         let mut row = KernelRow::new(shader, *step, shape, apart, place);
+        if step.tokens == FEW_TOKENS {
+            row.tensor = format!("{place} of {FEW_TOKENS} tokens");
+        }
         let timed = times.kernels.iter().zip(&times.weight_bytes).find(|((kernel, _), _)| *kernel == shader);
         if let Some(((_, time), bytes)) = timed.filter(|((_, time), _)| !time.is_zero()) {
             let seconds = time.as_secs_f64();

@@ -52,7 +52,7 @@ impl CheckReport {
         }
         let rows = rows.into_iter().map(|((_, what), kernels)| format!("{}: {what}", kernels.join(", ")));
         let small = self.small_moe.iter().filter(|row| !row.agrees).map(SmallMoeRow::mismatch);
-        let missing = self.not_checked.iter().map(|name| format!("{name}: was not checked"));
+        let missing = (!self.not_checked.is_empty()).then(|| format!("{}: not checked", self.not_checked.join(", ")));
         rows.chain(small).chain(self.failures.iter().cloned()).chain(missing).collect()
     }
 }

@@ -15,6 +15,8 @@ use crate::model::{Config, LayerKind, Matrix, MatrixBlock, forward, synth};
 /// Tokens of a step of a prompt: two chunks of the delta rule and a part of one, and more than a small tile for each
 /// expert.
 pub(super) const TOKENS: usize = 72;
+/// Tokens of a short prompt: fewer than a small tile.
+pub(super) const FEW_TOKENS: usize = 9;
 /// Positions before a step: attention of one token splits what is longer than 512.
 pub(super) const HISTORY: usize = 600;
 

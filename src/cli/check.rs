@@ -31,6 +31,9 @@ pub(crate) struct CheckArgs {
     /// Print JSON, for bug reports
     #[arg(long)]
     json: bool,
+    /// Time kernels by the host's clock, as on devices without timestamps
+    #[arg(long, hide = true)]
+    host_clock: bool,
     /// Change what kernels with NAME in their name compute: the check must fail
     #[arg(long, value_name = "NAME", hide = true)]
     disturb: Option<String>,
@@ -54,7 +57,8 @@ pub(crate) fn run(args: CheckArgs) -> anyhow::Result<()> {
         (_, true) => CheckShapes::Model,
         _ => CheckShapes::Auto,
     };
-    let options = CheckOptions { model, shapes, kernels: args.kernel, disturb: args.disturb };
+    let options =
+        CheckOptions { model, shapes, kernels: args.kernel, host_clock: args.host_clock, disturb: args.disturb };
     let mut line = StatusLine { is_shown: io::stderr().is_terminal() };
     let report = check(&options, &mut |what, part| {
         line.show(&format!("{what}: {part}"));

@@ -38,19 +38,30 @@ fn every_kernel_is_checked() {
     }
 }
 
-/// A number that is 2 % off, a bit of a packed word, an id: each is a mismatch, and the exit code says so.
+/// A number that is 2 % off, and an id: each is a mismatch, and the exit code says so.
 #[test]
 fn a_wrong_kernel_is_found() {
     for kernel in ["rms_norm", "router_top_k"] {
-        let arguments = ["check", "--quick", "--kernel", kernel];
-        let right = stdout(&arguments);
-        let last = right.trim_end().lines().next_back().unwrap();
-        assert!(last.starts_with("1 kernel agrees") && right.contains(&format!("| {kernel} |")), "{right}");
-        let wrong = outcome(&[&arguments[..], &["--disturb", kernel]].concat());
+        let wrong = outcome(&["check", "--quick", "--kernel", kernel, "--disturb", kernel]);
         wrong.failed(&["does not compute what the CPU does", kernel, "hint: ", "flashflood check --json"]);
         let mismatch = |line: &str| line.starts_with("MISMATCH  ") && line.contains(kernel);
         assert!(wrong.stdout.lines().any(mismatch) && !wrong.stdout.contains("CPU twin"), "{wrong:#?}");
     }
+}
+
+/// Some kernels alone, at the shapes of a model on disk, timed by the host as where there are no timestamps.
+#[test]
+fn one_kernel_of_a_model() {
+    let pack = in_repository("models/small-moe");
+    let arguments = ["check", "--quick", "--kernel", "combine_norm", "--host-clock", "-m", pack.to_str().unwrap()];
+    let report = stdout(&arguments);
+    let rows: Vec<&str> = report.lines().filter(|line| line.starts_with("| combine_norm |")).collect();
+    assert!(rows.len() >= 2 && report.matches("| combine_norm |").count() == rows.len(), "{report}");
+    // kernel, tokens, shape, error, us
+    let times = rows.iter().map(|row| row.split('|').nth(5).unwrap().trim().parse::<f64>().unwrap());
+    assert!(times.into_iter().all(|us| us > 0.0) && report.contains("times are of the host"), "{report}");
+    assert!(report.trim_end().lines().next_back().unwrap().starts_with("1 kernel agrees"), "{report}");
+    assert!(!report.contains("| f32 |"), "the small model is left out: {report}");
 }
 
 #[test]

@@ -73,15 +73,7 @@ impl GpuExecutor {
         let runs = runs.max(1);
         self.finish()?;
         if !self.profile() {
-            let start = Instant::now();
-            for _ in 0..runs {
-                self.run_operation(index, step, routing)?;
-            }
-            self.finish()?;
-            let bytes = self.dispatches.iter().map(|dispatch| dispatch.weight_bytes).sum();
-            let first = self.shaders_of(index, step).first().copied().unwrap_or_default();
-            let kernels = vec![(first, start.elapsed() / runs)];
-            return Ok(OperationTime { kernels, weight_bytes: vec![bytes], by_device: false });
+            return self.time_operation_by_host(index, step, routing, runs);
         }
         for _ in 0..runs {
             self.run_operation(index, step, routing)?;
@@ -96,6 +88,28 @@ impl GpuExecutor {
             weight_bytes: times.iter().map(|t| t.weight_bytes / u64::from(runs)).collect(),
             by_device: true,
         })
+    }
+
+    /// As [`time_operation`](Self::time_operation), by the host's clock: submissions one behind the other, and a wait.
+    pub fn time_operation_by_host(
+        &mut self,
+        index: usize,
+        step: &Step,
+        routing: &[Vec<u32>],
+        runs: u32,
+    ) -> Result<OperationTime, ExecuteError> {
+        let runs = runs.max(1);
+        self.finish()?;
+        let start = Instant::now();
+        for _ in 0..runs {
+            self.run_operation(index, step, routing)?;
+        }
+        self.finish()?;
+        let time = start.elapsed() / runs;
+        // those of the last run
+        let bytes = self.dispatches.iter().map(|dispatch| dispatch.weight_bytes).sum();
+        let first = self.shaders_of(index, step).first().copied().unwrap_or_default();
+        Ok(OperationTime { kernels: vec![(first, time)], weight_bytes: vec![bytes], by_device: false })
     }
 
     /// The kernels that an operation dispatches in a step, in order, each once.
