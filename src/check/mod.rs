@@ -22,7 +22,7 @@ use crate::model::Config;
 use crate::model::synth::Shape;
 use crate::session::SessionError;
 use operations::{Pair, Rows, Times};
-use subject::{FormatShapes, Subject};
+use subject::FormatShapes;
 
 /// Of the vocabulary at most so many rows are computed: the whole one takes half a gigabyte.
 const VOCABULARY: usize = 32_768;
@@ -116,7 +116,7 @@ pub fn check(options: &CheckOptions, progress: &mut dyn FnMut(&str, &str) -> boo
     }
     let gpu = pollster::block_on(open(Adapters::Any))?;
     let mut watch = Watch(progress);
-    let mut plan = Plan::new(options, &gpu);
+    let plan = Plan::new(options, &gpu);
     let mut failures = Vec::new();
     let mut rows = Rows::default();
     plan.run(&gpu, options, &mut watch, &mut rows, &mut failures)?;
@@ -152,6 +152,16 @@ pub fn check(options: &CheckOptions, progress: &mut dyn FnMut(&str, &str) -> boo
 /// Whether a device may use a kernel at all.
 fn is_used(kernel: &str, gpu: &Gpu) -> bool {
     gpu.cooperative || !kernel.starts_with("matmul_cooperative")
+}
+
+/// What is run one after the other: memory holds one at a time.
+#[derive(Clone, Copy)]
+enum Part {
+    ModelF32,
+    ModelInt8,
+    /// Products without matrix units, which the model's may use.
+    Formats,
+    FormatsOnMatrixUnits,
 }
 
 /// The shapes of a check.
@@ -204,26 +214,23 @@ impl Plan {
 
     /// Runs all subjects. What a device cannot run at all is told in `failures`, and the next one is tried.
     fn run(
-        &mut self,
+        &self,
         gpu: &Gpu,
         options: &CheckOptions,
         watch: &mut Watch<'_>,
         rows: &mut Rows,
         failures: &mut Vec<String>,
     ) -> Result<(), CheckError> {
-        let both = [Form::F32, Form::Int8];
-        let subjects: [(&dyn Fn(&Self) -> Result<Subject, ShapeError>, bool); 4] = [
-            (&|plan| subject::model(&plan.config, plan.bits, Form::F32), false),
-            (&|plan| subject::model(&plan.config, plan.bits, Form::Int8), true),
-            (&|plan| subject::formats(plan.formats, &both), false),
-            (&|plan| subject::formats(plan.formats, &[Form::Int8]), true),
-        ];
-        for (n, (make, cooperative)) in subjects.into_iter().enumerate() {
-            // the last is there for matrix units alone
-            if n == 3 && !gpu.cooperative {
-                continue;
-            }
-            let subject = make(self)?;
+        let (config, bits, both) = (&self.config, self.bits, [Form::F32, Form::Int8]);
+        for part in [Part::ModelF32, Part::ModelInt8, Part::Formats, Part::FormatsOnMatrixUnits] {
+            let (subject, cooperative) = match part {
+                Part::ModelF32 => (subject::model(config, bits, Form::F32), false),
+                Part::ModelInt8 => (subject::model(config, bits, Form::Int8), true),
+                Part::Formats => (subject::formats(self.formats, &both), false),
+                Part::FormatsOnMatrixUnits if !gpu.cooperative => continue,
+                Part::FormatsOnMatrixUnits => (subject::formats(self.formats, &[Form::Int8]), true),
+            };
+            let subject = subject?;
             watch.at(&subject.name, "made ready")?;
             let pair = Pair::new(&subject, gpu, cooperative, self.times).map_err(CheckError::from);
             match pair.and_then(|mut pair| pair.compare(options, watch, rows)) {

@@ -55,6 +55,17 @@ struct Operation<'a> {
 impl<'a> Pair<'a> {
     /// Makes `subject` ready on both devices, state and caches filled.
     pub(super) fn new(subject: &'a Subject, gpu: &Gpu, cooperative: bool, times: Times) -> Result<Self, ExecuteError> {
+        Self::with_recording_of_gpu(subject, subject.recording.clone(), gpu, cooperative, times)
+    }
+
+    /// As [`new`](Self::new), where the GPU runs another recording with the same operations.
+    fn with_recording_of_gpu(
+        subject: &'a Subject,
+        of_gpu: Arc<Recording>,
+        gpu: &Gpu,
+        cooperative: bool,
+        times: Times,
+    ) -> Result<Self, ExecuteError> {
         let recording = subject.recording.clone();
         let layout = &subject.experts;
         let (context, experts) = (HISTORY + TOKENS, layout.experts);
@@ -71,8 +82,8 @@ impl<'a> Pair<'a> {
         let binding = options.binding_on(gpu);
         let memory = GpuSlots::new(gpu, slots, set, layout.slot_bytes(), subject.top_k, binding, None)?;
         let memory = Arc::new(memory);
-        let of_gpu = Some((store(memory.clone())?, memory));
-        let gpu = GpuExecutor::new(gpu.clone(), recording.clone(), context, experts, of_gpu, options)?;
+        let slots = Some((store(memory.clone())?, memory));
+        let gpu = GpuExecutor::new(gpu.clone(), of_gpu, context, experts, slots, options)?;
         let mut pair = Pair { subject, recording, cpu, gpu, times, random: Random::new(3) };
         pair.fill()?;
         Ok(pair)
@@ -396,3 +407,6 @@ impl Rows {
         self.0.values().map(|row| row.kernel)
     }
 }
+
+#[cfg(test)]
+mod tests;

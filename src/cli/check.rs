@@ -161,6 +161,7 @@ fn print(out: &mut impl Write, report: &CheckReport) -> io::Result<()> {
     let mismatches = report.mismatches();
     let seconds = report.seconds;
     match (mismatches.is_empty(), report.kernels()) {
+        (true, 0) => writeln!(out, "none of these kernels is used on this device"),
         (true, 1) => writeln!(out, "1 kernel agrees with its CPU twin ({seconds:.0} s)"),
         (true, kernels) => writeln!(out, "all {kernels} kernels agree with their CPU twins ({seconds:.0} s)"),
         _ => mismatches.iter().try_for_each(|mismatch| writeln!(out, "MISMATCH  {mismatch}")),

@@ -77,6 +77,12 @@ impl CpuExecutor {
     /// Begins a step whose operations [`run_operation`](Self::run_operation) runs: `embedded` `[tokens, hidden]`, `rope`
     /// `[tokens, rotary_dim]`.
     pub fn begin(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
+        self.take_inputs(step, embedded, rope)?;
+        self.last = Some(step);
+        Ok(())
+    }
+
+    fn take_inputs(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
         step.check(&self.recording, self.context)?;
         self.memory.set_rope(rope);
         if let Some(input) = self.recording.input {
@@ -85,7 +91,6 @@ impl CpuExecutor {
         self.routing.clear();
         self.ahead.clear();
         self.dumps.clear();
-        self.last = Some(step);
         Ok(())
     }
 
@@ -234,7 +239,7 @@ impl Executor for CpuExecutor {
         rope: &[f32],
         layer_done: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(), ExecuteError> {
-        self.begin(step, embedded, rope)?;
+        self.take_inputs(step, embedded, rope)?;
         let recording = self.recording.clone();
         self.marked = vec![vec![Vec::new(); recording.state.len()]; self.marks.len()];
         // whoever watches is called on this thread; a token of decode is over too soon to be watched
