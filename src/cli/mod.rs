@@ -3,6 +3,7 @@
 mod asking;
 mod bench;
 mod chat;
+mod check;
 mod completions;
 mod config_file;
 mod doctor;
@@ -51,6 +52,7 @@ enum Command {
     List(list::ListArgs),
     Pull(pull::PullArgs),
     Doctor(doctor::DoctorArgs),
+    Check(check::CheckArgs),
     #[cfg(feature = "server")]
     Serve(serve::ServeArgs),
     Pack(pack::PackArgs),
@@ -151,6 +153,7 @@ pub(crate) fn main() -> ExitCode {
             let given = matches.subcommand_matches("doctor").unwrap_or(&matches);
             doctor::run(args, config, &program, given)
         }
+        Command::Check(args) => check::run(args),
         #[cfg(feature = "server")]
         Command::Serve(args) => serve::run(args),
         Command::Pack(args) => pack::run(args),

@@ -74,6 +74,32 @@ impl CpuExecutor {
         self.memory.tensor(tensor)
     }
 
+    /// Begins a step whose operations [`run_operation`](Self::run_operation) runs: `embedded` `[tokens, hidden]`, `rope`
+    /// `[tokens, rotary_dim]`.
+    pub fn begin(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
+        self.take_inputs(step, embedded, rope)?;
+        self.last = Some(step);
+        Ok(())
+    }
+
+    fn take_inputs(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
+        step.check(&self.recording, self.context)?;
+        self.memory.set_rope(rope);
+        if let Some(input) = self.recording.input {
+            self.memory.write(input.tensor, embedded);
+        }
+        self.routing.clear();
+        self.ahead.clear();
+        self.dumps.clear();
+        Ok(())
+    }
+
+    /// Runs operation `index` of the recording; those before it are done.
+    pub fn run_operation(&mut self, index: usize, step: Step) -> Result<(), ExecuteError> {
+        let recording = self.recording.clone();
+        rayon::scope(|_| self.run_on_pool(&recording.steps[index..=index], step))
+    }
+
     /// Runs some operations of a step.
     fn run_on_pool(&mut self, operations: &[Recorded], step: Step) -> Result<(), ExecuteError> {
         for recorded in operations {
@@ -213,16 +239,9 @@ impl Executor for CpuExecutor {
         rope: &[f32],
         layer_done: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(), ExecuteError> {
-        step.check(&self.recording, self.context)?;
+        self.take_inputs(step, embedded, rope)?;
         let recording = self.recording.clone();
         self.marked = vec![vec![Vec::new(); recording.state.len()]; self.marks.len()];
-        self.memory.set_rope(rope);
-        if let Some(input) = recording.input {
-            self.memory.write(input.tensor, embedded);
-        }
-        self.routing.clear();
-        self.ahead.clear();
-        self.dumps.clear();
         // whoever watches is called on this thread; a token of decode is over too soon to be watched
         let is_end = |recorded: &Recorded| matches!(recorded, Recorded::Experts(_)) && step.phase == Phase::Prefill;
         let mut layers = 0;

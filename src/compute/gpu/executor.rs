@@ -77,7 +77,7 @@ pub struct GpuExecutor {
     pub(super) recording: Arc<Recording>,
     pub(super) resident: Resident,
     pub(super) context: usize,
-    ready: Vec<Vec<ReadyStage>>,
+    pub(super) ready: Vec<Vec<ReadyStage>>,
     /// Of each slab, as the bind groups of a step know it.
     generations: HashMap<(usize, usize), u64>,
     top_k: Option<Vec<ReadyStage>>,
@@ -95,7 +95,7 @@ pub struct GpuExecutor {
     /// Time that was waited for work whose results the host does not read.
     pub(super) waits: Duration,
     keep_routing: bool,
-    last: Option<Step>,
+    pub(super) last: Option<Step>,
     /// Tokens of the next step after which the state is kept, and where.
     pub(super) marks: Vec<usize>,
     pub(super) marked: Vec<Readback>,
@@ -223,7 +223,7 @@ impl GpuExecutor {
         self.encoding.dispatch(&self.gpu.device, self.profile.as_mut(), &self.ready[index], &self.dispatches);
     }
 
-    fn encode_kernel(&mut self, index: usize, kernel: &dyn Kernel, step: &Step) {
+    pub(super) fn encode_kernel(&mut self, index: usize, kernel: &dyn Kernel, step: &Step) {
         self.dispatches.clear();
         if self.marks.is_empty() || kernel.state().is_empty() {
             kernel.dispatch(&self.resident, step, &mut self.dispatches);

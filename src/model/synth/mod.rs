@@ -29,7 +29,11 @@ const ROUTER_GAIN: f32 = 2.0;
 /// A model of `shape` with its first `layers` layers (all when `None`), experts of `bits` bits and everything else of
 /// `resident_bits`.
 pub fn synthesise(shape: Shape, layers: Option<usize>, bits: u8, resident_bits: u8, seed: u64) -> ModelSource {
-    let config = shape.config(layers);
+    with_config(PathBuf::from(shape.name()), shape.config(layers), bits, resident_bits, seed)
+}
+
+/// A model of any config with random weights: experts of `bits` bits and everything else of `resident_bits`. `root` names it.
+pub(crate) fn with_config(root: PathBuf, config: Config, bits: u8, resident_bits: u8, seed: u64) -> ModelSource {
     let mut make = Maker { random: random_bytes(seed), next: seed, bits: resident_bits, constants: HashMap::new() };
     let layers = config.layers.iter().map(|kind| make.layer(&config, *kind)).collect();
     let weights = ModelWeights {
@@ -40,7 +44,7 @@ pub fn synthesise(shape: Shape, layers: Option<usize>, bits: u8, resident_bits: 
     };
     let experts = make.experts(&config, bits);
     let text_files = TextFiles { tokenizer: Some(tokenizer::byte_level()), ..TextFiles::default() };
-    ModelSource { root: PathBuf::from(shape.name()), config, weights, experts, text_files }
+    ModelSource { root, config, weights, experts, text_files }
 }
 
 struct Maker {

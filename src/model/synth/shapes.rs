@@ -30,7 +30,7 @@ impl Shape {
     }
 
     /// The model's config with its first `layers` layers.
-    pub(super) fn config(self, layers: Option<usize>) -> Config {
+    pub(crate) fn config(self, layers: Option<usize>) -> Config {
         // (layers, hidden, heads, value heads, experts, top-k, expert width, vocabulary)
         let (all, hidden, heads, value_heads, experts, top_k, width, vocab) = match self {
             Shape::Qwen35A17b => (60, 4096, 32, 64, 512, 10, 1024, 248_320),
