@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 pub use device::{Activations, Device, OpenedDevice};
-pub use pace::{ConditionsSource, Pace, Suspension};
+pub(crate) use pace::Pace;
+pub use pace::{ConditionsSource, Suspension};
 pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
 
 use plan::Wishes;
@@ -292,12 +293,12 @@ impl Engine {
         }
     }
 
-    /// How fast this engine works, and a way to pause it from another thread.
-    pub fn pace(&self) -> &Pace {
+    /// How fast this engine works.
+    pub(crate) fn pace(&self) -> &Pace {
         &self.pace
     }
 
-    /// Takes the state of the machine from `source` from now on, which is asked before every step: a machine that is hot
+    /// Takes the state of the machine from `source` from now on, which is asked at every step: a machine that is hot
     /// or short of memory, for tests.
     pub fn watch_conditions(&mut self, source: ConditionsSource) {
         self.pace.watch(source);

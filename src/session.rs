@@ -236,8 +236,8 @@ impl<'a> Session<'a> {
         self.trace.take()
     }
 
-    /// How fast the engine works, and a way to pause it from another thread.
-    pub fn pace(&self) -> &Pace {
+    /// How fast the engine works.
+    pub(crate) fn pace(&self) -> &Pace {
         self.engine.pace()
     }
 

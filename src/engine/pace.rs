@@ -1,8 +1,7 @@
 //! How fast a model works: at most the share of the time that the user grants it, less when the machine is hot, not at
-//! all when it is too hot or when the program around it asks for a pause.
+//! all when it is too hot.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,28 +25,23 @@ const HOT_POWER: u32 = 50;
 
 /// Why nothing is computed for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Suspension {
     /// The machine is too hot.
     Thermal,
-    /// The program around the engine asked for it: [`Pace::suspend`].
-    Host,
 }
 
 impl fmt::Display for Suspension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Suspension::Thermal => "the machine is too hot",
-            Suspension::Host => "the program is in the background",
         })
     }
 }
 
-/// The pace of an engine, for its sessions and for other threads. Clones are the same pace.
+/// The pace of an engine and its sessions. Clones are the same pace.
 #[derive(Clone)]
-pub struct Pace {
-    watch: Arc<Mutex<Watch>>,
-    is_suspended: Arc<AtomicBool>,
-}
+pub(crate) struct Pace(Arc<Mutex<Watch>>);
 
 /// The machine as it was when last looked at.
 struct Watch {
@@ -79,10 +73,10 @@ impl Pace {
         let source = Box::new(move || sensors.read());
         let looked = Some(Instant::now());
         let watch = Watch { source, interval: INTERVAL, looked, now, is_new: false, power: power.clamp(1, 100) };
-        Pace { watch: Arc::new(Mutex::new(watch)), is_suspended: Arc::default() }
+        Pace(Arc::new(Mutex::new(watch)))
     }
 
-    /// Takes the state of the machine from `source` from now on, which is asked before every step: tests.
+    /// Takes the state of the machine from `source` from now on, which is asked at every look: tests.
     pub(super) fn watch(&self, source: ConditionsSource) {
         let mut watch = self.lock();
         watch.source = source;
@@ -91,7 +85,7 @@ impl Pace {
     }
 
     fn lock(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state of the machine, once after each look.
@@ -101,22 +95,8 @@ impl Pace {
         std::mem::take(&mut watch.is_new).then_some(watch.now)
     }
 
-    /// Pauses the engine at the next token, or the next layer of a prompt, until [`resume`](Self::resume): for apps that
-    /// go to the background, where the GPU may not be used. From any thread.
-    pub fn suspend(&self) {
-        self.is_suspended.store(true, Ordering::Relaxed);
-    }
-
-    /// Ends [`suspend`](Self::suspend).
-    pub fn resume(&self) {
-        self.is_suspended.store(false, Ordering::Relaxed);
-    }
-
     /// Why nothing should be computed now.
     fn suspension(&self) -> Option<Suspension> {
-        if self.is_suspended.load(Ordering::Relaxed) {
-            return Some(Suspension::Host);
-        }
         let mut watch = self.lock();
         watch.look();
         (watch.now.thermal == ThermalState::Critical).then_some(Suspension::Thermal)
@@ -204,20 +184,21 @@ mod tests {
     }
 
     #[test]
-    fn a_suspended_engine_waits_until_another_thread_lets_it_go_on() {
+    fn an_engine_that_is_too_hot_waits_until_it_is_cooler() {
         let pace = at(100, ThermalState::Nominal);
-        pace.suspend();
+        let mut looks = 0;
+        pace.watch(Box::new(move || {
+            looks += 1;
+            let thermal = if looks <= 2 { ThermalState::Critical } else { ThermalState::Serious };
+            Conditions { available: 1 << 30, memory: MemoryPressure::Normal, thermal }
+        }));
         let mut told = Vec::new();
-        let other = pace.clone();
         let go_on = pace.turn(&mut Instant::now(), |why| {
             told.push(why);
-            if told.len() == 2 {
-                other.resume();
-            }
             true
         });
         assert!(go_on);
-        assert_eq!(told, [Some(Suspension::Host), Some(Suspension::Host), None]);
+        assert_eq!(told, [Some(Suspension::Thermal), Some(Suspension::Thermal), None]);
     }
 
     #[test]
