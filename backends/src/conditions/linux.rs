@@ -14,7 +14,8 @@ const STALLED: f64 = 10.0;
 const SCARCE: u64 = 16;
 
 /// Thousandths of a degree below a zone's critical point, where the machine turns itself off: serious, critical.
-const BELOW_CRITICAL: [i64; 2] = [8_000, 3_000];
+/// Closer than it looks: processors of laptops run at 95 degrees by design, with this point at 100 or 105.
+const BELOW_CRITICAL: [i64; 2] = [5_000, 2_000];
 
 /// No point below this is meant as one, in thousandths of a degree: firmware writes 0 and worse.
 const LEAST_TRIP: i64 = 45_000;
@@ -175,8 +176,8 @@ mod tests {
         let expected = [
             ("60000\n", ThermalState::Nominal),
             ("95000", ThermalState::Fair),
-            ("97000", ThermalState::Serious),
-            ("102000", ThermalState::Critical),
+            ("100000", ThermalState::Serious),
+            ("103000", ThermalState::Critical),
             ("-1", ThermalState::Nominal),
             ("", ThermalState::Nominal),
         ];
@@ -197,7 +198,8 @@ mod tests {
         .unwrap();
         assert_eq!(state_at(&zone, "69999"), ThermalState::Nominal);
         assert_eq!(state_at(&zone, "70000"), ThermalState::Serious);
-        assert_eq!(state_at(&zone, "107000"), ThermalState::Critical);
+        assert_eq!(state_at(&zone, "107999"), ThermalState::Serious);
+        assert_eq!(state_at(&zone, "108000"), ThermalState::Critical);
     }
 
     #[test]
