@@ -106,7 +106,7 @@ pub(super) fn limit() -> Option<u64> {
     {
         // SAFETY: takes nothing; 0 stands for no limit.
         let left = unsafe { os_proc_available_memory() } as u64;
-        return (left > 0).then_some(left + footprint()?);
+        (left > 0).then_some(left + footprint()?)
     }
     #[cfg(not(target_os = "ios"))]
     None
