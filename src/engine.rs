@@ -3,6 +3,7 @@
 
 mod device;
 mod options;
+mod pace;
 mod plan;
 mod pressure;
 
@@ -11,6 +12,8 @@ use std::sync::{Arc, OnceLock};
 
 pub use device::{Activations, Device, OpenedDevice};
 pub use options::OpenRequest;
+pub(crate) use pace::Pace;
+pub use pace::{ConditionsSource, Suspension};
 pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
 
 use plan::Wishes;
@@ -53,6 +56,8 @@ pub struct EngineOptions {
     pub autotune: bool,
     /// Folders on other disks whose `experts/` hold some layers' files of a pack.
     pub stripe: Vec<PathBuf>,
+    /// Percent of the time to work, 1 to 100: the rest is for other programs, for the fan and for the battery.
+    pub power: u32,
     /// Runtime checks in shaders, and smaller bindings: for tests.
     pub gpu: GpuOptions,
 }
@@ -69,6 +74,7 @@ impl Default for EngineOptions {
             look_ahead: 0,
             autotune: false,
             stripe: Vec::new(),
+            power: 100,
             gpu: GpuOptions::default(),
         }
     }
@@ -159,6 +165,7 @@ pub struct Engine {
     plan: MemoryPlan,
     watch: Option<PressureWatch>,
     language: OnceLock<Arc<Language>>,
+    pace: Pace,
 }
 
 impl Engine {
@@ -259,6 +266,7 @@ impl Engine {
                 )
             }
         };
+        let pace = Pace::new(options.power);
         let mut engine = Engine {
             config,
             embed,
@@ -271,6 +279,7 @@ impl Engine {
             plan,
             watch: None,
             language: OnceLock::new(),
+            pace,
         };
         if options.experts == ExpertBudget::Auto {
             engine.watch = engine.executor.expert_store().and_then(|store| PressureWatch::new(store, &engine.plan));
@@ -280,9 +289,26 @@ impl Engine {
 
     /// Keeps the expert cache within what the machine has free, when its size was left to us.
     pub(crate) fn relieve_memory(&mut self) {
-        if let (Some(watch), Some(store)) = (&mut self.watch, self.executor.expert_store()) {
-            watch.check(store);
+        let Some(watch) = &self.watch else { return };
+        if let (Some(now), Some(store)) = (self.pace.news(), self.executor.expert_store()) {
+            watch.check(store, &now);
         }
+    }
+
+    /// How fast this engine works.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Takes the state of the machine from `source` from now on, which is asked at every step: a machine that is hot
+    /// or short of memory, for tests.
+    pub fn watch_conditions(&mut self, source: ConditionsSource) {
+        self.pace.watch(source);
+    }
+
+    /// The most experts that may be in memory now; `None` when all are in memory for good.
+    pub fn expert_limit(&mut self) -> Option<usize> {
+        self.executor.expert_store().map(|store| store.limit())
     }
 
     pub(crate) fn trace_shape(&self) -> TraceShape {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::engine::Suspension;
 use crate::request::{Prepared, new_id};
 use crate::session::{LogProbabilities, PrefillProgress, Session, SessionError};
 use crate::text::{
@@ -36,6 +37,10 @@ pub enum Event {
     Text(String),
     /// A call of a tool, whole.
     ToolCall(ToolCall),
+    /// Nothing is computed for now. Told every tenth of a second while it lasts, so that the caller can end it.
+    Suspended(Suspension),
+    /// It goes on.
+    Resumed,
 }
 
 /// Why text ended.
@@ -109,11 +114,15 @@ pub fn generate(
 ) -> Result<Generated, SessionError> {
     let start = Instant::now();
     let mut go_on = true;
+    let pace = session.pace().clone();
+    let wait = |why: Option<Suspension>| why.map_or(Event::Resumed, Event::Suspended);
+    let mut worked_from = Instant::now();
     let synced = session.sync(prompt, &options.boundaries, |progress| {
         go_on = on_event(match progress.step {
             0 => Event::Prefill { done: progress.done, total: progress.total },
             _ => Event::PrefillLayer(progress),
         });
+        go_on = go_on && pace.turn(&mut worked_from, |why| on_event(wait(why)));
         go_on
     })?;
     let mut answer = Answer::new(tokenizer, options);
@@ -170,6 +179,7 @@ pub fn generate(
                 result => result?,
             }
             mask = next.transpose()?;
+            go_on = pace.turn(&mut worked_from, |why| on_event(wait(why)));
         }
     };
     let decode = decode_from.elapsed();

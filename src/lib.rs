@@ -65,8 +65,10 @@ pub mod session;
 pub mod state;
 pub mod text;
 
+pub use check::{CheckError, CheckOptions, CheckReport, CheckShapes, check};
 pub use engine::{
-    Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, OpenRequest, bytes_for_people,
+    Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, OpenRequest, Suspension,
+    bytes_for_people,
 };
 pub use experts::{Reads, StoreStats};
 pub use generate::{Event, Finish, Generated};

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::compute::ops::conv_inputs;
 use crate::compute::{ExecuteError, KernelTime, LogitRows, ProfiledSteps, Step};
-use crate::engine::Engine;
+use crate::engine::{Engine, Pace};
 use crate::experts::StoreStats;
 use crate::experts::trace::Trace;
 use crate::formats::quantise::dequantise_row;
@@ -234,6 +234,11 @@ impl<'a> Session<'a> {
     /// Ends the recording: what was chosen since [`trace_experts`](Self::trace_experts), if that was called.
     pub fn take_expert_trace(&mut self) -> Option<Trace> {
         self.trace.take()
+    }
+
+    /// How fast the engine works.
+    pub(crate) fn pace(&self) -> &Pace {
+        self.engine.pace()
     }
 
     /// Lets at most `slots` experts stay in memory from the next step on, for a program that is asked to give memory

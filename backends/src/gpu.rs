@@ -1,5 +1,7 @@
 //! GPU devices: which adapter, with which limits, and shaders without runtime checks.
 
+use crate::residency::Residency;
+
 /// Which adapters may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adapters {
@@ -24,6 +26,8 @@ pub struct Gpu {
     pub adapter_features: wgpu::Features,
     /// Whether it has matrix units that kernels know: 16x16x16 of f16 with sums in f32, subgroups of 32 threads in a row.
     pub cooperative: bool,
+    /// Keeps buffers of experts mapped between tokens.
+    pub residency: Residency,
 }
 
 impl Gpu {
@@ -153,7 +157,8 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
         _ => adapter.request_device(&descriptor).await.map_err(|e| e.to_string()),
     };
     let (device, queue) = opened.map_err(|cause| GpuError::Open { adapter: info.name.clone(), cause })?;
-    Ok(Gpu { device, queue, info, limits, adapter_features: adapter.features(), cooperative })
+    let residency = Residency::new(&device, &queue);
+    Ok(Gpu { device, queue, info, limits, adapter_features: adapter.features(), cooperative, residency })
 }
 
 type Opened = Result<(wgpu::Device, wgpu::Queue), String>;

@@ -1,6 +1,7 @@
 //! What differs per platform: files, folders, memory, GPU devices. All unsafe code of flashflood is here.
 
 mod aligned;
+pub mod conditions;
 pub mod folders;
 pub mod gpu;
 mod host_buffer;
@@ -9,7 +10,9 @@ pub mod machine;
 mod map;
 pub mod memory;
 pub mod positioned;
+mod residency;
 
 pub use aligned::{AlignedBuffer, PAGE};
 pub use host_buffer::{HostBuffer, NoHostBuffer, Region};
 pub use map::{Mapped, map_file};
+pub use residency::Residency;

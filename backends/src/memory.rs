@@ -1,10 +1,17 @@
 //! How much memory there is, for the memory plan: of the machine, or of the container when that is less.
 
+#[cfg(target_vendor = "apple")]
+mod apple;
+
 use sysinfo::{MemoryRefreshKind, System};
 
 /// Bytes that can be allocated now without swapping: free memory and page cache that can be dropped, within the
-/// limit of the control group this process is in.
+/// limit of the control group this process is in. On iOS, what is left until the system ends this process.
 pub fn available_memory() -> u64 {
+    #[cfg(target_vendor = "apple")]
+    if let Some(available) = apple::available() {
+        return available;
+    }
     let free = system().map_or(UNKNOWN, |system| system.available_memory());
     match cgroup_room() {
         Some(room) => free.min(room.available),
@@ -12,9 +19,12 @@ pub fn available_memory() -> u64 {
     }
 }
 
-/// Bytes of memory of the machine, or the limit of the control group this process is in when that is less.
+/// Bytes of memory of the machine, or the limit of the control group this process is in when that is less; on iOS the
+/// limit of an app.
 pub fn total_memory() -> u64 {
     let total = system().map_or(UNKNOWN, |system| system.total_memory());
+    #[cfg(target_vendor = "apple")]
+    let total = apple::limit().map_or(total, |limit| total.min(limit));
     match cgroup_room() {
         Some(room) => total.min(room.limit),
         None => total,
@@ -25,7 +35,9 @@ pub fn total_memory() -> u64 {
 pub fn peak_memory() -> Option<u64> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     return status_bytes("VmHWM:");
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(target_vendor = "apple")]
+    return apple::peak_footprint();
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     None
 }
 
@@ -39,11 +51,14 @@ fn status_bytes(field: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Bytes of memory this process occupies, where the system says.
+/// Bytes of memory this process occupies, where the system says. On macOS and iOS those that it is charged for, buffers
+/// that the GPU shares among them.
 pub fn resident_memory() -> Option<u64> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     return status_bytes("VmRSS:");
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(target_vendor = "apple")]
+    return apple::footprint();
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     {
         use sysinfo::{ProcessRefreshKind, ProcessesToUpdate};
         let pid = sysinfo::get_current_pid().ok()?;

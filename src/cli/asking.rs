@@ -182,6 +182,7 @@ impl Screen {
                 let _ = write!(io::stderr(), "{dim}{text}");
             }
             Event::Thinking(_) | Event::Token { .. } | Event::ToolCall(_) => {}
+            Event::Suspended(_) | Event::Resumed => {}
         }
         self.failed.is_none()
     }

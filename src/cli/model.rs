@@ -50,6 +50,10 @@ pub(crate) struct ResourceArgs {
     /// Do not measure which workgroups suit this GPU: take the built-in ones
     #[arg(long, env = "FLASHFLOOD_NO_AUTOTUNE", value_parser = FalseyValueParser::new())]
     pub(crate) no_autotune: bool,
+    /// Percent of the time to work: less leaves more to other programs, the fan and the battery
+    #[arg(long, value_name = "N", default_value_t = 100, env = "FLASHFLOOD_POWER",
+        value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) power: u32,
     /// A folder on another disk whose experts/ holds some layers' files of the pack (may be repeated)
     #[arg(long, value_name = "DIR")]
     pub(crate) stripe: Vec<PathBuf>,
@@ -67,6 +71,7 @@ impl ResourceArgs {
             look_ahead: self.look_ahead,
             autotune: !self.no_autotune,
             stripe: self.stripe.clone(),
+            power: self.power,
             ..EngineOptions::default()
         }
     }

@@ -32,12 +32,13 @@ struct Keys {
     look_ahead: usize,
     autotune: bool,
     stripe: Vec<PathBuf>,
+    power: Option<u32>,
 }
 
 impl OpenRequest {
     /// From an object such as `{"model": "/path", "device": "gpu", "expert_cache": "8GB"}`; `null` is the default of all.
     /// Keys: `model`, `device`, `activations`, `context`, `expert_cache`, `reads`, `chunk`, `look_ahead`, `autotune`,
-    /// `stripe`, with the values that the flags of `flashflood run` take.
+    /// `stripe`, `power`, with the values that the flags of `flashflood run` take.
     ///
     /// # Errors
     /// A key that is not known, or a value that it does not take.
@@ -60,6 +61,11 @@ impl OpenRequest {
             look_ahead: keys.look_ahead,
             autotune: keys.autotune,
             stripe: keys.stripe,
+            power: match keys.power {
+                Some(power @ 1..=100) => power,
+                Some(other) => return Err(format!("power: expected 1 to 100 percent, found {other}")),
+                None => built_in.power,
+            },
             ..built_in
         };
         Ok(OpenRequest { model: keys.model, options })
@@ -118,6 +124,7 @@ mod tests {
             (json!({"devise": "cpu"}), "unknown field `devise`"),
             (json!({"device": "tpu"}), "device: expected one of auto, gpu, cpu, found 'tpu'"),
             (json!({"expert_cache": "much"}), "expert_cache: expected auto, all or a size"),
+            (json!({"power": 0}), "power: expected 1 to 100"),
             (json!(3), "invalid type"),
         ] {
             let error = OpenRequest::from_json(&wrong).unwrap_err();

@@ -75,7 +75,8 @@ impl Running {
                 Some(JobEvent::Part(Event::Token { id, thinking: false, probabilities: Some(probabilities) })) => {
                     Part::Probability(self.probability(id, &probabilities))
                 }
-                Some(JobEvent::Part(Event::Prefill { .. } | Event::PrefillLayer(_) | Event::Token { .. })) => continue,
+                // progress, which is not part of the answer
+                Some(JobEvent::Part(_)) => continue,
                 Some(JobEvent::Done(done)) => Part::Done(done),
                 Some(JobEvent::Failed(reason)) => Part::Failed(ApiError::internal(reason)),
                 None => Part::Failed(ApiError::internal(

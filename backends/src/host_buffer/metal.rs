@@ -11,13 +11,23 @@ use wgpu::hal::api::Metal;
 use super::{NoHostBuffer, Visible};
 use crate::aligned::PAGE;
 use crate::gpu::Gpu;
+use crate::residency::metal::Set;
 
-/// The buffer, kept by the regions as well as by wgpu.
+/// The buffer, kept by the regions as well as by wgpu. It stays mapped for the GPU as long as there are regions.
 struct Shared {
-    _buffer: Retained<ProtocolObject<dyn MTLBuffer>>,
+    buffer: Retained<ProtocolObject<dyn MTLBuffer>>,
+    residency: Option<Set>,
 }
 
-// SAFETY: Metal's buffers may be retained and released on any thread, and nothing else is done with this one.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(set) = &self.residency {
+            set.remove(&self.buffer);
+        }
+    }
+}
+
+// SAFETY: Metal's buffers may be retained, released and named on any thread, and nothing else is done with this one.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -37,7 +47,11 @@ pub(super) fn share(gpu: &Gpu, bytes: usize, descriptor: &wgpu::BufferDescriptor
     if !start.as_ptr().addr().is_multiple_of(PAGE) {
         return Err(NoHostBuffer("Metal's buffer does not start at a page".to_owned()));
     }
-    let memory = Arc::new(Shared { _buffer: buffer.clone() });
+    let residency = gpu.residency.set.clone();
+    if let Some(set) = &residency {
+        set.add(&buffer);
+    }
+    let memory = Arc::new(Shared { buffer: buffer.clone(), residency });
     // SAFETY: the buffer was made by this device and has this length; Metal zeroes new buffers.
     let buffer = unsafe { wgpu::hal::metal::Device::buffer_from_raw(buffer, bytes as u64) };
     // SAFETY: as above; a shared buffer may be used for all that the descriptor may say.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 
 /// A read is queued in pieces of this many bytes: several even of a record of 2 MB, few enough to cost nothing.
+#[cfg(target_os = "linux")]
 const PIECE: usize = 512 << 10;
 
 /// Whether this system lets this process have a queue; containers often refuse it.

@@ -21,6 +21,7 @@
 //! Sessions are freed with their engine, not by `flashflood_session_close`, which makes the third line possible; a closed
 //! one takes about a hundred bytes.
 
+mod check;
 mod engine;
 mod session;
 mod text;
@@ -41,7 +42,7 @@ use text::{Failure, caught, give, read, report};
 /// - `{"type": "prefill", "done": 512, "total": 4096}`
 /// - `{"type": "thinking", "text": ".."}`, `{"type": "text", "text": ".."}`
 /// - `{"type": "tool_call", "id": "..", "name": "..", "arguments": {..}}`
-/// - `{"type": "suspended", "reason": "host"}`, `{"type": "resumed"}`
+/// - `{"type": "suspended", "reason": "host|thermal"}`, `{"type": "resumed"}`: nothing is computed between them
 /// - `{"type": "done", "finish": "stop|length|context|cancelled", "statistics": {..}}`, the last one
 #[expect(non_camel_case_types, reason = "the name in C")]
 pub type flashflood_event = Option<extern "C" fn(context: *mut c_void, event_json: *const c_char)>;
@@ -250,6 +251,20 @@ pub unsafe extern "C" fn flashflood_session_restore(
 pub unsafe extern "C" fn flashflood_session_close(session: *mut flashflood_session) {
     // SAFETY: the caller's promise
     let _ = caught(|| Ok(unsafe { session::of(session) }?.close()));
+}
+
+/// Runs every kernel against its CPU twin on this machine's GPU, and the small model from end to end: what a bug report
+/// carries, as JSON. `options_json` is NULL or `{"shapes": "auto|model|small", "kernels": ["matvec"]}`. Its `mismatches` are
+/// empty where all is well. NULL and an error where nothing can be checked. To be freed with `flashflood_string_free`.
+///
+/// # Safety
+/// `options_json` is null or ends with a zero; `error` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flashflood_check(options_json: *const c_char, error: *mut *mut c_char) -> *mut c_char {
+    // SAFETY: the caller's promise, passed on
+    let result = caught(|| check::check(unsafe { read(options_json, "options_json") }?));
+    // SAFETY: the caller's promise about `error`
+    unsafe { give(result, error) }
 }
 
 /// Frees a string that this library gave. NULL is nothing.

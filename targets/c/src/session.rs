@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use flashflood::{Event, Finish, Generated, Prepared, Request, Session, SessionFolder, StoreStats};
+use flashflood::{Event, Finish, Generated, Prepared, Request, Session, SessionFolder, StoreStats, Suspension};
 use serde_json::{Value, json};
 
 use crate::engine::Shared;
@@ -109,8 +109,19 @@ impl flashflood_session {
         if !self.may_go_on(&event) {
             return finish(&event, "cancelled", None);
         }
+        let mut is_hot = false;
         let made = live.answer(prepared, |happened| {
             let told = match happened {
+                // it comes again as long as it lasts
+                Event::Suspended(why) if !is_hot => {
+                    is_hot = true;
+                    Some(json!({"type": "suspended", "reason": reason(why)}))
+                }
+                Event::Suspended(_) => None,
+                Event::Resumed => {
+                    is_hot = false;
+                    Some(json!({"type": "resumed"}))
+                }
                 Event::Prefill { done, total } => Some(json!({"type": "prefill", "done": done, "total": total})),
                 Event::PrefillLayer(progress) => {
                     let done = progress.tokens() as usize;
@@ -212,6 +223,13 @@ struct Answering(Arc<flashflood_session>);
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.switches().answering = false;
+    }
+}
+
+fn reason(why: Suspension) -> &'static str {
+    match why {
+        Suspension::Thermal => "thermal",
+        _ => "machine",
     }
 }
 
