@@ -9,7 +9,7 @@ usage() {
 ./test.sh [--all] [--verbose]
 
 Installs what the tests need where it can (a software Vulkan driver and spirv-val, with apt-get on Debian and
-Ubuntu), or says what to install. Then: format, lints, tests, documentation, sizes of files and packages.
+Ubuntu; with --all also a browser and valgrind), or says what to install. Then: format, lints, tests, documentation, sizes of files and packages.
 
   --all       also type-check for iOS, macOS and Windows (the default when CI=true); the first time takes some minutes
   --verbose   show what every step prints, not only when it fails
@@ -90,6 +90,11 @@ missing_packages() {
     has_library libvulkan.so.1 || echo libvulkan1
     [[ -n $(vulkan_drivers) ]] || echo mesa-vulkan-drivers
     command -v spirv-val >/dev/null || echo spirv-tools
+    [[ $all == yes ]] || return 0
+    # the page is tested in a browser, the C library under valgrind
+    command -v chromium >/dev/null || command -v google-chrome >/dev/null || echo chromium
+    command -v valgrind >/dev/null || echo valgrind
+    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
 
 require_linux_packages() {

@@ -143,6 +143,10 @@ pub fn generate(
         if tokens.len() == options.max_tokens {
             break Finish::Length;
         }
+        // a token that cannot be run is no use to anybody
+        if prompt.len() + tokens.len() >= session.context() {
+            break Finish::ContextFull;
+        }
         let thinking = answer.reply.is_thinking();
         let (token, probabilities) = match forced.next(thinking, thoughts) {
             Some(token) => (token, None),
@@ -174,10 +178,7 @@ pub fn generate(
         if tokens.len() < options.max_tokens && go_on {
             let masked = grammar.as_mut().filter(|_| !answer.reply.is_thinking());
             let (result, next) = decode_and_mask(session, token, masked);
-            match result {
-                Err(SessionError::ContextFull { .. }) => break Finish::ContextFull,
-                result => result?,
-            }
+            result?;
             mask = next.transpose()?;
             go_on = pace.turn(&mut worked_from, |why| on_event(wait(why)));
         }

@@ -9,24 +9,7 @@
 //! An [`Engine`] is a loaded model, a [`Session`] one timeline of tokens on it, an [`Event`] what happens while an answer
 //! is made. A [`Request`] says what is asked, and the engine's [`Language`] turns it into tokens:
 //!
-//! ```
-//! use flashflood::{Engine, EngineOptions, Event, Message, Request};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Engine::open(path, ..) for a model on disk; this one is inside the library
-//! let mut engine = Engine::embedded(&EngineOptions::default())?;
-//! let language = engine.language()?;
-//! let mut session = engine.session()?;
-//! let request = Request::chat([Message::new("user", "What is the capital of Peru?")]);
-//! session.answer(&language.prepare(request)?, |event| {
-//!     if let Event::Text(text) = event {
-//!         print!("{text}");
-//!     }
-//!     true // go on
-//! })?;
-//! # Ok(())
-//! # }
-//! ```
+//! The README has an example.
 //!
 //! The items of the crate root are what the commands `run`, `chat` and `serve` and the C library are made of, and what
 //! other programs should use. The modules below are open for tests, benches and readers; they change more often.
@@ -76,3 +59,8 @@ pub use request::{Language, Prepared, Prompt, Request, RequestError, RequestErro
 pub use session::{LogProbabilities, PrefillProgress, Restored, Session, SessionError, Synced};
 pub use state::{CheckpointOptions, SessionFileError, SessionFolder};
 pub use text::{Content, Message, SamplerOptions, ToolCall};
+
+/// The README's example is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

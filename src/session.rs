@@ -123,6 +123,11 @@ impl<'a> Session<'a> {
         Ok(Session { engine, tokens: Vec::new(), broken: false, trace: None, checkpoints })
     }
 
+    /// Positions that there is room for.
+    pub fn context(&self) -> usize {
+        self.engine.context
+    }
+
     /// All tokens so far.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens

@@ -15,7 +15,7 @@ typedef struct flashflood_session flashflood_session;
 // - `{"type": "prefill", "done": 512, "total": 4096}`
 // - `{"type": "thinking", "text": ".."}`, `{"type": "text", "text": ".."}`
 // - `{"type": "tool_call", "id": "..", "name": "..", "arguments": {..}}`
-// - `{"type": "suspended", "reason": "host"}`, `{"type": "resumed"}`
+// - `{"type": "suspended", "reason": "host|thermal"}`, `{"type": "resumed"}`: nothing is computed between them
 // - `{"type": "done", "finish": "stop|length|context|cancelled", "statistics": {..}}`, the last one
 typedef void (*flashflood_event)(void *context, const char *event_json);
 
@@ -118,6 +118,15 @@ int flashflood_session_restore(flashflood_session *session,
 // # Safety
 // `session` is null or of an open engine.
 void flashflood_session_close(flashflood_session *session);
+
+// Runs every kernel against its CPU twin on this machine's GPU, and the small model from end to end: what a bug report
+// carries, as JSON. `options_json` is NULL or `{"shapes": "auto|model|small", "kernels": ["matvec"]}`. Its `mismatches` are
+// empty where all is well. NULL and an error where nothing can be checked. To be freed with `flashflood_string_free`.
+//
+// # Safety
+// `options_json` is null or ends with a zero; `error` is null or can be written to.
+char *flashflood_check(const char *options_json,
+                       char **error);
 
 // Frees a string that this library gave. NULL is nothing.
 //

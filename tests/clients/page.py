@@ -1,6 +1,7 @@
 """The page in a browser: `page.py URL KEY CHROMIUM`."""
 
 import os
+import re
 import sys
 
 from playwright.sync_api import expect, sync_playwright
@@ -48,9 +49,9 @@ with sync_playwright() as playwright:
     page.fill("#prompt", "Tell me a long story.")
     page.press("#prompt", "Enter")
     answer = page.locator(".turn .text").last
-    page.wait_for_function("document.querySelectorAll('.turn .text')[0]?.textContent.length > 20")
+    expect(answer).to_have_text(re.compile("[a-z ]{20}"))
     before = len(answer.inner_text())
-    page.wait_for_function(f"document.querySelectorAll('.turn .text')[0].textContent.length > {before}")
+    expect(answer).to_have_text(re.compile("[a-z ]{%d}" % (before + 20)))
     expect(page.locator("#send")).to_be_hidden()
     page.click("#stop")
     expect(page.locator(".speed").last).to_have_text("stopped")
