@@ -44,6 +44,9 @@ const STOP_POLL: Duration = Duration::from_millis(50);
 /// What requests that were ended get to say so, after the time for draining.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// What the state of the last conversation gets to be written: gigabytes, on a slow disk.
+const KEEPING: Duration = Duration::from_secs(120);
+
 /// How the model is served.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
@@ -231,7 +234,8 @@ async fn run(
         }
     }
     http.abort();
-    // a device should not be left in the middle of a step
-    let _ = tokio::time::timeout(LAST_WORDS, engine).await;
+    // a device should not be left in the middle of a step, nor a session file half written
+    let keeps = server.options.sessions.is_some() && server.model.get().is_some();
+    let _ = tokio::time::timeout(if keeps { KEEPING } else { LAST_WORDS }, engine).await;
     Ok(())
 }
