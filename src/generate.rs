@@ -41,6 +41,8 @@ pub enum Event {
     Suspended(Suspension),
     /// It goes on.
     Resumed,
+    /// A tenth of a second of rest went by, where less than all of the time is worked.
+    Resting,
 }
 
 /// Why text ended.
@@ -115,14 +117,15 @@ pub fn generate(
     let start = Instant::now();
     let mut go_on = true;
     let pace = session.pace().clone();
-    let wait = |why: Option<Suspension>| why.map_or(Event::Resumed, Event::Suspended);
     let mut worked_from = Instant::now();
     let synced = session.sync(prompt, &options.boundaries, |progress| {
+        let worked = worked_from.elapsed();
         go_on = on_event(match progress.step {
             0 => Event::Prefill { done: progress.done, total: progress.total },
             _ => Event::PrefillLayer(progress),
         });
-        go_on = go_on && pace.turn(&mut worked_from, |why| on_event(wait(why)));
+        go_on = go_on && pace.turn(worked, &mut on_event);
+        worked_from = Instant::now();
         go_on
     })?;
     let mut answer = Answer::new(tokenizer, options);
@@ -157,6 +160,10 @@ pub fn generate(
             decode_from = Instant::now();
         }
         if options.stop_ids.contains(&token) {
+            // an answer that must have a form cannot end among its thoughts: it begins instead
+            if thinking && grammar.is_some() && forced.begin() {
+                continue;
+            }
             break Finish::Stop;
         }
         if let Some(grammar) = grammar.as_mut().filter(|_| !thinking) {
@@ -166,7 +173,12 @@ pub fn generate(
         thoughts += usize::from(thinking);
         go_on = on_event(Event::Token { id: token, thinking, probabilities });
         let mut called = false;
-        for event in answer.push(token) {
+        let events = answer.push(token);
+        // a call that ends the thoughts begins what the grammar knows
+        if let Some(grammar) = grammar.as_mut().filter(|_| thinking && answer.reply.is_calling()) {
+            grammar.accept(token)?;
+        }
+        for event in events {
             if !called {
                 called = options.one_call && matches!(event, Event::ToolCall(_));
                 go_on = go_on && on_event(event);
@@ -177,10 +189,11 @@ pub fn generate(
         }
         if tokens.len() < options.max_tokens && go_on {
             let masked = grammar.as_mut().filter(|_| !answer.reply.is_thinking());
+            let since = Instant::now();
             let (result, next) = decode_and_mask(session, token, masked);
             result?;
             mask = next.transpose()?;
-            go_on = pace.turn(&mut worked_from, |why| on_event(wait(why)));
+            go_on = pace.turn(since.elapsed(), &mut on_event);
         }
     };
     let decode = decode_from.elapsed();
@@ -217,16 +230,12 @@ impl Session<'_> {
         let made = generate(self, language.tokenizer(), &mut sampler.clone(), prompt, options, |event| {
             match &event {
                 Event::Text(piece) => text.push_str(piece),
-                Event::ToolCall(call) => {
-                    calls.push((call.id.clone(), serde_json::Value::from(call.arguments.clone()).to_string()));
-                }
+                Event::ToolCall(call) => calls.push(call.clone()),
                 _ => {}
             }
             on_event(event)
         })?;
-        if !calls.is_empty() {
-            language.replay().keep(calls, &text, &language.decode(&made.tokens[made.thinking..]));
-        }
+        language.keep_turn(&calls, &text, &made.tokens, made.thinking > 0);
         Ok(made)
     }
 }
@@ -257,9 +266,16 @@ struct ForcedEnd {
 
 impl ForcedEnd {
     fn new(tokenizer: &Tokenizer, options: &GenerateOptions) -> Self {
+        let is_needed = options.thinking_budget.is_some() || options.grammar.is_some();
         // a text that cannot be encoded ends nothing
-        let tokens = options.thinking_budget.and_then(|_| tokenizer.encode(END_OF_THOUGHTS).ok()).unwrap_or_default();
+        let tokens = is_needed.then(|| tokenizer.encode(END_OF_THOUGHTS).ok()).flatten().unwrap_or_default();
         ForcedEnd { budget: options.thinking_budget, tokens: tokens.into_iter(), begun: false }
+    }
+
+    /// Ends the thoughts now; `false` when that was done before, or cannot be done.
+    fn begin(&mut self) -> bool {
+        self.budget = Some(0);
+        !self.begun && self.tokens.len() > 0
     }
 
     /// The token that must come now, if there is one.

@@ -207,12 +207,14 @@ impl<'a> Session<'a> {
         });
         let rope = rope_table(&engine.config, step.position, tokens.len());
         engine.relieve_memory();
-        if let Err(e) = engine.executor.run_watched(step, &embedded, &rope, layer_done) {
-            self.broken = true;
+        // a panic within leaves a session that is broken as well
+        self.broken = true;
+        if let Err(e) = self.engine.executor.run_watched(step, &embedded, &rope, layer_done) {
             // those of the step that failed are nobody's
             self.engine.executor.mark(Vec::new());
             return Err(e.into());
         }
+        self.broken = false;
         self.tokens.extend_from_slice(tokens);
         if let Some(trace) = &mut self.trace {
             trace.steps.push(self.engine.executor.routing().to_vec());

@@ -182,7 +182,7 @@ impl Screen {
                 let _ = write!(io::stderr(), "{dim}{text}");
             }
             Event::Thinking(_) | Event::Token { .. } | Event::ToolCall(_) => {}
-            Event::Suspended(_) | Event::Resumed => {}
+            Event::Suspended(_) | Event::Resumed | Event::Resting => {}
         }
         self.failed.is_none()
     }
@@ -193,11 +193,6 @@ impl Screen {
         let text = self.before.take().unwrap_or_default() + "\n";
         self.write(&text);
         self.failed.take().map_or(Ok(()), Err)
-    }
-
-    /// Removes the bar without ending the answer.
-    pub(super) fn erase_bar(&mut self) {
-        self.bar.erase();
     }
 
     fn end_thoughts(&mut self) {

@@ -5,7 +5,7 @@ mod conversation;
 mod line;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow};
@@ -15,7 +15,7 @@ use flashflood::{Engine, Event, Finish, Generated, Language, Session, SessionFol
 
 use super::asking::{AnswerArgs, Screen, SessionArgs, has_colours, speed_line};
 use super::model::ModelArgs;
-use super::{INTERRUPTED, interrupted};
+use super::{AT_PROMPT, INTERRUPTED, Interrupted, interrupted};
 use commands::{COMMANDS, Command};
 use conversation::Conversation;
 use line::{Line, Lines};
@@ -51,9 +51,12 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<()> {
         None => SessionFolder::open(&folder.join("states"), args.saved.session_space)?,
     };
     let mut engine = args.model.open()?;
+    if interrupted() {
+        return Err(Interrupted.into());
+    }
     let language = engine.language()?;
     let device = engine.device();
-    let model = name_of(args.model.model.as_deref());
+    let model = args.model.name();
     let talk = Talk {
         conversation: Conversation::new(&args.answer, args.max_tokens),
         screen: Screen::new(&args.answer),
@@ -71,13 +74,6 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<()> {
 
 fn data_folder() -> Option<PathBuf> {
     Some(etcetera::choose_base_strategy().ok()?.data_dir().join("flashflood"))
-}
-
-fn name_of(model: Option<&Path>) -> String {
-    match model {
-        Some(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-        None => "the small model in this program".to_owned(),
-    }
 }
 
 /// A conversation and where it is shown and kept.
@@ -101,7 +97,10 @@ impl Talk<'_> {
     fn go_on(mut self, engine: &mut Engine) -> anyhow::Result<()> {
         let mut session = engine.session()?;
         loop {
-            let text = match self.lines.next()? {
+            AT_PROMPT.store(true, Ordering::Relaxed);
+            let line = self.lines.next();
+            AT_PROMPT.store(false, Ordering::Relaxed);
+            let text = match line? {
                 Line::Text(text) => text,
                 Line::Interrupted => continue,
                 Line::End => break,
@@ -118,15 +117,28 @@ impl Talk<'_> {
             // a terminal's user tries again; a script is told
             if let Err(error) = done {
                 if !io::stdin().is_terminal() || super::is_broken_pipe(&error) {
+                    self.keep(&mut session);
                     return Err(error);
                 }
                 super::report(&error);
             }
         }
-        if self.keeps_sessions {
-            session.save(&mut self.states)?;
-        }
+        self.keep(&mut session);
         Ok(())
+    }
+
+    /// Keeps the session's state, where all of it is to be kept.
+    fn keep(&mut self, session: &mut Session<'_>) {
+        if self.keeps_sessions && !self.looks_for_state {
+            self.save_state(session);
+        }
+    }
+
+    /// Without it the conversation is read again, no more.
+    fn save_state(&mut self, session: &mut Session<'_>) {
+        if let Err(error) = session.save(&mut self.states) {
+            eprintln!("warning: the state of this conversation is not kept: {error}");
+        }
     }
 
     /// Answers what the user said.
@@ -139,6 +151,8 @@ impl Talk<'_> {
         }
         session.reset_expert_stats();
         let (mut thoughts, mut answer) = (String::new(), String::new());
+        // what came before was not meant for this answer
+        INTERRUPTED.store(false, Ordering::Relaxed);
         let screen = &mut self.screen;
         screen.begin();
         let made = session.answer(&prepared, |event| {
@@ -149,8 +163,6 @@ impl Talk<'_> {
             }
             screen.show(event) && !interrupted()
         });
-        // what it stopped was this answer, not the program
-        INTERRUPTED.store(false, Ordering::Relaxed);
         self.screen.end().context("standard output")?;
         let made = made?;
         match made.finish {
@@ -164,7 +176,13 @@ impl Talk<'_> {
             self.conversation.answered(text, answer, thoughts);
         }
         self.note(&speed_line(&made, &session.expert_stats()));
+        let is_stopped = made.finish == Finish::Interrupted;
         self.last = Some(made);
+        // what it stops is an answer; a script has nobody to go on
+        if is_stopped && !io::stdin().is_terminal() {
+            return Err(Interrupted.into());
+        }
+        INTERRUPTED.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -182,14 +200,17 @@ impl Talk<'_> {
             Command::Save(name) => {
                 let path = self.file(&name);
                 self.conversation.save(&path)?;
-                // without it the conversation is read again, no more
-                session.save(&mut self.states)?;
+                // the session may still be of the conversation before
+                if !self.looks_for_state {
+                    self.save_state(session);
+                }
                 self.note(&format!("saved as {}", path.display()));
             }
             Command::Load(name) => {
                 let path = self.file(&name);
-                self.conversation = Conversation::load(&path).map_err(|error| self.with_names(error))?;
-                self.begin_another();
+                let loaded = Conversation::load(&path).map_err(|error| self.with_names(error))?;
+                self.begin_another(session);
+                self.conversation = loaded;
                 self.note(&format!("{} messages", self.conversation.messages().len()));
                 for message in self.conversation.messages() {
                     eprintln!("{message}");
@@ -200,8 +221,8 @@ impl Talk<'_> {
                 None => eprintln!("no answer yet"),
             },
             Command::Clear => {
+                self.begin_another(session);
                 self.conversation.clear();
-                self.begin_another();
                 self.note("a new conversation");
             }
             Command::Quit => {}
@@ -209,8 +230,9 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// The session's state is not this conversation's.
-    fn begin_another(&mut self) {
+    /// The session's state is not this conversation's any more.
+    fn begin_another(&mut self, session: &mut Session<'_>) {
+        self.keep(session);
         self.looks_for_state = true;
         self.states.begin_another();
     }

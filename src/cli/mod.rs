@@ -73,6 +73,9 @@ impl Command {
 /// Set by Ctrl-C; read after every token.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// A chat waits for its user, and nothing reads [`INTERRUPTED`]: a signal ends the program. Ctrl-C is none there, but a key.
+static AT_PROMPT: AtomicBool = AtomicBool::new(false);
+
 /// Whether Ctrl-C was pressed.
 fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
@@ -136,7 +139,7 @@ pub(crate) fn main() -> ExitCode {
         .init();
     // the second Ctrl-C does not wait for the token to end
     let handler = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) || AT_PROMPT.load(Ordering::Relaxed) {
             std::process::exit(130);
         }
     });

@@ -104,6 +104,14 @@ impl ModelArgs {
         }
     }
 
+    /// What the model is called: the last part of its path.
+    pub(crate) fn name(&self) -> String {
+        match &self.model {
+            Some(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            None => "small-moe".to_owned(),
+        }
+    }
+
     /// Opens the model.
     pub(crate) fn open(&self) -> anyhow::Result<Engine> {
         let options = self.resources.options();

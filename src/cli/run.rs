@@ -85,13 +85,13 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
         screen.before(prompt);
     }
     let made = session.answer(&prepared, |event| screen.show(event) && !interrupted());
-    screen.erase_bar();
+    let shown = screen.end();
     if let (Some((path, file)), Some(trace)) = (trace_file, session.take_expert_trace()) {
         let mut file = BufWriter::new(file);
         trace.write(&mut file).and_then(|()| file.flush()).with_context(|| path.display().to_string())?;
     }
     let made = made?;
-    screen.end().context("standard output")?;
+    shown.context("standard output")?;
     if let Some(sessions) = &mut sessions
         && let Err(e) = session.save(sessions)
     {

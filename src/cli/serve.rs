@@ -51,10 +51,7 @@ pub(crate) struct ServeArgs {
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
     anyhow::ensure!(args.api_key.as_deref() != Some(""), "the API key is empty (hint: leave --api-key out for none)");
     let model = args.model;
-    let name = match &model.model {
-        Some(path) => path.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned()),
-        None => "small-moe".to_owned(),
-    };
+    let name = model.name();
     let options = ServeOptions {
         address: SocketAddr::new(args.host, args.port),
         api_key: args.api_key,

@@ -18,7 +18,7 @@ pub struct OpenRequest {
     pub options: EngineOptions,
 }
 
-/// The keys, which are the command line's flags.
+/// The keys: flags of the command line, `context` for `--ctx` and `autotune` for the opposite of `--no-autotune`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Keys {
@@ -30,7 +30,7 @@ struct Keys {
     reads: Option<String>,
     chunk: Option<usize>,
     look_ahead: usize,
-    autotune: bool,
+    autotune: Option<bool>,
     stripe: Vec<PathBuf>,
     power: Option<u32>,
 }
@@ -47,6 +47,12 @@ impl OpenRequest {
             return Ok(OpenRequest::default());
         }
         let keys = Keys::deserialize(value).map_err(|e| e.to_string())?;
+        if keys.chunk == Some(0) {
+            return Err("chunk: expected 1 or more tokens, found 0".to_owned());
+        }
+        if keys.model.is_none() && !keys.stripe.is_empty() {
+            return Err("stripe: is for a pack on disk, and no model is given".to_owned());
+        }
         let built_in = EngineOptions::default();
         let options = EngineOptions {
             device: one_of("device", keys.device, built_in.device)?,
@@ -57,9 +63,9 @@ impl OpenRequest {
                 None => ExpertBudget::Auto,
             },
             reads: one_of("reads", keys.reads, built_in.reads)?,
-            chunk: keys.chunk.filter(|tokens| *tokens > 0),
+            chunk: keys.chunk,
             look_ahead: keys.look_ahead,
-            autotune: keys.autotune,
+            autotune: keys.autotune.unwrap_or(true),
             stripe: keys.stripe,
             power: match keys.power {
                 Some(power @ 1..=100) => power,
@@ -124,6 +130,8 @@ mod tests {
             (json!({"devise": "cpu"}), "unknown field `devise`"),
             (json!({"device": "tpu"}), "device: expected one of auto, gpu, cpu, found 'tpu'"),
             (json!({"expert_cache": "much"}), "expert_cache: expected auto, all or a size"),
+            (json!({"chunk": 0}), "chunk: expected 1 or more"),
+            (json!({"stripe": ["/x"]}), "stripe: is for a pack"),
             (json!({"power": 0}), "power: expected 1 to 100"),
             (json!(3), "invalid type"),
         ] {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use flashflood_backends::conditions::{Conditions, Sensors, ThermalState};
 
+use crate::generate::Event;
+
 /// Where an engine learns the state of the machine: the system's own notices, or a stand-in of a test.
 pub type ConditionsSource = Box<dyn FnMut() -> Conditions + Send>;
 
@@ -16,9 +18,6 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time between two looks while nothing is computed.
 const WAIT: Duration = Duration::from_millis(100);
-
-/// The longest rest at once. It cannot be interrupted, and someone may wait for the end.
-const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// Percent of the time that is worked at most on a hot machine.
 const HOT_POWER: u32 = 50;
@@ -106,35 +105,35 @@ impl Pace {
     fn rest_after(&self, worked: Duration) -> Duration {
         let watch = self.lock();
         let power = if watch.now.thermal >= ThermalState::Serious { watch.power.min(HOT_POWER) } else { watch.power };
-        (worked * (100 - power) / power).min(LONGEST_REST)
+        worked * (100 - power) / power
     }
 
-    /// Between two pieces of work: rests for the work since `since`, which becomes now, and waits as long as the engine
-    /// is suspended. `on_wait` is told why, every tenth of a second, and at last `None` when work goes on; it ends the
-    /// waiting by returning `false`, which is the answer then.
-    pub(crate) fn turn(&self, since: &mut Instant, mut on_wait: impl FnMut(Option<Suspension>) -> bool) -> bool {
-        let rest = self.rest_after(since.elapsed());
-        if !rest.is_zero() {
-            std::thread::sleep(rest);
+    /// Between two pieces of work: rests for `worked`, and waits as long as the engine is suspended. `on_wait` is told so
+    /// every tenth of a second, and at last that work goes on if it was suspended; it ends the waiting by returning
+    /// `false`, which is the answer then.
+    pub(crate) fn turn(&self, worked: Duration, mut on_wait: impl FnMut(Event) -> bool) -> bool {
+        let until = Instant::now() + self.rest_after(worked);
+        while let Some(rest) = until.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero()) {
+            std::thread::sleep(rest.min(WAIT));
+            if rest > WAIT && !on_wait(Event::Resting) {
+                return false;
+            }
         }
         let mut has_waited = false;
-        let mut go_on = true;
-        while let Some(why) = self.suspension().filter(|_| go_on) {
+        while let Some(why) = self.suspension() {
             if !has_waited {
                 tracing::warn!("paused: {why}");
             }
             has_waited = true;
-            go_on = on_wait(Some(why));
-            if go_on {
-                std::thread::sleep(WAIT);
+            if !on_wait(Event::Suspended(why)) {
+                return false;
             }
+            std::thread::sleep(WAIT);
         }
-        if has_waited && go_on {
+        if has_waited {
             tracing::info!("work goes on");
-            go_on = on_wait(None);
         }
-        *since = Instant::now();
-        go_on
+        !has_waited || on_wait(Event::Resumed)
     }
 }
 
@@ -159,9 +158,8 @@ mod tests {
         assert_eq!(rest(100, ThermalState::Fair), Duration::ZERO);
         assert_eq!(rest(80, ThermalState::Nominal), second / 4);
         assert_eq!(rest(25, ThermalState::Nominal), 3 * second);
-        // one percent would be 99 seconds
-        assert_eq!(rest(1, ThermalState::Nominal), LONGEST_REST);
-        assert_eq!(rest(0, ThermalState::Nominal), LONGEST_REST);
+        assert_eq!(rest(1, ThermalState::Nominal), 99 * second);
+        assert_eq!(rest(0, ThermalState::Nominal), 99 * second);
     }
 
     #[test]
@@ -173,14 +171,18 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_sleeps_and_counts_from_its_end() {
+    fn a_rest_is_as_long_as_it_must_be_and_can_be_ended() {
         let pace = at(50, ThermalState::Nominal);
-        let worked = Duration::from_millis(50);
-        let mut since = Instant::now() - worked;
         let start = Instant::now();
-        assert!(pace.turn(&mut since, |_| panic!("nothing to wait for")));
-        assert!(start.elapsed() >= worked);
-        assert!(since >= start + worked);
+        assert!(pace.turn(Duration::from_millis(50), |_| panic!("a short rest is not told")));
+        assert!(start.elapsed() >= Duration::from_millis(50));
+        let (start, mut told) = (Instant::now(), 0);
+        let go_on = pace.turn(Duration::from_secs(1000), |event| {
+            assert_eq!(event, Event::Resting);
+            told += 1;
+            told < 3
+        });
+        assert!(!go_on && told == 3 && start.elapsed() < Duration::from_secs(100), "{told}");
     }
 
     #[test]
@@ -193,23 +195,24 @@ mod tests {
             Conditions { available: 1 << 30, memory: MemoryPressure::Normal, thermal }
         }));
         let mut told = Vec::new();
-        let go_on = pace.turn(&mut Instant::now(), |why| {
-            told.push(why);
+        let go_on = pace.turn(Duration::ZERO, |event| {
+            told.push(event);
             true
         });
         assert!(go_on);
-        assert_eq!(told, [Some(Suspension::Thermal), Some(Suspension::Thermal), None]);
+        let hot = Event::Suspended(Suspension::Thermal);
+        assert_eq!(told, [hot.clone(), hot, Event::Resumed]);
     }
 
     #[test]
     fn waiting_can_be_given_up() {
         let pace = at(100, ThermalState::Critical);
         let mut told = Vec::new();
-        let go_on = pace.turn(&mut Instant::now(), |why| {
-            told.push(why);
+        let go_on = pace.turn(Duration::ZERO, |event| {
+            told.push(event);
             false
         });
         assert!(!go_on);
-        assert_eq!(told, [Some(Suspension::Thermal)]);
+        assert_eq!(told, [Event::Suspended(Suspension::Thermal)]);
     }
 }

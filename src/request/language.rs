@@ -15,7 +15,7 @@ use crate::engine::{Engine, EngineError};
 use crate::generate::GenerateOptions;
 use crate::state::chat_boundaries;
 use crate::text::{
-    ChatTemplate, Form, Grammar, GrammarCompiler, Message, ReplyParser, Sampler, SamplerOptions, Tokenizer,
+    ChatTemplate, Form, Grammar, GrammarCompiler, Message, ReplyParser, Sampler, SamplerOptions, Tokenizer, ToolCall,
 };
 
 /// Bytes of a text, for each position of the context, beyond which its tokens are counted before it is taken as a whole.
@@ -59,6 +59,11 @@ impl Prepared {
         self.seed
     }
 
+    /// Where a later turn of the same conversation parts from this prompt at the earliest.
+    pub(crate) fn last_boundary(&self) -> usize {
+        self.options.boundaries.last().copied().unwrap_or(0)
+    }
+
     /// The texts that end the answer.
     pub fn stop(&self) -> &[String] {
         &self.options.stop_strings
@@ -98,7 +103,7 @@ impl Language {
     /// The tokens of `text`, as they stand.
     ///
     /// # Errors
-    /// A text that is longer than the context.
+    /// A text that is far longer than the context; that one has room is not checked here.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, RequestError> {
         self.encode(text)
     }
@@ -206,7 +211,23 @@ impl Language {
         &self.tokenizer
     }
 
-    pub(crate) fn replay(&self) -> MutexGuard<'_, Replay> {
+    /// Remembers how the model wrote a turn with calls, so that its history reads the same; `thoughts` is whether it
+    /// thought before.
+    pub(crate) fn keep_turn(&self, calls: &[ToolCall], text: &str, tokens: &[u32], thoughts: bool) {
+        let Some(first) = calls.first() else { return };
+        let written = self.decode(tokens);
+        let Some(call) = written.find(&first.source) else { return };
+        let begin = match ReplyParser::end_of_thoughts(&written[..call]) {
+            Some(end) => end,
+            // the call itself ended them
+            None if thoughts => call,
+            None => 0,
+        };
+        let calls = calls.iter().map(|call| (call.id.clone(), Value::from(call.arguments.clone()).to_string()));
+        self.replay().keep(calls.collect(), text, &written[begin..]);
+    }
+
+    fn replay(&self) -> MutexGuard<'_, Replay> {
         // it is whole after every call of its methods
         self.replay.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -31,18 +31,25 @@ struct Turn {
     written: String,
 }
 
+impl Turn {
+    fn bytes(&self) -> usize {
+        let calls = self.calls.iter().map(|(id, arguments)| id.len() + arguments.len());
+        calls.sum::<usize>() + self.text.len() + self.written.len()
+    }
+}
+
 impl Replay {
     /// Keeps a turn: its calls' ids and arguments, the text that the client got, and all that was written.
     pub(crate) fn keep(&mut self, calls: Vec<(String, String)>, text: &str, written: &str) {
         let Some((first, _)) = calls.first() else { return };
-        self.bytes += written.len() + text.len();
         self.order.push_back(first.clone());
         let turn = Turn { text: text.trim().to_owned(), written: written.trim().to_owned(), calls };
+        self.bytes += turn.bytes();
         self.turns.insert(turn.calls[0].0.clone(), turn);
         while self.order.len() > MOST_TURNS || self.bytes > MOST_BYTES {
             let Some(oldest) = self.order.pop_front() else { break };
             if let Some(turn) = self.turns.remove(&oldest) {
-                self.bytes = self.bytes.saturating_sub(turn.written.len() + turn.text.len());
+                self.bytes -= turn.bytes();
             }
         }
     }

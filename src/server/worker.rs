@@ -132,9 +132,12 @@ pub(crate) fn work(
     mut sessions: Option<SessionFolder>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut session = engine.session()?;
+    // where the conversation that was answered last may part from its next turn
+    let mut boundary = 0;
     while let Some(job) = queue.next() {
         if let Some(sessions) = &mut sessions {
-            take_up(&mut session, sessions, job.prepared.prompt());
+            take_up(&mut session, sessions, job.prepared.prompt(), boundary);
+            boundary = job.prepared.last_boundary();
         }
         let end = match compute(&mut session, queue, metrics, &job) {
             Ok(Some(done)) => JobEvent::Done(done),
@@ -152,20 +155,17 @@ pub(crate) fn work(
     Ok(())
 }
 
-/// Makes the session one that begins like `prompt`, if a file has more of it: another conversation's turn has come, or the
-/// program is new. What is given up for it is kept before.
-fn take_up(session: &mut Session<'_>, sessions: &mut SessionFolder, prompt: &[u32]) {
-    let is_other = common_prefix(session.tokens(), prompt) < session.tokens().len() / 2;
-    if is_other {
+/// Makes the session one that begins like `prompt`, if a file has more of it. When the prompt is not the next turn of the
+/// session's own conversation, that is kept before.
+fn take_up(session: &mut Session<'_>, sessions: &mut SessionFolder, prompt: &[u32], boundary: usize) {
+    if common_prefix(session.tokens(), prompt) < boundary {
         keep(session, sessions);
         sessions.begin_another();
     }
-    if is_other || session.tokens().is_empty() {
-        match session.restore(sessions, prompt) {
-            Ok(restored) => restored.refused.iter().for_each(|refused| tracing::warn!("{refused}")),
-            // the prompt is computed instead, or the answer says what is wrong
-            Err(error) => tracing::warn!("a session file could not be used: {error}"),
-        }
+    match session.restore(sessions, prompt) {
+        Ok(restored) => restored.refused.iter().for_each(|refused| tracing::warn!("{refused}")),
+        // the prompt is computed instead, or the answer says what is wrong
+        Err(error) => tracing::warn!("a session file could not be used: {error}"),
     }
 }
 
@@ -190,7 +190,7 @@ fn compute(
         }
         let is_wanted = match &event {
             Event::Prefill { .. } | Event::PrefillLayer(_) | Event::Token { probabilities: None, .. } => false,
-            Event::Suspended(_) | Event::Resumed => false,
+            Event::Suspended(_) | Event::Resumed | Event::Resting => false,
             _ => true,
         };
         let is_there = if is_wanted { send(job, queue, JobEvent::Part(event)) } else { !job.events.is_closed() };

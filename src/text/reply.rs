@@ -80,6 +80,16 @@ impl ReplyParser {
         self.state == State::Thinking
     }
 
+    /// Whether the answer is within a call.
+    pub fn is_calling(&self) -> bool {
+        self.state == State::Call
+    }
+
+    /// Where thoughts end in what a model wrote, if they do.
+    pub(crate) fn end_of_thoughts(written: &str) -> Option<usize> {
+        written.rfind(END_THINK).map(|at| at + END_THINK.len())
+    }
+
     /// Whether everything is text.
     pub fn is_plain(&self) -> bool {
         self.state == State::Text && !self.has_tools()

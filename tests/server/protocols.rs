@@ -229,23 +229,28 @@ fn the_prompt_of_a_chat() {
     assert_eq!(server.ask("/v1/chat/completions", &peru())["usage"]["prompt_tokens"], tokens);
 }
 
-/// Thoughts stand where the client looks for them, and end when their budget is used up.
-#[test]
-fn thoughts_and_their_budget() {
-    // the small model with a template that lets it think
-    let (pack, small) =
-        (tempfile::tempdir().unwrap(), std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/small-moe"));
+/// The small model with a template that lets it think.
+fn pack_that_thinks() -> tempfile::TempDir {
+    let small = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/small-moe");
+    let pack = tempfile::tempdir().unwrap();
     std::fs::create_dir(pack.path().join("experts")).unwrap();
     for folder in ["", "experts"] {
         for entry in std::fs::read_dir(small.join(folder)).unwrap().flatten().filter(|entry| entry.path().is_file()) {
-            std::fs::write(pack.path().join(folder).join(entry.file_name()), std::fs::read(entry.path()).unwrap())
-                .unwrap();
+            let bytes = std::fs::read(entry.path()).unwrap();
+            std::fs::write(pack.path().join(folder).join(entry.file_name()), bytes).unwrap();
         }
     }
     let template = pack.path().join("chat_template.jinja");
     let text = std::fs::read_to_string(&template).unwrap();
     let (history, prompt) = text.rsplit_once("<think>\\n\\n</think>\\n\\n").unwrap();
     std::fs::write(&template, format!("{history}<think>\\n{prompt}")).unwrap();
+    pack
+}
+
+/// Thoughts stand where the client looks for them, and end when their budget is used up.
+#[test]
+fn thoughts_and_their_budget() {
+    let pack = pack_that_thinks();
     let model = ["-m", pack.path().to_str().unwrap()];
     // at this temperature tokens are nearly random: the one that ends thoughts does not come soon
     let thinking = json!({"thinking_budget": 1, "max_tokens": 20, "seed": 1});
@@ -284,4 +289,41 @@ fn thoughts_and_their_budget() {
     let asked = with(json!({"thinking": budget, "max_tokens": 20}), random);
     let answer = server.ask("/v1/messages", &anthropic(asked));
     assert_eq!((&answer["content"][0]["type"], &answer["content"][1]["type"]), (&json!("thinking"), &json!("text")));
+}
+
+/// Whatever a model does among its thoughts, end them, call from within them, or end its turn, a call that is required comes,
+/// and the history of it reads as it was written.
+#[test]
+fn a_required_call_comes_whatever_is_thought() {
+    let pack = pack_that_thinks();
+    let server = Server::start(&["-m", pack.path().to_str().unwrap()]);
+    let parameters =
+        json!({"type": "object", "properties": {"city": {"enum": ["Lima", "Oslo"]}}, "required": ["city"]});
+    let tools = json!([{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}]);
+    let (mut thoughts, mut markers) = (Vec::new(), Vec::new());
+    for seed in 1..=16 {
+        let asked = json!({
+            "messages": user("How is the weather?"), "tools": tools, "tool_choice": "required", "seed": seed,
+            "parallel_tool_calls": false, "max_tokens": 6000, "temperature": 50, "top_k": 0, "top_p": 1,
+        });
+        let answer = server.ask("/v1/chat/completions", &asked);
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["finish_reason"], "tool_calls", "{seed}: {answer}");
+        let call = &choice["message"]["tool_calls"][0]["function"];
+        let arguments: Value = serde_json::from_str(call["arguments"].as_str().unwrap()).unwrap();
+        assert!(["Lima", "Oslo"].contains(&arguments["city"].as_str().unwrap()), "{answer}");
+        thoughts.push(answer["usage"]["completion_tokens_details"]["reasoning_tokens"].as_u64().unwrap());
+        let mut message = choice["message"].clone();
+        message.as_object_mut().unwrap().remove("reasoning_content");
+        let result = json!({"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "sunny"});
+        let history = json!({"messages": [user("How is the weather?")[0], message, result], "tools": tools});
+        let prompt = server.ask("/apply-template", &history)["prompt"].as_str().unwrap().to_owned();
+        let turn = prompt.split("<|im_start|>assistant\n").nth(1).unwrap().split("<|im_end|>").next().unwrap();
+        let written = turn.strip_prefix("<think>\n\n</think>\n\n").unwrap();
+        assert!(written.starts_with("<tool_call>\n<function=get_weather>\n"), "{seed}: {turn}");
+        markers.push((turn.matches("<tool_call>").count(), turn.matches("</think>").count()));
+    }
+    assert!(markers.iter().all(|found| *found == (1, 1)), "{markers:?}");
+    // the seeds differ in what they do
+    assert!(thoughts.iter().max() > thoughts.iter().min(), "{thoughts:?}");
 }

@@ -84,8 +84,8 @@ impl Zone {
         let mut zone = Zone { temperature, fair: None, serious: None, critical: None };
         for index in 0.. {
             let Some(kind) = read(&folder.join(format!("trip_point_{index}_type"))) else { break };
-            let at = read(&folder.join(format!("trip_point_{index}_temp")))?;
-            let Some(at) = at.trim().parse().ok().filter(|at| *at >= LEAST_TRIP) else { continue };
+            let at = read(&folder.join(format!("trip_point_{index}_temp"))).and_then(|at| at.trim().parse().ok());
+            let Some(at) = at.filter(|at| *at >= LEAST_TRIP) else { continue };
             let lower = |point: Option<i64>, at| Some(point.map_or(at, |point: i64| point.min(at)));
             match kind.trim() {
                 "passive" => zone.fair = lower(zone.fair, at),

@@ -49,6 +49,9 @@ impl Lines {
                 while !text.trim_end().ends_with(FENCE) {
                     match self.line(". ")? {
                         Line::Text(line) => text = text + "\n" + &line,
+                        Line::End => {
+                            anyhow::bail!("a text that begins with {FENCE} has no end (hint: {FENCE} ends it)")
+                        }
                         other => return Ok(other),
                     }
                 }

@@ -7,6 +7,9 @@ use crate::text::{Failure, json as parsed};
 
 pub(crate) fn check(options: &str) -> Result<Value, Failure> {
     let options = parsed(options, "options_json")?;
+    if !options.is_object() && !options.is_null() {
+        return Err(Failure::Other(format!("options_json: expected an object, found {options}")));
+    }
     let mut wanted = CheckOptions::default();
     for (key, value) in options.as_object().into_iter().flatten() {
         match (key.as_str(), value.as_str(), value.as_array()) {

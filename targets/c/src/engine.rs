@@ -1,6 +1,6 @@
 //! The engine handle: a thread that owns the model.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -9,7 +9,7 @@ use flashflood::{Engine, Language, OpenRequest, Session};
 use serde_json::{Value, json};
 
 use crate::flashflood_session;
-use crate::text::{Failure, caught, json as parsed, panic_text};
+use crate::text::{Failure, json as parsed, panic_text};
 
 /// What the engine's thread is asked to do.
 pub(crate) type Work = Box<dyn FnOnce(&mut Session<'_>) + Send>;
@@ -29,6 +29,8 @@ pub struct flashflood_engine {
 pub(crate) struct Shared {
     work: Mutex<Option<Sender<Work>>>,
     closing: AtomicBool,
+    /// Address of the session whose state the engine has.
+    answered: AtomicUsize,
     pub(crate) language: Arc<Language>,
 }
 
@@ -38,6 +40,17 @@ impl Shared {
         let sender = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = || Failure::Other("the engine is closed".to_owned());
         sender.as_ref().ok_or_else(gone)?.send(work).map_err(|_| gone())
+    }
+
+    /// The engine's state is this session's from now on.
+    pub(crate) fn answers(&self, session: &flashflood_session) {
+        self.answered.store(std::ptr::from_ref(session).addr(), Ordering::Relaxed);
+    }
+
+    /// Whether no other session has answered since this one did. Handles live as long as the engine, so that no two have
+    /// the same address.
+    pub(crate) fn has_answered_last(&self, session: &flashflood_session) -> bool {
+        self.answered.load(Ordering::Relaxed) == std::ptr::from_ref(session).addr()
     }
 
     /// Whether answers must end.
@@ -60,14 +73,24 @@ impl flashflood_engine {
                     "context": engine.context(),
                     "memory": engine.plan(),
                 });
-                let _ = tell.send(Ok((language, description)));
-                compute(&mut engine, &todo);
+                match engine.session() {
+                    Err(error) => drop(tell.send(Err(Failure::of(error)))),
+                    Ok(mut session) => {
+                        let _ = tell.send(Ok((language, description)));
+                        compute(&mut session, &todo);
+                    }
+                }
             }
         };
         let thread = std::thread::Builder::new().name("flashflood".to_owned()).spawn(run).map_err(Failure::of)?;
         match told.recv() {
             Ok(Ok((language, description))) => {
-                let shared = Shared { work: Mutex::new(Some(work)), closing: AtomicBool::new(false), language };
+                let shared = Shared {
+                    work: Mutex::new(Some(work)),
+                    closing: AtomicBool::new(false),
+                    answered: AtomicUsize::new(0),
+                    language,
+                };
                 Ok(flashflood_engine { shared: Arc::new(shared), thread, description, sessions: Mutex::default() })
             }
             Ok(Err(failure)) => Err(failure),
@@ -100,19 +123,10 @@ impl flashflood_engine {
     }
 }
 
-/// Does what is asked, until the engine is closed.
-fn compute(engine: &mut Engine, todo: &Receiver<Work>) {
-    let mut session = match engine.session() {
-        Ok(session) => session,
-        // whoever asks finds nobody
-        Err(_) => return,
-    };
+/// Does what is asked, until the engine is closed. Work catches its own panics.
+fn compute(session: &mut Session<'_>, todo: &Receiver<Work>) {
     while let Ok(work) = todo.recv() {
-        // a panic is told by the channel that the work holds, which is dropped
-        let _ = caught(|| {
-            work(&mut session);
-            Ok(())
-        });
+        work(session);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An engine handle owns a thread, on which the model is loaded and everything is computed. Whoever calls a function waits
 //! for that thread, and callbacks run on the caller's thread. A session handle is one conversation's switches: cancel,
-//! suspend, and whether an answer is being made. State that conversations share is found by comparing prompts, so
+//! suspend, and whether an answer is being made. While one is suspended, answers of the others wait. State that conversations share is found by comparing prompts, so
 //! sessions need no state of their own, and their answers are computed one after the other.
 //!
 //! Nothing is global. No panic leaves a function. Misuse is defined where C allows it:
@@ -14,7 +14,8 @@
 //! | a session after `flashflood_session_close` | an error, as long as its engine is open |
 //! | a session that is cancelled or closed while it answers | the answer ends at a token, `send` returns |
 //! | closing an engine while its sessions answer | answers end at a token; close returns after them |
-//! | a callback that calls `send` of its own session | an error; `cancel`, `suspend` and `resume` are allowed there |
+//! | a callback that calls `send`, `save`, `restore` or `flashflood_engine_close` | an error (close: nothing); `cancel`, `suspend`, `resume` and `flashflood_session_close` are allowed there |
+//! | saving the state of a session when another one has answered since | an error |
 //!
 //! Not defined, as everywhere in C: a handle after its engine's `flashflood_engine_close`, and freeing twice.
 //!
@@ -42,8 +43,9 @@ use text::{Failure, caught, give, read, report};
 /// - `{"type": "prefill", "done": 512, "total": 4096}`
 /// - `{"type": "thinking", "text": ".."}`, `{"type": "text", "text": ".."}`
 /// - `{"type": "tool_call", "id": "..", "name": "..", "arguments": {..}}`
-/// - `{"type": "suspended", "reason": "host|thermal"}`, `{"type": "resumed"}`: nothing is computed between them
-/// - `{"type": "done", "finish": "stop|length|context|cancelled", "statistics": {..}}`, the last one
+/// - `{"type": "suspended", "reason": "host|thermal|machine"}`, `{"type": "resumed"}`: nothing is computed between them
+/// - `{"type": "done", "finish": "stop|length|context|cancelled", "statistics": {..}}`, the last one; `statistics` is null
+///   when nothing was computed
 #[expect(non_camel_case_types, reason = "the name in C")]
 pub type flashflood_event = Option<extern "C" fn(context: *mut c_void, event_json: *const c_char)>;
 
@@ -115,6 +117,7 @@ pub unsafe extern "C" fn flashflood_engine_close(engine: *mut flashflood_engine)
         return;
     }
     let _ = caught(|| {
+        text::not_in_callback()?;
         // SAFETY: not null, made by `flashflood_engine_open`, and closed once: the caller's promise
         let engine = unsafe { Box::from_raw(engine) };
         engine.close();
@@ -163,7 +166,7 @@ pub unsafe extern "C" fn flashflood_session_send(
         let (session, request) = unsafe { (session::of(session)?, read(request_json, "request_json")?) };
         session.send(request, |json| {
             if let Some(event) = event {
-                event(context, json.as_ptr());
+                text::called_back(|| event(context, json.as_ptr()));
             }
         })
     });
@@ -203,8 +206,9 @@ pub unsafe extern "C" fn flashflood_session_resume(session: *mut flashflood_sess
     let _ = caught(|| Ok(unsafe { session::of(session) }?.suspend(false)));
 }
 
-/// Keeps the state of what the engine computed last in a file in `folder`, which is made where there is none: 0, or -1 and
-/// an error. What was kept before stays as it was until the new file is whole.
+/// Keeps the state of the session's last answer in a file in `folder`, which is made where there is none: 0, or -1 and an
+/// error, also when another session has answered since. What was kept before stays as it was until the new file is whole;
+/// then it goes, when it is the same conversation's.
 ///
 /// # Safety
 /// `session` is null or of an open engine; `folder` is null or ends with a zero; `error` is null or can be written to.
@@ -221,7 +225,7 @@ pub unsafe extern "C" fn flashflood_session_save(
 }
 
 /// Takes the state that a file of `folder` has of the beginning of a request's prompt: 0, also where there is none, or -1
-/// and an error. `request_json` is as for `flashflood_session_send`.
+/// and an error, such as a file that is damaged (the prompt is computed then). `request_json` is as for `flashflood_session_send`.
 ///
 /// # Safety
 /// `session` is null or of an open engine; strings are null or end with a zero; `error` is null or can be written to.

@@ -2,7 +2,8 @@
 
 use std::ffi::CString;
 use std::path::Path;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,10 +11,13 @@ use flashflood::{Event, Finish, Generated, Prepared, Request, Session, SessionFo
 use serde_json::{Value, json};
 
 use crate::engine::Shared;
-use crate::text::{Failure, c_string, json as parsed};
+use crate::text::{Failure, c_string, caught, json as parsed, not_in_callback};
 
 /// Events that a callback may be behind; then the engine waits for it.
 const EVENTS: usize = 256;
+
+/// How often a waiting call looks whether it is to end.
+const POLL: Duration = Duration::from_millis(100);
 
 /// What session files of a folder may take together.
 const FOLDER_SPACE: u64 = 32_000_000_000;
@@ -24,6 +28,8 @@ pub struct flashflood_session {
     engine: Arc<Shared>,
     switches: Mutex<Switches>,
     changed: Condvar,
+    /// Where it was saved last: its next state takes the place of that one.
+    saved: Mutex<Option<(String, SessionFolder)>>,
 }
 
 #[derive(Default)]
@@ -57,7 +63,7 @@ pub(crate) unsafe fn of(session: *mut flashflood_session) -> Result<Arc<flashflo
 
 impl flashflood_session {
     pub(crate) fn new(engine: Arc<Shared>) -> Self {
-        flashflood_session { engine, switches: Mutex::default(), changed: Condvar::new() }
+        flashflood_session { engine, switches: Mutex::default(), changed: Condvar::new(), saved: Mutex::default() }
     }
 
     fn switches(&self) -> MutexGuard<'_, Switches> {
@@ -88,16 +94,26 @@ impl flashflood_session {
         let prepared = self.prepared(request)?;
         let (tell, news) = sync_channel(EVENTS);
         let session = self.clone();
+        let turn = Arc::new(Turn::default());
+        let its = turn.clone();
         self.engine.submit(Box::new(move |live| {
-            let result = session.answer(live, &prepared, &tell);
-            // nobody listens when the caller's thread panicked
-            let _ = tell.send(News::Done(result));
+            if its.begin() {
+                let result = caught(|| session.answer(live, &prepared, &tell));
+                // nobody listens when the caller's thread panicked
+                let _ = tell.send(News::Done(result));
+            }
         }))?;
         loop {
-            match news.recv() {
+            match news.recv_timeout(POLL) {
                 Ok(News::Event(event)) => on_event(c_string(event.to_string())),
                 Ok(News::Done(result)) => return result,
-                Err(_) => return Err(Failure::Panic("the answer was dropped".to_owned())),
+                // another session answers, or is suspended: this one's turn may never come
+                Err(RecvTimeoutError::Timeout) if self.is_over(&self.switches()) && turn.give_up() => {
+                    on_event(c_string(done("cancelled", None).to_string()));
+                    return Ok(());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Failure::Other("the engine is closed".to_owned())),
             }
         }
     }
@@ -105,9 +121,11 @@ impl flashflood_session {
     /// On the engine's thread.
     fn answer(&self, live: &mut Session<'_>, prepared: &Prepared, tell: &SyncSender<News>) -> Result<(), Failure> {
         live.reset_expert_stats();
+        self.engine.answers(self);
         let event = |event: Value| tell.send(News::Event(event)).is_ok();
         if !self.may_go_on(&event) {
-            return finish(&event, "cancelled", None);
+            event(done("cancelled", None));
+            return Ok(());
         }
         let mut is_hot = false;
         let made = live.answer(prepared, |happened| {
@@ -132,7 +150,7 @@ impl flashflood_session {
                 Event::ToolCall(call) => {
                     Some(json!({"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.arguments}))
                 }
-                Event::Token { .. } => None,
+                Event::Token { .. } | Event::Resting => None,
             };
             told.is_none_or(&event) && self.may_go_on(&event)
         });
@@ -143,25 +161,30 @@ impl flashflood_session {
             Finish::ContextFull => "context",
             Finish::Interrupted => "cancelled",
         };
-        finish(&event, word, Some(statistics(&made, &live.expert_stats())))
+        event(done(word, Some(statistics(&made, &live.expert_stats()))));
+        Ok(())
+    }
+
+    /// Whether answers of this session must end.
+    fn is_over(&self, switches: &Switches) -> bool {
+        switches.cancelled || switches.closed || self.engine.is_closing()
     }
 
     /// Waits while the session is suspended; whether the answer goes on then.
     fn may_go_on(&self, event: &impl Fn(Value) -> bool) -> bool {
-        let is_over = |switches: &Switches| switches.cancelled || switches.closed || self.engine.is_closing();
         let mut switches = self.switches();
-        if !switches.suspended || is_over(&switches) {
-            return !is_over(&switches);
+        if !switches.suspended || self.is_over(&switches) {
+            return !self.is_over(&switches);
         }
         drop(switches);
         event(json!({"type": "suspended", "reason": "host"}));
         switches = self.switches();
-        while switches.suspended && !is_over(&switches) {
+        while switches.suspended && !self.is_over(&switches) {
             // an engine that closes tells its sessions, but the word may come between the two lines above
-            let wait = self.changed.wait_timeout(switches, Duration::from_millis(100));
+            let wait = self.changed.wait_timeout(switches, POLL);
             switches = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let goes_on = !is_over(&switches);
+        let goes_on = !self.is_over(&switches);
         drop(switches);
         if goes_on {
             event(json!({"type": "resumed"}));
@@ -170,19 +193,38 @@ impl flashflood_session {
     }
 
     pub(crate) fn save(self: &Arc<Self>, folder: &str) -> Result<(), Failure> {
-        let folder = folder.to_owned();
+        let (path, session) = (folder.to_owned(), self.clone());
         self.on_engine(move |live| {
-            let mut folder = SessionFolder::open(Path::new(&folder), FOLDER_SPACE).map_err(Failure::of)?;
-            live.save(&mut folder).map(drop).map_err(Failure::of)
+            if !session.engine.has_answered_last(&session) {
+                return Err(Failure::Other(
+                    "another session has answered since, and this one's state is gone".to_owned(),
+                ));
+            }
+            let mut saved = session.saved.lock().unwrap_or_else(PoisonError::into_inner);
+            if saved.as_ref().is_none_or(|(folder, _)| *folder != path) {
+                *saved =
+                    Some((path.clone(), SessionFolder::open(Path::new(&path), FOLDER_SPACE).map_err(Failure::of)?));
+            }
+            match saved.as_mut() {
+                Some((_, folder)) => live.save(folder).map(drop).map_err(Failure::of),
+                None => Ok(()),
+            }
         })
     }
 
     pub(crate) fn restore(self: &Arc<Self>, folder: &str, request: &str) -> Result<(), Failure> {
-        let folder = folder.to_owned();
+        let (folder, session) = (folder.to_owned(), self.clone());
         let prepared = self.prepared(request)?;
         self.on_engine(move |live| {
             let folder = SessionFolder::open(Path::new(&folder), FOLDER_SPACE).map_err(Failure::of)?;
-            live.restore(&folder, prepared.prompt()).map(drop).map_err(Failure::of)
+            let restored = live.restore(&folder, prepared.prompt()).map_err(Failure::of)?;
+            if restored.path.is_some() {
+                session.engine.answers(&session);
+            }
+            match restored.refused.into_iter().next() {
+                Some(refused) if restored.path.is_none() => Err(Failure::of(refused)),
+                _ => Ok(()),
+            }
         })
     }
 
@@ -198,12 +240,13 @@ impl flashflood_session {
     ) -> Result<(), Failure> {
         let _answering = self.begin()?;
         let (tell, told) = sync_channel(1);
-        self.engine.submit(Box::new(move |live| drop(tell.send(work(live)))))?;
-        told.recv().unwrap_or_else(|_| Err(Failure::Panic("the work was dropped".to_owned())))
+        self.engine.submit(Box::new(move |live| drop(tell.send(caught(|| work(live))))))?;
+        told.recv().unwrap_or_else(|_| Err(Failure::Other("the engine is closed".to_owned())))
     }
 
     /// Marks the session as busy until what is given is dropped.
     fn begin(self: &Arc<Self>) -> Result<Answering, Failure> {
+        not_in_callback()?;
         let mut switches = self.switches();
         if switches.closed {
             return Err(Failure::Other("this session is closed".to_owned()));
@@ -214,6 +257,22 @@ impl flashflood_session {
         switches.answering = true;
         switches.cancelled = false;
         Ok(Answering(self.clone()))
+    }
+}
+
+/// Whether work that was given to the engine has begun, or was given up before.
+#[derive(Default)]
+struct Turn(AtomicBool);
+
+impl Turn {
+    /// Takes the turn; `false` when somebody took it before.
+    fn begin(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+
+    /// The same, so that it does not begin.
+    fn give_up(&self) -> bool {
+        self.begin()
     }
 }
 
@@ -233,9 +292,9 @@ fn reason(why: Suspension) -> &'static str {
     }
 }
 
-fn finish(event: &impl Fn(Value) -> bool, word: &str, statistics: Option<Value>) -> Result<(), Failure> {
-    event(json!({"type": "done", "finish": word, "statistics": statistics}));
-    Ok(())
+/// The last event.
+fn done(word: &str, statistics: Option<Value>) -> Value {
+    json!({"type": "done", "finish": word, "statistics": statistics})
 }
 
 fn statistics(made: &Generated, experts: &StoreStats) -> Value {

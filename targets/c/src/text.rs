@@ -1,5 +1,6 @@
 //! Strings and errors across the boundary.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,9 +48,29 @@ impl Failure {
     }
 }
 
+thread_local! {
+    /// Whether this thread is in a callback.
+    static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a callback of the caller's.
+pub(crate) fn called_back(callback: impl FnOnce()) {
+    IN_CALLBACK.set(true);
+    callback();
+    IN_CALLBACK.set(false);
+}
+
+/// Refuses what waits for the engine while the engine may wait for this thread.
+pub(crate) fn not_in_callback() -> Result<(), Failure> {
+    match IN_CALLBACK.get() {
+        true => Err(Failure::Other("a callback may cancel, suspend, resume and close its session, no more".to_owned())),
+        false => Ok(()),
+    }
+}
+
 /// Runs `call`; a panic is a failure, and does not reach C.
 pub(crate) fn caught<T>(call: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    // what a call leaves half done is behind locks that are used poisoned or not, or is dropped
+    // what a call leaves half done is behind locks that are used poisoned or not; a session notes steps that are not done
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic))))
 }
 

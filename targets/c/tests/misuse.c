@@ -36,7 +36,7 @@ static const char *LONG_ANSWER =
     "\"json_schema\", \"json_schema\": {\"schema\": {\"type\": \"string\", \"pattern\": \"^x{2000}$\"}}}}";
 
 struct told {
-    flashflood_session *session;
+    flashflood_session *session, *other;
     atomic_int texts, suspended, resumed, done, cancelled;
     int closes, nests;
 };
@@ -56,7 +56,10 @@ static void on_event(void *context, const char *json) {
     if (is_type(json, "done") && strstr(json, "\"finish\":\"cancelled\"") != NULL) told->cancelled++;
     if (is_type(json, "text") && told->nests) {
         char *error = NULL;
-        REFUSED(flashflood_session_send(told->session, QUESTION, NULL, NULL, &error) != 0, "answering already");
+        /* nothing that waits for the engine, whichever session it is for */
+        REFUSED(flashflood_session_send(told->session, QUESTION, NULL, NULL, &error) != 0, "a callback may");
+        REFUSED(flashflood_session_send(told->other, QUESTION, NULL, NULL, &error) != 0, "a callback may");
+        REFUSED(flashflood_session_save(told->other, "states", &error) != 0, "a callback may");
         told->nests = 0;
         flashflood_session_cancel(told->session);
     }
@@ -121,7 +124,7 @@ int main(int count, char **arguments) {
     CHECK(flashflood_session_send(session, QUESTION, NULL, NULL, NULL) == 0);
 
     /* a callback that sends on its own session, and cancels it */
-    struct told nested = {.session = session, .nests = 1};
+    struct told nested = {.session = session, .other = other, .nests = 1};
     CHECK(flashflood_session_send(session, LONG_ANSWER, on_event, &nested, &error) == 0);
     CHECK(nested.cancelled == 1 && nested.done == 1);
 
@@ -151,7 +154,26 @@ int main(int count, char **arguments) {
     CHECK(second.done == 1 && second.texts > 0);
     CHECK(pthread_join(thread, &status) == 0 && status == NULL);
 
-    /* state that is kept and found again */
+    /* a session that waits for a suspended one, and is cancelled before its turn */
+    struct told holds = {.session = session}, waits = {.session = other};
+    pthread_t waiting;
+    CHECK(pthread_create(&thread, NULL, answer_long, &holds) == 0);
+    wait_for(&holds.texts, 1);
+    flashflood_session_suspend(session);
+    wait_for(&holds.suspended, 1);
+    CHECK(pthread_create(&waiting, NULL, answer_long, &waits) == 0);
+    usleep(300000);
+    flashflood_session_cancel(other);
+    CHECK(pthread_join(waiting, &status) == 0 && status == NULL);
+    CHECK(waits.cancelled == 1 && waits.texts == 0 && holds.done == 0);
+    flashflood_session_cancel(session);
+    flashflood_session_resume(session);
+    CHECK(pthread_join(thread, &status) == 0 && status == NULL);
+    CHECK(holds.cancelled == 1);
+
+    /* state that is kept and found again, of the session that answered last */
+    REFUSED(flashflood_session_save(other, arguments[1], &error) != 0, "another session has answered");
+    CHECK(flashflood_session_send(other, QUESTION, NULL, NULL, &error) == 0);
     CHECK(flashflood_session_save(other, arguments[1], &error) == 0);
     CHECK(flashflood_session_restore(other, arguments[1], QUESTION, &error) == 0);
     REFUSED(flashflood_session_save(other, "/dev/null/x", &error) != 0, "/dev/null/x");
