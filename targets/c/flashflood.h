@@ -15,8 +15,9 @@ typedef struct flashflood_session flashflood_session;
 // - `{"type": "prefill", "done": 512, "total": 4096}`
 // - `{"type": "thinking", "text": ".."}`, `{"type": "text", "text": ".."}`
 // - `{"type": "tool_call", "id": "..", "name": "..", "arguments": {..}}`
-// - `{"type": "suspended", "reason": "host|thermal"}`, `{"type": "resumed"}`: nothing is computed between them
-// - `{"type": "done", "finish": "stop|length|context|cancelled", "statistics": {..}}`, the last one
+// - `{"type": "suspended", "reason": "host|thermal|machine"}`, `{"type": "resumed"}`: nothing is computed between them
+// - `{"type": "done", "finish": "stop|length|context|cancelled", "statistics": {..}}`, the last one; `statistics` is null
+//   when nothing was computed
 typedef void (*flashflood_event)(void *context, const char *event_json);
 
 #ifdef __cplusplus
@@ -94,8 +95,9 @@ void flashflood_session_suspend(flashflood_session *session);
 // `session` is null or of an open engine.
 void flashflood_session_resume(flashflood_session *session);
 
-// Keeps the state of what the engine computed last in a file in `folder`, which is made where there is none: 0, or -1 and
-// an error. What was kept before stays as it was until the new file is whole.
+// Keeps the state of the session's last answer in a file in `folder`, which is made where there is none: 0, or -1 and an
+// error, also when another session has answered since. What was kept before stays as it was until the new file is whole;
+// then it goes, when it is the same conversation's.
 //
 // # Safety
 // `session` is null or of an open engine; `folder` is null or ends with a zero; `error` is null or can be written to.
@@ -104,7 +106,7 @@ int flashflood_session_save(flashflood_session *session,
                             char **error);
 
 // Takes the state that a file of `folder` has of the beginning of a request's prompt: 0, also where there is none, or -1
-// and an error. `request_json` is as for `flashflood_session_send`.
+// and an error, such as a file that is damaged (the prompt is computed then). `request_json` is as for `flashflood_session_send`.
 //
 // # Safety
 // `session` is null or of an open engine; strings are null or end with a zero; `error` is null or can be written to.

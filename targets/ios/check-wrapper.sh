@@ -3,20 +3,23 @@
 # suspending, errors, nothing left open. Runs wherever there is Swift 6, without Rust, Xcode or a GPU.
 #
 #   targets/ios/check-wrapper.sh
+#   targets/ios/check-wrapper.sh target/debug     also with the library in that folder, which cargo build -p flashflood-c made
 #
 # SWIFTC and CLANG name other compilers, HEADER another flashflood.h, LINK further arguments for linking.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-usage() { sed -n '2,7s/^# \{0,1\}//p' check-wrapper.sh; }
+usage() { sed -n '2,8s/^# \{0,1\}//p' check-wrapper.sh; }
 stop() {
     printf 'error: %s\nhint: %s\n' "$1" "$2" >&2
     exit 1
 }
+library=''
 case ${1:-} in
 '') ;;
 -h | --help) usage && exit ;;
-*) usage >&2 && exit 2 ;;
+-*) usage >&2 && exit 2 ;;
+*) library=$(cd "$OLDPWD" && cd "$1" && pwd) || stop "$1 is no folder" "cargo build -p flashflood-c, then target/debug" ;;
 esac
 
 swiftc=${SWIFTC:-swiftc}
@@ -34,3 +37,9 @@ cp module.modulemap "$work/"
 "$swiftc" -swift-version 6 -warnings-as-errors -Onone -module-name StandIn -I "$work" ${LINK:-} \
     Sources/Flashflood/*.swift Tests/stand-in/main.swift "$work/stand-in.o" -o "$work/check"
 "$work/check"
+if [[ -n $library ]]; then
+    "$swiftc" -swift-version 6 -warnings-as-errors -Onone -module-name Library -I "$work" ${LINK:-} \
+        Sources/Flashflood/*.swift Tests/library/main.swift -L "$library" -lflashflood_c \
+        -Xlinker -rpath -Xlinker "$library" -o "$work/library"
+    "$work/library"
+fi
