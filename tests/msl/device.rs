@@ -88,8 +88,8 @@ impl MslDevice {
     }
 
     /// The script of all that was asked for.
-    pub(crate) fn script(self) -> Vec<u8> {
-        self.script.end()
+    pub(crate) fn into_script(self) -> Script {
+        self.script
     }
 
     fn buffer(&mut self, resource: Resource) -> Range {

@@ -6,12 +6,15 @@
 //! those are compiled and the scripts have run, [`Phase::Compare`], in which the same trials take what the scripts read
 //! for the device's answers.
 
+mod barriers;
 mod clang;
 mod device;
 mod logits;
 mod lower;
 mod proof;
+mod recorded;
 mod script;
+mod small;
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -77,7 +80,7 @@ impl Case {
     /// Whether the device's answers are real.
     pub(crate) fn finish(self, device: MslDevice) -> bool {
         if self.phase == Phase::Record {
-            std::fs::write(&self.script, device.script()).unwrap();
+            device.into_script().save(&self.script);
         }
         self.phase == Phase::Compare
     }

@@ -1,69 +1,13 @@
-//! The tests themselves.
+//! Every kernel against its twin.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use flashflood::compute::shaders;
-use tempfile::TempDir;
 
 use super::clang::{self, Build, in_parallel};
-use super::{FOLDER, PHASE};
-
-/// Tests that are no trials of kernels, or too many workgroups.
-const SKIPPED: [&str; 7] =
-    ["msl::proof", "unpack::", "wrong::", "logits_top_k::", "teams", "bandwidth", "folds_its_grid"];
-
-/// Scripts of all property tests, and the kernels that they run.
-struct Recorded {
-    clang: PathBuf,
-    folder: TempDir,
-    scripts: Vec<PathBuf>,
-    units: Vec<PathBuf>,
-}
-
-/// Makes them once for all tests of this file. `None` without a clang, where that is allowed.
-fn recorded() -> Option<&'static Recorded> {
-    static RECORDED: OnceLock<Option<Recorded>> = OnceLock::new();
-    let record = || {
-        let Some(clang) = clang::find() else {
-            let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|v| v == value);
-            let required = is("CI", "true") || is("FLASHFLOOD_MSL", "require");
-            assert!(!required, "no clang++ of version 19 or newer (Debian: clang-19 and libclang-rt-19-dev)");
-            println!("kernels are not run as Metal: there is no clang++ of version 19 or newer");
-            return None;
-        };
-        let folder = tempfile::Builder::new().prefix("flashflood-msl").tempdir().unwrap();
-        run_trials("record", folder.path());
-        let files = |extension: &str| -> Vec<PathBuf> {
-            let all = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
-            let mut files: Vec<_> = all.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
-            files.sort();
-            files
-        };
-        let (scripts, units) = (files("script"), files("cpp"));
-        Some(Recorded { clang, folder, scripts, units })
-    };
-    RECORDED.get_or_init(record).as_ref()
-}
-
-/// Runs the property tests of this binary for a phase: the same cases every time.
-fn run_trials(phase: &str, folder: &Path) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(SKIPPED.iter().flat_map(|name| ["--skip", name]));
-    command.env(PHASE, phase).env(FOLDER, folder);
-    command.env("PROPTEST_CASES", "2").env("PROPTEST_RNG_SEED", "1").env("PROPTEST_MAX_SHRINK_ITERS", "0");
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{phase}: {said}");
-}
-
-/// `SHADER.NUMBER.cpp` is of a shader.
-fn shader_of(unit: &Path) -> &str {
-    unit.file_name().unwrap().to_str().unwrap().split('.').next().unwrap()
-}
+use super::recorded::{recorded, run_trials, shader_of};
 
 /// Each kernel, compiled and run in every weight format, is near its twin; and the order of threads between barriers
 /// changes no bit.

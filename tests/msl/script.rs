@@ -1,7 +1,7 @@
 //! What `targets/apple/msl/run.cpp` is to do: buffers, what is written and read, dispatches. And kernels as it compiles
 //! them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
@@ -14,8 +14,10 @@ use super::lower;
 /// Commands for the runner, in 32-bit words.
 #[derive(Default)]
 pub(crate) struct Script {
-    pub(crate) bytes: Vec<u8>,
+    bytes: Vec<u8>,
     buffers: u32,
+    /// Workgroups of each kernel.
+    workgroups: BTreeMap<u32, u64>,
 }
 
 /// A range of a buffer of a script.
@@ -48,6 +50,7 @@ impl Script {
 
     pub(crate) fn dispatch(&mut self, kernel: u32, grid: [u32; 3], immediates: &[u8], bindings: &[Range]) {
         let [x, y, z] = grid;
+        *self.workgroups.entry(kernel).or_default() += u64::from(x) * u64::from(y) * u64::from(z);
         self.words(&[4, kernel, x, y, z, immediates.len() as u32 / 4, bindings.len() as u32]);
         self.bytes.extend_from_slice(immediates);
         for binding in bindings {
@@ -55,9 +58,12 @@ impl Script {
         }
     }
 
-    pub(crate) fn end(mut self) -> Vec<u8> {
+    /// Writes it to a file, and beside it which kernels it runs in how many workgroups.
+    pub(crate) fn save(mut self, to: &Path) {
         self.words(&[0]);
-        self.bytes
+        std::fs::write(to, &self.bytes).unwrap();
+        let lines = self.workgroups.iter().map(|(kernel, count)| format!("{kernel} {count}\n"));
+        std::fs::write(to.with_extension("kernels"), lines.collect::<String>()).unwrap();
     }
 }
 

@@ -1,28 +1,31 @@
 // Runs kernels that clang compiled from MSL, as scripts of buffers and dispatches say: `run SCRIPT...`.
-// What a script reads goes to SCRIPT.out.
+// What a script reads goes to SCRIPT.out. With `--instead A=B` kernel B runs where a script says A.
 //
 // A threadgroup's threads are fibers of one operating-system thread. They run one after the other up to a barrier, in
 // ascending order of their numbers, or descending with `--descending`: without the right barriers the two give different
 // results. Threadgroup memory is full of NaN when a threadgroup begins.
 //
-// Built with -fsanitize=thread it tells ThreadSanitizer of each fiber and of each barrier, and of nothing else: accesses of
-// two threads, of one threadgroup or of two, that no barrier orders are reported whatever the order they ran in.
+// Built with -DSANITIZED for kernels with -fsanitize=thread (this file goes without: its own accesses are no races) it tells ThreadSanitizer of each fiber and of each barrier, and of nothing else: accesses of
+// two threads, of one threadgroup or of two, that no barrier orders are reported whatever the order they ran in. It can
+// tell 255 threads apart, so that in large threadgroups several are one for it: neighbours, or with `--apart` those that
+// are far apart. Any two threads are told apart in one of these.
 
 #include "run.hpp"
 
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <map>
+#include <new>
 #include <string>
 #include <vector>
 
-#if __has_feature(thread_sanitizer)
+#ifdef SANITIZED
 #include <sanitizer/tsan_interface.h>
 #define IF_SANITIZED(...) __VA_ARGS__
 constexpr bool sanitized = true;
@@ -41,6 +44,7 @@ namespace runner {
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 static const Kernel *kernels;
+static std::vector<std::pair<uint32_t, uint32_t>> instead;
 
 Kernel::Kernel(uint32_t number, const char *name, Entry entry, uint32_t memory_bytes, uint32_t threads)
     : number(number), name(name), entry(entry), memory_bytes(memory_bytes), threads(threads), next(kernels) {
@@ -48,6 +52,8 @@ Kernel::Kernel(uint32_t number, const char *name, Entry entry, uint32_t memory_b
 }
 
 static const Kernel &kernel_of(uint32_t number) {
+    for (auto [wanted, taken] : instead)
+        if (wanted == number) number = taken;
     for (auto k = kernels; k; k = k->next)
         if (k->number == number) return *k;
     fail("no kernel has number " + std::to_string(number));
@@ -83,21 +89,23 @@ struct Buffer {
 
 // ---- threads --------------------------------------------------------------------------------------------------------
 
-constexpr size_t stack_bytes = 128 << 10;
+constexpr size_t stack_bytes = 64 << 10;
+constexpr uint32_t told_apart = 128; // by ThreadSanitizer: the square of it is more than the threads of a threadgroup
 
 struct Fiber {
     ucontext_t context;
     bool done;
-    IF_SANITIZED(void *state;)
+    uint32_t barriers; // passed
+    IF_SANITIZED(void *known_as;)
 };
 
-static bool descending;
+static bool descending, apart;
 static ucontext_t scheduler;
 static std::vector<Fiber> fibers;
 static uint32_t current;
 static const Kernel *running;
-static Workgroup workgroup;
-IF_SANITIZED(static void *scheduler_state; static char barriers[2], end_of_dispatch; static std::vector<uint32_t> passed;)
+static Workgroup *workgroup;
+IF_SANITIZED(static void *scheduler_state; static char barriers[2], end_of_dispatch;)
 
 static void to_scheduler() {
     IF_SANITIZED(__tsan_switch_to_fiber(scheduler_state, __tsan_switch_to_fiber_no_sync);)
@@ -106,21 +114,20 @@ static void to_scheduler() {
 
 static void to_fiber(uint32_t thread) {
     current = thread;
-    IF_SANITIZED(__tsan_switch_to_fiber(fibers[thread].state, __tsan_switch_to_fiber_no_sync);)
+    IF_SANITIZED(__tsan_switch_to_fiber(fibers[thread].known_as, __tsan_switch_to_fiber_no_sync);)
     swapcontext(&scheduler, &fibers[thread].context);
 }
 
-// Neither this nor the scheduler is the kernel's code: what they touch is no race.
-__attribute__((no_sanitize("thread"))) static void run_thread() {
-    running->entry(workgroup, current);
+static void run_thread() {
+    running->entry(*workgroup, current);
     IF_SANITIZED(__tsan_release(&end_of_dispatch);)
     fibers[current].done = true;
     to_scheduler();
 }
 
-__attribute__((no_sanitize("thread"))) static void wait() {
+static void wait() {
     // two of them in turn: one that went ahead to the next barrier is not what others wait for at this one
-    IF_SANITIZED(char *barrier = &barriers[passed[current]++ % 2]; __tsan_release(barrier);)
+    IF_SANITIZED(char *barrier = &barriers[fibers[current].barriers++ % 2]; __tsan_release(barrier);)
     to_scheduler();
     IF_SANITIZED(__tsan_acquire(barrier);)
 }
@@ -135,10 +142,13 @@ static char *stacks(uint32_t threads, std::vector<std::pair<char *, size_t>> &ma
     return mapped.back().first;
 }
 
-__attribute__((no_sanitize("thread"))) static void run_workgroup(char *stack) {
+static void run_workgroup(char *stack) {
     uint32_t threads = running->threads;
     fibers.resize(threads);
-    IF_SANITIZED(passed.assign(threads, 0);)
+    IF_SANITIZED(
+        std::vector<void *> known(std::min(threads, told_apart));
+        for (auto &one : known) one = __tsan_create_fiber(0);
+        size_t together = (threads + known.size() - 1) / known.size();)
     for (uint32_t i = 0; i < threads; i++) {
         Fiber &fiber = fibers[i];
         getcontext(&fiber.context);
@@ -146,8 +156,9 @@ __attribute__((no_sanitize("thread"))) static void run_workgroup(char *stack) {
         fiber.context.uc_stack.ss_sp = stack + i * stack_bytes;
         fiber.context.uc_stack.ss_size = stack_bytes;
         fiber.done = false;
+        fiber.barriers = 0;
         makecontext(&fiber.context, run_thread, 0);
-        IF_SANITIZED(fiber.state = __tsan_create_fiber(0);)
+        IF_SANITIZED(fiber.known_as = known[apart ? i % known.size() : i / together];)
     }
     for (;;) {
         for (uint32_t i = 0; i < threads; i++) to_fiber(descending ? threads - 1 - i : i);
@@ -157,30 +168,29 @@ __attribute__((no_sanitize("thread"))) static void run_workgroup(char *stack) {
         if (done > 0)
             fail(std::string(running->name) + ": " + std::to_string(done) + " threads ended while others wait at a barrier");
     }
-    IF_SANITIZED(for (auto &fiber : fibers) __tsan_destroy_fiber(fiber.state);)
+    IF_SANITIZED(for (auto one : known) __tsan_destroy_fiber(one);)
 }
 
 static void run_dispatch(const Kernel &kernel, const uint32_t grid[3], char *const *buffers) {
     static std::vector<std::pair<char *, size_t>> mapped;
-    static std::vector<char *> memory;
+    static std::vector<char *> blocks; // a workgroup's place and memory
     running = &kernel;
-    workgroup.buffers = buffers;
+    size_t bytes = guard + (kernel.memory_bytes + guard - 1) / guard * guard;
     for (uint32_t z = 0; z < grid[2]; z++)
         for (uint32_t y = 0; y < grid[1]; y++)
             for (uint32_t x = 0; x < grid[0]; x++) {
-                if (sanitized || memory.empty())
-                    memory.push_back(static_cast<char *>(aligned_alloc(guard, sanitized ? (kernel.memory_bytes + guard) / guard * guard : 64 << 10)));
-                workgroup.memory = memory.back();
-                memset(workgroup.memory, garbage, kernel.memory_bytes);
-                workgroup.place[0] = x, workgroup.place[1] = y, workgroup.place[2] = z;
+                if (sanitized || blocks.empty()) blocks.push_back(static_cast<char *>(aligned_alloc(guard, bytes)));
+                char *memory = blocks.back() + guard;
+                memset(memory, garbage, kernel.memory_bytes);
+                workgroup = new (blocks.back()) Workgroup{{x, y, z}, memory, buffers};
                 run_workgroup(stacks(kernel.threads, mapped));
             }
     IF_SANITIZED(
         __tsan_acquire(&end_of_dispatch);
-        for (auto &[start, bytes] : mapped) munmap(start, bytes);
-        for (auto block : memory) free(block);
-        mapped.clear();
-        memory.clear();)
+        for (auto &[start, length] : mapped) munmap(start, length);
+        mapped.clear();)
+    for (auto block : blocks) free(block);
+    blocks.clear();
 }
 
 // ---- scripts --------------------------------------------------------------------------------------------------------
@@ -266,14 +276,25 @@ static void run_script(const std::string &path) {
 
 } // namespace runner
 
-__attribute__((no_sanitize("thread"), noinline)) void wait_for_threadgroup() { runner::wait(); }
+void wait_for_threadgroup() { runner::wait(); }
+
+#ifdef SANITIZED
+// Called with every report: it cannot name a fiber's kernel.
+extern "C" void __tsan_on_report(void *) { fprintf(stderr, "error: a data race in %s\n", runner::running->name); }
+#endif
 
 int main(int count, char **arguments) {
     IF_SANITIZED(runner::scheduler_state = __tsan_get_current_fiber();)
     for (int i = 1; i < count; i++) {
         if (!strcmp(arguments[i], "--descending"))
             runner::descending = true;
-        else
+        else if (!strcmp(arguments[i], "--apart"))
+            runner::apart = true;
+        else if (!strcmp(arguments[i], "--instead") && i + 1 < count) {
+            uint32_t wanted = 0, taken = 0;
+            if (sscanf(arguments[++i], "%u=%u", &wanted, &taken) != 2) runner::fail("--instead A=B");
+            runner::instead.emplace_back(wanted, taken);
+        } else
             runner::run_script(arguments[i]);
     }
 }
