@@ -24,7 +24,7 @@ fn logits_top_k() {
             constants: vec![],
             groups: vec![vec![Binding::read(from), Binding::write(to)]],
         });
-        let case = Case::next(phase);
+        let case = Case::next(phase).unwrap();
         let mut device = case.device(Arc::new(recording), 1, None, (u64::MAX, u32::MAX));
         device.make_scratch(LogitsTopK::scratch_entries(width) * 8);
         device.write(view.tensor, &logits);

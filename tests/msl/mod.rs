@@ -5,6 +5,9 @@
 //! which a trial writes what it would have had a device do as a script, and every kernel's Metal as C++; and, when
 //! those are compiled and the scripts have run, [`Phase::Compare`], in which the same trials take what the scripts read
 //! for the device's answers.
+//!
+//! What a kernel looks like is found with `FLASHFLOOD_MSL_PHASE=record FLASHFLOOD_MSL_FOLDER=some/folder cargo test --test
+//! kernels NAME`, where NAME is one of the property tests.
 
 mod barriers;
 mod clang;
@@ -47,6 +50,13 @@ pub(crate) fn phase() -> Option<Phase> {
     })
 }
 
+thread_local!(static FAILED: Cell<bool> = const { Cell::new(false) });
+
+/// Told of a case that failed.
+pub(crate) fn failed() {
+    FAILED.set(true);
+}
+
 /// One script: of one trial of one test.
 pub(crate) struct Case {
     phase: Phase,
@@ -55,13 +65,17 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// The next of this test, by whose name it is called.
-    pub(crate) fn next(phase: Phase) -> Self {
+    /// The next of this test, by whose name it is called. None after one that failed: what would make its input smaller
+    /// has no script.
+    pub(crate) fn next(phase: Phase) -> Option<Self> {
         thread_local!(static COUNT: Cell<usize> = const { Cell::new(0) });
+        if FAILED.get() {
+            return None;
+        }
         let count = COUNT.replace(COUNT.get() + 1);
         let test = std::thread::current().name().expect("tests have threads of their name").replace("::", ".");
         let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
-        Case { phase, script: folder.join(format!("{test}.{count}.script")), folder }
+        Some(Case { phase, script: folder.join(format!("{test}.{count}.script")), folder })
     }
 
     pub(crate) fn device(

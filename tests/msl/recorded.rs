@@ -58,6 +58,7 @@ pub(super) fn run_trials(phase: &str, folder: &Path) {
     command.args(SKIPPED.iter().flat_map(|name| ["--skip", name]));
     command.env(PHASE, phase).env(FOLDER, folder);
     command.env_remove("PROPTEST_CASES").env("PROPTEST_RNG_SEED", "1").env("PROPTEST_MAX_SHRINK_ITERS", "0");
+    command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true");
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{phase}: {said}");
