@@ -8,8 +8,9 @@ usage() {
     cat <<'END'
 ./test.sh [--all] [--verbose]
 
-Installs what the tests need where it can (a software Vulkan driver and spirv-val, with apt-get on Debian and
-Ubuntu; with --all also a browser and valgrind), or says what to install. Then: format, lints, tests, documentation, sizes of files and packages.
+Installs what the tests need where it can (a software Vulkan driver, spirv-val and clang, with apt-get on Debian and
+Ubuntu; with --all also a browser and valgrind), or says what to install. Then: format, lints, tests, documentation,
+sizes of files and packages.
 
   --all       also type-check for iOS, macOS and Windows (the default when CI=true); the first time takes some minutes
   --verbose   show what every step prints, not only when it fails
@@ -85,16 +86,31 @@ vulkan_drivers() {
     done
 }
 
+# A clang that runs the kernels' Metal, and its ThreadSanitizer; as tests/msl/clang.rs looks for it.
+has_clang() {
+    local name
+    for name in clang++-{29,28,27,26,25,24,23,22,21,20,19} clang++; do
+        command -v $name >/dev/null || continue
+        printf '#if __clang_major__ < 19\n#error old\n#endif\nint main() {}\n' |
+            $name -x c++ -fsanitize=thread -o /dev/null - 2>/dev/null && return 0
+    done
+    return 1
+}
+
 missing_packages() {
     command -v cc >/dev/null || echo gcc libc6-dev
     has_library libvulkan.so.1 || echo libvulkan1
     [[ -n $(vulkan_drivers) ]] || echo mesa-vulkan-drivers
     command -v spirv-val >/dev/null || echo spirv-tools
+<<<<<<< HEAD
     [[ $all == yes ]] || return 0
     # the page is tested in a browser, the C library under valgrind
     command -v chromium >/dev/null || command -v google-chrome >/dev/null || echo chromium
     command -v valgrind >/dev/null || echo valgrind
     python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
+=======
+    has_clang || echo clang-19 libclang-rt-19-dev
+>>>>>>> wip-msl
 }
 
 require_linux_packages() {
@@ -103,8 +119,8 @@ require_linux_packages() {
     [[ -n $missing ]] || return 0
     command -v apt-get >/dev/null ||
         stop "the tests need what Debian calls: $missing" \
-            "Fedora: dnf install gcc vulkan-loader mesa-vulkan-drivers spirv-tools" \
-            "Arch:   pacman -S gcc vulkan-icd-loader vulkan-swrast spirv-tools"
+            "Fedora: dnf install gcc vulkan-loader mesa-vulkan-drivers spirv-tools clang compiler-rt" \
+            "Arch:   pacman -S gcc vulkan-icd-loader vulkan-swrast spirv-tools clang compiler-rt"
     if [[ $(id -u) != 0 ]]; then
         sudo -n true 2>/dev/null ||
             stop "packages are missing and this is not root" "sudo apt-get install --no-install-recommends $missing"

@@ -2,16 +2,23 @@
 //! spirv-val accepts the SPIR-V.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 
+use costs::Costs;
 use flashflood::compute::ops::{CooperativeTile, ProductShape, Tile};
 use flashflood::compute::shaders::{self, Form};
 use flashflood::formats::{ScaleType, WeightFormat};
 use naga::back::PipelineConstants;
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage};
+
+#[path = "msl/costs.rs"]
+mod costs;
+#[path = "msl/lower.rs"]
+mod lower;
 
 /// Constants as the engine sets them, for the widest and the narrowest matrices; none for plain kernels.
 fn constants(shader: &str) -> Vec<PipelineConstants> {
@@ -59,28 +66,12 @@ fn named(constants: Vec<(&'static str, f64)>) -> PipelineConstants {
     constants.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn module(shader: &str, source: &str, constants: &PipelineConstants, entry: &str) -> (Module, ModuleInfo) {
-    let module =
-        naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{shader}: {}", e.emit_to_string(source)));
-    // unpacking f16 to f32 is not a 16-bit type: every device that wgpu opens has it
-    let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    if entry == "matmul_cooperative" {
-        capabilities |= Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
-    }
-    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
-    let info = validator.validate(&module).unwrap_or_else(|e| panic!("{shader}: {}", e.emit_to_string(source)));
-    let entry = Some((ShaderStage::Compute, entry));
-    let (module, info) = naga::back::pipeline_constants::process_overrides(&module, &info, entry, constants)
-        .unwrap_or_else(|e| panic!("{shader}: {e}"));
-    (module.into_owned(), info.into_owned())
-}
-
 fn every_shader(mut check: impl FnMut(&str, &str, &Module, &ModuleInfo)) {
     let mut checked = 0;
     for shader in shaders::names() {
         let (source, entry) = shaders::source(shader).unwrap();
         for constants in constants(shader) {
-            let (module, info) = module(shader, &source, &constants, entry);
+            let (module, info) = lower::module(shader, &source, &constants, entry);
             check(shader, entry, &module, &info);
             checked += 1;
         }
@@ -88,15 +79,57 @@ fn every_shader(mut check: impl FnMut(&str, &str, &Module, &ModuleInfo)) {
     assert!(checked > 180, "six kernels of products in nine formats, in six of them with int8, and the plain ones");
 }
 
+/// Everything is lowered to MSL, and what costs on Apple's GPUs is as it was: of each kernel the most of any pipeline.
 #[test]
 fn lowers_to_msl() {
+    let mut all: BTreeMap<String, Costs> = BTreeMap::new();
     every_shader(|shader, entry, module, info| {
-        let options =
-            naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
-        let (msl, _) = naga::back::msl::write_string(module, info, &options, &Default::default())
-            .unwrap_or_else(|e| panic!("{shader}: {e}"));
-        assert!(msl.contains(entry), "{shader}: no entry point in\n{msl}");
+        let costs = Costs::of(&lower::msl(shader, entry, module, info), module);
+        let most = all.entry(entry.to_owned()).or_default();
+        *most = most.max(costs);
     });
+    let mut table = format!("{:22}zeroed bounded checked private barriers workgroup\n", "");
+    for (entry, Costs { zeroed, bounded, checked, private, barriers, workgroup }) in all {
+        table += &format!("{entry:22}{zeroed:6} {bounded:7} {checked:7} {private:7} {barriers:8} {workgroup:9}\n");
+    }
+    insta::assert_snapshot!("costs_on_apple", table);
+}
+
+/// What is counted is found where it is: in what naga writes with checks.
+#[test]
+fn costs_are_counted() {
+    let source = "
+        @group(0) @binding(0) var<storage, read_write> x: array<u32>;
+        var<workgroup> shared_words: array<u32, 8>;
+        @compute @workgroup_size(8)
+        fn costs(@builtin(local_invocation_index) local: u32) {
+            var own = array<u32, 4>();
+            for (var i = 0u; i < x[0]; i++) {
+                own[i % 4u] += x[i] / x[1];
+            }
+            shared_words[local] = own[local % 4u];
+            workgroupBarrier();
+            x[local] = shared_words[7u - local];
+        }";
+    let (module, info) = lower::module("costs", source, &PipelineConstants::default(), "costs");
+    let restrict = naga::proc::BoundsCheckPolicy::Restrict;
+    let options = naga::back::msl::Options {
+        lang_version: (3, 0),
+        fake_missing_bindings: true,
+        bounds_check_policies: naga::proc::BoundsCheckPolicies {
+            index: restrict,
+            buffer: restrict,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let (checked, _) = naga::back::msl::write_string(&module, &info, &options, &Default::default()).unwrap();
+    let with = Costs::of(&checked, &module);
+    assert!(with.zeroed > 0 && with.bounded > 0 && with.checked > 3, "{with:?} in {checked}");
+    // the one that naga adds waits for zeros
+    assert_eq!((with.private, with.barriers, with.workgroup), (2, 2, 32), "{checked}");
+    let without = Costs::of(&lower::msl("costs", "costs", &module, &info), &module);
+    assert_eq!(without, Costs { private: 2, barriers: 1, workgroup: 32, ..Costs::default() });
 }
 
 #[test]

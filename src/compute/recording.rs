@@ -17,17 +17,17 @@ const LOGIT_BYTES: usize = 16 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TensorId(pub(crate) usize);
 
-/// A vector of weights in f32.
+/// A vector of weights in f32: its place in [`Recording::vectors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VectorId(pub(crate) usize);
+pub struct VectorId(pub usize);
 
-/// A matrix of weights.
+/// A matrix of weights: its place in [`Recording::matrices`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MatrixId(pub(crate) usize);
+pub struct MatrixId(pub usize);
 
-/// The KV cache of one attention layer.
+/// The KV cache of one attention layer: its place in [`Recording::kv`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct KvId(pub(crate) usize);
+pub struct KvId(pub usize);
 
 /// How many rows a tensor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

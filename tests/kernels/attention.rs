@@ -9,12 +9,12 @@ use crate::trial::Trial;
 
 /// Heads of one attention layer.
 #[derive(Clone, Copy, Debug)]
-struct Heads {
-    kv_heads: usize,
-    queries_per_key: usize,
-    dim: usize,
-    rotary_dim: usize,
-    gate: bool,
+pub(crate) struct Heads {
+    pub(crate) kv_heads: usize,
+    pub(crate) queries_per_key: usize,
+    pub(crate) dim: usize,
+    pub(crate) rotary_dim: usize,
+    pub(crate) gate: bool,
 }
 
 fn heads() -> impl Strategy<Value = Heads> {
@@ -28,7 +28,7 @@ fn heads() -> impl Strategy<Value = Heads> {
     )
 }
 
-fn attention_layer(seed: u64, h: Heads, max_tokens: usize) -> Trial {
+pub(crate) fn attention_layer(seed: u64, h: Heads, max_tokens: usize) -> Trial {
     let heads = h.kv_heads * h.queries_per_key;
     let (kv_heads, dim, rotary_dim) = (h.kv_heads, h.dim, h.rotary_dim);
     let q_head = if h.gate { 2 * dim } else { dim };

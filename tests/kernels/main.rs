@@ -12,6 +12,8 @@ mod delta_net;
 mod experts;
 mod logits_top_k;
 mod matvec;
+#[path = "../msl/mod.rs"]
+mod msl;
 mod norms;
 mod random;
 mod router;

@@ -21,6 +21,7 @@ use flashflood::formats::WeightFormat;
 use flashflood::model::Matrix;
 use proptest::test_runner::TestCaseError;
 
+use crate::msl;
 use crate::random::Random;
 use crate::tolerance::{Tolerance, close, close_packed};
 
@@ -228,6 +229,9 @@ impl Trial {
 
     /// The same, with the tokens cut in another way than one by one.
     pub(crate) fn check_cut(&self, steps: &[usize], other: &[usize]) -> Result<(), TestCaseError> {
+        if let Some(phase) = msl::phase() {
+            return self.check_msl(phase, steps);
+        }
         // rows of logits are not rows of tokens
         let other = if self.logits == LogitRows::All { other } else { &[] };
         let singles = if other.is_empty() { vec![] } else { vec![1; steps.iter().sum()] };
@@ -249,13 +253,42 @@ impl Trial {
         Ok(())
     }
 
+    /// Prefill and decode as Apple's GPUs would compute them, within the tolerances: see [`msl`].
+    fn check_msl(&self, phase: msl::Phase, steps: &[usize]) -> Result<(), TestCaseError> {
+        // whole tensors go through files: of a long prompt only the last tokens are decoded
+        let tokens: usize = steps.iter().sum();
+        let prefilled = if tokens > 40 { tokens - 8 } else { 0 };
+        let rest = prefilled % self.recording.max_tokens;
+        let mut cut = vec![self.recording.max_tokens; prefilled / self.recording.max_tokens];
+        cut.extend((rest > 0).then_some(rest));
+        let prompts = cut.len();
+        cut.extend(vec![1; tokens - prefilled]);
+        let Some(case) = msl::Case::next(phase) else { return Ok(()) };
+        let limits = (self.binding, self.threads);
+        let mut device = case.device(self.recording.clone(), tokens, self.experts.clone(), limits);
+        let prefill = self.run(&mut device, |_| Phase::Prefill, steps);
+        let phase_of = |step| if step < prompts { Phase::Prefill } else { Phase::Decode };
+        let decode = self.run(&mut device, phase_of, &cut);
+        if case.finish(device) {
+            let [expected, expected_decode] = self.on_cpu([steps, &cut]);
+            let outcome = self.compare(&expected, &prefill, false).map_err(|e| format!("MSL against CPU: {e}"));
+            let decoded = || self.compare(&expected_decode, &decode, false);
+            let outcome = outcome.and_then(|()| decoded().map_err(|e| format!("decode in MSL against CPU: {e}")));
+            return outcome.map_err(|e| {
+                msl::failed();
+                TestCaseError::fail(e)
+            });
+        }
+        Ok(())
+    }
+
     pub(crate) fn on_cpu<const N: usize>(&self, runs: [&[usize]; N]) -> [Outcome; N] {
         let store = self.experts.as_ref().map(|experts| {
             let memory = Arc::new(HostSlots::new(experts.slots, experts.layout.slot_bytes()).unwrap());
             (experts.store(memory.clone()), memory)
         });
         let mut executor = CpuExecutor::new(self.recording.clone(), context(&runs), self.expert_count(), store);
-        runs.map(|steps| self.run(&mut executor, Phase::Prefill, steps))
+        runs.map(|steps| self.run(&mut executor, |_| Phase::Prefill, steps))
     }
 
     pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [(Phase, &[usize]); N]) -> [Outcome; N] {
@@ -279,7 +312,7 @@ impl Trial {
         });
         let (recording, context) = (self.recording.clone(), context(&runs.map(|(_, steps)| steps)));
         let mut executor = GpuExecutor::new(gpu, recording, context, self.expert_count(), store, options).unwrap();
-        runs.map(|(phase, steps)| self.run(&mut executor, phase, steps))
+        runs.map(|(phase, steps)| self.run(&mut executor, |_| phase, steps))
     }
 
     /// Compares all teams that products may have, and what measuring chooses, with the built-in one.
@@ -297,8 +330,9 @@ impl Trial {
         self.experts.as_ref().map_or(0, |experts| experts.layout.experts)
     }
 
-    fn run(&self, device: &mut impl Device, phase: Phase, steps: &[usize]) -> Outcome {
-        device.reset().unwrap();
+    /// Runs steps of so many tokens, each of the phase that its index has.
+    fn run(&self, device: &mut impl Device, phase: impl Fn(usize) -> Phase, steps: &[usize]) -> Outcome {
+        device.reset();
         for (i, state) in self.states.iter().enumerate() {
             let mut values = vec![f32::NAN; self.recording.elements(state.view.tensor)];
             for (r, row) in values.chunks_exact_mut(state.view.stride).enumerate() {
@@ -311,17 +345,18 @@ impl Trial {
         }
         let mut after = Vec::new();
         let mut position = 0;
-        for &tokens in steps {
+        for (step, &tokens) in steps.iter().enumerate() {
             for (i, tensor) in self.tensors.iter().enumerate() {
                 device.write(tensor.view.tensor, &self.contents(i, tensor, position, tokens));
             }
             let rope: Vec<f32> = (position..position + tokens).flat_map(|p| self.rope(p)).collect();
-            device.run(Step { phase, tokens, position, logits: self.logits }, &[], &rope).unwrap();
+            let phase = phase(step);
+            device.run(Step { phase, tokens, position, logits: self.logits }, &rope);
             after.push((tokens, self.tensors.iter().map(|t| bits(&device.read(t.view.tensor))).collect()));
             position += tokens;
         }
         let states = self.states.iter().map(|s| bits(&device.read(s.view.tensor))).collect();
-        let kv = self.kv.iter().map(|&kv| device.read_kv(kv, position).unwrap());
+        let kv = self.kv.iter().map(|&kv| device.read_kv(kv, position));
         Outcome { steps: after, states, kv: kv.map(|(k, v)| (bits(&k), bits(&v))).collect() }
     }
 
@@ -403,28 +438,39 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-/// What tests need of an executor beyond [`Executor`].
-trait Device: Executor {
+/// What a trial asks of whatever runs its recording.
+pub(crate) trait Device {
+    fn reset(&mut self);
+    fn run(&mut self, step: Step, rope: &[f32]);
     fn write(&mut self, tensor: TensorId, values: &[f32]);
     fn read(&mut self, tensor: TensorId) -> Vec<f32>;
+    fn read_kv(&mut self, kv: KvId, positions: usize) -> (Vec<f32>, Vec<f32>);
 }
 
-impl Device for CpuExecutor {
-    fn write(&mut self, tensor: TensorId, values: &[f32]) {
-        self.write(tensor, values);
-    }
+macro_rules! device {
+    ($executor:ty, $read:expr) => {
+        impl Device for $executor {
+            fn reset(&mut self) {
+                Executor::reset(self).unwrap();
+            }
 
-    fn read(&mut self, tensor: TensorId) -> Vec<f32> {
-        CpuExecutor::read(self, tensor).to_vec()
-    }
+            fn run(&mut self, step: Step, rope: &[f32]) {
+                Executor::run(self, step, &[], rope).unwrap();
+            }
+
+            fn write(&mut self, tensor: TensorId, values: &[f32]) {
+                self.write(tensor, values);
+            }
+
+            fn read(&mut self, tensor: TensorId) -> Vec<f32> {
+                $read(self, tensor)
+            }
+
+            fn read_kv(&mut self, kv: KvId, positions: usize) -> (Vec<f32>, Vec<f32>) {
+                Executor::read_kv(self, kv, positions).unwrap()
+            }
+        }
+    };
 }
-
-impl Device for GpuExecutor {
-    fn write(&mut self, tensor: TensorId, values: &[f32]) {
-        self.write(tensor, values);
-    }
-
-    fn read(&mut self, tensor: TensorId) -> Vec<f32> {
-        GpuExecutor::read(self, tensor).unwrap()
-    }
-}
+device!(CpuExecutor, |executor, tensor| CpuExecutor::read(executor, tensor).to_vec());
+device!(GpuExecutor, |executor, tensor| GpuExecutor::read(executor, tensor).unwrap());

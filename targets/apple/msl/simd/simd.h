@@ -1,0 +1,2 @@
+// Included by every shader that naga writes; no kernel uses anything of it.
+#pragma once
