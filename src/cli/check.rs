@@ -67,7 +67,7 @@ pub(crate) fn run(args: CheckArgs) -> anyhow::Result<()> {
     line.show("");
     let report = match report {
         Err(CheckError::Interrupted) => return Err(Interrupted.into()),
-        Err(CheckError::Device(error)) if !error.to_string().contains("(hint: ") => anyhow::bail!(
+        Err(CheckError::Device(error)) => anyhow::bail!(
             "{error} (hint: on Linux install the GPU's Vulkan driver, on Windows its vendor's driver; the software driver of \
              mesa-vulkan-drivers is checked as well)"
         ),

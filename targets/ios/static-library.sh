@@ -19,7 +19,8 @@ command -v python3 >/dev/null || not_checked "python3 is missing, which reads it
 standard_library $target
 # as in build-xcframework.sh
 export IPHONEOS_DEPLOYMENT_TARGET=17.0
+# A dependency is a dynamic library as well, which nothing uses and only Apple's linker can make: `true` makes none.
 echo "building libflashflood_c.a for $target"
 CARGO_TARGET_DIR=$work/build CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=false \
-    cargo rustc --package flashflood-c --lib --crate-type staticlib --target $target ${build_std[@]+"${build_std[@]}"}
+    CARGO_TARGET_AARCH64_APPLE_IOS_LINKER=true cargo rustc --package flashflood-c --lib --crate-type staticlib --target $target ${build_std[@]+"${build_std[@]}"}
 python3 targets/ios/library.py "$work/build/$target/debug/libflashflood_c.a" targets/c/flashflood.h targets/ios/apple-symbols.txt

@@ -23,11 +23,11 @@ build() {
     local flags=''
     if [[ -n $library ]]; then
         # the objects around a program's own, which come with the toolchain and are not made with the library
-        mkdir -p "$tools/start"
+        mkdir -p "$tools/rt"
         for object in rsbegin rsend; do
-            rustc --target $target --edition 2021 --crate-type lib --emit obj -o "$tools/start/$object.o" "$library/rtstartup/$object.rs"
+            rustc --target $target --edition 2021 --crate-type lib --emit obj -o "$tools/rt/$object.o" "$library/rtstartup/$object.rs"
         done
-        flags="-L native=$tools/start"
+        flags="-L native=$tools/rt"
     fi
     echo "building flashflood.exe"
     CARGO_TARGET_DIR=$work/build CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=false \

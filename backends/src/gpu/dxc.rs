@@ -18,9 +18,8 @@ pub(super) fn name_compiler(descriptor: &mut wgpu::InstanceDescriptor) -> &'stat
         }
         None => {
             descriptor.backends.remove(wgpu::Backends::DX12);
-            "; DirectX 12 was not asked: dxcompiler.dll is neither beside the program nor on the PATH (hint: install the \
-             vendor's Vulkan driver, or put dxcompiler.dll and dxil.dll of \
-             github.com/microsoft/DirectXShaderCompiler/releases beside flashflood.exe)"
+            "; DirectX 12 was not asked, for dxcompiler.dll (github.com/microsoft/DirectXShaderCompiler/releases) is neither \
+             beside the program nor on the PATH"
         }
     }
 }
