@@ -132,32 +132,49 @@ fn costs_are_counted() {
     assert_eq!(without, Costs { private: 2, barriers: 1, workgroup: 32, ..Costs::default() });
 }
 
+/// As wgpu writes it for the oldest devices that it takes, with runtime checks, and for those of today without.
+/// `FLASHFLOOD_HLSL=FOLDER` keeps it there, with a `list` of lines `FILE PROFILE ENTRY` for a compiler (targets/windows).
 #[test]
 fn lowers_to_hlsl() {
+    use naga::back::hlsl::{BindTarget, Options, ShaderModel, Writer};
+    let folder = std::env::var_os("FLASHFLOOD_HLSL").map(std::path::PathBuf::from);
+    let mut list = Vec::new();
     every_shader(|shader, entry, module, info| {
         // naga writes no matrix units for DX12; the kernel is for devices on Vulkan
         if entry == "matmul_cooperative" {
             return;
         }
-        let options = naga::back::hlsl::Options {
-            shader_model: naga::back::hlsl::ShaderModel::V6_2,
-            fake_missing_bindings: true,
-            immediates_target: Some(naga::back::hlsl::BindTarget { space: 1, ..Default::default() }),
-            ..Default::default()
-        };
-        let mut hlsl = String::new();
-        // the writer panics on what it does not know
-        let written = catch_unwind(AssertUnwindSafe(|| {
-            naga::back::hlsl::Writer::new(&mut hlsl, &options, &Default::default())
-                .write(module, info, None)
-                .map(|_| ())
-        }));
-        match written {
-            Ok(Ok(())) => assert!(hlsl.contains(entry), "{shader}: no entry point in\n{hlsl}"),
-            Ok(Err(e)) => panic!("{shader}: {e}"),
-            Err(_) => panic!("{shader}: naga's HLSL writer panicked"),
+        for (shader_model, checks) in [(ShaderModel::V6_0, true), (ShaderModel::V6_8, false)] {
+            let options = Options {
+                shader_model,
+                fake_missing_bindings: true,
+                immediates_target: Some(BindTarget { space: 1, ..Default::default() }),
+                zero_initialize_workgroup_memory: false,
+                restrict_indexing: checks,
+                force_loop_bounding: checks,
+                ..Default::default()
+            };
+            let mut hlsl = String::new();
+            // the writer panics on what it does not know
+            let written = catch_unwind(AssertUnwindSafe(|| {
+                Writer::new(&mut hlsl, &options, &Default::default()).write(module, info, None).map(|_| ())
+            }));
+            match written {
+                Ok(Ok(())) => assert!(hlsl.contains(entry), "{shader}: no entry point in\n{hlsl}"),
+                Ok(Err(e)) => panic!("{shader}: {e}"),
+                Err(_) => panic!("{shader}: naga's HLSL writer panicked"),
+            }
+            if let Some(folder) = &folder {
+                let profile = format!("cs_{}", shader_model.to_str());
+                let file = format!("{shader}.{}.hlsl", list.len());
+                std::fs::write(folder.join(&file), hlsl).unwrap();
+                list.push(format!("{file} {profile} {entry}\n"));
+            }
         }
     });
+    if let Some(folder) = folder {
+        std::fs::write(folder.join("list"), list.concat()).unwrap();
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! GPU devices: which adapter, with which limits, and shaders without runtime checks.
 
+mod dxc;
+
 use crate::residency::Residency;
 
 /// Which adapters may be taken.
@@ -104,6 +106,7 @@ const COOPERATIVE_MEMORY: u32 = 48 << 10;
 pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
+    let left_out = dxc::name_compiler(&mut descriptor);
     let instance = wgpu::Instance::new(descriptor);
     let mut all = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
     let rank = |info: &wgpu::AdapterInfo| match info.device_type {
@@ -128,7 +131,7 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
             Adapters::Hardware => "GPU",
             Adapters::Any => "GPU or software driver",
         };
-        let found = if found.is_empty() { "none".to_owned() } else { found };
+        let found = if found.is_empty() { "none".to_owned() } else { found } + left_out;
         return Err(GpuError::NoAdapter { wanted, found });
     };
     let info = adapter.get_info();
