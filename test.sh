@@ -12,7 +12,9 @@ Installs what the tests need where it can (a software Vulkan driver, spirv-val a
 Ubuntu; with --all also a browser and valgrind), or says what to install. Then: format, lints, tests, documentation,
 sizes of files and packages.
 
-  --all       also type-check for iOS, macOS and Windows (the default when CI=true); the first time takes some minutes
+  --all       also what targets/ has for platforms that are not at hand (the default when CI=true): type-check for iOS,
+              macOS, Windows and Android, build the library for iPhones, compile the kernels with Microsoft's DXC under
+              Wine, whose packages are installed; the first time takes ten minutes or so
   --verbose   show what every step prints, not only when it fails
 END
 }
@@ -288,7 +290,11 @@ step docs documentation
 step lines count_lines
 step bytes count_bytes
 step package package
-[[ $all == no ]] || for platform in apple windows; do step $platform targets/type-check.sh $platform; done
+if [[ $all == yes ]]; then
+    for platform in apple windows android; do step $platform targets/type-check.sh $platform; done
+    step iphone targets/ios/static-library.sh
+    step hlsl targets/windows/hlsl.sh
+fi
 
 took=$(seconds $(($(date +%s) - begin)))
 if [[ -n $not_checked ]]; then

@@ -141,8 +141,8 @@ impl Language {
             return Err(RequestError::context(prompt.len(), self.context, false));
         }
         let seed = request.seed.unwrap_or_else(any_number);
-        let sampler = Sampler::new(request.sampling.clone().or(self.sampler.clone()), seed)
-            .map_err(|e| RequestError::invalid(e.to_string()))?;
+        let sampler =
+            Sampler::new(request.sampling.or(self.sampler), seed).map_err(|e| RequestError::invalid(e.to_string()))?;
         let boundaries = match &messages {
             Some(messages) => {
                 let tools = tools_of(&request);

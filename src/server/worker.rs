@@ -188,11 +188,10 @@ fn compute(
             is_first = false;
             metrics.first_token(job.since.elapsed());
         }
-        let is_wanted = match &event {
-            Event::Prefill { .. } | Event::PrefillLayer(_) | Event::Token { probabilities: None, .. } => false,
-            Event::Suspended(_) | Event::Resumed | Event::Resting => false,
-            _ => true,
-        };
+        let is_wanted = matches!(
+            event,
+            Event::Thinking(_) | Event::Text(_) | Event::ToolCall(_) | Event::Token { probabilities: Some(_), .. }
+        );
         let is_there = if is_wanted { send(job, queue, JobEvent::Part(event)) } else { !job.events.is_closed() };
         is_there && !queue.aborted.load(Ordering::Relaxed)
     })?;

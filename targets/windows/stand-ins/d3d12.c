@@ -1,7 +1,12 @@
 // d3d12.dll: the entry points of Direct3D 12 over the library vkd3d, on the first Vulkan device.
+//
+// Direct3D promises that new memory holds zeros, and wgpu clears buffers by copies out of such memory. vkd3d does not keep
+// that promise, so memory is zeroed here, on its way from Vulkan. That takes a driver whose memory the processor sees, as
+// lavapipe's all is.
 #define COBJMACROS
 #define VK_NO_PROTOTYPES
 #include <windows.h>
+#include <string.h>
 #include <initguid.h>
 #include <vulkan/vulkan.h>
 #include <vkd3d.h>
@@ -10,6 +15,36 @@
 static HRESULT signal_event(HANDLE event)
 {
     return SetEvent(event) ? S_OK : E_FAIL;
+}
+
+static PFN_vkGetInstanceProcAddr instance_function;
+static PFN_vkGetDeviceProcAddr device_function;
+
+static VkResult VKAPI_CALL allocate_zeros(VkDevice device, const VkMemoryAllocateInfo *info,
+                                          const VkAllocationCallbacks *callbacks, VkDeviceMemory *memory)
+{
+    VkResult result = ((PFN_vkAllocateMemory)device_function(device, "vkAllocateMemory"))(device, info, callbacks, memory);
+    void *bytes;
+    if (result == VK_SUCCESS &&
+        ((PFN_vkMapMemory)device_function(device, "vkMapMemory"))(device, *memory, 0, VK_WHOLE_SIZE, 0, &bytes) == VK_SUCCESS) {
+        memset(bytes, 0, info->allocationSize);
+        ((PFN_vkUnmapMemory)device_function(device, "vkUnmapMemory"))(device, *memory);
+    }
+    return result;
+}
+
+static PFN_vkVoidFunction VKAPI_CALL find_device_function(VkDevice device, const char *name)
+{
+    return strcmp(name, "vkAllocateMemory") ? device_function(device, name) : (PFN_vkVoidFunction)allocate_zeros;
+}
+
+static PFN_vkVoidFunction VKAPI_CALL find_function(VkInstance instance, const char *name)
+{
+    PFN_vkVoidFunction found = instance_function(instance, name);
+    if (!found || strcmp(name, "vkGetDeviceProcAddr"))
+        return found;
+    device_function = (PFN_vkGetDeviceProcAddr)found;
+    return (PFN_vkVoidFunction)find_device_function;
 }
 
 HRESULT WINAPI D3D12GetDebugInterface(REFIID iid, void **debug)
@@ -27,7 +62,7 @@ HRESULT WINAPI D3D12CreateDevice(IUnknown *adapter, D3D_FEATURE_LEVEL level, REF
     HMODULE vulkan = LoadLibraryA("vulkan-1.dll");
     if (!vulkan)
         return E_FAIL;
-    PFN_vkGetInstanceProcAddr find = (void *)GetProcAddress(vulkan, "vkGetInstanceProcAddr");
+    instance_function = (void *)GetProcAddress(vulkan, "vkGetInstanceProcAddr");
     static const struct vkd3d_application_info application = {
         .type = VKD3D_STRUCTURE_TYPE_APPLICATION_INFO,
         .api_version = VKD3D_API_VERSION_1_2,
@@ -44,14 +79,14 @@ HRESULT WINAPI D3D12CreateDevice(IUnknown *adapter, D3D_FEATURE_LEVEL level, REF
         .next = &optional,
         .pfn_signal_event = signal_event,
         .wchar_size = sizeof(WCHAR),
-        .pfn_vkGetInstanceProcAddr = find,
+        .pfn_vkGetInstanceProcAddr = find_function,
     };
     struct vkd3d_instance *instance;
     HRESULT result = vkd3d_create_instance(&instance_info, &instance);
     if (FAILED(result))
         return result;
     VkInstance vk_instance = vkd3d_instance_get_vk_instance(instance);
-    PFN_vkEnumeratePhysicalDevices enumerate = (void *)find(vk_instance, "vkEnumeratePhysicalDevices");
+    PFN_vkEnumeratePhysicalDevices enumerate = (void *)instance_function(vk_instance, "vkEnumeratePhysicalDevices");
     uint32_t count = 1;
     VkPhysicalDevice first = 0;
     enumerate(vk_instance, &count, &first);
