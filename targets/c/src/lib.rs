@@ -174,6 +174,18 @@ pub unsafe extern "C" fn flashflood_session_send(
     unsafe { text::status(result, error) }
 }
 
+/// Turns a switch of a session; a null one has none.
+///
+/// # Safety
+/// `session` is null or of an open engine.
+unsafe fn switch(session: *mut flashflood_session, turn: impl FnOnce(&flashflood_session)) {
+    let _ = caught(|| {
+        // SAFETY: the caller's promise
+        turn(&*unsafe { session::of(session) }?);
+        Ok(())
+    });
+}
+
 /// Ends the answer that is being made at its next token, from any thread. Without one it does nothing.
 ///
 /// # Safety
@@ -181,7 +193,7 @@ pub unsafe extern "C" fn flashflood_session_send(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flashflood_session_cancel(session: *mut flashflood_session) {
     // SAFETY: the caller's promise
-    let _ = caught(|| Ok(unsafe { session::of(session) }?.cancel()));
+    unsafe { switch(session, |session| session.cancel()) };
 }
 
 /// Pauses the answer that is being made, and those to come, at a token or a layer of the prompt, from any thread. After the
@@ -193,7 +205,7 @@ pub unsafe extern "C" fn flashflood_session_cancel(session: *mut flashflood_sess
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flashflood_session_suspend(session: *mut flashflood_session) {
     // SAFETY: the caller's promise
-    let _ = caught(|| Ok(unsafe { session::of(session) }?.suspend(true)));
+    unsafe { switch(session, |session| session.suspend(true)) };
 }
 
 /// Goes on after `flashflood_session_suspend`, from any thread.
@@ -203,7 +215,7 @@ pub unsafe extern "C" fn flashflood_session_suspend(session: *mut flashflood_ses
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flashflood_session_resume(session: *mut flashflood_session) {
     // SAFETY: the caller's promise
-    let _ = caught(|| Ok(unsafe { session::of(session) }?.suspend(false)));
+    unsafe { switch(session, |session| session.suspend(false)) };
 }
 
 /// Keeps the state of the session's last answer in a file in `folder`, which is made where there is none: 0, or -1 and an
@@ -254,7 +266,7 @@ pub unsafe extern "C" fn flashflood_session_restore(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flashflood_session_close(session: *mut flashflood_session) {
     // SAFETY: the caller's promise
-    let _ = caught(|| Ok(unsafe { session::of(session) }?.close()));
+    unsafe { switch(session, |session| session.close()) };
 }
 
 /// Runs every kernel against its CPU twin on this machine's GPU, and the small model from end to end: what a bug report
