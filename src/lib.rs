@@ -30,7 +30,7 @@
 //! | [`request`] | what is asked, and how it becomes tokens |
 //! | [`session`] | one timeline of tokens |
 //! | [`state`] | what of a timeline is kept beside it: checkpoints in memory, session files |
-//! | [`check`] | every kernel against its CPU twin, on this device |
+//! | [`mod@check`] | every kernel against its CPU twin, on this device |
 //! | `server` | the model over HTTP (cargo feature `server`) |
 
 pub mod check;

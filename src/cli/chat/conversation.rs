@@ -66,7 +66,7 @@ impl Conversation {
         request.max_tokens = self.max_tokens;
         request.seed = self.seed;
         request.stop = self.stop.clone();
-        request.sampling = self.sampling.clone();
+        request.sampling = self.sampling;
         request
     }
 
