@@ -44,7 +44,7 @@ flashflood() {
 # story FOLDER FORM: what it writes, and what that form of activations needs.
 story() {
     flashflood "$1" run --device gpu --no-autotune --activations "$2" --raw "Once upon a time" --temp 0 -n 20 2>"$tools/run.err" || {
-        cat "$tools/run.err"
+        cat "$tools/run.err" >&2
         exit 1
     }
 }
