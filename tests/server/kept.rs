@@ -70,7 +70,8 @@ fn a_kill_at_any_moment_loses_nothing_that_was_kept() {
     };
     assert!(undisturbed.1 > 30, "{undisturbed:?}");
     let mut half_written = 0;
-    for delay in 0..12 {
+    // slow machines and fast ones write at different moments
+    for delay in [0, 1, 2, 3, 5, 8, 12, 18, 26, 38, 55, 80] {
         let mut server = Server::start(&arguments);
         usage(&server, turns(&format!("other {delay}"), 3));
         // another conversation comes: this one is written now
