@@ -223,12 +223,15 @@ pub(super) fn speed_line(made: &Generated, experts: &StoreStats) -> String {
     let rate = |n: usize, t: std::time::Duration| n as f64 / t.as_secs_f64().max(1e-9);
     let computed = made.prompt.saturating_sub(made.reused);
     let mut line = format!(
-        "prefill {computed} tok ({} reused) {:.1} t/s · {} tok {:.1} t/s",
+        "prefill {computed} tok ({} reused) {:.1} t/s · {} tok",
         made.reused,
         rate(computed, made.prefill),
         made.tokens.len(),
-        rate(made.tokens.len().saturating_sub(1), made.decode),
     );
+    // the first token is the prompt's
+    if made.tokens.len() > 1 {
+        line += &format!(" {:.1} t/s", rate(made.tokens.len() - 1, made.decode));
+    }
     if experts.hits + experts.misses > 0 {
         line += &format!(" · experts {:.0} % hit", 100.0 * experts.hit_rate());
     }
