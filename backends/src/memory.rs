@@ -5,6 +5,10 @@ mod apple;
 
 use sysinfo::{MemoryRefreshKind, System};
 
+/// The largest buffer to ask a GPU for, in bytes: buffers of 2 GiB do not exist on some systems, and iOS finds large pieces of
+/// its address space seldom.
+pub const LARGEST_BUFFER: u64 = if cfg!(target_os = "ios") { 256 << 20 } else { (2 << 30) - (1 << 20) };
+
 /// Bytes that can be allocated now without swapping: free memory and page cache that can be dropped, within the
 /// limit of the control group this process is in. On iOS, what is left until the system ends this process.
 pub fn available_memory() -> u64 {

@@ -55,8 +55,8 @@ enum Way {
     },
 }
 
-/// Largest slab. One buffer per expert would be slow on Metal; buffers of 2 GiB do not exist on other systems.
-const SLAB: u64 = (2 << 30) - (1 << 20);
+/// Largest slab. One buffer per expert would be slow on Metal.
+const SLAB: u64 = flashflood_backends::memory::LARGEST_BUFFER;
 
 /// Slabs of one layer's slots where memory can be given back: a quarter at a time. More would cost dispatches, each of
 /// which covers one slab.
