@@ -104,6 +104,28 @@ pub struct Generated {
     pub decode: Duration,
 }
 
+impl Generated {
+    /// Tokens of the prompt that were computed.
+    pub fn computed(&self) -> usize {
+        self.prompt.saturating_sub(self.reused)
+    }
+
+    /// Tokens that took [`decode`](Self::decode): all but the first, which the prompt gave.
+    pub fn decoded(&self) -> usize {
+        self.tokens.len().saturating_sub(1)
+    }
+
+    /// Tokens of the prompt that were computed in a second.
+    pub fn prefill_rate(&self) -> f64 {
+        self.computed() as f64 / self.prefill.as_secs_f64().max(1e-9)
+    }
+
+    /// Tokens made in a second.
+    pub fn decode_rate(&self) -> f64 {
+        self.decoded() as f64 / self.decode.as_secs_f64().max(1e-9)
+    }
+}
+
 /// Makes the session's timeline equal to `prompt`, reusing what they have in common, and makes text. `on_event` ends it
 /// by returning `false`; it is asked after every token.
 pub fn generate(

@@ -220,17 +220,15 @@ pub(super) fn has_colours() -> bool {
 
 /// `prefill 173 tok (18,204 reused) 41.0 t/s · 212 tok 5.6 t/s · experts 71 % hit · 1.9 GB/s`
 pub(super) fn speed_line(made: &Generated, experts: &StoreStats) -> String {
-    let rate = |n: usize, t: std::time::Duration| n as f64 / t.as_secs_f64().max(1e-9);
-    let computed = made.prompt.saturating_sub(made.reused);
     let mut line = format!(
-        "prefill {computed} tok ({} reused) {:.1} t/s · {} tok",
+        "prefill {} tok ({} reused) {:.1} t/s · {} tok",
+        made.computed(),
         made.reused,
-        rate(computed, made.prefill),
+        made.prefill_rate(),
         made.tokens.len(),
     );
-    // the first token is the prompt's
-    if made.tokens.len() > 1 {
-        line += &format!(" {:.1} t/s", rate(made.tokens.len() - 1, made.decode));
+    if made.decoded() > 0 {
+        line += &format!(" {:.1} t/s", made.decode_rate());
     }
     if experts.hits + experts.misses > 0 {
         line += &format!(" · experts {:.0} % hit", 100.0 * experts.hit_rate());

@@ -160,18 +160,15 @@ fn schema_of(argument: &str) -> anyhow::Result<serde_json::Value> {
 }
 
 fn stats(device: &str, session: &Session<'_>, made: &Generated, seed: u64) -> String {
-    let prompt = made.prompt;
-    let rate = |n: usize, t: std::time::Duration| n as f64 / t.as_secs_f64().max(1e-9);
-    let decoded = made.tokens.len().saturating_sub(1);
-    let computed = prompt.saturating_sub(made.reused);
+    let (prompt, computed, decoded) = (made.prompt, made.computed(), made.decoded());
     let memory = flashflood_backends::memory::resident_memory()
         .map_or(String::new(), |bytes| format!(", {} resident", flashflood::bytes_for_people(bytes)));
     format!(
         "{device}, seed {seed}{memory}\nreused {} of {prompt} tokens · prefill {computed} tokens in {:.2} s ({:.1} t/s) · decode {decoded} tokens at {:.1} t/s\n{}",
         made.reused,
         made.prefill.as_secs_f64(),
-        rate(computed, made.prefill),
-        rate(decoded, made.decode),
+        made.prefill_rate(),
+        made.decode_rate(),
         session.expert_stats(),
     )
 }

@@ -100,14 +100,6 @@ impl Language {
         self.context
     }
 
-    /// The tokens of `text`, as they stand.
-    ///
-    /// # Errors
-    /// A text that is far longer than the context; that one has room is not checked here.
-    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, RequestError> {
-        self.encode(text)
-    }
-
     /// The text of tokens, special ones among them.
     pub fn decode(&self, tokens: &[u32]) -> String {
         self.tokenizer.decode(tokens, false)

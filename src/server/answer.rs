@@ -132,18 +132,16 @@ pub(crate) fn usage(made: &Generated) -> Value {
 
 /// llama.cpp's `timings`.
 pub(crate) fn timings(made: &Generated) -> Value {
-    let (prompt, decoded) = (made.prompt - made.reused, made.tokens.len().saturating_sub(1));
-    let (prefill, decode) = (made.prefill.as_secs_f64(), made.decode.as_secs_f64());
-    let rate = |n: usize, seconds: f64| n as f64 / seconds.max(1e-9);
+    let (prefill, decode) = (made.prefill.as_secs_f64() * 1e3, made.decode.as_secs_f64() * 1e3);
     json!({
         "cache_n": made.reused,
-        "prompt_n": prompt,
-        "prompt_ms": prefill * 1e3,
-        "prompt_per_token_ms": prefill * 1e3 / prompt.max(1) as f64,
-        "prompt_per_second": rate(prompt, prefill),
+        "prompt_n": made.computed(),
+        "prompt_ms": prefill,
+        "prompt_per_token_ms": prefill / made.computed().max(1) as f64,
+        "prompt_per_second": made.prefill_rate(),
         "predicted_n": made.tokens.len(),
-        "predicted_ms": decode * 1e3,
-        "predicted_per_token_ms": decode * 1e3 / decoded.max(1) as f64,
-        "predicted_per_second": rate(decoded, decode),
+        "predicted_ms": decode,
+        "predicted_per_token_ms": decode / made.decoded().max(1) as f64,
+        "predicted_per_second": made.decode_rate(),
     })
 }

@@ -35,7 +35,7 @@ use serde_json::Value;
 pub use engine::flashflood_engine;
 pub use session::flashflood_session;
 
-use text::{Failure, caught, give, read, report};
+use text::{Failure, caught, give, read, read_options, report};
 
 /// Told what happens while an answer is made, on the thread that called `flashflood_session_send`. `event_json` is an
 /// object with a `type`, and lives until the callback returns:
@@ -63,7 +63,7 @@ pub extern "C" fn flashflood_version() -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flashflood_memory_plan(options_json: *const c_char, error: *mut *mut c_char) -> *mut c_char {
     // SAFETY: the caller's promise, passed on
-    let result = caught(|| engine::memory_plan(unsafe { read(options_json, "options_json") }?));
+    let result = caught(|| engine::memory_plan(unsafe { read_options(options_json) }?));
     // SAFETY: the caller's promise about `error`
     unsafe { give(result, error) }
 }
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn flashflood_engine_open(
     error: *mut *mut c_char,
 ) -> *mut flashflood_engine {
     // SAFETY: the caller's promise, passed on
-    let result = caught(|| flashflood_engine::open(unsafe { read(options_json, "options_json") }?));
+    let result = caught(|| flashflood_engine::open(unsafe { read_options(options_json) }?));
     match result {
         Ok(engine) => Box::into_raw(Box::new(engine)),
         Err(failure) => {
@@ -278,7 +278,7 @@ pub unsafe extern "C" fn flashflood_session_close(session: *mut flashflood_sessi
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flashflood_check(options_json: *const c_char, error: *mut *mut c_char) -> *mut c_char {
     // SAFETY: the caller's promise, passed on
-    let result = caught(|| check::check(unsafe { read(options_json, "options_json") }?));
+    let result = caught(|| check::check(unsafe { read_options(options_json) }?));
     // SAFETY: the caller's promise about `error`
     unsafe { give(result, error) }
 }

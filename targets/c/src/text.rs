@@ -79,13 +79,25 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_owned())
 }
 
-/// JSON of a string of the caller's; null is JSON's null for options only.
+/// The options of the caller's; null is JSON's null, which is the default of all.
+///
+/// # Safety
+/// As for [`read`].
+pub(crate) unsafe fn read_options<'a>(string: *const c_char) -> Result<&'a str, Failure> {
+    if string.is_null() {
+        return Ok("null");
+    }
+    // SAFETY: the caller's promise, passed on
+    unsafe { read(string, "options_json") }
+}
+
+/// A string of the caller's; `what` names it in errors.
 ///
 /// # Safety
 /// `string` is null or ends with a zero, and does not change while the result is used.
 pub(crate) unsafe fn read<'a>(string: *const c_char, what: &'static str) -> Result<&'a str, Failure> {
     if string.is_null() {
-        return if what == "options_json" { Ok("null") } else { Err(Failure::Null(what)) };
+        return Err(Failure::Null(what));
     }
     // SAFETY: not null, and the caller promises the zero
     unsafe { CStr::from_ptr(string) }.to_str().map_err(|_| Failure::NotUtf8(what))
