@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::read::{check_length, read_manifest};
 use super::{Checksum, Observer, PackError, Progress, RESIDENT, layer_file};
+use crate::file_error::FileError;
 
 /// What was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,9 @@ const CHUNK: usize = 1 << 20;
 /// The first difference, by layer and expert, and everything that [`open`](super::open) refuses but resident shapes.
 pub fn verify(folder: &Path, observer: &Observer<'_>) -> Result<VerifyReport, PackError> {
     let manifest = read_manifest(folder)?;
-    let bytes = manifest.resident.bytes + manifest.layers.iter().map(|layer| layer.bytes()).sum::<u64>();
+    // not held against the files yet: the sum of what is written there may be any number
+    let bytes =
+        manifest.layers.iter().fold(manifest.resident.bytes, |sum, layer| sum.saturating_add(layer.file_bytes()));
     observer(Progress::Total { bytes });
 
     let path = folder.join(RESIDENT);
@@ -37,14 +40,14 @@ pub fn verify(folder: &Path, observer: &Observer<'_>) -> Result<VerifyReport, Pa
     compare(&path, || "resident weights".into(), 0, manifest.resident.xxh3, found)?;
 
     let mut records = 0;
-    for (n, layer) in manifest.layers.iter().enumerate() {
-        let path = folder.join(layer_file(n));
-        let file = open(&path, layer.bytes())?;
+    for layer in &manifest.layers {
+        let path = folder.join(layer_file(layer.layer));
+        let file = open(&path, layer.file_bytes())?;
         let record = |(expert, expected): (usize, &Checksum)| {
             let offset = expert as u64 * layer.stride;
-            let found = checksum(&path, &file, offset, layer.slot.bytes as u64, observer)?;
-            compare(&path, || format!("layer {n}, expert {expert}"), offset, *expected, found)?;
-            check_padding(&path, &file, offset + layer.slot.bytes as u64, offset + layer.stride, observer)
+            let found = checksum(&path, &file, offset, layer.bytes as u64, observer)?;
+            compare(&path, || format!("layer {}, expert {expert}", layer.layer), offset, *expected, found)?;
+            check_padding(&path, &file, offset + layer.bytes as u64, offset + layer.stride, observer)
         };
         // the first in file order, whichever thread finishes first
         if let Some(error) = layer.xxh3.par_iter().enumerate().find_map_first(|item| record(item).err()) {
@@ -57,7 +60,7 @@ pub fn verify(folder: &Path, observer: &Observer<'_>) -> Result<VerifyReport, Pa
 
 fn open(path: &Path, bytes: u64) -> Result<File, PackError> {
     check_length(path, bytes)?;
-    File::open(path).map_err(PackError::io("open", path))
+    Ok(File::open(path).map_err(FileError::io("open", path))?)
 }
 
 fn compare(
@@ -85,12 +88,9 @@ fn checksum(path: &Path, file: &File, from: u64, bytes: u64, observer: &Observer
 fn check_padding(path: &Path, file: &File, from: u64, to: u64, observer: &Observer<'_>) -> Result<(), PackError> {
     read_chunks(path, file, from, to, observer, |chunk, offset| match chunk.iter().position(|b| *b != 0) {
         None => Ok(()),
-        Some(at) => Err(PackError::Value {
-            path: path.to_owned(),
-            key: format!("padding at offset {}", offset + at as u64),
-            expected: "0".into(),
-            found: chunk[at].to_string(),
-        }),
+        Some(at) => {
+            Err(FileError::new(path, format!("padding at offset {}", offset + at as u64), "0", chunk[at]).into())
+        }
     })
 }
 
@@ -106,7 +106,7 @@ fn read_chunks(
     let mut offset = from;
     while offset < to {
         let chunk = &mut buffer[..(to - offset).min(CHUNK as u64) as usize];
-        read_exact_at(file, chunk, offset).map_err(PackError::io("read", path))?;
+        read_exact_at(file, chunk, offset).map_err(FileError::io("read", path))?;
         each(chunk, offset)?;
         offset += chunk.len() as u64;
         observer(Progress::Advanced { bytes: chunk.len() as u64 });

@@ -3,7 +3,7 @@
 //! Memory stays under [`EXPERTS_IN_FLIGHT`] and a little, whatever the model: a layer's experts are converted in
 //! batches, each expert read, converted and written by one task that shares its rows with idle threads.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -14,13 +14,15 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::convert::{convert_slot, target};
 use super::manifest::{self, Checksum, LayerRecords, Manifest, PackOptions, SourceDescription};
-use super::resident::Plan;
+use super::resident::ResidentPlan;
 use super::resume::{Finished, part, publish, replace};
 use super::{COPIED, Observer, PackError, Progress, RESIDENT, layer_file};
-use crate::experts::{ExpertFile, ExpertLayout, SlotLayout};
-use crate::formats::WeightFormat;
-use crate::model::weights::MixerWeights;
-use crate::model::{Config, Matrix, ModelSource, ModelWeights};
+use crate::file_error::FileError;
+use crate::weights::formats::{Affine, WeightFormat};
+use crate::weights::layout::{ExpertFile, ExpertLayout, SlotLayout};
+use crate::weights::listing::{Listed, Listing};
+use crate::weights::matrix::Matrix;
+use crate::weights::source::MatrixRole;
 
 /// Bytes of experts in memory at a time: as stored by the source and as packed.
 const EXPERTS_IN_FLIGHT: usize = 512 << 20;
@@ -40,6 +42,17 @@ pub struct PackSummary {
     pub expert_bytes: u64,
 }
 
+/// What a pack is made of.
+#[derive(Clone, Copy)]
+pub struct PackSource<'a> {
+    /// Every weight.
+    pub weights: &'a Listing,
+    /// By MoE layer, which layer of the model it is.
+    pub moe_layers: &'a [usize],
+    /// The text of the model's `config.json`.
+    pub config: &'a str,
+}
+
 /// Makes a pack of `source` in the folder `out`, or goes on with one that an earlier run left unfinished. Tokenizer
 /// and config files are copied from `copy_from`, where there are any.
 ///
@@ -50,24 +63,25 @@ pub struct PackSummary {
 /// among it; and a NaN or infinite weight in the source, by layer, expert, matrix and row. The layers that are finished
 /// by then are kept for the next run.
 pub fn write_pack(
-    source: &ModelSource,
+    source: PackSource<'_>,
     copy_from: Option<&Path>,
     out: &Path,
     options: &PackOptions,
     observer: &Observer<'_>,
 ) -> Result<PackSummary, PackError> {
     options.check()?;
-    let job = Job::new(source, *options, observer);
-    let plan = Plan::new(&job.config, &source.weights, |matrix| resident_format(matrix, options));
-    let layer_bytes: Vec<u64> = job.layers.iter().map(|layer| layer.stride * job.experts.experts as u64).collect();
+    let job = Job::new(source, *options, observer)?;
+    let plan = ResidentPlan::new(source.weights, |matrix| resident_format(matrix, options));
+    let files: BTreeMap<usize, (usize, u64)> =
+        job.layers.iter().map(|l| (l.layer, (l.experts, l.file_bytes()))).collect();
     let resident_bytes = plan.bytes();
-    let expert_bytes = layer_bytes.iter().sum::<u64>();
+    let expert_bytes = files.values().map(|(_, bytes)| bytes).sum::<u64>();
     observer(Progress::Total { bytes: resident_bytes + expert_bytes });
     job.warn();
 
-    let mut finished = Finished::find(out, &job.description, job.experts.experts, &layer_bytes)?;
-    let kept = finished.resident.map_or(0, |sum| sum.bytes)
-        + finished.layers.keys().map(|layer| layer_bytes[*layer]).sum::<u64>();
+    let mut finished = Finished::find(out, &job.description, &files)?;
+    let kept =
+        finished.resident.map_or(0, |sum| sum.bytes) + finished.layers.keys().map(|layer| files[layer].1).sum::<u64>();
     let layers_kept = finished.layers.len();
     if kept > 0 {
         observer(Progress::Resumed { layers: layers_kept, bytes: kept });
@@ -81,7 +95,7 @@ pub fn write_pack(
     let mut needed = resident_bytes + expert_bytes - kept;
     finished.save(out, needed)?;
     let experts = out.join("experts");
-    fs::create_dir_all(&experts).map_err(PackError::io("create", &experts))?;
+    fs::create_dir_all(&experts).map_err(FileError::io("create", &experts))?;
     copy_files(copy_from, out, needed)?;
     let resident = match finished.resident {
         Some(sum) => sum,
@@ -95,15 +109,15 @@ pub fn write_pack(
             sum
         }
     };
-    for (n, bytes) in layer_bytes.iter().enumerate() {
-        if finished.layers.contains_key(&n) {
+    for (index, plan) in job.layers.iter().enumerate() {
+        if finished.layers.contains_key(&plan.layer) {
             continue;
         }
-        let path = out.join(layer_file(n));
-        let sums = job.write_layer(n, &part(&path), needed).inspect_err(|_| remove_part(&path))?;
+        let path = out.join(layer_file(plan.layer));
+        let sums = job.write_layer(index, &part(&path), needed).inspect_err(|_| remove_part(&path))?;
         publish(&path)?;
-        needed -= bytes;
-        finished.layers.insert(n, sums);
+        needed -= plan.file_bytes();
+        finished.layers.insert(plan.layer, sums);
         finished.save(out, needed)?;
     }
     let Job { config, description, record_align, layers, .. } = job;
@@ -117,7 +131,7 @@ pub fn write_pack(
         source: description,
         record_align,
         resident,
-        layers: layers.map(|(LayerPlan { slot, stride }, xxh3)| LayerRecords { slot, stride, xxh3 }).collect(),
+        layers: layers.map(|(plan, xxh3)| plan.records(xxh3)).collect(),
     };
     Finished::complete(out, &manifest)?;
     Ok(summary(written))
@@ -135,9 +149,7 @@ fn copy_files(from: Option<&Path>, out: &Path, needed: u64) -> Result<(), PackEr
         match fs::read(&path) {
             Ok(bytes) => replace(&out.join(name), &bytes, needed)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(PackError::Io { path, action: "read", source });
-            }
+            Err(source) => return Err(FileError::io("read", &path)(source).into()),
         }
     }
     Ok(())
@@ -147,20 +159,35 @@ fn copy_files(from: Option<&Path>, out: &Path, needed: u64) -> Result<(), PackEr
 fn resident_format(matrix: &Matrix, options: &PackOptions) -> WeightFormat {
     match matrix.format {
         // more bits than the source has would be more bytes and no better
-        WeightFormat::Affine { bits, .. } if bits <= options.resident_bits => matrix.format,
+        WeightFormat::Affine(Affine { bits, .. }) if bits <= options.resident_bits => matrix.format,
         stored => target(stored, matrix.cols, options.resident_bits, options.group),
     }
 }
 
 /// The records of a layer, before there are checksums.
 struct LayerPlan {
+    /// Of the model.
+    layer: usize,
+    experts: usize,
     slot: SlotLayout,
     stride: u64,
 }
 
+impl LayerPlan {
+    fn file_bytes(&self) -> u64 {
+        self.stride * self.experts as u64
+    }
+
+    fn records(self, xxh3: Vec<Checksum>) -> LayerRecords {
+        let LayerPlan { layer, slot, stride, .. } = self;
+        let (gate_up, down) = (slot.gate_up.format, slot.down.format);
+        LayerRecords { layer, gate_up, down, bytes: slot.bytes, stride, xxh3 }
+    }
+}
+
 struct Job<'a> {
     experts: &'a ExpertLayout,
-    config: Config,
+    config: serde_json::Value,
     description: SourceDescription,
     record_align: u64,
     layers: Vec<LayerPlan>,
@@ -168,16 +195,16 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn new(source: &'a ModelSource, options: PackOptions, observer: &'a Observer<'a>) -> Self {
-        let config = Config { norm_plus_one: false, ..source.config.clone() };
-        let slots: Vec<SlotLayout> = source
-            .experts
+    fn new(source: PackSource<'a>, options: PackOptions, observer: &'a Observer<'a>) -> Result<Self, PackError> {
+        let experts = &source.weights.experts;
+        let slots: Vec<SlotLayout> = experts
             .layers
             .iter()
             .map(|layer| {
                 let (gate_up, down) = (&layer.slot.gate_up, &layer.slot.down);
-                manifest::slot_layout(
-                    &config,
+                SlotLayout::new(
+                    gate_up.cols,
+                    down.cols,
                     target(gate_up.format, gate_up.cols, options.bits, options.group),
                     target(down.format, down.cols, options.down(), options.group),
                 )
@@ -185,14 +212,22 @@ impl<'a> Job<'a> {
             .collect();
         let largest = slots.iter().map(|slot| slot.bytes).max().unwrap_or(0);
         let record_align = if largest >= LARGE_RECORD { 16384 } else { 4096 };
-        let layers =
-            slots.into_iter().map(|slot| LayerPlan { slot, stride: manifest::stride(&slot, record_align) }).collect();
+        let layers = slots.into_iter().zip(&experts.layers).zip(source.moe_layers);
+        let layers = layers.map(|((slot, from), &layer)| LayerPlan {
+            layer,
+            experts: from.experts,
+            slot,
+            stride: manifest::stride(slot.bytes, record_align),
+        });
+        let layers = layers.collect();
         let description = SourceDescription {
-            experts: stored_formats(&source.experts).join(", "),
+            experts: stored_formats(experts).join(", "),
             options,
-            fingerprint: fingerprint(&config, &source.weights, &source.experts),
+            fingerprint: fingerprint(&source),
         };
-        Job { experts: &source.experts, config, description, record_align, layers, observer }
+        let config = serde_json::from_str(source.config)
+            .map_err(FileError::syntax(Path::new("config.json"), "not valid JSON"))?;
+        Ok(Job { experts, config, description, record_align, layers, observer })
     }
 
     /// Tells what costs quality, or bytes for nothing.
@@ -203,8 +238,8 @@ impl<'a> Job<'a> {
         let down: Pick = |slot| slot.down.format;
         for (name, bits, pick) in [("gate and up", options.bits, gate_up), ("down", options.down(), down)] {
             let stored = self.experts.layers.iter().find_map(|layer| match pick(&layer.slot) {
-                WeightFormat::Affine { bits, .. } => Some(bits),
-                _ => None,
+                WeightFormat::Affine(affine) => Some(affine.bits),
+                WeightFormat::Dense(_) => None,
             });
             let Some(stored) = stored else { continue };
             let why = match bits {
@@ -219,10 +254,10 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Writes and syncs the file of one layer; gives the checksum of each record.
+    /// Writes and syncs the file of MoE layer `n`; gives the checksum of each record.
     fn write_layer(&self, n: usize, path: &Path, needed: u64) -> Result<Vec<Checksum>, PackError> {
         let from = &self.experts.layers[n].slot;
-        let LayerPlan { slot, stride } = &self.layers[n];
+        let LayerPlan { layer, experts, slot, stride } = &self.layers[n];
         let sources = self.open_sources(n)?;
         let file = File::create(path).map_err(PackError::write(path, needed))?;
         let threads = rayon::current_num_threads();
@@ -231,21 +266,18 @@ impl<'a> Job<'a> {
             let mut image = vec![0; from.bytes];
             for (file, offset, len, at) in self.experts.slices(n, expert) {
                 read_slice(&self.experts.files[file as usize], &sources, file, offset, &mut image[at..at + len])
-                    .map_err(|source| PackError::Read {
-                        path: match &self.experts.files[file as usize] {
-                            ExpertFile::Path(path) => path.clone(),
-                            ExpertFile::Memory { name, .. } => name.into(),
-                        },
-                        layer: n,
-                        expert,
-                        offset,
-                        bytes: len,
-                        source,
+                    .map_err(|source| {
+                        let path = match &self.experts.files[file as usize] {
+                            ExpertFile::Path(path) => path,
+                            ExpertFile::Memory { name, .. } => Path::new(name),
+                        };
+                        let what = format!("read {len} bytes at offset {offset} (layer {layer}, expert {expert})");
+                        FileError::io(what, path)(source)
                     })?;
             }
             let mut record = vec![0; *stride as usize];
             convert_slot(from, &image, slot, &mut record).map_err(|(matrix, bad)| PackError::ExpertWeight {
-                layer: n,
+                layer: *layer,
                 expert,
                 matrix,
                 row: bad.row,
@@ -255,9 +287,9 @@ impl<'a> Job<'a> {
             (self.observer)(Progress::Advanced { bytes: *stride });
             Ok(Checksum(xxh3_64(&record[..slot.bytes])))
         };
-        let mut sums = Vec::with_capacity(self.experts.experts);
-        for first in (0..self.experts.experts).step_by(in_flight) {
-            let last = (first + in_flight).min(self.experts.experts);
+        let mut sums = Vec::with_capacity(*experts);
+        for first in (0..*experts).step_by(in_flight) {
+            let last = (first + in_flight).min(*experts);
             let batch: Result<Vec<Checksum>, PackError> = (first..last).into_par_iter().map(one).collect();
             sums.extend(batch?);
         }
@@ -265,15 +297,15 @@ impl<'a> Job<'a> {
         Ok(sums)
     }
 
-    /// The files that hold the experts of layer `n`: only these are open at a time, as a snapshot may have hundreds.
+    /// The files that hold the experts of MoE layer `n`: only these are open at a time, as a snapshot may have hundreds.
     fn open_sources(&self, n: usize) -> Result<HashMap<u32, File>, PackError> {
         let mut sources = HashMap::new();
-        for expert in 0..self.experts.experts {
+        for expert in 0..self.experts.layers[n].experts {
             for (file, ..) in self.experts.slices(n, expert) {
                 if let ExpertFile::Path(path) = &self.experts.files[file as usize]
                     && !sources.contains_key(&file)
                 {
-                    sources.insert(file, File::open(path).map_err(PackError::io("open", path))?);
+                    sources.insert(file, File::open(path).map_err(FileError::io("open", path))?);
                 }
             }
         }
@@ -312,29 +344,29 @@ fn stored_formats(experts: &ExpertLayout) -> Vec<String> {
     formats
 }
 
-/// Tells models of one shape apart without reading them whole: norms, and the first bytes of the embedding and routers.
-fn fingerprint(config: &Config, weights: &ModelWeights, experts: &ExpertLayout) -> Checksum {
+/// Tells models of one shape apart without reading them whole: the config, vectors, and the first bytes of the embedding
+/// and of routers.
+fn fingerprint(source: &PackSource<'_>) -> Checksum {
     const SAMPLE: usize = 64 << 10;
     let mut sum = Xxh3::new();
-    let vector = |sum: &mut Xxh3, values: &[f32]| values.iter().for_each(|v| sum.update(&v.to_le_bytes()));
-    let sample = |sum: &mut Xxh3, matrix: &Matrix| {
-        for block in matrix.blocks.iter().take(1) {
-            sum.update(&block.codes[..block.codes.len().min(SAMPLE)]);
+    sum.update(source.config.as_bytes());
+    for layer in &source.weights.experts.layers {
+        for place in [&layer.slot.gate_up, &layer.slot.down] {
+            sum.update(place.format.to_string().as_bytes());
+            place.streams.iter().for_each(|at| sum.update(&(*at as u64).to_le_bytes()));
         }
-    };
-    sum.update(format!("{config:?}").as_bytes());
-    for layer in &experts.layers {
-        sum.update(format!("{:?}", layer.slot).as_bytes());
     }
-    sample(&mut sum, &weights.embed_tokens);
-    vector(&mut sum, &weights.norm);
-    for layer in &weights.layers {
-        vector(&mut sum, &layer.input_norm);
-        vector(&mut sum, &layer.post_norm);
-        if let MixerWeights::DeltaNet(mixer) = &layer.mixer {
-            vector(&mut sum, &mixer.a_log);
+    for listed in &source.weights.resident {
+        match listed {
+            Listed::Vector { values, .. } => values.iter().for_each(|v| sum.update(&v.to_le_bytes())),
+            Listed::Matrix { role: MatrixRole::Embedding | MatrixRole::Router, matrix, .. } => {
+                for block in matrix.blocks.iter().take(1) {
+                    let codes = &block.streams[0];
+                    sum.update(&codes[..codes.len().min(SAMPLE)]);
+                }
+            }
+            Listed::Matrix { .. } => {}
         }
-        sample(&mut sum, &layer.router);
     }
     Checksum(sum.digest())
 }

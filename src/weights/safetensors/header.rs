@@ -9,7 +9,10 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde::Deserialize;
 
-use crate::formats::safetensors::SafetensorsError;
+use crate::file_error::FileError;
+
+/// What helps when part of a file is not there.
+pub(super) const IS_COMPLETE: &str = "is the download complete?";
 
 /// A longer header is no header: published models stay below 10 MB.
 const MAX_HEADER: u64 = 100_000_000;
@@ -73,11 +76,9 @@ impl<'de> Deserialize<'de> for RawHeader {
 /// # Errors
 /// A header that is longer than the file or not JSON, a name that occurs twice, a range that is not in the file, does
 /// not hold exactly the tensor's elements or overlaps another, and bytes that belong to no tensor.
-pub fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, SafetensorsError> {
+pub fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, FileError> {
     let file_bytes = bytes.len() as u64;
-    let bad_length = |expected: String, found: String| {
-        Err(SafetensorsError::HeaderLength { path: path.to_owned(), expected, found })
-    };
+    let bad_length = |expected: String, found: String| Err(FileError::new(path, "header", expected, found));
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return bad_length("8 bytes of length".to_owned(), format!("a file of {file_bytes} bytes"));
     };
@@ -88,8 +89,7 @@ pub fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, SafetensorsE
         return bad_length(expected, format!("{length} bytes"));
     }
     let header_bytes = usize::try_from(length).expect("no longer than the bytes in memory");
-    let RawHeader(raw) = serde_json::from_slice(&rest[..header_bytes])
-        .map_err(|source| SafetensorsError::Header { path: path.to_owned(), source })?;
+    let RawHeader(raw) = serde_json::from_slice(&rest[..header_bytes]).map_err(FileError::syntax(path, "header"))?;
 
     let data_start = 8 + length;
     let mut entries = Vec::with_capacity(raw.len());
@@ -106,18 +106,17 @@ fn check_entry(
     raw: &RawEntry,
     data_start: u64,
     file_bytes: u64,
-) -> Result<Entry, SafetensorsError> {
-    let fail = |expected: String, found: String| {
-        Err(SafetensorsError::Entry { path: path.to_owned(), tensor: name.clone(), expected, found })
-    };
+) -> Result<Entry, FileError> {
+    let fail = |expected: String, found: String| Err(FileError::new(path, format!("tensor `{name}`"), expected, found));
     let [begin, end] = raw.data_offsets;
     if begin > end {
         return fail("data_offsets in ascending order".to_owned(), format!("[{begin}, {end}]"));
     }
     let last = data_start.saturating_add(end);
     if last > file_bytes {
-        let path = path.to_owned();
-        return Err(SafetensorsError::Truncated { path, tensor: name, expected: last, found: file_bytes });
+        let expected = format!("a file of at least {last} bytes");
+        let error = FileError::new(path, format!("tensor `{name}`"), expected, format!("{file_bytes} bytes"));
+        return Err(error.hint(IS_COMPLETE));
     }
     let bits = raw.shape.iter().try_fold(raw.dtype.bitsize() as u64, |n, &dim| n.checked_mul(dim));
     if bits != Some((end - begin) * 8) {
@@ -145,18 +144,17 @@ fn check_entry(
 }
 
 /// Names are unique, and ranges follow one another from the first byte of the data to the last of the file.
-fn check_cover(path: &Path, entries: &[Entry], data_start: u64, file_bytes: u64) -> Result<(), SafetensorsError> {
+fn check_cover(path: &Path, entries: &[Entry], data_start: u64, file_bytes: u64) -> Result<(), FileError> {
     let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        let (path, tensor) = (path.to_owned(), twice[0].to_owned());
-        let (expected, found) = ("one tensor of this name".to_owned(), "two".to_owned());
-        return Err(SafetensorsError::Entry { path, tensor, expected, found });
+        return Err(FileError::new(path, format!("tensor `{}`", twice[0]), "one tensor of this name", "two"));
     }
     let mut order: Vec<&Entry> = entries.iter().collect();
     order.sort_unstable_by_key(|entry| (entry.offset, entry.len));
     let hole = |from: u64, to: u64| {
-        Err(SafetensorsError::Hole { path: path.to_owned(), begin: from - data_start, end: to - data_start })
+        let found = format!("bytes {} to {} of it in none", from - data_start, to - data_start);
+        Err(FileError::new(path, "", "tensors to cover the data", found))
     };
     let (mut covered, mut before) = (data_start, None);
     for entry in order {
@@ -164,12 +162,9 @@ fn check_cover(path: &Path, entries: &[Entry], data_start: u64, file_bytes: u64)
             return hole(covered, entry.offset);
         }
         if entry.offset < covered {
-            return Err(SafetensorsError::Entry {
-                path: path.to_owned(),
-                tensor: entry.name.clone(),
-                expected: format!("data_offsets from {} on", covered - data_start),
-                found: format!("{}, which overlaps tensor `{}`", entry.offset - data_start, before.unwrap_or("")),
-            });
+            let expected = format!("data_offsets from {} on", covered - data_start);
+            let found = format!("{}, which overlaps tensor `{}`", entry.offset - data_start, before.unwrap_or(""));
+            return Err(FileError::new(path, format!("tensor `{}`", entry.name), expected, found));
         }
         covered = entry.offset + entry.len as u64;
         before = Some(entry.name.as_str());

@@ -14,51 +14,38 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | `gate_up.codes` .. `+ rows * cols * bits / 8` | codes of gate (rows 0..I) and up (rows I..2I), row by row |
-//! | `gate_up.scales` .. `+ rows * cols / group * 2` | bf16 scales, row by row |
-//! | `gate_up.biases` .. the same | bf16 biases, row by row |
-//! | `down.codes`, `down.scales`, `down.biases` | the same for down |
-//! | `slot.bytes` .. `stride` | zeros |
+//! | the streams of gate_up, one after the other | of gate (rows 0..I) and up (rows I..2I), row by row |
+//! | the streams of down | the same for down |
+//! | `bytes` .. `stride` | zeros |
 //!
-//! The first `slot.bytes` bytes are exactly the image of a slot ([`SlotLayout`](crate::experts::SlotLayout)), so a record
-//! is read into its slot as it stands; sections start at multiples of 64 bytes. A row of codes is a stream of `bits`
-//! each without gaps from the lowest bit of byte 0, and `w = scale * code + bias`. Everything is little-endian. Formats
-//! may differ between gate_up and down, and between layers; an unquantised matrix has its elements in place of codes
-//! and no scales or biases.
+//! The first `bytes` bytes are exactly the image of a slot ([`SlotLayout`](crate::weights::SlotLayout)), so a record is
+//! read into its slot as it stands; every stream starts at a multiple of 64 bytes. Which streams there are, and how long,
+//! the format says: an affine one has codes (`rows * cols * bits / 8` bytes, each row a stream of `bits` without gaps
+//! from the lowest bit of byte 0), bf16 scales and bf16 biases (`rows * cols / group * 2` bytes each), with
+//! `w = scale * code + bias`; a dense one has its elements. Everything is little-endian. Formats may differ between
+//! gate_up and down, and between layers. Layers without routed experts have no file.
 //!
-//! `stride` is `slot.bytes` rounded up to `record_align`. That is 16384 (the page of Apple's machines) where a record
+//! `stride` is `bytes` rounded up to `record_align`. That is 16384 (the page of Apple's machines) where a record
 //! has a megabyte or more, so that reads may bypass the page cache everywhere; and 4096 (the page of every other one)
 //! where records are small, because the padding of a small model would be a good part of the model, and one is embedded
 //! in the binary.
 //!
 //! # `resident.safetensors`
 //!
-//! The names are this format's own, whatever the checkpoint called them; `N` counts layers from 0.
-//!
-//! | name | shape |
-//! | --- | --- |
-//! | `embed_tokens`, `lm_head` (not with tied embeddings) | `[vocab, hidden]` |
-//! | `norm`, `layers.N.input_norm`, `layers.N.post_norm` | `[hidden]` |
-//! | `layers.N.attention.q`, `.k`, `.v`, `.o` | as [`AttentionWeights`](crate::model::weights::AttentionWeights) |
-//! | `layers.N.attention.q_norm`, `.k_norm` | `[head_dim]` |
-//! | `layers.N.delta_net.qkv`, `.z`, `.b`, `.a`, `.out` | as [`DeltaNetWeights`](crate::model::weights::DeltaNetWeights) |
-//! | `layers.N.delta_net.conv`, `.a_log`, `.dt_bias`, `.norm` | `[channels, kernel]`, `[v_heads]`, `[v_heads]`, `[v_dim]` |
-//! | `layers.N.router` | `[experts, hidden]` |
-//! | `layers.N.shared.gate`, `.up`, `.down`, `.scalar_gate` | as [`SharedExpertWeights`](crate::model::weights::SharedExpertWeights) |
-//!
-//! Vectors and `conv` are F32; norms are plain weights (any "1 + w" is added). A matrix `M` is `M.weight`: F32, F16 or
-//! BF16 `[rows, cols]`, or U32 `[rows, cols * bits / 32]` with `M.scales` and `M.biases` `[rows, cols / group]`.
+//! Tensors have the canonical names of [`names`](crate::weights::names), whatever the checkpoint called them. Vectors are
+//! F32; norms are plain weights (any "1 + w" is added). A matrix `M` is `M.weight`: F32, F16 or BF16 `[rows, cols]`, or U32
+//! `[rows, cols * bits / 32]` with `M.scales` and `M.biases` `[rows, cols / group]`. A tied `lm_head` is not there.
 //!
 //! # `manifest.json`
 //!
 //! | key | what |
 //! | --- | --- |
-//! | `format`, `version` | `"flashflood-pack"`, 1 |
-//! | `config` | shapes and constants, the fields of [`Config`] |
+//! | `format`, `version` | `"flashflood-pack"`, 2 (1, whose `config` had other keys, is read too) |
+//! | `config` | the `config.json` of the model, as it was |
 //! | `source` | the options of the packer and a fingerprint of what it read |
 //! | `record_align` | see above |
 //! | `resident` | `bytes` and `xxh3` (xxh3-64, 16 hexadecimal digits) of `resident.safetensors` |
-//! | `layers` | per layer `slot` (places and formats in a record), `stride`, and `xxh3` per record: of its `slot.bytes` |
+//! | `layers` | per layer with experts: `layer`, formats `gate_up` and `down`, `bytes`, `stride`, and `xxh3` per record: of its `bytes` |
 //!
 //! While a pack is being made, `progress.json` holds the checksums of what is finished, and an unfinished file ends in
 //! `.part`.
@@ -71,18 +58,18 @@ mod read;
 mod resident;
 mod resume;
 mod verify;
+mod version_1;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::experts::ExpertLayout;
-use crate::model::{Config, ModelWeights};
+use super::source::WeightSource;
 
 pub use error::PackError;
 pub use manifest::{Checksum, FileSum, LayerRecords, Manifest, PackOptions, SourceDescription};
 pub use read::{open, open_embedded, open_striped};
 pub use verify::{VerifyReport, verify};
-pub use write::{PackSummary, write_pack};
+pub use write::{PackSource, PackSummary, write_pack};
 
 /// Name of the manifest in the folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -103,14 +90,13 @@ pub fn is_pack(folder: &Path) -> bool {
 }
 
 /// An opened pack.
-#[derive(Debug)]
 pub struct Pack {
-    /// Shapes and constants; `norm_plus_one` is false.
-    pub config: Config,
-    /// Resident weights, as views of the mapped or embedded file.
-    pub weights: ModelWeights,
-    /// Where the experts lie: per layer one file with one part, and checksums.
-    pub experts: ExpertLayout,
+    /// Its manifest, for messages.
+    pub manifest: PathBuf,
+    /// The text of the model's `config.json`.
+    pub config: String,
+    /// Its weights: resident ones as views of the mapped or embedded file, experts as one part each with its checksum.
+    pub weights: Box<dyn WeightSource>,
     /// How the pack was made.
     pub source: SourceDescription,
 }

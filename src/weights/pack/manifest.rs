@@ -5,13 +5,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::PackError;
-use crate::experts::SlotLayout;
-use crate::formats::WeightFormat;
-use crate::model::Config;
+use super::{PackError, version_1};
+use crate::file_error::FileError;
+use crate::weights::formats::{Affine, WeightFormat};
 
 pub(super) const FORMAT: &str = "flashflood-pack";
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 
 /// An xxh3-64 checksum; 16 hexadecimal digits in JSON, where not every reader keeps 64 bits of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,12 +64,12 @@ impl PackOptions {
     pub(super) fn check(&self) -> Result<(), PackError> {
         let bits = [("bits", self.bits), ("down_bits", self.down()), ("resident_bits", self.resident_bits)];
         for (option, found) in bits {
-            if found != 0 && !WeightFormat::BITS.contains(&found) {
+            if found != 0 && !Affine::BITS.contains(&found) {
                 let expected = "2, 3, 4, 5, 6 or 8, or 0 to keep what the source has";
                 return Err(PackError::Option { option, expected, found: u16::from(found) });
             }
         }
-        if !WeightFormat::GROUPS.contains(&self.group) {
+        if !Affine::GROUPS.contains(&self.group) {
             return Err(PackError::Option { option: "group", expected: "32, 64 or 128", found: self.group });
         }
         Ok(())
@@ -117,17 +116,23 @@ pub struct FileSum {
 /// The records of one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecords {
-    /// Where the matrices lie in a record, and how they are stored.
-    pub slot: SlotLayout,
+    /// Layer of the model, counted from 0; a dense layer has no records.
+    pub layer: usize,
+    /// How gate and up are stored.
+    pub gate_up: WeightFormat,
+    /// How down is stored.
+    pub down: WeightFormat,
+    /// Bytes of a record: the image of a slot.
+    pub bytes: usize,
     /// Bytes from one record to the next.
     pub stride: u64,
-    /// Of the first `slot.bytes` bytes of each record.
+    /// Of the first `bytes` bytes of each record.
     pub xxh3: Vec<Checksum>,
 }
 
 impl LayerRecords {
     /// Length of the layer's file.
-    pub fn bytes(&self) -> u64 {
+    pub fn file_bytes(&self) -> u64 {
         self.stride.saturating_mul(self.xxh3.len() as u64)
     }
 }
@@ -137,17 +142,17 @@ impl LayerRecords {
 pub struct Manifest {
     /// "flashflood-pack".
     pub format: String,
-    /// 1.
+    /// 2.
     pub version: u64,
-    /// Shapes and constants.
-    pub config: Config,
+    /// The `config.json` of the model, as it was.
+    pub config: serde_json::Value,
     /// What the pack was made from.
     pub source: SourceDescription,
     /// Records start at multiples of this.
     pub record_align: u64,
     /// The resident file.
     pub resident: FileSum,
-    /// One per layer, in order.
+    /// One per layer with routed experts, in order.
     pub layers: Vec<LayerRecords>,
 }
 
@@ -161,91 +166,69 @@ struct Head {
 }
 
 impl Manifest {
-    /// Reads the text of a manifest and checks that its parts agree. `path` is for messages.
+    /// Reads the text of a manifest, of this version or the first. `path` is for messages. That the parts agree with the
+    /// model's shapes is seen when the model asks for its weights.
     ///
     /// # Errors
-    /// Anything that is not a manifest of this version whose every value holds.
+    /// Anything that is not a manifest of these versions whose every value holds.
     pub fn parse(path: &Path, text: &str) -> Result<Manifest, PackError> {
-        let json = |source| PackError::Json { path: path.to_owned(), source };
-        let head: Head = serde_json::from_str(text).map_err(json)?;
-        if head.format != FORMAT || head.version != VERSION {
-            let hint = match head.version.as_u64() {
-                _ if head.format != FORMAT => "this is not a flashflood pack",
-                Some(found) if found > VERSION => "a newer flashflood made this pack; update, or make the pack again",
-                _ => "an older flashflood made this pack; make it again with `flashflood pack`",
-            };
-            return Err(PackError::Version {
-                path: path.to_owned(),
-                expected: format!("{FORMAT} version {VERSION}"),
-                found: format!("{:?} version {}", head.format, head.version),
-                hint,
-            });
-        }
-        let manifest: Manifest = serde_json::from_str(text).map_err(json)?;
+        let json = |text: &str| -> Result<serde_json::Value, FileError> {
+            serde_json::from_str(text).map_err(FileError::syntax(path, NOT_A_MANIFEST))
+        };
+        let value = json(text)?;
+        let head = Head::deserialize(&value).map_err(FileError::syntax(path, NOT_A_MANIFEST))?;
+        let manifest = match head.version.as_u64() {
+            Some(VERSION) if head.format == FORMAT => {
+                Manifest::deserialize(value).map_err(FileError::syntax(path, NOT_A_MANIFEST))?
+            }
+            Some(version_1::VERSION) if head.format == FORMAT => version_1::read(path, value)?,
+            version => return Err(unknown(path, &head, version).into()),
+        };
         manifest.check(path)?;
         Ok(manifest)
     }
 
-    fn check(&self, path: &Path) -> Result<(), PackError> {
-        let value = |key: &str, expected: String, found: String| {
-            Err(PackError::Value { path: path.to_owned(), key: key.to_owned(), expected, found })
-        };
-        self.config.check(path).map_err(|e| PackError::Config(Box::new(e)))?;
-        if self.config.norm_plus_one {
-            return value("config.norm_plus_one", "false (norms of a pack are plain weights)".into(), "true".into());
-        }
+    fn check(&self, path: &Path) -> Result<(), FileError> {
         if !self.record_align.is_power_of_two() || !(4096..=1 << 20).contains(&self.record_align) {
-            return value("record_align", "a power of two from 4096 to 1048576".into(), self.record_align.to_string());
-        }
-        if self.layers.len() != self.config.layers.len() {
-            return value("layers", format!("{} layers", self.config.layers.len()), self.layers.len().to_string());
+            return Err(FileError::new(path, "record_align", "a power of two from 4096 to 1048576", self.record_align));
         }
         for (n, layer) in self.layers.iter().enumerate() {
             let key = |field: &str| format!("layers[{n}].{field}");
-            for (name, format, cols) in [
-                ("gate_up", layer.slot.gate_up.format, self.config.hidden),
-                ("down", layer.slot.down.format, self.config.moe_intermediate),
-            ] {
-                if let Err(expected) = check_format(format, cols) {
-                    return value(&key(&format!("slot.{name}.format")), expected, format!("{format}"));
+            for (name, format) in [("gate_up", layer.gate_up), ("down", layer.down)] {
+                if let WeightFormat::Affine(affine) = format
+                    && !affine.is_known()
+                {
+                    let expected = "affine with 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128";
+                    return Err(FileError::new(path, key(name), expected, format!("{affine:?}")));
                 }
             }
-            let slot = slot_layout(&self.config, layer.slot.gate_up.format, layer.slot.down.format);
-            if slot != layer.slot {
-                return value(&key("slot"), format!("{slot:?}"), format!("{:?}", layer.slot));
+            let least = stride(layer.bytes, self.record_align);
+            if layer.stride != least {
+                return Err(FileError::new(path, key("stride"), least.to_string(), layer.stride));
             }
-            let stride = stride(&slot, self.record_align);
-            if layer.stride != stride {
-                return value(&key("stride"), stride.to_string(), layer.stride.to_string());
-            }
-            if layer.xxh3.len() != self.config.experts {
-                let expected = format!("{} checksums, one per expert", self.config.experts);
-                return value(&key("xxh3"), expected, layer.xxh3.len().to_string());
-            }
+        }
+        let is_ascending = self.layers.is_sorted_by(|a, b| a.layer < b.layer);
+        if !is_ascending {
+            let found: Vec<usize> = self.layers.iter().map(|layer| layer.layer).collect();
+            return Err(FileError::new(path, "layers", "layers in ascending order", format!("{found:?}")));
         }
         Ok(())
     }
 }
 
-/// The slot of one layer.
-pub(super) fn slot_layout(config: &Config, gate_up: WeightFormat, down: WeightFormat) -> SlotLayout {
-    SlotLayout::new(config.hidden, config.moe_intermediate, gate_up, down)
+const NOT_A_MANIFEST: &str = "not a manifest that can be read";
+
+fn unknown(path: &Path, head: &Head, version: Option<u64>) -> FileError {
+    let hint = match version {
+        _ if head.format != FORMAT => "this is not a flashflood pack",
+        Some(found) if found > VERSION => "a newer flashflood made this pack; update, or make the pack again",
+        _ => "an older flashflood made this pack; make it again with `flashflood pack`",
+    };
+    let expected = format!("{FORMAT} version {VERSION}");
+    FileError::new(path, "", expected, format!("{:?} version {}", head.format, head.version)).hint(hint)
 }
 
-/// Bytes from one record to the next.
-pub(super) fn stride(slot: &SlotLayout, align: u64) -> u64 {
-    (slot.bytes as u64).next_multiple_of(align)
-}
-
-/// Whether `format` exists and fits rows of `cols` columns; what was expected where not.
-pub(super) fn check_format(format: WeightFormat, cols: usize) -> Result<(), String> {
-    if let WeightFormat::Affine { bits, group, .. } = format
-        && (!WeightFormat::BITS.contains(&bits) || !WeightFormat::GROUPS.contains(&group))
-    {
-        return Err("affine with 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128".into());
-    }
-    if !cols.is_multiple_of(format.column_multiple()) {
-        return Err(format!("a format whose groups divide {cols} columns"));
-    }
-    Ok(())
+/// Bytes from one record of `bytes` bytes to the next.
+pub(super) fn stride(bytes: usize, align: u64) -> u64 {
+    (bytes as u64).checked_next_multiple_of(align).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{Checksum, FileSum, Manifest, SourceDescription};
 use super::{MANIFEST, PackError, RESIDENT, is_pack, layer_file, read};
+use crate::file_error::FileError;
 
 /// Name of the record of what is finished.
 const FINISHED: &str = "progress.json";
@@ -25,24 +26,21 @@ pub(super) struct Finished {
 }
 
 impl Finished {
-    /// What `folder` already holds of the pack of `source`; makes the folder where there is none. The layers' files must
-    /// be `layer_bytes` long, of `experts` records each.
+    /// What `folder` already holds of the pack of `source`; makes the folder where there is none. Each layer with experts
+    /// must have so many records, and a file of so many bytes.
     ///
     /// # Errors
     /// A folder that holds something else.
     pub(super) fn find(
         folder: &Path,
         source: &SourceDescription,
-        experts: usize,
-        layer_bytes: &[u64],
+        layers: &BTreeMap<usize, (usize, u64)>,
     ) -> Result<Self, PackError> {
         let path = folder.join(FINISHED);
         let mut finished = match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(|source| PackError::Json { path: path.clone(), source })?,
+            Ok(text) => serde_json::from_str(&text).map_err(FileError::syntax(&path, "not a record of a pack"))?,
             Err(e) if e.kind() == ErrorKind::NotFound => Self::of_folder(folder, source)?,
-            Err(source) => {
-                return Err(PackError::Io { path, action: "read", source });
-            }
+            Err(source) => return Err(FileError::io("read", &path)(source).into()),
         };
         if finished.version != super::manifest::VERSION || finished.source != *source {
             return Err(PackError::OtherPack {
@@ -55,10 +53,12 @@ impl Finished {
         // a file that was removed or damaged since is made again
         finished.resident = finished.resident.filter(|sum| length(folder.join(RESIDENT)) == Some(sum.bytes));
         finished.layers.retain(|layer, sums| {
-            let bytes = layer_bytes.get(*layer).copied();
-            sums.len() == experts && bytes.is_some() && length(folder.join(layer_file(*layer))) == bytes
+            let wanted = layers.get(layer);
+            wanted.is_some_and(|(experts, bytes)| {
+                sums.len() == *experts && length(folder.join(layer_file(*layer))) == Some(*bytes)
+            })
         });
-        fs::create_dir_all(folder).map_err(PackError::io("create", folder))?;
+        fs::create_dir_all(folder).map_err(FileError::io("create", folder))?;
         Ok(finished)
     }
 
@@ -67,7 +67,7 @@ impl Finished {
         let version = super::manifest::VERSION;
         if is_pack(folder) {
             let Manifest { source, resident, layers, .. } = read::read_manifest(folder)?;
-            let layers = layers.into_iter().map(|layer| layer.xxh3).enumerate().collect();
+            let layers = layers.into_iter().map(|records| (records.layer, records.xxh3)).collect();
             return Ok(Finished { version, source, resident: Some(resident), layers });
         }
         // a run that ended while it wrote its first record leaves that behind
@@ -76,19 +76,19 @@ impl Finished {
             fs::read_dir(folder).map(|entries| entries.flatten().any(|entry| entry.file_name() != *record.as_os_str()));
         match others {
             Ok(true) => Err(PackError::NotEmpty { path: folder.to_owned() }),
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(PackError::io("open", folder)(e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(FileError::io("open", folder)(e).into()),
             _ => Ok(Finished { version, source: source.clone(), resident: None, layers: BTreeMap::new() }),
         }
     }
 
     /// Keeps the record in `folder`. `needed` is what the whole pack still needs, for the message of a full disk.
     pub(super) fn save(&self, folder: &Path, needed: u64) -> Result<(), PackError> {
-        let text =
-            serde_json::to_string(self).map_err(|source| PackError::Json { path: folder.join(FINISHED), source })?;
-        replace(&folder.join(FINISHED), text.as_bytes(), needed)?;
+        let path = folder.join(FINISHED);
+        let text = serde_json::to_string(self).map_err(FileError::syntax(&path, "not a record of a pack"))?;
+        replace(&path, text.as_bytes(), needed)?;
         let manifest = folder.join(MANIFEST);
         match fs::remove_file(&manifest) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(PackError::io("remove", &manifest)(e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(FileError::io("remove", &manifest)(e).into()),
             _ => Ok(()),
         }
     }
@@ -96,12 +96,11 @@ impl Finished {
     /// Writes the manifest, which makes the folder a pack, and removes the record.
     pub(super) fn complete(folder: &Path, manifest: &Manifest) -> Result<(), PackError> {
         let path = folder.join(MANIFEST);
-        let text =
-            serde_json::to_string_pretty(manifest).map_err(|source| PackError::Json { path: path.clone(), source })?;
+        let text = serde_json::to_string_pretty(manifest).map_err(FileError::syntax(&path, "not a manifest"))?;
         replace(&path, text.as_bytes(), text.len() as u64)?;
         let path = folder.join(FINISHED);
         match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(PackError::io("remove", &path)(e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(FileError::io("remove", &path)(e).into()),
             _ => Ok(()),
         }
     }
@@ -116,9 +115,9 @@ pub(super) fn part(path: &Path) -> PathBuf {
 
 /// Gives a file that is complete and synced its name, durably.
 pub(super) fn publish(path: &Path) -> Result<(), PackError> {
-    fs::rename(part(path), path).map_err(PackError::io("rename to", path))?;
+    fs::rename(part(path), path).map_err(FileError::io("rename to", path))?;
     match path.parent() {
-        Some(folder) => sync_folder(folder).map_err(PackError::io("sync", folder)),
+        Some(folder) => Ok(sync_folder(folder).map_err(FileError::io("sync", folder))?),
         None => Ok(()),
     }
 }

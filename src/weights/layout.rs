@@ -1,0 +1,190 @@
+//! Where an expert's bytes lie: on disk (one slice in a pack, up to nine in an MLX snapshot) and in its slot.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::formats::{MOST_STREAMS, WeightFormat, WeightRows};
+
+/// Sections of a slot start at multiples of this, so that kernels may read 16 bytes at a time.
+pub(super) const SECTION_ALIGN: usize = 64;
+
+/// Where one matrix of an expert lies in its slot. Offsets are bytes from the start of the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixPlace {
+    /// How the elements are stored.
+    pub format: WeightFormat,
+    /// Output rows.
+    pub rows: usize,
+    /// Input columns.
+    pub cols: usize,
+    /// First byte of each stream of the format; 0 for streams that it does not have.
+    pub streams: [usize; MOST_STREAMS],
+}
+
+impl MatrixPlace {
+    /// The bytes `at .. at + len` of each stream of the format, in order.
+    pub fn sections(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let bytes = self.format.stream_bytes(self.cols).map(|row| row * self.rows);
+        self.streams.into_iter().zip(bytes).take(self.format.stream_names().len())
+    }
+
+    /// Its rows in the bytes of a slot.
+    pub fn rows_in<'a>(&self, slot: &'a [u8]) -> WeightRows<'a> {
+        let mut streams: [&[u8]; MOST_STREAMS] = [&[]; MOST_STREAMS];
+        for (stream, (at, len)) in streams.iter_mut().zip(self.sections()) {
+            *stream = &slot[at..][..len];
+        }
+        WeightRows { format: self.format, cols: self.cols, streams }
+    }
+
+    /// Bytes of all streams.
+    pub fn bytes(&self) -> usize {
+        self.format.matrix_bytes(self.rows, self.cols)
+    }
+}
+
+/// What a slot holds: gate over up as one matrix `[2I, H]`, and down `[H, I]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotLayout {
+    /// Rows 0..I are gate, I..2I are up.
+    pub gate_up: MatrixPlace,
+    /// Down projection.
+    pub down: MatrixPlace,
+    /// Bytes from the start of the slot to the end of the last section.
+    pub bytes: usize,
+}
+
+impl SlotLayout {
+    /// Lays gate_up `[2 * intermediate, hidden]` and down `[hidden, intermediate]` out one after the other, stream after
+    /// stream, each at a multiple of 64 bytes.
+    pub fn new(hidden: usize, intermediate: usize, gate_up: WeightFormat, down: WeightFormat) -> Self {
+        let mut end = 0;
+        let mut place = |format: WeightFormat, rows: usize, cols: usize| {
+            let mut streams = [0; MOST_STREAMS];
+            for (at, bytes) in streams.iter_mut().zip(format.stream_bytes(cols)).take(format.stream_names().len()) {
+                *at = end;
+                end = (end + rows * bytes).next_multiple_of(SECTION_ALIGN);
+            }
+            MatrixPlace { format, rows, cols, streams }
+        };
+        let gate_up = place(gate_up, 2 * intermediate, hidden);
+        let down = place(down, hidden, intermediate);
+        SlotLayout { gate_up, down, bytes: end }
+    }
+
+    /// The formats of both matrices, for people.
+    pub fn formats(&self) -> String {
+        match self.gate_up.format == self.down.format {
+            true => self.down.format.to_string(),
+            false => format!("{}; down {}", self.gate_up.format, self.down.format),
+        }
+    }
+}
+
+/// Where a part of every expert of one layer lies on disk.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// Expert `e` starts at `base + e * stride` of one file: stacked tensors and packs.
+    Strided {
+        /// Index into [`ExpertLayout::files`].
+        file: u32,
+        /// Offset of expert 0.
+        base: u64,
+        /// Bytes from one expert to the next.
+        stride: u64,
+    },
+    /// Expert `e` lies at `places[e]` = (file, offset): one tensor per expert.
+    Listed(Vec<(u32, u64)>),
+}
+
+/// A contiguous run of bytes of every expert of a layer.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Where on disk.
+    pub place: Place,
+    /// Bytes to read.
+    pub len: usize,
+    /// Offset in the slot.
+    pub at: usize,
+}
+
+/// The experts of one layer.
+#[derive(Clone, Debug)]
+pub struct LayerExperts {
+    /// Experts of the layer.
+    pub experts: usize,
+    /// Experts of a token.
+    pub top_k: usize,
+    /// What a slot of this layer holds.
+    pub slot: SlotLayout,
+    /// What to read for one expert.
+    pub parts: Vec<Part>,
+    /// xxh3-64 of each expert's record, where the format carries it (packs: one part that is the whole record).
+    pub checksums: Option<Vec<u64>>,
+}
+
+/// A file that holds experts.
+#[derive(Clone, Debug)]
+pub enum ExpertFile {
+    /// On disk.
+    Path(PathBuf),
+    /// In memory: the model in the binary, or a synthetic one on its way to a file.
+    Memory {
+        /// Name for messages.
+        name: &'static str,
+        /// The whole file.
+        bytes: Bytes,
+    },
+}
+
+/// The routed experts of a model: those of its MoE layers, in order. Dense layers are not among them.
+#[derive(Clone, Debug, Default)]
+pub struct ExpertLayout {
+    /// The files that places refer to.
+    pub files: Vec<ExpertFile>,
+    /// One per MoE layer.
+    pub layers: Vec<LayerExperts>,
+}
+
+impl ExpertLayout {
+    /// Bytes of a slot that fits any expert of the model.
+    pub fn slot_bytes(&self) -> usize {
+        self.layers.iter().map(|l| l.slot.bytes).max().unwrap_or(0)
+    }
+
+    /// Experts of all layers.
+    pub fn experts(&self) -> usize {
+        self.layers.iter().map(|layer| layer.experts).sum()
+    }
+
+    /// The most experts that a token uses in a layer; 0 without experts.
+    pub fn most_of_a_token(&self) -> usize {
+        self.layers.iter().map(|layer| layer.top_k).max().unwrap_or(0)
+    }
+
+    /// Bytes on disk of all experts; those in memory do not count.
+    pub fn disk_bytes(&self) -> u64 {
+        let parts = self.layers.iter().flat_map(|layer| layer.parts.iter().map(|part| (part, layer.experts)));
+        let bytes = parts.map(|(part, experts)| {
+            let file = match &part.place {
+                Place::Strided { file, .. } => Some(*file),
+                Place::Listed(places) => places.first().map(|place| place.0),
+            };
+            let file = file.and_then(|file| self.files.get(file as usize));
+            if matches!(file, Some(ExpertFile::Path(_))) { part.len as u64 * experts as u64 } else { 0 }
+        });
+        bytes.sum()
+    }
+
+    /// The slices to read for one expert of an MoE layer: (file index, offset in the file, bytes, offset in the slot).
+    pub fn slices(&self, layer: usize, expert: usize) -> impl Iterator<Item = (u32, u64, usize, usize)> + '_ {
+        self.layers[layer].parts.iter().map(move |part| {
+            let (file, offset) = match &part.place {
+                Place::Strided { file, base, stride } => (*file, base + expert as u64 * stride),
+                Place::Listed(places) => places[expert],
+            };
+            (file, offset, part.len, part.at)
+        })
+    }
+}
