@@ -1,17 +1,15 @@
-//! The model family: configuration, weights by name, and the forward pass as a recording.
+//! Models: the families, their shapes, and what a token does as a recording of operations.
 
-pub mod bind;
-pub mod config;
+mod blocks;
 mod embedded;
-pub mod forward;
-mod json;
-mod names;
-pub mod quantization;
-pub mod source;
-pub mod synth;
-pub mod weights;
+mod families;
+mod open;
+pub(crate) mod published;
+mod recorder;
+mod shape;
 
-pub use config::{Config, ConfigError, LayerKind, LinearConfig, ModelType};
-pub use forward::{Forward, LayerState};
-pub use source::{ModelSource, SourceError, TextFiles};
-pub use weights::{Matrix, MatrixBlock, ModelWeights};
+pub use families::shape_of_config;
+pub use open::{ModelSource, SourceError, TextFiles};
+pub use published::Published;
+pub use recorder::RecordError;
+pub use shape::{AttentionShape, FeedForward, LayerShape, Mixer, MoeShape, Shape};

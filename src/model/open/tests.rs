@@ -6,8 +6,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::experts::{Part, Place};
-use crate::formats::{ScaleType, WeightFormat};
+use crate::model::{FeedForward, Mixer, shape_of_config};
+use crate::weights::formats::{Affine, ScaleType, WeightFormat};
+use crate::weights::{Part, Place, Vector};
 
 /// A safetensors file in the making.
 #[derive(Default)]
@@ -67,37 +68,44 @@ const HIDDEN: usize = 64;
 const WIDTH: usize = 32;
 const EXPERTS: usize = 3;
 
-fn config(model_type: &str, layer_types: &[&str]) -> Config {
-    let text = json!({
+fn config(model_type: &str, layer_types: &[&str]) -> Value {
+    json!({
         "model_type": model_type, "hidden_size": HIDDEN, "num_hidden_layers": layer_types.len(), "vocab_size": 10,
         "rms_norm_eps": 1e-6, "max_position_embeddings": 100, "num_attention_heads": 4, "num_key_value_heads": 2,
         "head_dim": 16, "rope_theta": 1e6, "partial_rotary_factor": 0.25, "layer_types": layer_types,
         "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 16,
         "linear_conv_kernel_dim": 4, "num_experts": EXPERTS, "num_experts_per_tok": 2,
         "moe_intermediate_size": WIDTH, "shared_expert_intermediate_size": WIDTH
-    });
-    Config::from_json(Path::new("config.json"), &text.to_string()).unwrap()
+    })
+}
+
+fn open(set: TensorSet, config: &Value, quantization: Option<Quantization>) -> Result<ModelSource, SourceError> {
+    let text = config.to_string();
+    let names = families::read(Path::new("config.json"), &text)?.names();
+    let snapshot = Snapshot::new(set, quantization, names)?;
+    ModelSource::of_source(Path::new("snapshot"), text, &snapshot, TextFiles::default())
 }
 
 /// Everything of a dense text-only snapshot but the experts and the delta-nets' projections.
-fn resident(config: &Config, trunk: &str) -> File {
+fn resident(config: &Value, trunk: &str) -> File {
+    let shape = shape_of_config(Path::new("config.json"), &config.to_string()).unwrap();
     let mut file = File::default();
     file.floats("lm_head.weight", &[10, HIDDEN], 0.0);
     file.floats(&format!("{trunk}embed_tokens.weight"), &[10, HIDDEN], 1.0);
     file.floats(&format!("{trunk}norm.weight"), &[HIDDEN], 0.5);
-    for (i, kind) in config.layers.iter().enumerate() {
+    for (i, layer) in shape.layers.iter().enumerate() {
         let at = format!("{trunk}layers.{i}.");
         file.floats(&format!("{at}input_layernorm.weight"), &[HIDDEN], 2.0);
         file.floats(&format!("{at}post_attention_layernorm.weight"), &[HIDDEN], 3.0);
         file.floats(&format!("{at}mlp.gate.weight"), &[EXPERTS, HIDDEN], 0.0);
-        if config.shared_intermediate.is_some() {
+        if matches!(layer.feed_forward, FeedForward::Moe(moe) if moe.shared.is_some()) {
             file.floats(&format!("{at}mlp.shared_expert.gate_proj.weight"), &[WIDTH, HIDDEN], 0.0);
             file.floats(&format!("{at}mlp.shared_expert.up_proj.weight"), &[WIDTH, HIDDEN], 0.0);
             file.floats(&format!("{at}mlp.shared_expert.down_proj.weight"), &[HIDDEN, WIDTH], 0.0);
             file.floats(&format!("{at}mlp.shared_expert_gate.weight"), &[1, HIDDEN], 0.0);
         }
-        if *kind == LayerKind::FullAttention {
-            let q = if config.attention_gate { 128 } else { 64 };
+        if let Mixer::Attention(attention) = layer.mixer {
+            let q = if attention.gate { 128 } else { 64 };
             file.floats(&format!("{at}self_attn.q_proj.weight"), &[q, HIDDEN], 0.0);
             file.floats(&format!("{at}self_attn.k_proj.weight"), &[32, HIDDEN], 0.0);
             file.floats(&format!("{at}self_attn.v_proj.weight"), &[32, HIDDEN], 0.0);
@@ -126,7 +134,7 @@ fn each_expert(file: &mut File, at: &str, mut put: impl FnMut(&mut File, &str, u
 }
 
 /// Qwen3-MoE with one layer.
-fn qwen3_moe() -> (Config, File) {
+fn qwen3_moe() -> (Value, File) {
     let config = config("qwen3_moe", &["full_attention"]);
     let mut file = resident(&config, "model.");
     each_expert(&mut file, "model.layers.0.", |file, module, rows, cols| {
@@ -136,7 +144,7 @@ fn qwen3_moe() -> (Config, File) {
 }
 
 /// Qwen3-Next with one linear layer, split projections left out.
-fn qwen3_next() -> (Config, File) {
+fn qwen3_next() -> (Value, File) {
     let config = config("qwen3_next", &["linear_attention"]);
     let mut file = resident(&config, "model.");
     file.numbered("model.layers.0.linear_attn.in_proj_qkvz.weight", 160, HIDDEN);
@@ -146,8 +154,8 @@ fn qwen3_next() -> (Config, File) {
     (config, file)
 }
 
-fn refused(file: &File, config: &Config, parts: &[&str]) {
-    let message = bind(&file.set(), config, None).err().unwrap().to_string();
+fn refused(file: &File, config: &Value, parts: &[&str]) {
+    let message = open(file.set(), config, None).err().unwrap().to_string();
     for part in ["model.safetensors"].iter().chain(parts) {
         assert!(message.contains(part), "{message:?} does not contain {part:?}");
     }
@@ -158,34 +166,34 @@ fn row_numbers(matrix: &Matrix) -> Vec<usize> {
     let row = matrix.cols * 4;
     let blocks = matrix.blocks.iter();
     let first = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize;
-    blocks.flat_map(|block| block.codes.chunks_exact(row).map(first).collect::<Vec<_>>()).collect()
+    blocks.flat_map(|block| block.streams[0].chunks_exact(row).map(first).collect::<Vec<_>>()).collect()
 }
 
 #[test]
 fn lists_the_rows_of_qwen3_next_in_qwen3_5_order() {
     let (config, file) = qwen3_next();
-    let bound = bind(&file.set(), &config, None).unwrap();
-    let MixerWeights::DeltaNet(mixer) = &bound.weights.layers[0].mixer else { panic!("a linear layer") };
+    let bound = open(file.set(), &config, None).unwrap();
+    let matrix = |name: &str| bound.weights.matrix(&format!("layers.0.delta_net.{name}")).unwrap();
+    let (qkv, z, b, a) = (matrix("qkv"), matrix("z"), matrix("b"), matrix("a"));
     // per key head: q 8, k 8, two v heads 32, two z heads 32
     let (head, rows) = (|h: usize| h * 80, |from: usize, count: usize| from..from + count);
-    let qkv = [rows(0, 8), rows(head(1), 8), rows(8, 8), rows(head(1) + 8, 8), rows(16, 32), rows(head(1) + 16, 32)];
-    assert_eq!(row_numbers(&mixer.qkv), qkv.into_iter().flatten().collect::<Vec<_>>());
-    assert_eq!(row_numbers(&mixer.z), (48..80).chain(128..160).collect::<Vec<_>>());
-    assert_eq!(row_numbers(&mixer.b), [0, 1, 4, 5]);
-    assert_eq!(row_numbers(&mixer.a), [2, 3, 6, 7]);
-    assert_eq!((mixer.qkv.rows, mixer.z.rows, mixer.b.rows, mixer.a.rows), (96, 64, 4, 4));
+    let expected =
+        [rows(0, 8), rows(head(1), 8), rows(8, 8), rows(head(1) + 8, 8), rows(16, 32), rows(head(1) + 16, 32)];
+    assert_eq!(row_numbers(qkv), expected.into_iter().flatten().collect::<Vec<_>>());
+    assert_eq!(row_numbers(z), (48..80).chain(128..160).collect::<Vec<_>>());
+    assert_eq!(row_numbers(b), [0, 1, 4, 5]);
+    assert_eq!(row_numbers(a), [2, 3, 6, 7]);
+    assert_eq!((qkv.rows, z.rows, b.rows, a.rows), (96, 64, 4, 4));
 }
 
 #[test]
 fn adds_the_one_of_norms_where_the_release_lacks_it() {
     let (config, mut file) = qwen3_next();
-    let norms = |file: &File, config: &Config| {
-        let layer = bind(&file.set(), config, None).unwrap().weights.layers.remove(0);
-        let inner = match layer.mixer {
-            MixerWeights::DeltaNet(mixer) => mixer.norm[0],
-            MixerWeights::Attention(attention) => attention.q_norm[0],
-        };
-        (layer.input_norm[0], layer.post_norm[0], inner)
+    let norms = |file: &File, config: &Value| {
+        let bound = open(file.set(), config, None).unwrap();
+        let vector = |name: &str| bound.weights.vector(&format!("layers.0.{name}")).map(|values: &Vector| values[0]);
+        let inner = vector("delta_net.norm").or(vector("attention.q_norm")).unwrap();
+        (vector("input_norm").unwrap(), vector("post_norm").unwrap(), inner)
     };
     assert_eq!(norms(&file, &config), (3.0, 4.0, 6.0));
     // MLX moves the axes of the convolution when it adds the 1
@@ -199,7 +207,7 @@ fn adds_the_one_of_norms_where_the_release_lacks_it() {
 fn lays_experts_out_behind_one_another() {
     let (config, file) = qwen3_next();
     let set = file.set();
-    let layer = bind(&set, &config, None).unwrap().experts.layers.remove(0);
+    let layer = open(file.set(), &config, None).unwrap().weights.experts.layers.remove(0);
     let bytes = WIDTH * HIDDEN * 4;
     let offset = |name: &str| set.get(name).unwrap().offset;
     let strided = |part: &Part| match part.place {
@@ -209,11 +217,11 @@ fn lays_experts_out_behind_one_another() {
     assert_eq!(layer.parts.len(), 2);
     let gate_up = offset("model.layers.0.mlp.experts.gate_up_proj");
     assert_eq!(strided(&layer.parts[0]), (0, gate_up, 2 * bytes as u64));
-    assert_eq!((layer.parts[0].at, layer.parts[0].len), (layer.slot.gate_up.codes, 2 * bytes));
-    assert_eq!((layer.parts[1].at, layer.parts[1].len), (layer.slot.down.codes, bytes));
+    assert_eq!((layer.parts[0].at, layer.parts[0].len), (layer.slot.gate_up.streams[0], 2 * bytes));
+    assert_eq!((layer.parts[1].at, layer.parts[1].len), (layer.slot.down.streams[0], bytes));
 
     let (config, file) = qwen3_moe();
-    let (set, experts) = (file.set(), bind(&file.set(), &config, None).unwrap().experts);
+    let (set, experts) = (file.set(), open(file.set(), &config, None).unwrap().weights.experts);
     let slices: Vec<_> = experts.slices(0, 2).collect();
     let up = set.get("model.layers.0.mlp.experts.2.up_proj.weight").unwrap().offset;
     assert_eq!(slices.len(), 3);
@@ -235,7 +243,7 @@ fn lays_the_streams_of_quantised_experts_out() {
             file.triple(module, &[], (rows, cols), (bits, group.min(cols)));
         });
         for file in [&stacked, &listed] {
-            let experts = bind(&file.set(), &config, None).unwrap().experts;
+            let experts = open(file.set(), &config, None).unwrap().weights.experts;
             let slot = experts.layers[0].slot;
             let format = |group: u16| WeightFormat::affine(bits as u8, group);
             assert_eq!((slot.gate_up.format, slot.down.format), (format(group as u16), format(32)));
@@ -247,21 +255,21 @@ fn lays_the_streams_of_quantised_experts_out() {
                 assert_eq!(
                     slices,
                     [
-                        (gu.codes, codes),
-                        (gu.scales, scales),
-                        (gu.biases, scales),
-                        (gu.codes + codes, codes),
-                        (gu.scales + scales, scales),
-                        (gu.biases + scales, scales),
-                        (down.codes, codes),
-                        (down.scales, down_scales),
-                        (down.biases, down_scales)
+                        (gu.streams[0], codes),
+                        (gu.streams[1], scales),
+                        (gu.streams[2], scales),
+                        (gu.streams[0] + codes, codes),
+                        (gu.streams[1] + scales, scales),
+                        (gu.streams[2] + scales, scales),
+                        (down.streams[0], codes),
+                        (down.streams[1], down_scales),
+                        (down.streams[2], down_scales)
                     ]
                 );
             }
         }
-        let (a, b) = (bind(&stacked.set(), &config, None).unwrap(), stacked.set());
-        let second: Vec<_> = a.experts.slices(0, 1).collect();
+        let (a, b) = (open(stacked.set(), &config, None).unwrap(), stacked.set());
+        let second: Vec<_> = a.weights.experts.slices(0, 1).collect();
         let up = b.get(&format!("{at}up_proj.scales")).unwrap();
         assert_eq!(second[4].1, up.offset + (WIDTH * HIDDEN / group * 2) as u64);
     }
@@ -302,31 +310,34 @@ fn refuses_experts_that_are_incomplete_or_unlike() {
 }
 
 /// Qwen3-MoE whose router is quantised.
-fn quantised_router(bits: usize, group: usize) -> (Config, File) {
+fn quantised_router(bits: usize, group: usize) -> (Value, File) {
     let (config, mut file) = qwen3_moe();
     file.remove("model.layers.0.mlp.gate.weight");
     file.triple("model.layers.0.mlp.gate", &[], (EXPERTS, HIDDEN), (bits, group));
     (config, file)
 }
 
+fn router(source: &ModelSource) -> WeightFormat {
+    source.weights.matrix("layers.0.router").unwrap().format
+}
+
 #[test]
 fn takes_bits_from_the_config_or_from_shapes() {
     let (config, file) = quantised_router(6, 32);
     let read = |text: Value| Quantization::from_json(Path::new("config.json"), &text.to_string()).unwrap();
-    let format = |quantization: Option<&Quantization>| {
-        bind(&file.set(), &config, quantization).map(|bound| bound.weights.layers[0].router.format)
-    };
+    let format =
+        |quantization: Option<Quantization>| open(file.set(), &config, quantization).map(|bound| router(&bound));
     assert_eq!(format(None).unwrap(), WeightFormat::affine(6, 32));
     let over = json!({ "quantization": { "bits": 4, "group_size": 64,
         "language_model.model.layers.0.mlp.gate": { "bits": 6, "group_size": 32 } } });
-    assert_eq!(format(read(over).as_ref()).unwrap(), WeightFormat::affine(6, 32));
+    assert_eq!(format(read(over)).unwrap(), WeightFormat::affine(6, 32));
     let wrong = read(json!({ "quantization": { "bits": 4, "group_size": 32 } }));
-    let message = format(wrong.as_ref()).unwrap_err().to_string();
+    let message = format(wrong).unwrap_err().to_string();
     for part in ["mlp.gate.weight", "U32 [3, 8] (4-bit affine, group 32, as config.json says)", "found U32 [3, 12]"] {
         assert!(message.contains(part), "{message:?} does not contain {part:?}");
     }
     let wrong = read(json!({ "quantization": { "bits": 6, "group_size": 128 } }));
-    let message = format(wrong.as_ref()).unwrap_err().to_string();
+    let message = format(wrong).unwrap_err().to_string();
     assert!(message.contains("groups that divide 64 columns"), "{message}");
 }
 
@@ -364,20 +375,21 @@ fn scales_may_have_any_float_type() {
         file.remove(&format!("model.layers.0.mlp.gate.{stream}"));
         file.floats(&format!("model.layers.0.mlp.gate.{stream}"), &[EXPERTS, 1], 1.0);
     }
-    let format = bind(&file.set(), &config, None).unwrap().weights.layers[0].router.format;
-    assert_eq!(format, WeightFormat::Affine { bits: 8, group: 64, scales: ScaleType::F32 });
+    let format = router(&open(file.set(), &config, None).unwrap());
+    assert_eq!(format, WeightFormat::Affine(Affine { bits: 8, group: 64, scales: ScaleType::F32 }));
 }
 
 #[test]
 fn takes_the_embedding_for_a_tied_head() {
     let (mut config, mut file) = qwen3_moe();
-    config.tied_embeddings = true;
-    let own = bind(&file.set(), &config, None).unwrap();
-    assert!(!own.tied_embeddings && own.weights.lm_head.name == "lm_head.weight");
+    config["tie_word_embeddings"] = json!(true);
+    let own = open(file.set(), &config, None).unwrap();
+    assert!(!own.shape.tied_embeddings);
+    assert_eq!(own.weights.matrix("lm_head").unwrap().name, "lm_head.weight");
     file.remove("lm_head.weight");
-    let tied = bind(&file.set(), &config, None).unwrap();
-    assert!(tied.tied_embeddings && tied.weights.lm_head.name == "model.embed_tokens.weight");
-    config.tied_embeddings = false;
+    let tied = open(file.set(), &config, None).unwrap();
+    assert!(tied.shape.tied_embeddings && tied.weights.matrix("lm_head").is_none());
+    config["tie_word_embeddings"] = json!(false);
     refused(&file, &config, &["`lm_head.weight` is missing", "[10, 64]"]);
 }
 
@@ -400,7 +412,7 @@ fn refuses_what_is_not_the_model_of_the_config() {
     let (config, mut file) = qwen3_moe();
     file.remove("model.layers.0.self_attn.q_proj.weight");
     file.floats("model.layers.0.self_attn.q_proj.weight", &[128, HIDDEN], 0.0);
-    let message = bind(&file.set(), &config, None).err().map(|error| error.to_string());
+    let message = open(file.set(), &config, None).err().map(|error| error.to_string());
     assert!(message.is_some_and(|m| m.contains("q_proj") && m.contains("[64, 64]") && m.contains("[128, 64]")));
 
     let mut other = File::default();

@@ -4,12 +4,23 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::quantization::{Affine, Quantization};
+use crate::model::shape::{AttentionShape, FeedForward, Mixer, MoeShape};
+use crate::weights::snapshot::{Quantization, Widths};
 
 const PATH: &str = "snapshot/config.json";
 
-fn read(value: &Value) -> Result<Config, ConfigError> {
-    Config::from_json(Path::new(PATH), &value.to_string())
+fn read(value: &Value) -> Result<Shape, FileError> {
+    shape_of_config(Path::new(PATH), &value.to_string())
+}
+
+fn attention(shape: &Shape) -> AttentionShape {
+    shape.attention().unwrap()
+}
+
+/// The layers of attention.
+fn attending(shape: &Shape) -> Vec<usize> {
+    let layers = shape.layers.iter().enumerate();
+    layers.filter(|(_, layer)| matches!(layer.mixer, Mixer::Attention(_))).map(|(i, _)| i).collect()
 }
 
 /// Qwen3.5-35B-A3B.
@@ -60,36 +71,99 @@ fn qwen3_moe() -> Value {
     })
 }
 
-#[test]
-fn reads_the_nested_form() {
-    let config = read(&nested()).unwrap();
-    assert_eq!(config.model_type, ModelType::Qwen35Moe);
-    assert_eq!((config.hidden, config.vocab, config.max_positions), (2048, 248_320, 262_144));
-    let full: Vec<usize> = (0..8).filter(|&i| config.layers[i] == LayerKind::FullAttention).collect();
-    assert_eq!(full, [3, 7]);
-    assert_eq!((config.heads, config.kv_heads, config.head_dim, config.rotary_dim), (16, 2, 256, 64));
-    assert_eq!(config.rope_theta, 1e7);
-    assert_eq!(config.linear.unwrap().channels(), 8192);
-    assert_eq!((config.experts, config.top_k, config.moe_intermediate), (256, 8, 512));
-    assert_eq!(config.shared_intermediate, Some(512));
-    assert!(config.attention_gate && config.norm_plus_one && config.renormalise && !config.tied_embeddings);
+/// A dense layer of Llama's form, with the norms of heads.
+fn qwen3() -> Value {
+    json!({
+        "model_type": "qwen3", "hidden_size": 2560, "num_hidden_layers": 36, "vocab_size": 151_936,
+        "rms_norm_eps": 1e-6, "max_position_embeddings": 40_960, "hidden_act": "silu", "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 128, "rope_theta": 1_000_000, "intermediate_size": 9728,
+        "tie_word_embeddings": true, "attention_bias": false, "use_sliding_window": false, "sliding_window": null,
+        "max_window_layers": 36, "rope_scaling": null
+    })
+}
+
+fn mixtral() -> Value {
+    json!({
+        "model_type": "mixtral", "hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 32_000,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 32_768, "hidden_act": "silu", "num_attention_heads": 32,
+        "num_key_value_heads": 8, "rope_theta": 1e6, "intermediate_size": 14_336, "num_local_experts": 8,
+        "num_experts_per_tok": 2, "tie_word_embeddings": false, "sliding_window": null
+    })
+}
+
+/// Qwen3.5-27B.
+fn qwen3_5() -> Value {
+    let mut config = nested();
+    config["model_type"] = json!("qwen3_5");
+    let text = config["text_config"].as_object_mut().unwrap();
+    for key in ["num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size"] {
+        text.remove(key);
+    }
+    text.insert("model_type".to_owned(), json!("qwen3_5_text"));
+    text.insert("intermediate_size".to_owned(), json!(17_408));
+    config
 }
 
 #[test]
-fn reads_the_flat_form_of_every_member() {
+fn reads_the_nested_form() {
+    let shape = read(&nested()).unwrap();
+    assert_eq!(shape.model_type, "qwen3_5_moe");
+    assert_eq!((shape.hidden, shape.vocab, shape.max_positions), (2048, 248_320, 262_144));
+    assert_eq!(attending(&shape), [3, 7]);
+    let expected = AttentionShape {
+        heads: 16,
+        kv_heads: 2,
+        head_dim: 256,
+        rotary_dim: 64,
+        rope_theta: 1e7,
+        gate: true,
+        head_norms: true,
+        window: None,
+    };
+    assert_eq!(attention(&shape), expected);
+    assert_eq!(shape.delta_net().unwrap().channels(), 8192);
+    let expected = MoeShape { experts: 256, top_k: 8, width: 512, renormalise: true, shared: Some(512) };
+    assert_eq!(shape.moe(), Some(expected));
+    assert!(!shape.tied_embeddings);
+}
+
+#[test]
+fn reads_the_flat_form_of_every_family() {
     let mut flat = nested()["text_config"].take();
     flat["layer_types"] = json!(["linear_attention", "full_attention"].repeat(4));
-    let config = read(&flat).unwrap();
-    assert_eq!(config.layers[1], LayerKind::FullAttention);
+    assert_eq!(attending(&read(&flat).unwrap()), [1, 3, 5, 7]);
 
-    let config = read(&qwen3_next()).unwrap();
-    assert_eq!((config.model_type, config.rotary_dim, config.rope_theta), (ModelType::Qwen3Next, 64, 1e7));
+    let shape = read(&qwen3_next()).unwrap();
+    let (rotary_dim, rope_theta) = (attention(&shape).rotary_dim, attention(&shape).rope_theta);
+    assert_eq!((shape.model_type, rotary_dim, rope_theta), ("qwen3_next", 64, 1e7));
 
-    let config = read(&qwen3_moe()).unwrap();
-    assert_eq!((config.model_type, config.rotary_dim, config.experts), (ModelType::Qwen3Moe, 128, 128));
-    assert!(config.layers.iter().all(|&kind| kind == LayerKind::FullAttention));
-    assert!(!config.attention_gate && !config.norm_plus_one && !config.renormalise && config.tied_embeddings);
-    assert_eq!((config.linear, config.shared_intermediate), (None, None));
+    let shape = read(&qwen3_moe()).unwrap();
+    assert_eq!((shape.model_type, attention(&shape).rotary_dim), ("qwen3_moe", 128));
+    assert_eq!(attending(&shape).len(), 48);
+    assert!(!attention(&shape).gate && attention(&shape).head_norms && shape.tied_embeddings);
+    let expected = MoeShape { experts: 128, top_k: 8, width: 768, renormalise: false, shared: None };
+    assert_eq!((shape.delta_net(), shape.moe()), (None, Some(expected)));
+
+    let shape = read(&mixtral()).unwrap();
+    assert_eq!((shape.model_type, attention(&shape).head_dim, attention(&shape).rotary_dim), ("mixtral", 128, 128));
+    assert!(!attention(&shape).gate && !attention(&shape).head_norms && !shape.tied_embeddings);
+    let expected = MoeShape { experts: 8, top_k: 2, width: 14_336, renormalise: true, shared: None };
+    assert_eq!(shape.moe(), Some(expected));
+}
+
+#[test]
+fn reads_dense_families() {
+    for (config, name, width, layers) in [(qwen3(), "qwen3", 9728, 36), (qwen3_5(), "qwen3_5", 17_408, 8)] {
+        let shape = read(&config).unwrap();
+        assert_eq!((shape.model_type, shape.layers.len(), shape.moe()), (name, layers, None));
+        assert!(shape.moe_layers().is_empty());
+        assert!(shape.layers.iter().all(|layer| layer.feed_forward == FeedForward::Dense { width }));
+    }
+    let shape = read(&qwen3_5()).unwrap();
+    assert_eq!((attending(&shape), attention(&shape).gate), (vec![3, 7], true));
+    assert!(read(&qwen3()).unwrap().tied_embeddings);
+    // by the text part alone
+    assert_eq!(read(&qwen3_5()["text_config"]).unwrap(), read(&qwen3_5()).unwrap());
 }
 
 #[test]
@@ -97,14 +171,7 @@ fn partial_rotary_factor_may_lie_one_level_up() {
     let mut config = nested();
     config["text_config"]["rope_parameters"].as_object_mut().unwrap().remove("partial_rotary_factor");
     config["text_config"]["partial_rotary_factor"] = json!(0.5);
-    assert_eq!(read(&config).unwrap().rotary_dim, 128);
-}
-
-#[test]
-fn survives_a_round_trip_through_json() {
-    let config = read(&nested()).unwrap();
-    let text = serde_json::to_string(&config).unwrap();
-    assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+    assert_eq!(attention(&read(&config).unwrap()).rotary_dim, 128);
 }
 
 /// Sets `key` (dots descend) of the nested form, or removes it with `null`, and expects every part in the message.
@@ -211,17 +278,31 @@ fn refuses_values_no_model_has() {
 
 #[test]
 fn refuses_other_models() {
-    let family = "qwen3_5_moe, qwen3_5_moe_text, qwen3_next, qwen3_moe";
-    refused("model_type", json!("deepseek_v3"), &[family, "found deepseek_v3"]);
-    refused("model_type", json!("qwen3_5_text"), &[family, "found qwen3_5_text", "hint: this is a dense model"]);
-    let mut dense = nested();
-    dense["text_config"].as_object_mut().unwrap().remove("model_type");
-    refused_in(dense, "model_type", json!("qwen3_5"), &["found qwen3_5", "dense"]);
+    let known = "qwen3_5_moe, qwen3_5_moe_text, qwen3_next, qwen3_moe, qwen3_5, qwen3_5_text, qwen3, mixtral";
+    refused("model_type", json!("deepseek_v3"), &[known, "found deepseek_v3"]);
+    // the text part says what it is, whatever holds it
+    let mut unknown = nested();
+    unknown["text_config"].as_object_mut().unwrap().remove("model_type");
+    refused_in(unknown, "model_type", json!("qwen3_vl"), &[known, "found qwen3_vl"]);
     let error = read(&json!({ "hidden_size": 1 })).unwrap_err().to_string();
     assert!(error.contains("`model_type` is missing"), "{error}");
     assert!(read(&json!([])).unwrap_err().to_string().contains("an object"));
-    let error = Config::from_json(Path::new(PATH), "{\n \"a\": NaN }").unwrap_err().to_string();
+    let error = shape_of_config(Path::new(PATH), "{\n \"a\": NaN }").unwrap_err().to_string();
     assert!(error.contains(PATH) && error.contains("line 2"), "{error}");
+}
+
+/// Families refuse what they would otherwise compute wrongly.
+#[test]
+fn refuses_what_a_family_does_not_compute() {
+    refused_in(qwen3(), "intermediate_size", json!(9729), &["multiple of 32", "found 9729"]);
+    refused_in(qwen3(), "intermediate_size", Value::Null, &["is missing"]);
+    refused_in(qwen3(), "attention_bias", json!(true), &["false", "found true"]);
+    refused_in(qwen3(), "use_sliding_window", json!(true), &["found true"]);
+    refused_in(qwen3(), "layer_types", json!(vec!["linear_attention"; 36]), &["layer_types[0]", "qwen3"]);
+    refused_in(qwen3_5(), "text_config.intermediate_size", json!(0), &["1 to", "found 0"]);
+    refused_in(mixtral(), "num_experts_per_tok", json!(9), &["1 to 8", "found 9"]);
+    refused_in(mixtral(), "num_local_experts", Value::Null, &["is missing"]);
+    refused_in(mixtral(), "hidden_act", json!("gelu"), &["\"silu\"", "found \"gelu\""]);
 }
 
 #[test]
@@ -233,8 +314,8 @@ fn reads_overrides_of_the_quantization() {
     .to_string();
     let quantization = Quantization::from_json(Path::new(PATH), &text).unwrap().unwrap();
     let module = |name: &str| quantization.module(name);
-    assert_eq!(module("language_model.lm_head"), Some(Affine { bits: 4, group: 64 }));
-    assert_eq!(module("model.language_model.layers.0.mlp.gate"), Some(Affine { bits: 8, group: 32 }));
+    assert_eq!(module("language_model.lm_head"), Some(Widths { bits: 4, group: 64 }));
+    assert_eq!(module("model.language_model.layers.0.mlp.gate"), Some(Widths { bits: 8, group: 32 }));
     assert_eq!(module("language_model.model.layers.1.mlp.gate"), None);
     assert_eq!(Quantization::from_json(Path::new(PATH), "{}").unwrap(), None);
 }
@@ -280,16 +361,16 @@ fn any_json() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in ".{0,200}") {
-        let _ = Config::from_json(Path::new(PATH), &text);
+        let _ = shape_of_config(Path::new(PATH), &text);
         let _ = Quantization::from_json(Path::new(PATH), &text);
     }
 
     #[test]
     fn no_mutation_makes_the_reader_panic(
-        family in 0_usize..3,
+        family in 0_usize..6,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4),
     ) {
-        let mut config = [nested(), qwen3_next(), qwen3_moe()][family].clone();
+        let mut config = [nested(), qwen3_next(), qwen3_moe(), qwen3_5(), qwen3(), mixtral()][family].clone();
         for (which, value) in changes {
             let keys = match config.get_mut("text_config").is_some_and(|text| text.is_object()) {
                 true => config["text_config"].as_object_mut().unwrap(),
@@ -300,11 +381,16 @@ proptest! {
         }
         config["quantization"] = config.get("text_config").cloned().unwrap_or(Value::Null);
         let _ = Quantization::from_json(Path::new(PATH), &config.to_string());
-        if let Ok(read) = read(&config) {
+        if let Ok(shape) = read(&config) {
             // whatever is accepted is small enough to compute with
-            prop_assert!(read.check(Path::new(PATH)).is_ok());
-            let expert = read.expert_elements() as u64;
-            prop_assert!(expert.checked_mul(4 * read.experts as u64).is_some_and(|bytes| bytes < 1 << 48));
+            for layer in &shape.layers {
+                let (experts, width) = match layer.feed_forward {
+                    FeedForward::Dense { width } => (1, width as u64),
+                    FeedForward::Moe(moe) => (moe.experts as u64, moe.width as u64),
+                };
+                let bytes = (3 * 4 * experts).checked_mul(width).and_then(|b| b.checked_mul(shape.hidden as u64));
+                prop_assert!(bytes.is_some_and(|bytes| bytes < 1 << 48));
+            }
         }
     }
 }

@@ -1,0 +1,65 @@
+//! Mixtral: attention without norms of queries and keys, and routed experts whose weights are a softmax over the chosen.
+
+use super::Model;
+use super::keys::{AttentionOf, ConfigKeys, MoeKeys, Trunk};
+use crate::file_error::FileError;
+use crate::model::blocks::{attention, moe};
+use crate::model::recorder::{RecordError, Recorder};
+use crate::model::shape::{AttentionShape, FeedForward, LayerShape, Mixer, MoeShape, Shape};
+use crate::weights::names::{ExpertNames, Names};
+
+struct Mixtral {
+    trunk: Trunk,
+    layers: usize,
+    attention: AttentionShape,
+    moe: MoeShape,
+}
+
+pub(super) fn read(keys: &ConfigKeys<'_>) -> Result<Box<dyn Model>, FileError> {
+    keys.refuse(&[])?;
+    let of = AttentionOf { partial_rotary: false, gate: false, head_norms: false, may_divide: true };
+    let attention = AttentionShape { window: keys.window("sliding_window")?, ..keys.attention(of)? };
+    // `intermediate_size` is an expert's width
+    let moe = keys.moe(MoeKeys {
+        experts: ["num_local_experts", "num_experts"],
+        width: "intermediate_size",
+        has_shared: false,
+    })?;
+    Ok(Box::new(Mixtral { layers: keys.layer_count()?, attention, trunk: keys.trunk()?, moe }))
+}
+
+impl Model for Mixtral {
+    fn shape(&self) -> Shape {
+        let layer = LayerShape { mixer: Mixer::Attention(self.attention), feed_forward: FeedForward::Moe(self.moe) };
+        self.trunk.shape("mixtral", std::iter::repeat_n(layer, self.layers))
+    }
+
+    fn names(&self) -> Names {
+        let experts = ExpertNames { module: "block_sparse_moe", listed: ["w1", "w3", "w2"] };
+        Names { layer: &LAYER, norms_plus_one: false, fused: Vec::new(), experts }
+    }
+
+    fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError> {
+        let x = r.embed(self.trunk.vocab, self.trunk.hidden)?;
+        for i in 0..self.layers {
+            r.begin_layer(i);
+            let normed = r.norm("input_norm", x)?;
+            attention(r, &self.attention, normed, x)?;
+            let normed = r.norm("post_norm", x)?;
+            moe(r, &self.moe, normed, x)?;
+            r.end_layer(i);
+        }
+        let normed = r.norm("norm", x)?;
+        r.logits(normed, self.trunk.tied_embeddings)
+    }
+}
+
+const LAYER: [(&str, &str); 7] = [
+    ("input_norm", "input_layernorm"),
+    ("post_norm", "post_attention_layernorm"),
+    ("attention.q", "self_attn.q_proj"),
+    ("attention.k", "self_attn.k_proj"),
+    ("attention.v", "self_attn.v_proj"),
+    ("attention.o", "self_attn.o_proj"),
+    ("router", "block_sparse_moe.gate"),
+];

@@ -1,0 +1,304 @@
+//! Opens a model wherever it lies: a Hugging Face snapshot (BF16/F16/F32 or MLX affine), a pack, the embedded model, or
+//! random numbers. Every weight is asked for once, so shapes, dtypes and offsets all agree with the config afterwards.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::recorder::{RecordError, RecordedModel, Recorder};
+use super::shape::Shape;
+use super::{embedded, families};
+use crate::compute::Recording;
+use crate::file_error::FileError;
+use crate::weights::pack::{self, Pack, PackError, PackSource};
+use crate::weights::safetensors::TensorSet;
+use crate::weights::snapshot::{Quantization, Snapshot};
+use crate::weights::{ExpertLayout, Listing, Matrix, WeightSource};
+
+/// A model on disk (or embedded), opened and checked.
+pub struct ModelSource {
+    /// The folder.
+    pub root: PathBuf,
+    /// Sizes, and what kinds of layers it has.
+    pub shape: Shape,
+    /// Every weight, as views.
+    pub weights: Listing,
+    /// The text of its `config.json`.
+    pub config: String,
+    /// What the text layer reads.
+    pub text_files: TextFiles,
+    /// `[vocab, hidden]`: rows are looked up by the host.
+    pub(crate) embedding: Matrix,
+    /// What a token does, as plain operations.
+    pub(crate) recording: Recording,
+}
+
+/// The contents of the files that come with the weights; `None` where a model has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextFiles {
+    /// `tokenizer.json`.
+    pub tokenizer: Option<String>,
+    /// `chat_template.jinja`, or the default `chat_template` of `tokenizer_config.json`.
+    pub chat_template: Option<String>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<String>,
+    /// `generation_config.json`.
+    pub generation_config: Option<String>,
+}
+
+/// What can be wrong with a model's folder.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The folder, its configuration, its tensors.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A pack.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// Weights that do not fit the forward pass.
+    #[error("{path}: {source}", path = .path.display())]
+    Shape {
+        /// The folder.
+        path: PathBuf,
+        /// Which operation, what was expected and found.
+        source: Box<crate::compute::ShapeError>,
+    },
+}
+
+impl ModelSource {
+    /// Opens the folder `path`: a pack when it holds a `manifest.json`, otherwise a snapshot with a `config.json`.
+    /// Weights are mapped and not read, apart from norms and scales.
+    ///
+    /// # Errors
+    /// Whatever is missing, damaged or not supported, with the file, the tensor or key, and what was expected and found.
+    pub fn open(path: &Path) -> Result<ModelSource, SourceError> {
+        Self::open_striped(path, &[])
+    }
+
+    /// As [`open`](Self::open), of a pack of which some layers' files lie in the same places of other folders, so that
+    /// several disks read at once.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a stripe that is no folder, and stripes of a model that is not a pack.
+    pub fn open_striped(path: &Path, stripes: &[PathBuf]) -> Result<ModelSource, SourceError> {
+        refuse_no_folder(path)?;
+        let is_pack = pack::is_pack(path);
+        if let Some(stripe) = stripes.iter().find(|stripe| !is_pack || !stripe.join("experts").is_dir()) {
+            return Err(refused_stripe(stripe, is_pack).into());
+        }
+        if is_pack {
+            return ModelSource::from_pack(path, pack::open_striped(path, stripes)?, TextFiles::read(path)?);
+        }
+        let config_path = path.join("config.json");
+        let Some(config) = read_text(&config_path)? else {
+            return Err(no_model(path, instead_of_config(path)).into());
+        };
+        let model = families::read(&config_path, &config)?;
+        let quantization = Quantization::from_json(&config_path, &config)?;
+        let snapshot = Snapshot::new(TensorSet::open(path)?, quantization, model.names())?;
+        ModelSource::record(path, model.as_ref(), config, &snapshot, TextFiles::read(path)?)
+    }
+
+    /// Opens the small model that is part of this program.
+    ///
+    /// # Errors
+    /// None, unless the program was built from damaged files.
+    pub fn embedded() -> Result<ModelSource, SourceError> {
+        let pack = pack::open_embedded(embedded::MANIFEST, embedded::RESIDENT, &embedded::LAYERS)?;
+        let text = |text: &str| Some(text.to_owned());
+        let text_files = TextFiles {
+            tokenizer: text(embedded::TOKENIZER),
+            chat_template: text(embedded::CHAT_TEMPLATE),
+            tokenizer_config: text(embedded::TOKENIZER_CONFIG),
+            generation_config: text(embedded::GENERATION_CONFIG),
+        };
+        ModelSource::from_pack(Path::new("embedded small-moe"), pack, text_files)
+    }
+
+    fn from_pack(root: &Path, pack: Pack, text_files: TextFiles) -> Result<ModelSource, SourceError> {
+        let model = families::read(&pack.manifest, &pack.config)?;
+        ModelSource::record(root, model.as_ref(), pack.config, pack.weights.as_ref(), text_files)
+    }
+
+    /// The model of the text of a `config.json`, with the weights of `source`. `root` names it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn of_source(
+        root: &Path,
+        config: String,
+        source: &dyn WeightSource,
+        text_files: TextFiles,
+    ) -> Result<ModelSource, SourceError> {
+        let model = families::read(&root.join("config.json"), &config)?;
+        ModelSource::record(root, model.as_ref(), config, source, text_files)
+    }
+
+    fn record(
+        root: &Path,
+        model: &dyn families::Model,
+        config: String,
+        source: &dyn WeightSource,
+        text_files: TextFiles,
+    ) -> Result<ModelSource, SourceError> {
+        let shape = model.shape();
+        let mut recorder = Recorder::new(source, &shape);
+        model.forward(&mut recorder).map_err(|error| match error {
+            RecordError::Weights(error) => SourceError::File(error),
+            RecordError::Shape(source) => SourceError::Shape { path: root.to_owned(), source: source.into() },
+        })?;
+        let RecordedModel { recording, weights, embedding, tied } = recorder.finish();
+        let shape = Shape { tied_embeddings: tied, ..shape };
+        Ok(ModelSource { root: root.to_owned(), shape, weights, config, text_files, embedding, recording })
+    }
+
+    /// Where the routed experts lie, by MoE layer.
+    pub fn experts(&self) -> &ExpertLayout {
+        &self.weights.experts
+    }
+
+    /// What a token does, as plain operations: what [`compute::lower`](crate::compute::lower) takes.
+    pub fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
+    /// Makes a pack of it: see [`pack::write_pack`].
+    ///
+    /// # Errors
+    /// As [`pack::write_pack`].
+    pub fn write_pack(
+        &self,
+        copy_from: Option<&Path>,
+        out: &Path,
+        options: &pack::PackOptions,
+        observer: &pack::Observer<'_>,
+    ) -> Result<pack::PackSummary, PackError> {
+        let moe_layers = self.shape.moe_layers();
+        let source = PackSource { weights: &self.weights, moe_layers: &moe_layers, config: &self.config };
+        pack::write_pack(source, copy_from, out, options, observer)
+    }
+}
+
+impl fmt::Debug for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelSource").field("root", &self.root).field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+impl TextFiles {
+    /// Reads what there is in the folder `dir`.
+    ///
+    /// # Errors
+    /// A file that is there but cannot be read or is not UTF-8, and a `tokenizer_config.json` that is not JSON or whose
+    /// `chat_template` is neither a string nor a list of named templates.
+    pub fn read(dir: &Path) -> Result<TextFiles, FileError> {
+        let config_path = dir.join("tokenizer_config.json");
+        let tokenizer_config = read_text(&config_path)?;
+        let chat_template = match (read_text(&dir.join("chat_template.jinja"))?, &tokenizer_config) {
+            (None, Some(text)) => template_in(text).map_err(FileError::syntax(
+                &config_path,
+                "expected an object whose `chat_template`, if any, is a string or a list of {name, template}",
+            ))?,
+            (template, _) => template,
+        };
+        Ok(TextFiles {
+            tokenizer: read_text(&dir.join("tokenizer.json"))?,
+            chat_template,
+            tokenizer_config,
+            generation_config: read_text(&dir.join("generation_config.json"))?,
+        })
+    }
+}
+
+/// The default chat template in a `tokenizer_config.json`.
+fn template_in(text: &str) -> Result<Option<String>, serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    struct TokenizerConfig {
+        #[serde(default)]
+        chat_template: Option<Template>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Template {
+        One(String),
+        Named(Vec<Named>),
+    }
+    #[derive(serde::Deserialize)]
+    struct Named {
+        name: String,
+        template: String,
+    }
+    Ok(match serde_json::from_str::<TokenizerConfig>(text)?.chat_template {
+        Some(Template::One(template)) => Some(template),
+        Some(Template::Named(list)) => list.into_iter().find(|t| t.name == "default").map(|t| t.template),
+        None => None,
+    })
+}
+
+/// A text file; `None` when there is none.
+fn read_text(path: &Path) -> Result<Option<String>, FileError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError::io("read", path)(source)),
+    }
+}
+
+fn no_model(path: &Path, (found, hint): (String, String)) -> FileError {
+    FileError::new(path, "", "a folder with a model", found).hint(hint)
+}
+
+fn refused_stripe(stripe: &Path, is_pack: bool) -> FileError {
+    match is_pack {
+        true => FileError::new(stripe, "", "a folder with layers of the pack in experts/", "none")
+            .hint("move some of the pack's experts/layer-NNN.bin there"),
+        false => {
+            FileError::new(stripe, "", "a stripe of a pack", "a snapshot, whose layers cannot lie on several disks")
+                .hint("flashflood pack makes a pack")
+        }
+    }
+}
+
+fn refuse_no_folder(path: &Path) -> Result<(), FileError> {
+    let found = match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(_) => {
+            let gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+            ("a file", if gguf { NO_GGUF } else { "give the folder that holds it" })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (
+            "nothing at this path",
+            "give the folder of a snapshot or a pack, or the name of a repository, which flashflood pull downloads",
+        ),
+        Err(source) => return Err(FileError::io("read", path)(source)),
+    };
+    Err(no_model(path, (found.0.to_owned(), found.1.to_owned())))
+}
+
+const NO_GGUF: &str = "GGUF is not read: give the folder of a safetensors snapshot";
+
+/// What a folder without `config.json` seems to be, and what helps.
+fn instead_of_config(dir: &Path) -> (String, String) {
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    let hint = match names(dir) {
+        names_here if names_here.is_empty() => "the folder is empty".to_owned(),
+        names_here if names_here.iter().any(|name| name == "snapshots") => match names(&dir.join("snapshots")).last() {
+            Some(revision) => {
+                let inner = dir.join("snapshots").join(revision);
+                format!("this is an entry of the Hugging Face cache: give {}", inner.display())
+            }
+            None => "this is an entry of the Hugging Face cache, and no revision is downloaded".to_owned(),
+        },
+        names_here if names_here.iter().any(|name| name.ends_with(".gguf")) => NO_GGUF.to_owned(),
+        _ => "a snapshot has config.json beside its safetensors files, a pack has manifest.json".to_owned(),
+    };
+    ("no config.json and no manifest.json in it".to_owned(), hint)
+}
+
+#[cfg(test)]
+mod tests;
