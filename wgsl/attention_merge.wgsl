@@ -1,5 +1,9 @@
-// Joins the splits that attention.wgsl or attention_prefill.wgsl left, and applies the output gate. One workgroup per head and token.
-// out[t, h] = sigmoid(gate[t, h]) * sum_s exp(max_s - max) acc_s / sum_s exp(max_s - max) total_s
+// Joins the splits that attention.wgsl or attention_prefill.wgsl left, and applies the output gate. One workgroup per head
+// and token.
+// out[t, h] = sigmoid(gate[t, h]) * sum_s exp(max_s - max) acc_s / sum_s exp(max_s - max) total_s, where a sink is one more
+// split: the largest score, a total of 1 and no output
+
+//import pack_head
 
 struct Params {
     heads: u32,
@@ -11,14 +15,19 @@ struct Params {
     gate_stride: u32,
     gate_head: u32, // elements from one head's gate to the next; 0: no gate
     first: u32, // element of the scratch
+    bias: u32, // where they begin in `vectors`
+    sinks: u32,
 }
 var<immediate> params: Params;
 
 @group(0) @binding(0) var<storage, read> scratch: array<f32>; // [tokens, heads, splits, (max, sum, 0, 0) and dim]
 @group(0) @binding(1) var<storage, read> gate: array<f32>; // [tokens, heads * dim]
-@group(0) @binding(2) var<storage, read_write> out: array<u32>; // [tokens, heads * dim], bits of f32, or words: see shared/quantise.wgsl
+@group(0) @binding(2) var<storage, read> vectors: array<f32>; // bias [columns of gate], sinks [heads]
+@group(0) @binding(3) var<storage, read_write> out: array<u32>; // [tokens, heads * dim], bits of f32, or words: see shared/quantise.wgsl
 
 override pack: u32 = 0u; // 1: `out` in 8 bits
+override has_bias: u32 = 0u;
+override has_sinks: u32 = 0u;
 
 var<workgroup> y: array<f32, 256>; // of one head
 
@@ -39,6 +48,11 @@ fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
         top = max(top, scratch[first + s * size]);
     }
     var total = 0.0;
+    if has_sinks == 1u {
+        let sink = vectors[params.sinks + head];
+        top = max(top, sink);
+        total = share(sink, top);
+    }
     for (var s = 0u; s < params.splits; s++) {
         total = fma(share(scratch[first + s * size], top), scratch[first + s * size + 1u], total);
     }
@@ -49,7 +63,11 @@ fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
         }
         var value = sum / total;
         if params.gate_head > 0u {
-            let g = gate[params.gate_offset + (params.first_token + token) * params.gate_stride + head * params.gate_head + i];
+            let column = params.gate_offset + head * params.gate_head + i;
+            var g = gate[(params.first_token + token) * params.gate_stride + column];
+            if has_bias == 1u {
+                g += vectors[params.bias + column];
+            }
             value *= 1.0 / (1.0 + exp(-g));
         }
         if pack == 1u {

@@ -13,9 +13,12 @@ struct Params {
     first_split: u32, // of the window, in the scratch
     splits: u32, // in the scratch
     tiles: u32, // of 32 rows, of a KV head
+    first_split_row: u32, // of the window, of the first split of the dispatch
+    reach: u32, // positions that a token sees, where there is a limit
 }
 var<immediate> params: Params;
 
+override has_reach: u32 = 0u;
 override dim: u32 = 128u; // of a head, a multiple of 4, at most 256
 override heads: u32 = 8u;
 override kv_heads: u32 = 2u;
@@ -75,6 +78,24 @@ fn seen_by(row: u32) -> u32 {
     return min(positions - min(params.window_start, positions), params.window_rows);
 }
 
+// Row of the window in front of which row `row` of the KV head sees nothing.
+fn seen_from(row: u32) -> u32 {
+    if has_reach == 0u {
+        return 0u;
+    }
+    let positions = params.position + row / (heads / kv_heads) + 1u;
+    let first = positions - min(params.reach, positions);
+    return first - min(params.window_start, first);
+}
+
+// Which of the rows see a position of theirs.
+fn is_seen(position: vec4<u32>, first: vec4<u32>, end: vec4<u32>) -> vec4<bool> {
+    if has_reach == 0u {
+        return position < end;
+    }
+    return (position >= first) & (position < end);
+}
+
 // Writes place `i` of what a row leaves: 0 is (max, sum, 0, 0).
 fn leave(kv: u32, row: u32, split_index: u32, i: u32, v: vec4<f32>) {
     let of_key = heads / kv_heads;
@@ -89,9 +110,11 @@ fn leave(kv: u32, row: u32, split_index: u32, i: u32, v: vec4<f32>) {
 fn attention_prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let kv = group.z;
     let first = group.x * 32u;
-    let from_row = group.y * split; // in the window
+    let split_row = params.first_split_row + group.y * split; // in the window
     let last = min(first + 31u, params.tokens * (heads / kv_heads) - 1u);
-    let to_row = min(from_row + split, seen_by(last));
+    let to_row = min(split_row + split, seen_by(last));
+    // whole runs that no row sees are left out
+    let from_row = max(split_row, seen_from(first) / 64u * 64u);
     let stride = kv_heads * dim4;
     // of the scores: rows 4 row4 to 4 row4 + 3, positions place + 16 n
     let half = local / 128u;
@@ -100,6 +123,10 @@ fn attention_prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     let seen = vec4<u32>(
         seen_by(first + 4u * row4), seen_by(first + 4u * row4 + 1u),
         seen_by(first + 4u * row4 + 2u), seen_by(first + 4u * row4 + 3u),
+    );
+    let unseen = vec4<u32>(
+        seen_from(first + 4u * row4), seen_from(first + 4u * row4 + 1u),
+        seen_from(first + 4u * row4 + 2u), seen_from(first + 4u * row4 + 3u),
     );
     let queries = (kv * params.tiles + group.x) * dim * 8u + row4;
     let from_element = select(0u, (dim4 + 1u) / 2u, half == 1u);
@@ -137,10 +164,10 @@ fn attention_prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
         workgroupBarrier();
         let p = vec4<u32>(start + place);
         if half == 0u {
-            s0 = select(vec4<f32>(lowest), s0 + weights[cell], p < seen);
-            s1 = select(vec4<f32>(lowest), s1 + weights[cell + 128u], p + 16u < seen);
-            s2 = select(vec4<f32>(lowest), s2 + weights[cell + 256u], p + 32u < seen);
-            s3 = select(vec4<f32>(lowest), s3 + weights[cell + 384u], p + 48u < seen);
+            s0 = select(vec4<f32>(lowest), s0 + weights[cell], is_seen(p, unseen, seen));
+            s1 = select(vec4<f32>(lowest), s1 + weights[cell + 128u], is_seen(p + 16u, unseen, seen));
+            s2 = select(vec4<f32>(lowest), s2 + weights[cell + 256u], is_seen(p + 32u, unseen, seen));
+            s3 = select(vec4<f32>(lowest), s3 + weights[cell + 384u], is_seen(p + 48u, unseen, seen));
             tops[cell] = max(max(s0, s1), max(s2, s3));
         }
         workgroupBarrier();
@@ -149,10 +176,10 @@ fn attention_prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
             for (var n = 0u; n < 16u; n++) {
                 new_top = max(new_top, tops[8u * n + row4]);
             }
-            let w0 = select(vec4<f32>(), exp(s0 - new_top), p < seen);
-            let w1 = select(vec4<f32>(), exp(s1 - new_top), p + 16u < seen);
-            let w2 = select(vec4<f32>(), exp(s2 - new_top), p + 32u < seen);
-            let w3 = select(vec4<f32>(), exp(s3 - new_top), p + 48u < seen);
+            let w0 = select(vec4<f32>(), exp(s0 - new_top), is_seen(p, unseen, seen));
+            let w1 = select(vec4<f32>(), exp(s1 - new_top), is_seen(p + 16u, unseen, seen));
+            let w2 = select(vec4<f32>(), exp(s2 - new_top), is_seen(p + 32u, unseen, seen));
+            let w3 = select(vec4<f32>(), exp(s3 - new_top), is_seen(p + 48u, unseen, seen));
             weights[cell] = w0;
             weights[cell + 128u] = w1;
             weights[cell + 256u] = w2;

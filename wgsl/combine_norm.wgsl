@@ -1,7 +1,11 @@
-// Adds the routed experts, weighted, and the shared expert, gated, to the residual stream, and norms it for what comes
-// next: a layer or the logits. One workgroup per token.
+// Adds the routed experts, weighted, and the shared expert, gated or as it is, to the residual stream, and norms
+// it for what comes next: a layer or the logits. One workgroup per token.
 // x[t, i] += sum_k weights[t, k] * routed[t * top_k + k, i] + sigmoid(gate[t]) * shared[t, i]
 // out[t, i] = x[t, i] / sqrt(mean(x[t]^2) + eps) * norm[i], in 8 bits too where `pack` is 1
+
+//import combined
+//import pack_row
+//import sum_over_threads
 
 struct Params {
     width: u32, // in vec4, as the strides of x, routed, shared and out
@@ -10,14 +14,12 @@ struct Params {
     weights_stride: u32, // in f32
     shared_stride: u32, // 0: no shared expert
     gate_offset: u32, // in f32
-    gate_stride: u32, // in f32
+    gate_stride: u32, // in f32; 0: no gate
     out_stride: u32,
     eps: f32,
     packed_stride: u32, // in words
 }
 var<immediate> params: Params;
-
-override top_k: u32 = 8u;
 
 @group(0) @binding(0) var<storage, read> routed: array<vec4<f32>>; // [tokens * top_k, width]
 @group(0) @binding(1) var<storage, read> expert_weights: array<f32>; // [tokens, top_k]
@@ -28,42 +30,15 @@ override top_k: u32 = 8u;
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>; // [tokens, width]
 @group(0) @binding(7) var<storage, read_write> packed: array<u32>; // [tokens, words]: see shared/quantise.wgsl
 
-fn weight_of(t: u32, k: u32) -> f32 {
-    return select(expert_weights[t * params.weights_stride + min(k, top_k - 1u)], 0.0, k >= top_k);
-}
-
-fn routed_at(t: u32, k: u32, i: u32) -> vec4<f32> {
-    return routed[(t * top_k + min(k, top_k - 1u)) * params.routed_stride + i];
-}
-
 @compute @workgroup_size(threads)
 fn combine_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let t = group.x;
     let row = t * params.x_stride;
-    var share = 0.0;
-    if params.shared_stride > 0u {
-        share = 1.0 / (1.0 + exp(-gate[params.gate_offset + t * params.gate_stride]));
-    }
+    let share = share_of(t);
     var squares = 0.0;
     var first = vec4<f32>();
     for (var i = local; i < params.width; i += threads) {
-        let old = x[row + i];
-        var sum = vec4<f32>();
-        // four experts are on their way at a time
-        for (var k = 0u; k < top_k; k += 4u) {
-            let r0 = routed_at(t, k, i);
-            let r1 = routed_at(t, k + 1u, i);
-            let r2 = routed_at(t, k + 2u, i);
-            let r3 = routed_at(t, k + 3u, i);
-            sum = fma(vec4<f32>(weight_of(t, k)), r0, sum);
-            sum = fma(vec4<f32>(weight_of(t, k + 1u)), r1, sum);
-            sum = fma(vec4<f32>(weight_of(t, k + 2u)), r2, sum);
-            sum = fma(vec4<f32>(weight_of(t, k + 3u)), r3, sum);
-        }
-        if params.shared_stride > 0u {
-            sum = fma(vec4<f32>(share), shared_out[t * params.shared_stride + i], sum);
-        }
-        let v = old + sum;
+        let v = x[row + i] + combined(t, i, share);
         x[row + i] = v;
         squares += dot(v, v);
         if i == local {

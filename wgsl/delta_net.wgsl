@@ -8,6 +8,11 @@
 // g = -exp(a_log) softplus(a + dt_bias), beta = sigmoid(b). Key head of value head h: h / (value_heads / key_heads).
 // Each value head keeps its own copy of its key head's last inputs, so no workgroup writes what another reads.
 
+//import delta_net_token
+//import keep_inputs
+//import pack_head
+//import sigmoid
+
 struct Params {
     tokens: u32,
     key_heads: u32,

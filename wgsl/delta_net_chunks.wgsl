@@ -6,6 +6,8 @@
 // U = T diag(beta) V and W = T diag(beta since) K, without storing U and W: `solved` is T diag(beta).
 // 32 tokens, because the state's columns (8 KiB) and three blocks of 32 tokens (6 KiB) then fit into 16 KiB.
 
+//import delta_net_scratch
+
 struct Params {
     rows: u32, // of the run: tokens, rounded up to chunks of 32
     key_heads: u32,

@@ -3,6 +3,10 @@
 // q, k, v = silu(conv(u)); q = q / |q| / sqrt(key_dim), k = k / |k|
 // g = -exp(a_log) softplus(a + dt_bias), beta = sigmoid(b)
 
+//import delta_net_scratch
+//import delta_net_token
+//import sigmoid
+
 struct Params {
     tokens: u32, // of the step, up to the end of this part
     first: u32, // token of the step that the run begins with

@@ -1,6 +1,8 @@
 // Last stage of the delta rule over a prompt: the convolution's last inputs, for the next step. A workgroup has one value
 // head. After the first stage: that reads what the last step left.
 
+//import keep_inputs
+
 struct Params {
     tokens: u32, // of the step, up to the end of this part
     key_heads: u32,

@@ -1,6 +1,10 @@
 // Fourth stage of the delta rule over a prompt: gated RMS norm of each head. A workgroup has one value head and one token.
 // out = y / sqrt(mean(y^2) + eps) * norm * silu(z), in 8 bits where `pack` is 1
 
+//import delta_net_scratch
+//import pack_head
+//import sigmoid
+
 struct Params {
     first: u32, // token of the step that the run begins with
     rows: u32, // of the run

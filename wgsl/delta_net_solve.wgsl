@@ -5,6 +5,8 @@
 // Decays between two tokens are sums of what is between them: a difference of sums from the chunk's first token loses as
 // many digits as the decays before the two have, and its parts leave the range of f32.
 
+//import delta_net_scratch
+
 struct Params {
     rows: u32, // of the run: tokens, rounded up to chunks of 32
     key_heads: u32,

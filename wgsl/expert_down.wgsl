@@ -2,6 +2,11 @@
 // out[p, r] = down[r] . x[p]
 // A team shares `sums` rows, one a sum.
 
+//import activations
+//import place
+//import rows
+//import team
+
 struct Params {
     rows: u32, // hidden
     blocks: u32, // columns / 32
@@ -11,12 +16,13 @@ struct Params {
     x_stride: u32, // in 16 bytes
     out_stride: u32,
     slot_words: u32,
-    codes: u32, // in the slot
-    scales: u32,
-    biases: u32,
+    stream_0: u32, // in the slot: see shared/place.wgsl
+    stream_1: u32,
+    stream_2: u32,
 }
 var<immediate> params: Params;
 
+// binding 0 is `x`, of the activations
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [pairs, hidden]
 @group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
@@ -30,7 +36,7 @@ fn expert_down(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
     let first = (group.y * params.grid_x + group.x) * (threads / lanes) * sums;
     let row = first + local / lanes * sums;
     let slot = pair.z * params.slot_words;
-    let matrix = Place(slot + params.codes, slot + params.scales, slot + params.biases);
+    let matrix = Place(slot + params.stream_0, slot + params.stream_1, slot + params.stream_2);
     let start = pair.y * params.x_stride;
     keep_all(local, times_rows(matrix, row, params.rows - 1u, start, local % lanes));
     workgroupBarrier();

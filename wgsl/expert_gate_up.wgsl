@@ -3,6 +3,12 @@
 // A workgroup takes 32 hidden values, so that it can quantise them (see shared/quantise.wgsl) when the down projection
 // wants that: then `packed` is 1. A team shares `sums` rows, in turn of gate and of up.
 
+//import activations
+//import block
+//import place
+//import quantise
+//import team
+
 struct Params {
     rows: u32, // of gate: the expert's width
     blocks: u32, // columns / 32
@@ -12,14 +18,15 @@ struct Params {
     x_stride: u32, // in 16 bytes
     out_stride: u32,
     slot_words: u32,
-    codes: u32, // in the slot
-    scales: u32,
-    biases: u32,
+    stream_0: u32, // in the slot: see shared/place.wgsl
+    stream_1: u32,
+    stream_2: u32,
 }
 var<immediate> params: Params;
 
 override packed: u32 = 0u;
 
+// binding 0 is `x`, of the activations
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
 @group(0) @binding(2) var<storage, read_write> out: array<u32>; // [pairs, intermediate] as f32 or packed
 @group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
@@ -39,7 +46,7 @@ fn expert_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     let gate = first + local / lanes * (sums / 2u);
     let up = params.rows + gate;
     let slot = pair.z * params.slot_words;
-    let matrix = Place(slot + params.codes, slot + params.scales, slot + params.biases);
+    let matrix = Place(slot + params.stream_0, slot + params.stream_1, slot + params.stream_2);
     let start = pair.x * params.x_stride;
     var a = array<f32, 8>();
     for (var block = local % lanes; block < params.blocks; block += lanes) {

@@ -1,6 +1,12 @@
 // Down projection of the routed experts for many tokens: a tile of rows and of the pairs of one expert a workgroup.
 // out[p, r] = down[r] . x[p]
 
+//import activations
+//import place
+//import tile
+//import tile_form
+//import tile_write
+
 struct Params {
     rows: u32, // hidden
     blocks: u32, // columns / 32
@@ -9,12 +15,13 @@ struct Params {
     x_stride: u32, // in 16 bytes
     out_stride: u32,
     slot_words: u32,
-    codes: u32, // in the slot
-    scales: u32,
-    biases: u32,
+    stream_0: u32, // in the slot: see shared/place.wgsl
+    stream_1: u32,
+    stream_2: u32,
 }
 var<immediate> params: Params;
 
+// binding 0 is `x`, of the activations
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [pairs, hidden]
 @group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
@@ -43,5 +50,5 @@ fn expert_matmul_down(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
     tile = tiles[params.first_tile + group.z];
     tile_row = (group.y * params.grid_x + group.x) * tile_rows;
     let slot = tile.z * params.slot_words;
-    write_sums(local, tile_sums(Place(slot + params.codes, slot + params.scales, slot + params.biases), local));
+    write_sums(local, tile_sums(Place(slot + params.stream_0, slot + params.stream_1, slot + params.stream_2), local));
 }

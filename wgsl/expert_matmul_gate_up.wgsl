@@ -4,6 +4,12 @@
 // The first half of a tile's rows are of gate, the second of up: a thread has both of a hidden value. Those of a pair
 // are quantised together (see shared/quantise.wgsl) when the down projection wants that: then `packed` is 1.
 
+//import activations
+//import place
+//import quantise
+//import tile
+//import tile_form
+
 struct Params {
     rows: u32, // of gate: the expert's width
     blocks: u32, // columns / 32
@@ -12,14 +18,15 @@ struct Params {
     x_stride: u32, // in 16 bytes
     out_stride: u32,
     slot_words: u32,
-    codes: u32, // in the slot
-    scales: u32,
-    biases: u32,
+    stream_0: u32, // in the slot: see shared/place.wgsl
+    stream_1: u32,
+    stream_2: u32,
 }
 var<immediate> params: Params;
 
 override packed: u32 = 0u;
 
+// binding 0 is `x`, of the activations
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
 @group(0) @binding(2) var<storage, read_write> out: array<u32>; // [pairs, intermediate] as f32 or packed
 @group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
@@ -90,7 +97,7 @@ fn expert_matmul_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local
     tile = tiles[params.first_tile + group.z];
     first = (group.y * params.grid_x + group.x) * 32u;
     let slot = tile.z * params.slot_words;
-    let s = tile_sums(Place(slot + params.codes, slot + params.scales, slot + params.biases), local);
+    let s = tile_sums(Place(slot + params.stream_0, slot + params.stream_1, slot + params.stream_2), local);
     // of each hidden value four pairs
     var h0 = swiglu(s.r0, s.r1);
     var h1 = vec4<f32>();

@@ -1,6 +1,12 @@
 // Product of a weight matrix with the activations of many tokens: a tile of rows and tokens a workgroup.
 // out[t, r] = (accumulate ? out[t, r] : 0) + sum_c W[r, c] * x[first_token + t, c]
 
+//import activations
+//import place
+//import tile
+//import tile_form
+//import tile_write
+
 struct Params {
     rows: u32, // of this part
     blocks: u32, // columns / 32
@@ -12,13 +18,14 @@ struct Params {
     accumulate: u32,
     first_token: u32, // in x
     tokens: u32,
-    codes: u32,
-    scales: u32,
-    biases: u32,
+    stream_0: u32, // in the part: see shared/place.wgsl
+    stream_1: u32,
+    stream_2: u32,
 }
 var<immediate> params: Params;
 
-@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [rows, cols] of a part: codes, scales, biases
+// binding 0 is `x`, of the activations
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [rows, cols] of a part: its streams
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [tokens, rows]
 
 var<private> tile_row: u32; // first of the tile
@@ -49,5 +56,5 @@ fn write_sum(k: u32, t: u32, sum: f32) {
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     tile_row = (group.y * params.grid_x + group.x) * tile_rows;
     tile_token = group.z * tile_tokens;
-    write_sums(local, tile_sums(Place(params.codes, params.scales, params.biases), local));
+    write_sums(local, tile_sums(Place(params.stream_0, params.stream_1, params.stream_2), local));
 }

@@ -5,6 +5,14 @@
 // neither on the tile, nor on the company of a token. Subgroups are 32 threads in a row: only devices that are known to
 // have such get this kernel.
 
+enable f16;
+enable wgpu_cooperative_matrix;
+
+//import activations
+//import block
+//import halves
+//import place
+
 struct Params {
     rows: u32, // of this part
     blocks: u32, // columns / 32
@@ -16,9 +24,9 @@ struct Params {
     accumulate: u32,
     first_token: u32, // in x
     tokens: u32,
-    codes: u32,
-    scales: u32,
-    biases: u32,
+    stream_0: u32, // in the part: see shared/place.wgsl
+    stream_1: u32,
+    stream_2: u32,
 }
 var<immediate> params: Params;
 
@@ -34,7 +42,8 @@ override row_halves: u32 = tile_rows * stride;
 override token_halves: u32 = tile_tokens * stride;
 override edge_sums: u32 = 256u * subgroups;
 
-@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [rows, cols] of a part: codes, scales, biases
+// binding 0 is `x`, of the activations
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [rows, cols] of a part: its streams
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [tokens, rows]
 
 var<workgroup> halves_of_rows: array<vec4<f16>, row_halves>; // [row, quad of columns]
@@ -83,7 +92,7 @@ fn write_edge(local: u32, row: u32, token: u32, sums: coop_mat16x16<f32, C>) {
 fn matmul_cooperative(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let tile_row = (group.y * params.grid_x + group.x) * tile_rows;
     let tile_token = group.z * tile_tokens;
-    let matrix = Place(params.codes, params.scales, params.biases);
+    let matrix = Place(params.stream_0, params.stream_1, params.stream_2);
     let last = params.blocks - 1u;
     // a thread brings a block of a row and a block of a token, where there are as many
     let brings_row = local < step_blocks * tile_rows;

@@ -2,6 +2,11 @@
 // out[0, r] = (accumulate ? out[0, r] : 0) + sum_c W[r, c] * x[first_token, c]
 // A team shares `sums` rows, one a sum.
 
+//import activations
+//import place
+//import rows
+//import team
+
 struct Params {
     rows: u32, // of this part
     blocks: u32, // columns / 32
@@ -13,20 +18,21 @@ struct Params {
     accumulate: u32,
     first_token: u32, // in x
     tokens: u32,
-    codes: u32,
-    scales: u32,
-    biases: u32,
+    stream_0: u32, // in the part: see shared/place.wgsl
+    stream_1: u32,
+    stream_2: u32,
 }
 var<immediate> params: Params;
 
-@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [rows, cols] of a part: codes, scales, biases
+// binding 0 is `x`, of the activations
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [rows, cols] of a part: its streams
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [tokens, rows]
 
 @compute @workgroup_size(threads)
 fn matvec(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let first = (group.y * params.grid_x + group.x) * (threads / lanes) * sums;
     let row = first + local / lanes * sums;
-    let matrix = Place(params.codes, params.scales, params.biases);
+    let matrix = Place(params.stream_0, params.stream_1, params.stream_2);
     let start = params.x_offset + params.first_token * params.x_stride;
     keep_all(local, times_rows(matrix, row, params.rows - 1u, start, local % lanes));
     workgroupBarrier();

@@ -1,6 +1,8 @@
 // Activations in 8 bits, packed for the products of one weight format: see shared/quantise.wgsl.
 // A thread makes one word of codes; 8 threads share a group of 32 columns.
 
+//import quantise
+
 struct Params {
     words: u32, // columns / 4
     x_offset: u32,

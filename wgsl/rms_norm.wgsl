@@ -1,5 +1,8 @@
 // out[t, i] = x[t, i] / sqrt(mean(x[t]^2) + eps) * weight[i], one workgroup per row; in 8 bits too where `pack` is 1.
 
+//import pack_row
+//import sum_over_threads
+
 struct Params {
     width: u32, // all in vec4
     x_offset: u32,

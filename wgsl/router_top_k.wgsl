@@ -1,9 +1,13 @@
 // What follows the product of router and shared expert, in one dispatch: workgroup 0 of a token chooses its experts, the
 // others take the SwiGLU of the shared expert, `threads` elements each.
-// ids = the top_k experts by logit, ties to the lowest index, NaN last ; weights = softmax(logits) over the chosen
-// (renormalise) or over all experts ; with all experts in memory pairs[t * top_k + k] = (t, t * top_k + k, place, slab)
+// ids = the top_k experts by logit, ties to the lowest index, NaN last ; with a correction or groups by s + correction, in
+// the chosen groups alone, where s = softmax(logits) or sigmoid(logits)
+// weights = scale * s, of softmax over the chosen experts alone (renormalise), of others divided by the sum of the chosen
+// with all experts in memory pairs[t * top_k + k] = (t, t * top_k + k, place, slab)
 // hidden[t, i] = silu(gate_up[t, i]) * gate_up[t, width + i], in 8 bits where `pack` is 1
 // An expert's rank is the number of experts before it: no step waits for the one before.
+
+//import gated
 
 struct Params {
     experts: u32,
@@ -19,19 +23,24 @@ struct Params {
     gate_up_offset: u32,
     gate_up_stride: u32,
     hidden_stride: u32,
+    scale: f32,
 }
 var<immediate> params: Params;
 
 override threads: u32 = 256u;
-override pack: u32 = 0u;
+override is_sigmoid: u32 = 0u; // scores: 0 softmax, 1 sigmoid
+override has_correction: u32 = 0u;
+override groups: u32 = 1u; // of experts; never 0, which WGSL may not divide by
+override chosen_groups: u32 = 0u; // 0: no groups
 
 @group(0) @binding(0) var<storage, read> logits: array<u32>; // [tokens, experts], bits of f32
 @group(0) @binding(1) var<storage, read> slots: array<vec2<u32>>; // [layers * experts] (place, slab)
 @group(0) @binding(2) var<storage, read> gate_up: array<f32>; // [tokens, 2 * width]
-@group(0) @binding(3) var<storage, read_write> ids: array<u32>; // [tokens, top_k]
-@group(0) @binding(4) var<storage, read_write> expert_weights: array<f32>; // [tokens, top_k]
-@group(0) @binding(5) var<storage, read_write> pairs: array<vec4<u32>>; // [tokens * top_k]
-@group(0) @binding(6) var<storage, read_write> hidden: array<u32>; // [tokens, width], bits of f32, or words: see shared/quantise.wgsl
+@group(0) @binding(3) var<storage, read> correction: array<f32>; // [experts]
+@group(0) @binding(4) var<storage, read_write> ids: array<u32>; // [tokens, top_k]
+@group(0) @binding(5) var<storage, read_write> expert_weights: array<f32>; // [tokens, top_k]
+@group(0) @binding(6) var<storage, read_write> pairs: array<vec4<u32>>; // [tokens * top_k]
+@group(0) @binding(7) var<storage, read_write> hidden: array<u32>; // [tokens, width], bits of f32, or words: see shared/quantise.wgsl
 
 const nothing: u32 = 0u;
 const not_a_number: u32 = 1u;
@@ -50,9 +59,104 @@ fn value_of(key: u32) -> f32 {
     return bitcast<f32>(select(~key, key ^ 0x80000000u, key >= 0x80000000u));
 }
 
+fn logit_at(token: u32, e: u32) -> u32 {
+    return logits[params.x_offset + token * params.x_stride + min(e, params.experts - 1u)];
+}
+
 fn key_at(token: u32, e: u32) -> u32 {
-    let bits = logits[params.x_offset + token * params.x_stride + min(e, params.experts - 1u)];
-    return select(key_of(bits), nothing, e >= params.experts);
+    return select(key_of(logit_at(token, e)), nothing, e >= params.experts);
+}
+
+// Of the logits that `key` holds: the largest, and the sum of exponentials. For softmax by score, which few models have.
+fn softmax_of_all() -> vec2<f32> {
+    var top = nothing;
+    for (var e = 0u; e < params.experts; e++) {
+        top = max(top, key[e / 4u][e % 4u]);
+    }
+    var sum = 0.0;
+    for (var e = 0u; e < params.experts; e++) {
+        sum += exp(value_of(key[e / 4u][e % 4u]) - value_of(top));
+    }
+    return vec2<f32>(value_of(top), sum);
+}
+
+fn score_at(token: u32, e: u32, softmax: vec2<f32>) -> f32 {
+    let logit = bitcast<f32>(logit_at(token, e));
+    if is_sigmoid == 1u {
+        return 1.0 / (1.0 + exp(-logit));
+    }
+    return exp(logit - softmax.x) / softmax.y;
+}
+
+fn corrected_key_at(token: u32, e: u32, softmax: vec2<f32>) -> u32 {
+    var score = score_at(token, e, softmax);
+    if has_correction == 1u {
+        score += correction[min(e, params.experts - 1u)];
+    }
+    return select(key_of(bitcast<u32>(score)), nothing, e >= params.experts);
+}
+
+// Experts of a group.
+fn group_size() -> u32 {
+    return params.experts / max(groups, 1u);
+}
+
+// The sum of the two best scores of a group.
+fn group_key(group: u32) -> u32 {
+    let size = group_size();
+    var best = nothing;
+    var second = nothing;
+    for (var e = group * size; e < (group + 1u) * size; e++) {
+        let k = key[e / 4u][e % 4u];
+        second = max(second, min(best, k));
+        best = max(best, k);
+    }
+    return key_of(bitcast<u32>(value_of(best) + value_of(second)));
+}
+
+// Whether an expert is in one of the best groups, whose keys `chosen_key` holds.
+fn is_looked_at(e: u32) -> bool {
+    let group = min(e, params.experts - 1u) / group_size();
+    var rank = 0u;
+    for (var other = 0u; other < groups; other++) {
+        let is_before = chosen_key[other] > chosen_key[group]
+            || (chosen_key[other] == chosen_key[group] && other < group);
+        rank += select(0u, 1u, is_before);
+    }
+    return rank < chosen_groups;
+}
+
+// Keys of scores with their correction in the place of keys of logits, and none for experts that are not looked at. What
+// a softmax over all experts needs.
+fn take_scores(token: u32, local: u32, padded: u32) -> vec2<f32> {
+    var softmax = vec2<f32>();
+    if is_sigmoid == 0u {
+        softmax = softmax_of_all();
+        workgroupBarrier();
+    }
+    for (var i = local; i < padded / 4u; i += threads) {
+        let e = 4u * i;
+        key[i] = vec4<u32>(
+            corrected_key_at(token, e, softmax), corrected_key_at(token, e + 1u, softmax),
+            corrected_key_at(token, e + 2u, softmax), corrected_key_at(token, e + 3u, softmax),
+        );
+    }
+    workgroupBarrier();
+    if chosen_groups > 0u {
+        if local < groups {
+            chosen_key[local] = group_key(local);
+        }
+        workgroupBarrier();
+        for (var i = local; i < padded / 4u; i += threads) {
+            let e = 4u * i;
+            let looked_at = vec4<bool>(
+                is_looked_at(e), is_looked_at(e + 1u), is_looked_at(e + 2u), is_looked_at(e + 3u),
+            );
+            key[i] = select(vec4<u32>(nothing), key[i], looked_at);
+        }
+        workgroupBarrier();
+    }
+    return softmax;
 }
 
 // Which of the four experts from `first` on come before expert `e`.
@@ -63,6 +167,34 @@ fn before(first: u32, mine: u32, e: u32) -> vec4<u32> {
     return select(vec4<u32>(), vec4<u32>(1u), is_before);
 }
 
+// Of the expert with rank `rank`: softmax over the chosen or over all.
+fn weight_by_logit(rank: u32) -> f32 {
+    let top = value_of(chosen_key[0]);
+    var sum = 0.0;
+    if params.renormalise == 1u {
+        for (var k = 0u; k < params.top_k; k++) {
+            sum += exp(value_of(chosen_key[k]) - top);
+        }
+    } else {
+        for (var e = 0u; e < params.experts; e++) {
+            sum += exp(value_of(key[e / 4u][e % 4u]) - top);
+        }
+    }
+    return exp(value_of(chosen_key[rank]) - top) / sum;
+}
+
+fn weight_by_score(token: u32, expert: u32, softmax: vec2<f32>) -> f32 {
+    let score = score_at(token, expert, softmax);
+    if params.renormalise == 0u {
+        return score;
+    }
+    var sum = 0.0;
+    for (var k = 0u; k < params.top_k; k++) {
+        sum += score_at(token, chosen_index[k], softmax);
+    }
+    return score / (sum + 1e-20);
+}
+
 fn choose(token: u32, local: u32) {
     // whole runs of 16
     let padded = (params.experts + 15u) / 16u * 16u;
@@ -71,6 +203,11 @@ fn choose(token: u32, local: u32) {
         key[i] = vec4<u32>(key_at(token, e), key_at(token, e + 1u), key_at(token, e + 2u), key_at(token, e + 3u));
     }
     workgroupBarrier();
+    let by_score = has_correction == 1u || chosen_groups > 0u;
+    var softmax = vec2<f32>();
+    if by_score {
+        softmax = take_scores(token, local, padded);
+    }
     for (var e = local; e < params.experts; e += threads) {
         let mine = key[e / 4u][e % 4u];
         var ranks = vec4<u32>();
@@ -86,20 +223,15 @@ fn choose(token: u32, local: u32) {
     }
     workgroupBarrier();
     if local < params.top_k {
-        let top = value_of(chosen_key[0]);
-        var sum = 0.0;
-        if params.renormalise == 1u {
-            for (var k = 0u; k < params.top_k; k++) {
-                sum += exp(value_of(chosen_key[k]) - top);
-            }
-        } else {
-            for (var e = 0u; e < params.experts; e++) {
-                sum += exp(value_of(key[e / 4u][e % 4u]) - top);
-            }
-        }
         let expert = chosen_index[local];
+        var weight = 0.0;
+        if by_score || is_sigmoid == 1u {
+            weight = weight_by_score(token, expert, softmax);
+        } else {
+            weight = weight_by_logit(local);
+        }
         ids[token * params.ids_stride + local] = expert;
-        expert_weights[token * params.weights_stride + local] = exp(value_of(chosen_key[local]) - top) / sum;
+        expert_weights[token * params.weights_stride + local] = weight * params.scale;
         if params.all_resident == 1u {
             let slot = slots[params.first_slot + expert];
             let row = token * params.top_k + local;
@@ -108,39 +240,11 @@ fn choose(token: u32, local: u32) {
     }
 }
 
-fn gated(token: u32, i: u32) -> f32 {
-    let at = params.gate_up_offset + token * params.gate_up_stride + i;
-    let gate = gate_up[at];
-    return gate / (1.0 + exp(-gate)) * gate_up[at + params.width];
-}
-
 @compute @workgroup_size(threads)
 fn router_top_k(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     if group.x == 0u {
         choose(group.y, local);
         return;
     }
-    let i = (group.x - 1u) * threads + local;
-    let row = group.y * params.hidden_stride;
-    if pack == 0u {
-        if i < params.width {
-            hidden[row + i] = bitcast<u32>(gated(group.y, i));
-        }
-        return;
-    }
-    let words = params.width / 4u;
-    let j = i % 8u;
-    let c = min(i, words - 1u) / 8u * 32u + first_column(j);
-    let v = vec4<f32>(
-        gated(group.y, c), gated(group.y, c + interleave),
-        gated(group.y, c + 2u * interleave), gated(group.y, c + 3u * interleave),
-    );
-    let q = quantise_group(local, v);
-    if i < words {
-        hidden[row + i] = q.word;
-        if j == 0u {
-            hidden[row + words + i / 4u] = bitcast<u32>(q.scale);
-            hidden[row + words + i / 4u + 1u] = bitcast<u32>(q.sum);
-        }
-    }
+    write_gated(local, group.y, (group.x - 1u) * threads + local);
 }

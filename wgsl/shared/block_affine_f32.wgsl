@@ -1,4 +1,9 @@
-// Blocks of affine weights in f32: w = scale * code + bias.
+// Blocks of affine weights in f32: w = scale * code + bias. Streams: codes, scales, biases.
+
+//import activations
+//import place
+//import scales
+//import weights
 
 // Codes in the order of columns. Word j of a block holds in byte b, with interleave i, column
 // 4i (j % (8 / i)) + i b + j / (8 / i).
@@ -39,10 +44,10 @@ fn in_order(codes: array<vec4<u32>, 2>) -> array<vec4<f32>, 8> {
 }
 
 fn block_of(matrix: Place, row: u32, block: u32) -> Weights {
-    let codes = in_order(codes_at(matrix.codes + (row * params.blocks + block) * words_per_block));
+    let codes = in_order(codes_at(matrix.stream_0 + (row * params.blocks + block) * words_per_block));
     let index = row * (params.blocks / group_blocks) + block / group_blocks;
-    let s = vec4<f32>(scale_at(matrix.scales, index));
-    let b = vec4<f32>(scale_at(matrix.biases, index));
+    let s = vec4<f32>(scale_at(matrix.stream_1, index));
+    let b = vec4<f32>(scale_at(matrix.stream_2, index));
     return Weights(array<vec4<f32>, 8>(
         fma(codes[0], s, b), fma(codes[1], s, b), fma(codes[2], s, b), fma(codes[3], s, b),
         fma(codes[4], s, b), fma(codes[5], s, b), fma(codes[6], s, b), fma(codes[7], s, b),

@@ -1,6 +1,9 @@
 // What one token gives a value head of a linear layer: convolved channels, and the inputs of decay and beta. After
 // shared/conv_input.wgsl, in a shader with `weight: array<f32>`.
 
+//import conv_input
+//import sigmoid
+
 // Adds four taps; those past the last weigh nothing.
 fn add_taps(head: u32, c: u32, channel: u32, t: u32, first: u32, sum: f32) -> f32 {
     let j = min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(taps - 1u));

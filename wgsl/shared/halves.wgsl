@@ -2,6 +2,8 @@
 // activations, and the order of columns within a block does not change a product. What f16 cannot hold becomes infinite,
 // and a product with it is seen to be no number.
 
+enable f16;
+
 fn quad(codes: u32, scale: f32, bias: f32) -> vec4<f16> {
     return vec4<f16>(fma(vec4<f32>(unpack4xI8(codes)), vec4<f32>(scale), vec4<f32>(bias)));
 }

@@ -1,6 +1,8 @@
 // One head's outputs, which a workgroup has in `y`, in 8 bits to `out`: after shared/quantise.wgsl, in a shader with
 // `y: array<f32>` and `out: array<u32>`. A row of `out` is the codes of all heads, then their pairs.
 
+//import quantise
+
 // `dim` columns of head `head` of `heads`, in the row that starts at word `row`. All threads call it together, 8 or more
 // for each 32 columns.
 fn pack_head(local: u32, dim: u32, head: u32, heads: u32, row: u32) {

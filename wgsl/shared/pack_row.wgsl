@@ -1,6 +1,8 @@
 // A row that a workgroup has just written to `out`, in 8 bits to `packed`: after shared/quantise.wgsl, in a shader with
 // `threads`, `out: array<vec4<f32>>` and `packed: array<u32>`.
 
+//import quantise
+
 override pack: u32 = 0u;
 
 fn out_at(row: u32, column: u32) -> f32 {

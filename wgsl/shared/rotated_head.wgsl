@@ -1,18 +1,28 @@
-// RMS norm and rotation of heads in `x`, by 128 threads. Both kernels that make keys take this, so a key has the same bits
-// whichever made it.
+// Bias, RMS norm and rotation of heads in `x`, by 128 threads, in a shader with `x` and `vectors` as attention.wgsl has
+// them and the parameter `bias`. All kernels that make keys take this, so a key has the same bits whichever made it.
+// c = x + bias ; n = c / sqrt(mean(c^2) + eps) * norm, or c where there is no norm
 // y[i] = n[i] cos_i - n[i + m] sin_i ; y[i + m] = n[i + m] cos_i + n[i] sin_i for i < m = half_rotary ; the rest as is
 
+override has_bias: u32 = 0u;
 override dim: u32 = 128u; // of a head, a multiple of 4
 override half_rotary: u32 = 32u;
 
 var<workgroup> squares: array<vec2<f32>, 128>;
 var<workgroup> square_sums: array<vec2<f32>, 8>;
 
-// Sums of squares of the two heads that begin at `first` and `second`, the same for all threads.
-fn sums_of_squares(local: u32, first: u32, second: u32) -> vec2<f32> {
+// A column of the row of `x` that starts at `row`.
+fn element(row: u32, column: u32) -> f32 {
+    if has_bias == 1u {
+        return x[row + column] + vectors[params.bias + column];
+    }
+    return x[row + column];
+}
+
+// Sums of squares of the two heads of a row that begin at columns `first` and `second`, the same for all threads.
+fn sums_of_squares(local: u32, row: u32, first: u32, second: u32) -> vec2<f32> {
     var sum = vec2<f32>();
     for (var i = local; i < dim; i += 128u) {
-        let v = vec2<f32>(x[first + i], x[second + i]);
+        let v = vec2<f32>(element(row, first + i), element(row, second + i));
         sum = fma(v, v, sum);
     }
     squares[local] = sum;

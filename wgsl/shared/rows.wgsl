@@ -1,5 +1,10 @@
 // The rows that a team shares, one a sum.
 
+//import activations
+//import block
+//import place
+//import team
+
 // Sums of the thread for rows `row` to `row + sums - 1` of the matrix, at most `last`, times the row of activations that
 // starts at `from`.
 fn times_rows(matrix: Place, row: u32, last: u32, start: u32, lane: u32) -> array<f32, 8> {

@@ -1,5 +1,7 @@
 // Scales and biases of affine formats: two to a word (bf16 or f16), or one (f32).
 
+//import place
+
 override scale_type: u32 = 0u; // 0 bf16, 1 f16, 2 f32
 override group_blocks: u32 = 2u; // blocks of 32 columns that share a scale: 1, 2 or 4
 

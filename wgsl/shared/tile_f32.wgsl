@@ -1,5 +1,10 @@
 // Tiles of f32: 16 columns at a time, half a block, are in workgroup memory.
 
+//import activations
+//import block
+//import place
+//import tile
+
 override row_quads: u32 = 4u * tile_rows;
 override token_quads: u32 = 4u * tile_tokens;
 

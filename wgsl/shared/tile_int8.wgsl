@@ -1,5 +1,10 @@
 // Tiles of integers: codes of two blocks of 32 columns at a time are in workgroup memory. Within a block sums are exact.
 
+//import activations
+//import block
+//import place
+//import tile
+
 override row_codes: u32 = 4u * tile_rows;
 override token_codes: u32 = 4u * tile_tokens;
 override row_blocks: u32 = 2u * tile_rows;

@@ -1,6 +1,8 @@
 // Writes the sums of a thread. The kernel says where one goes: `write_sum(k, t, sum)` is for row `k` of the tile and its
 // token `t`, and passes over what is beyond the last.
 
+//import tile
+
 fn write_row(k: u32, t: u32, sums: vec4<f32>) {
     write_sum(k, t, sums.x);
     write_sum(k, t + token_threads, sums.y);

@@ -1,4 +1,8 @@
 // 32 weights of a row as f16: 16 words, two weights each, the lower half first.
+// Streams: the weights.
+
+//import activations
+
 const words_per_block: u32 = 16u;
 
 fn eight(at: u32) -> array<vec4<f32>, 2> {

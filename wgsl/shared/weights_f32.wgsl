@@ -1,4 +1,8 @@
 // 32 weights of a row as f32: 32 words.
+// Streams: the weights.
+
+//import activations
+
 const words_per_block: u32 = 32u;
 
 fn four(at: u32) -> vec4<f32> {

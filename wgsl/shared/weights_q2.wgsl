@@ -1,4 +1,8 @@
 // 32 2-bit codes of a row: 2 words, lowest bits first. One mask takes every fourth code.
+// Streams: codes, scales, biases.
+
+//import place
+
 const words_per_block: u32 = 2u;
 const code_bits: u32 = 2u;
 const code_interleave: u32 = 4u;

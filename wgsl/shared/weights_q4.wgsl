@@ -1,4 +1,5 @@
 // 32 4-bit codes of a row: 4 words, lowest bits first. One mask takes every other code.
+// Streams: codes, scales, biases.
 const words_per_block: u32 = 4u;
 const code_bits: u32 = 4u;
 const code_interleave: u32 = 2u;

@@ -1,5 +1,9 @@
 // 32 5-bit codes of a row: 5 words as one stream of bits, lowest first. 8 codes are 5 bytes, so the first to fifth bytes
 // of four such runs are gathered, and one mask takes every eighth code.
+// Streams: codes, scales, biases.
+
+//import place
+
 const words_per_block: u32 = 5u;
 const code_bits: u32 = 5u;
 const code_interleave: u32 = 8u;

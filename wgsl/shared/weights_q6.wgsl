@@ -1,5 +1,9 @@
 // 32 6-bit codes of a row: 6 words as one stream of bits, lowest first. 4 codes are 3 bytes, so the first, second and
 // third bytes of four such runs are gathered, and one mask takes every fourth code.
+// Streams: codes, scales, biases.
+
+//import place
+
 const words_per_block: u32 = 6u;
 const code_bits: u32 = 6u;
 const code_interleave: u32 = 4u;

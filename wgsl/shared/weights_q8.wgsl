@@ -1,4 +1,5 @@
 // 32 8-bit codes of a row: 8 words, lowest byte first.
+// Streams: codes, scales, biases.
 const words_per_block: u32 = 8u;
 const code_bits: u32 = 8u;
 const code_interleave: u32 = 1u;
