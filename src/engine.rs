@@ -12,22 +12,21 @@ use std::sync::{Arc, OnceLock};
 
 pub use device::{Activations, Device, OpenedDevice};
 pub use options::OpenRequest;
-pub(crate) use pace::Pace;
 pub use pace::{ConditionsSource, Suspension};
-pub use plan::{ExpertBudget, MemoryPlan, PlanError, bytes_for_people};
+pub(crate) use pace::{Pace, Wait};
+pub use plan::{ExpertBudget, MemoryPlan, PlanError};
 
 use plan::Wishes;
 use pressure::PressureWatch;
 
 use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{GpuExecutor, GpuOptions, GpuSlots, Teams};
-use crate::compute::{ExecuteError, Executor, Recording, ShapeError};
-use crate::experts::trace::TraceShape;
-use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError, set_size};
-use crate::model::{Config, Forward, LayerState, Matrix, ModelSource, SourceError, forward};
-use crate::request::Language;
-use crate::session::Session;
-use crate::text::{ChatTemplate, GenerationConfig, TextError, Tokenizer};
+use crate::compute::{self, ExecuteError, LayerState, Lowering, Recording, Runner, ShapeError, lower};
+use crate::experts::trace::{TraceLayer, TraceShape};
+use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, SlotSets, StoreError};
+use crate::model::{ModelSource, Shape, SourceError, TextFiles};
+use crate::text::{ChatTemplate, GenerationConfig, ModelText, TextError, Tokenizer};
+use crate::weights::{LayerExperts, Matrix};
 
 /// Worker threads that read experts: enough to keep an SSD's queue full.
 const READ_THREADS: usize = 16;
@@ -126,7 +125,6 @@ pub enum EngineError {
 /// A model that is recorded for a device and has its plan, with nothing allocated.
 struct Planned {
     recording: Recording,
-    state: Vec<LayerState>,
     plan: MemoryPlan,
     /// Largest tensor that the device can bind, in bytes.
     binding: u64,
@@ -134,37 +132,40 @@ struct Planned {
 
 impl Planned {
     fn new(source: &ModelSource, device: &OpenedDevice, options: &EngineOptions) -> Result<Planned, EngineError> {
-        let ModelSource { config, weights, experts, .. } = source;
-        let form = options.activations.on(device);
-        let Forward { mut recording, state } =
-            forward::record(config, weights, experts, 1, form, options.guessed() > 0)?;
+        let how = Lowering { activations: options.activations.on(device), look_ahead: options.guessed() > 0 };
+        let mut recording = lower(source.recording.clone(), how)?;
         let context = match options.context {
             Some(context) => context.max(1),
-            None => config.max_positions.clamp(1, plan::DEFAULT_CONTEXT),
+            None => source.shape.max_positions.clamp(1, plan::DEFAULT_CONTEXT),
         };
         let binding = match device {
             OpenedDevice::Gpu(gpu) => options.gpu.binding_on(gpu),
             OpenedDevice::Cpu => u64::MAX,
         };
         let wishes = Wishes { context, chunk: options.chunk, experts: options.experts, binding };
-        let plan = MemoryPlan::new(config, &mut recording, experts, &wishes)?;
-        Ok(Planned { recording, state, plan, binding })
+        let plan = MemoryPlan::new(&source.shape, &mut recording, source.experts(), &wishes)?;
+        Ok(Planned { recording, plan, binding })
     }
 }
 
 /// A loaded model.
 pub struct Engine {
-    pub(crate) config: Config,
+    pub(crate) shape: Shape,
+    /// The text of `config.json`.
+    pub(crate) config: String,
     pub(crate) embed: Matrix,
-    pub(crate) executor: Box<dyn Executor>,
+    pub(crate) runner: Box<Runner<dyn compute::Device>>,
+    /// Of a model with routed experts.
+    pub(crate) store: Option<ExpertStore>,
     pub(crate) state: Vec<LayerState>,
     pub(crate) recording: Arc<Recording>,
     pub(crate) context: usize,
     root: PathBuf,
-    text: crate::model::TextFiles,
+    text_files: TextFiles,
+    /// Made when text is first asked for.
+    text: OnceLock<Arc<ModelText>>,
     plan: MemoryPlan,
     watch: Option<PressureWatch>,
-    language: OnceLock<Arc<Language>>,
     pace: Pace,
 }
 
@@ -199,13 +200,14 @@ impl Engine {
 
     /// Opens a model whose source is open.
     pub fn from_source(source: ModelSource, options: &EngineOptions) -> Result<Engine, EngineError> {
-        let direct = options.reads.is_direct(&source.experts, flashflood_backends::memory::available_memory());
-        let mut reader = FileReader::open_for(&source.experts, direct)?;
+        let direct = options.reads.is_direct(source.experts(), flashflood_backends::memory::available_memory());
+        let mut reader = FileReader::open_for(source.experts(), direct)?;
         if options.reads == Reads::Threads {
             reader = reader.without_queue()?;
         }
         let reader = Arc::new(reader);
         match (direct, reader.is_direct()) {
+            _ if source.experts().layers.is_empty() => {}
             (true, true) if reader.is_queued() => tracing::info!("experts are read past the page cache, queued"),
             (true, true) => tracing::info!("experts are read past the page cache, on threads"),
             (true, false) => {
@@ -223,66 +225,66 @@ impl Engine {
         options: &EngineOptions,
     ) -> Result<Engine, EngineError> {
         let device = OpenedDevice::open(options.device)?;
-        let Planned { recording, state, plan, binding } = Planned::new(&source, &device, options)?;
-        let ModelSource { config, weights, experts, root, text_files: text } = source;
-        let embed = weights.embed_tokens.clone();
-        // the recording holds views of what it needs; the rest of the resident file can go
-        drop(weights);
+        let Planned { recording, plan, binding } = Planned::new(&source, &device, options)?;
+        // the lowered recording holds views of what it needs; the rest of the resident file can go
+        let ModelSource { shape, weights, config, root, text_files, embedding: embed, recording: _ } = source;
         let context = plan.context;
         let look_ahead = options.guessed();
         let recording = Arc::new(recording);
-        let experts = Arc::new(experts);
-        let store = |memory: Arc<dyn SlotMemory>| {
-            ExpertStore::new(experts.clone(), config.top_k, memory, reader.clone(), READ_THREADS)
-        };
-        let executor: Box<dyn Executor> = match device {
+        let experts = Arc::new(weights.experts);
+        drop(weights.resident);
+        let has_experts = !experts.layers.is_empty();
+        let store =
+            |memory: Arc<dyn SlotMemory>| ExpertStore::new(experts.clone(), memory, reader.clone(), READ_THREADS);
+        let (runner, store): (Box<Runner<dyn compute::Device>>, _) = match device {
             OpenedDevice::Gpu(gpu) => {
-                let slot_bytes = experts.slot_bytes();
-                let (top_k, landing) = (config.top_k, options.gpu.landing);
-                let set = set_size(plan.slots, &experts, top_k);
-                let slots = GpuSlots::new(&gpu, plan.slots, set, slot_bytes, top_k, binding, landing)?;
-                let slots = Arc::new(slots);
-                let store = store(slots.clone())?;
-                let each = config.experts;
+                let (top_k, landing) = (experts.most_of_a_token(), options.gpu.landing);
+                let slots = || {
+                    let sets = SlotSets::new(&experts, plan.slots);
+                    GpuSlots::new(&gpu, sets, experts.slot_bytes(), top_k, binding, landing).map(Arc::new)
+                };
+                let slots = has_experts.then(slots).transpose()?;
+                let mut store = slots.clone().map(|slots| store(slots)).transpose()?;
                 let is_software = gpu.info.device_type == wgpu::DeviceType::Cpu;
                 let teams = match options.autotune && !is_software {
                     true => Teams::Measured { kept: true },
                     false => options.gpu.teams,
                 };
-                let gpu_options = GpuOptions { look_ahead, teams, ..options.gpu };
-                let store = Some((store, slots));
-                let mut executor = GpuExecutor::new(*gpu, recording.clone(), context, each, store, gpu_options)?;
-                if options.experts == ExpertBudget::All {
-                    executor.make_resident()?;
+                let gpu_options = GpuOptions { teams, ..options.gpu };
+                let runner = GpuExecutor::new(*gpu, recording.clone(), context, slots, gpu_options)?;
+                let mut runner = runner.with_look_ahead(look_ahead);
+                if let (ExpertBudget::All, Some(store)) = (options.experts, &mut store) {
+                    runner.make_resident(store)?;
                 }
-                Box::new(executor)
+                (Box::new(runner), store)
             }
             OpenedDevice::Cpu => {
-                let slots = Arc::new(HostSlots::new(plan.slots, experts.slot_bytes())?);
-                let store = store(slots.clone())?;
-                let store = Some((store, slots));
-                Box::new(
-                    CpuExecutor::new(recording.clone(), context, config.experts, store).with_look_ahead(look_ahead),
-                )
+                let slots = || HostSlots::new(plan.slots, experts.slot_bytes()).map(Arc::new);
+                let slots = has_experts.then(slots).transpose()?;
+                let store = slots.clone().map(|slots| store(slots)).transpose()?;
+                let runner = CpuExecutor::new(recording.clone(), context, slots).with_look_ahead(look_ahead);
+                (Box::new(runner), store)
             }
         };
         let pace = Pace::new(options.power);
         let mut engine = Engine {
+            shape,
             config,
             embed,
-            executor,
-            state,
+            state: recording.layers.clone(),
+            runner,
+            store,
             recording,
             context,
             root,
-            text,
+            text_files,
+            text: OnceLock::new(),
             plan,
             watch: None,
-            language: OnceLock::new(),
             pace,
         };
         if options.experts == ExpertBudget::Auto {
-            engine.watch = engine.executor.expert_store().and_then(|store| PressureWatch::new(store, &engine.plan));
+            engine.watch = engine.store.as_ref().and_then(|store| PressureWatch::new(store, &engine.plan));
         }
         Ok(engine)
     }
@@ -290,7 +292,7 @@ impl Engine {
     /// Keeps the expert cache within what the machine has free, when its size was left to us.
     pub(crate) fn relieve_memory(&mut self) {
         let Some(watch) = &self.watch else { return };
-        if let (Some(now), Some(store)) = (self.pace.news(), self.executor.expert_store()) {
+        if let (Some(now), Some(store)) = (self.pace.news(), &mut self.store) {
             watch.check(store, &now);
         }
     }
@@ -306,20 +308,20 @@ impl Engine {
         self.pace.watch(source);
     }
 
-    /// The most experts that may be in memory now; `None` when all are in memory for good.
-    pub fn expert_limit(&mut self) -> Option<usize> {
-        self.executor.expert_store().map(|store| store.limit())
+    /// The most experts that may be in memory now; `None` for a model without routed experts.
+    pub fn expert_limit(&self) -> Option<usize> {
+        self.store.as_ref().map(ExpertStore::limit)
     }
 
     pub(crate) fn trace_shape(&self) -> TraceShape {
-        let (experts, top_k) = (self.config.experts, self.config.top_k);
-        let layers = self.plan.all_slots / experts.max(1);
-        TraceShape { layers, experts, top_k, slot_bytes: self.plan.slot_bytes as usize }
+        let layers = self.store.as_ref().map_or(&[][..], |store| &store.layout().layers);
+        let layer = |layer: &LayerExperts| TraceLayer { experts: layer.experts, top_k: layer.top_k };
+        TraceShape { layers: layers.iter().map(layer).collect(), slot_bytes: self.plan.slot_bytes as usize }
     }
 
-    /// Shapes and constants of the model.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// Sizes of the model, and what kinds of layers it has.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// Where memory goes.
@@ -334,26 +336,25 @@ impl Engine {
 
     /// Name of the device, for people.
     pub fn device(&self) -> String {
-        self.executor.device()
+        self.runner.device()
     }
 
-    /// What turns requests into tokens. It may be used from other threads while the engine computes.
-    ///
-    /// # Errors
-    /// A tokenizer or a `generation_config.json` that is missing or cannot be used.
-    pub fn language(&self) -> Result<Arc<Language>, EngineError> {
-        if let Some(language) = self.language.get() {
-            return Ok(language.clone());
+    /// All that the model has for text, made once.
+    pub(crate) fn text(&self) -> Result<Arc<ModelText>, EngineError> {
+        if let Some(text) = self.text.get() {
+            return Ok(text.clone());
         }
-        let made = Arc::new(Language::of(self)?);
-        Ok(self.language.get_or_init(|| made).clone())
+        let template = self.chat_template().map_err(|e| e.to_string());
+        let made = Arc::new(ModelText::new(self.tokenizer()?, template, self.generation_config()?));
+        Ok(self.text.get_or_init(|| made).clone())
     }
 
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> Result<Tokenizer, EngineError> {
-        let json = self.need(&self.text.tokenizer, "tokenizer.json", "text, only token ids")?;
+        let json = self.need(&self.text_files.tokenizer, "tokenizer.json", "text, only token ids")?;
         let path = self.root.join("tokenizer.json");
-        let config = self.text.tokenizer_config.as_deref().map(|text| (self.root.join("tokenizer_config.json"), text));
+        let config =
+            self.text_files.tokenizer_config.as_deref().map(|text| (self.root.join("tokenizer_config.json"), text));
         let config = config.as_ref().map(|(path, text)| (path.as_path(), *text));
         Ok(Tokenizer::from_json_with_config(&path, json, config)?)
     }
@@ -361,13 +362,13 @@ impl Engine {
     /// The model's chat template.
     pub fn chat_template(&self) -> Result<ChatTemplate, EngineError> {
         let need = "chat (--raw continues a text without it)";
-        let source = self.need(&self.text.chat_template, "chat_template.jinja", need)?;
+        let source = self.need(&self.text_files.chat_template, "chat_template.jinja", need)?;
         Ok(ChatTemplate::new(&self.root.join("chat_template.jinja"), source)?)
     }
 
     /// The model's defaults for sampling and its stop ids.
     pub fn generation_config(&self) -> Result<GenerationConfig, EngineError> {
-        match &self.text.generation_config {
+        match &self.text_files.generation_config {
             Some(json) => Ok(GenerationConfig::from_json(&self.root.join("generation_config.json"), json)?),
             None => Ok(GenerationConfig::default()),
         }
@@ -380,10 +381,5 @@ impl Engine {
         need: &'static str,
     ) -> Result<&'a str, EngineError> {
         text.as_deref().ok_or_else(|| EngineError::NoTextFile { root: self.root.clone(), file, need })
-    }
-
-    /// A new timeline of tokens. An engine has one at a time: starting another ends the last.
-    pub fn session(&mut self) -> Result<Session<'_>, ExecuteError> {
-        Session::new(self)
     }
 }

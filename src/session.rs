@@ -11,12 +11,10 @@ pub use sync::{PrefillProgress, Synced};
 use rayon::prelude::*;
 
 use crate::compute::ops::conv_inputs;
-use crate::compute::{ExecuteError, KernelTime, LogitRows, ProfiledSteps, Step};
+use crate::compute::{ExecuteError, KernelTime, LayerState, LogitRows, ProfiledSteps, Step};
 use crate::engine::{Engine, Pace};
-use crate::experts::StoreStats;
 use crate::experts::trace::Trace;
-use crate::formats::quantise::dequantise_row;
-use crate::model::{LayerState, forward::rope_table};
+use crate::experts::{ExpertStore, StoreStats};
 use crate::state::{CheckpointOptions, Checkpoints, SessionFileError};
 use crate::text::{GrammarError, Sampler, TextError, TokenMask};
 
@@ -116,9 +114,16 @@ impl LogProbabilities {
     }
 }
 
+impl Engine {
+    /// A new timeline of tokens. An engine has one at a time: starting another ends the last.
+    pub fn session(&mut self) -> Result<Session<'_>, ExecuteError> {
+        Session::new(self)
+    }
+}
+
 impl<'a> Session<'a> {
-    pub(crate) fn new(engine: &'a mut Engine) -> Result<Self, ExecuteError> {
-        engine.executor.reset()?;
+    fn new(engine: &'a mut Engine) -> Result<Self, ExecuteError> {
+        engine.runner.reset()?;
         let checkpoints = Checkpoints::new(CheckpointOptions::on_this_machine(), engine.recording.tensor_bytes(true));
         Ok(Session { engine, tokens: Vec::new(), broken: false, trace: None, checkpoints })
     }
@@ -189,7 +194,7 @@ impl<'a> Session<'a> {
         self.step_watched(tokens, step, &mut |_| true)
     }
 
-    /// Runs a step; `layer_done` is as in [`Executor::run_watched`](crate::compute::Executor::run_watched).
+    /// Runs a step; `layer_done` is as in [`Runner::run_watched`](crate::compute::Runner::run_watched).
     fn step_watched(
         &mut self,
         tokens: &[u32],
@@ -197,44 +202,38 @@ impl<'a> Session<'a> {
         layer_done: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(), SessionError> {
         let engine = &mut *self.engine;
-        let hidden = engine.config.hidden;
+        let hidden = engine.shape.hidden;
         let mut embedded = vec![0.0; tokens.len() * hidden.next_multiple_of(4)];
         let rows = embedded.par_chunks_exact_mut(hidden.next_multiple_of(4));
         rows.zip(tokens).for_each(|(row, &id)| {
-            let one = engine.embed.slice_rows(id as usize..id as usize + 1);
-            let block = &one.blocks[0];
-            dequantise_row(one.format, one.cols, &block.codes, &block.scales, &block.biases, &mut row[..hidden]);
+            engine.embed.unpack_row(id as usize, &mut row[..hidden]);
         });
-        let rope = rope_table(&engine.config, step.position, tokens.len());
+        let rope = engine.shape.rope_table(step.position, tokens.len());
         engine.relieve_memory();
         // a panic within leaves a session that is broken as well
         self.broken = true;
-        if let Err(e) = self.engine.executor.run_watched(step, &embedded, &rope, layer_done) {
-            // those of the step that failed are nobody's
-            self.engine.executor.mark(Vec::new());
-            return Err(e.into());
-        }
+        engine.runner.run_watched(step, &embedded, &rope, engine.store.as_mut(), layer_done)?;
         self.broken = false;
         self.tokens.extend_from_slice(tokens);
         if let Some(trace) = &mut self.trace {
-            trace.steps.push(self.engine.executor.routing().to_vec());
+            trace.steps.push(self.engine.runner.routing().to_vec());
         }
         Ok(())
     }
 
     /// Logits of the last step's rows, `[rows, vocab]`.
     pub fn logits(&mut self) -> Result<Vec<f32>, SessionError> {
-        Ok(self.engine.executor.logits()?)
+        Ok(self.engine.runner.logits()?)
     }
 
     /// The experts that each token of the last step chose: per layer `[tokens, top_k]`.
     pub fn routing(&self) -> &[Vec<u32>] {
-        self.engine.executor.routing()
+        self.engine.runner.routing()
     }
 
     /// Records which experts are chosen, from the next step on.
     pub fn trace_experts(&mut self) {
-        self.engine.executor.keep_routing();
+        self.engine.runner.keep_routing();
         self.trace = Some(Trace::new(self.engine.trace_shape()));
     }
 
@@ -252,23 +251,23 @@ impl<'a> Session<'a> {
     /// back; never fewer than a token needs, never more than the memory plan has. The text does not depend on it. With
     /// every expert in memory for good (`ExpertBudget::All`) nothing is given back.
     pub fn limit_experts(&mut self, slots: usize) {
-        if let Some(store) = self.engine.executor.expert_store() {
+        if let Some(store) = &mut self.engine.store {
             store.set_limit(slots);
         }
     }
 
     /// Chooses the next token after the last one run with logits. `vocab` leaves padding rows out.
     pub fn sample(&mut self, sampler: &mut Sampler, vocab: usize) -> Result<u32, SessionError> {
-        let vocab = vocab.min(self.engine.config.vocab);
+        let vocab = vocab.min(self.engine.shape.vocab);
         match sampler.settings().candidates_needed().filter(|n| *n <= CANDIDATES) {
             Some(candidates) => {
-                let top = self.engine.executor.top_logits(candidates, vocab)?;
+                let top = self.engine.runner.top_logits(candidates, vocab)?;
                 Ok(sampler.sample_from(&top)?)
             }
             None => {
-                let mut logits = self.engine.executor.logits()?;
+                let mut logits = self.engine.runner.logits()?;
                 // no logits, before the first step, are an error of the sampler
-                let last = logits.len().saturating_sub(self.engine.config.vocab);
+                let last = logits.len().saturating_sub(self.engine.shape.vocab);
                 let end = logits.len().min(last + vocab);
                 Ok(sampler.sample(&mut logits[last..end], &self.tokens)?)
             }
@@ -287,9 +286,9 @@ impl<'a> Session<'a> {
         if mask.is_none() && top.is_none() {
             return Ok((self.sample(sampler, vocab)?, None));
         }
-        let rows = self.engine.executor.logits()?;
-        let last = rows.len().saturating_sub(self.engine.config.vocab);
-        let end = rows.len().min(last + vocab.min(self.engine.config.vocab));
+        let rows = self.engine.runner.logits()?;
+        let last = rows.len().saturating_sub(self.engine.shape.vocab);
+        let end = rows.len().min(last + vocab.min(self.engine.shape.vocab));
         let mut logits = rows[last..end].to_vec();
         if let Some(mask) = mask {
             mask.apply(&mut logits);
@@ -300,12 +299,12 @@ impl<'a> Session<'a> {
 
     /// Asks for the outputs of operations whose label contains one of `patterns`, from the next step on.
     pub fn dump(&mut self, patterns: Vec<String>) {
-        self.engine.executor.dump(patterns);
+        self.engine.runner.dump(patterns);
     }
 
     /// What the operations of the last step wrote that were asked for: (label, width, values).
     pub fn take_dumps(&mut self) -> Vec<(String, usize, Vec<f32>)> {
-        self.engine.executor.take_dumps()
+        self.engine.runner.take_dumps()
     }
 
     /// What every layer holds now.
@@ -316,12 +315,13 @@ impl<'a> Session<'a> {
         for state in &engine.state {
             all.push(match *state {
                 LayerState::Attention { kv } => {
-                    let (keys, values) = engine.executor.read_kv(kv, positions)?;
+                    let mut read = |stream| engine.runner.read_cache_rows(kv, stream, 0..positions);
+                    let [keys, values] = [read(0)?, read(1)?].map(|rows| bytemuck::pod_collect_to_vec(&rows));
                     LayerContents::Attention { keys, values }
                 }
                 LayerState::DeltaNet { conv, recurrent, shape } => LayerContents::DeltaNet {
-                    conv: conv_inputs(&shape, &engine.executor.read_state(conv.tensor)?),
-                    recurrent: engine.executor.read_state(recurrent.tensor)?,
+                    conv: conv_inputs(&shape, &engine.runner.read_state(conv.tensor)?),
+                    recurrent: engine.runner.read_state(recurrent.tensor)?,
                 },
             });
         }
@@ -330,46 +330,48 @@ impl<'a> Session<'a> {
 
     /// Times every kernel from now on; `false` when the device has no timestamps.
     pub fn profile(&mut self) -> bool {
-        self.engine.executor.profile()
+        self.engine.runner.profile()
     }
 
     /// Times of kernels since [`Session::profile`], longest first.
     pub fn kernel_times(&self) -> Vec<KernelTime> {
-        self.engine.executor.kernel_times()
+        self.engine.runner.kernel_times()
     }
 
     /// Time that the host has waited for the device so far, reads of experts left out.
     pub fn waited(&self) -> Duration {
-        self.engine.executor.waited()
+        self.engine.runner.waited()
     }
 
     /// How long the host waits for a submission that does nothing; `None` for a device that it does not wait for.
     pub fn round_trip(&mut self) -> Result<Option<Duration>, SessionError> {
-        Ok(self.engine.executor.round_trip()?)
+        Ok(self.engine.runner.round_trip()?)
     }
 
     /// Steps since [`Session::profile`], and what the host did in them.
     pub fn profiled_steps(&self) -> ProfiledSteps {
-        self.engine.executor.profiled_steps()
+        self.engine.runner.profiled_steps()
     }
 
     /// Bytes per second at which the device reads its memory, measured now; `None` where that cannot be timed.
     pub fn bandwidth(&self) -> Result<Option<f64>, SessionError> {
-        Ok(self.engine.executor.bandwidth()?)
+        Ok(self.engine.runner.bandwidth()?)
     }
 
     /// Waits until the device has done everything asked of it.
     pub fn finish(&mut self) -> Result<(), SessionError> {
-        Ok(self.engine.executor.finish()?)
+        Ok(self.engine.runner.finish()?)
     }
 
     /// Counters of the expert store.
     pub fn expert_stats(&self) -> StoreStats {
-        self.engine.executor.expert_stats()
+        self.engine.store.as_ref().map(ExpertStore::stats).unwrap_or_default()
     }
 
     /// Sets the counters of the expert store to zero.
     pub fn reset_expert_stats(&mut self) {
-        self.engine.executor.reset_expert_stats();
+        if let Some(store) = &mut self.engine.store {
+            store.reset_stats();
+        }
     }
 }

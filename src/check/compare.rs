@@ -44,7 +44,8 @@ impl Bound {
             "rms_norm" => (1e-6, 5e-6),
             // a dozen terms around 1 and a norm
             "combine_norm" => (2e-5, 1e-5),
-            "router_top_k" => (2e-6, 1e-5),
+            "combine" => (4e-6, 1e-6),
+            "router_top_k" | "swiglu" => (2e-6, 1e-5),
             // scores have errors of some units in the last place of 40; exp makes them relative errors
             "attention" => (1e-4, 2e-5),
             // a head whose outputs are all small is made large by the norm, and its errors with it

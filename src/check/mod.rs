@@ -5,6 +5,8 @@
 
 mod compare;
 mod operations;
+#[cfg(test)]
+mod parameters;
 mod report;
 mod small_moe;
 mod subject;
@@ -18,11 +20,11 @@ use crate::compute::gpu::{Adapters, Gpu, bandwidth, open};
 use crate::compute::shaders::{self, Form};
 use crate::compute::{ExecuteError, ShapeError};
 use crate::engine::EngineError;
-use crate::model::Config;
-use crate::model::synth::Shape;
+use crate::model::published::Published;
+use crate::model::{Shape, SourceError};
 use crate::session::SessionError;
 use operations::{Pair, Rows, Times};
-use subject::FormatShapes;
+use subject::{CheckedShape, FormatShapes};
 
 /// Of the vocabulary at most so many rows are computed: the whole one takes half a gigabyte.
 const VOCABULARY: usize = 32_768;
@@ -45,7 +47,7 @@ pub enum CheckShapes {
 #[derive(Clone, Debug, Default)]
 pub struct CheckOptions {
     /// The model whose shapes kernels run at, and the bits of its experts; none is Qwen3.5-397B-A17B with 4.
-    pub model: Option<(Config, u8)>,
+    pub model: Option<(Shape, u8)>,
     /// The model's shapes or small ones.
     pub shapes: CheckShapes,
     /// Only kernels whose name contains one of these; all when empty.
@@ -75,6 +77,9 @@ pub enum CheckError {
     /// The model's shapes do not fit the kernels.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// A model of the shapes could not be made.
+    #[error(transparent)]
+    Source(SourceError),
     /// The small model could not be opened.
     #[error("the small model: {0}")]
     SmallMoe(EngineError),
@@ -116,7 +121,7 @@ pub fn check(options: &CheckOptions, progress: &mut dyn FnMut(&str, &str) -> boo
     }
     let gpu = pollster::block_on(open(Adapters::Any))?;
     let mut watch = Watch(progress);
-    let plan = Plan::new(options, &gpu);
+    let plan = Plan::new(options, &gpu)?;
     let mut failures = Vec::new();
     let mut rows = Rows::default();
     plan.run(&gpu, options, &mut watch, &mut rows, &mut failures)?;
@@ -166,7 +171,7 @@ enum Part {
 
 /// The shapes of a check.
 struct Plan {
-    config: Config,
+    shape: CheckedShape,
     bits: u8,
     small: bool,
     formats: FormatShapes,
@@ -174,38 +179,38 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(options: &CheckOptions, gpu: &Gpu) -> Self {
-        let default = Shape::Qwen35A17b.config(None);
-        let (config, bits) = options.model.clone().unwrap_or_else(|| (default.clone(), 4));
+    fn new(options: &CheckOptions, gpu: &Gpu) -> Result<Self, CheckError> {
+        let default = Published::Qwen35A17b.shape().map_err(CheckError::Source)?;
+        let (shape, bits) = options.model.clone().unwrap_or_else(|| (default.clone(), 4));
         let small = match options.shapes {
             CheckShapes::Auto => gpu.is_software(),
             CheckShapes::Model => false,
             CheckShapes::Small => true,
         };
         let vocab = if small { SMALL_VOCABULARY } else { VOCABULARY };
-        let config = subject::cut(&config, &default, vocab);
-        let config = if small { subject::narrow(&config) } else { config };
+        let shape = CheckedShape::cut(&shape, &default, vocab).expect("the default has a layer of each kind");
+        let shape = if small { shape.narrow() } else { shape };
         let formats = match small {
             true => FormatShapes { hidden: 512, rows: 640, intermediate: 128 },
             false => FormatShapes { hidden: 2048, rows: 4096, intermediate: 512 },
         };
         let times = Times { runs: if gpu.is_software() { 1 } else { 10 }, by_host: options.host_clock };
-        Plan { config, bits, small, formats, times }
+        Ok(Plan { shape, bits, small, formats, times })
     }
 
     fn describe(&self) -> String {
-        let c = &self.config;
+        let CheckedShape { hidden, vocab, attention, moe, .. } = &self.shape;
         format!(
             "{}: hidden {}, a layer of delta-net and one of attention ({} heads of {}), {} experts of {} of which a token \
              takes {}, vocabulary {}, {} bits; decode and prompts of {} tokens after {} others",
             if self.small { "small" } else { "the model's" },
-            c.hidden,
-            c.heads,
-            c.head_dim,
-            c.experts,
-            c.moe_intermediate,
-            c.top_k,
-            c.vocab,
+            hidden,
+            attention.heads,
+            attention.head_dim,
+            moe.experts,
+            moe.width,
+            moe.top_k,
+            vocab,
             self.bits,
             subject::TOKENS,
             subject::HISTORY,
@@ -221,11 +226,11 @@ impl Plan {
         rows: &mut Rows,
         failures: &mut Vec<String>,
     ) -> Result<(), CheckError> {
-        let (config, bits, both) = (&self.config, self.bits, [Form::F32, Form::Int8]);
+        let (shape, bits, both) = (&self.shape, self.bits, [Form::F32, Form::Int8]);
         for part in [Part::ModelF32, Part::ModelInt8, Part::Formats, Part::FormatsOnMatrixUnits] {
             let (subject, cooperative) = match part {
-                Part::ModelF32 => (subject::model(config, bits, Form::F32), false),
-                Part::ModelInt8 => (subject::model(config, bits, Form::Int8), true),
+                Part::ModelF32 => (subject::model(shape, bits, Form::F32), false),
+                Part::ModelInt8 => (subject::model(shape, bits, Form::Int8), true),
                 Part::Formats => (subject::formats(self.formats, &both), false),
                 Part::FormatsOnMatrixUnits if !gpu.cooperative => continue,
                 Part::FormatsOnMatrixUnits => (subject::formats(self.formats, &[Form::Int8]), true),

@@ -13,10 +13,11 @@ use super::{CheckError, CheckOptions, Watch};
 use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{Gpu, GpuExecutor, GpuOptions, GpuSlots, OperationTime, Written};
 use crate::compute::{
-    Element, ExecuteError, Executor, KvId, LogitRows, Phase, Recorded, Recording, Step, TensorId, TensorSpec, View,
+    CacheFormat, CacheId, CacheStream, Element, ExecuteError, LogitRows, Phase, Recorded, Recording, Step, TensorId,
+    TensorSpec, View,
 };
-use crate::experts::{ExpertStore, FileReader, HostSlots, SlotMemory, StoreError, set_size};
-use crate::model::forward::rope_table;
+use crate::experts::{ExpertStore, FileReader, HostSlots, SlotMemory, SlotSets, StoreError};
+use crate::model::Shape;
 
 /// Threads that copy experts into their slots.
 const READ_THREADS: usize = 2;
@@ -31,6 +32,9 @@ pub(super) struct Pair<'a> {
     recording: Arc<Recording>,
     cpu: CpuExecutor,
     gpu: GpuExecutor,
+    /// Of the experts on each device.
+    cpu_store: ExpertStore,
+    gpu_store: ExpertStore,
     times: Times,
     random: Random,
 }
@@ -68,23 +72,25 @@ impl<'a> Pair<'a> {
     ) -> Result<Self, ExecuteError> {
         let recording = subject.recording.clone();
         let layout = &subject.experts;
-        let (context, experts) = (HISTORY + TOKENS, layout.experts);
+        let context = HISTORY + TOKENS;
         let store = |memory: Arc<dyn SlotMemory>| -> Result<ExpertStore, StoreError> {
             let reader = Arc::new(FileReader::open(layout)?);
-            ExpertStore::new(layout.clone(), subject.top_k, memory, reader, READ_THREADS)
+            ExpertStore::new(layout.clone(), memory, reader, READ_THREADS)
         };
         // one layer's at a time is all that is looked at
-        let slots = experts;
+        let slots = layout.layers.iter().map(|layer| layer.experts).max().unwrap_or(0);
         let host = Arc::new(HostSlots::new(slots, layout.slot_bytes())?);
-        let cpu = CpuExecutor::new(recording.clone(), context, experts, Some((store(host.clone())?, host)));
+        let cpu_store = store(host.clone())?;
+        let cpu = CpuExecutor::new(recording.clone(), context, Some(host));
         let options = GpuOptions { cooperative: (!cooperative).then_some(false), ..GpuOptions::default() };
-        let set = set_size(slots, layout, subject.top_k);
+        let sets = SlotSets::new(layout, slots);
         let binding = options.binding_on(gpu);
-        let memory = GpuSlots::new(gpu, slots, set, layout.slot_bytes(), subject.top_k, binding, None)?;
+        let memory = GpuSlots::new(gpu, sets, layout.slot_bytes(), layout.most_of_a_token(), binding, None)?;
         let memory = Arc::new(memory);
-        let slots = Some((store(memory.clone())?, memory));
-        let gpu = GpuExecutor::new(gpu.clone(), of_gpu, context, experts, slots, options)?;
-        let mut pair = Pair { subject, recording, cpu, gpu, times, random: Random::new(3) };
+        let gpu_store = store(memory.clone())?;
+        let gpu = GpuExecutor::new(gpu.clone(), of_gpu, context, Some(memory), options)?;
+        let random = Random::new(3);
+        let mut pair = Pair { subject, recording, cpu, gpu, cpu_store, gpu_store, times, random };
         pair.fill()?;
         Ok(pair)
     }
@@ -96,23 +102,26 @@ impl<'a> Pair<'a> {
             let spec = recording.spec(tensor);
             let mut values = self.random.numbers(recording.elements(tensor) / spec.stride * spec.width);
             values.iter_mut().for_each(|v| *v *= 0.3);
-            if let (true, Some(linear)) = (is_convolution(spec), self.subject.config.as_ref().and_then(|c| c.linear)) {
+            if let (true, Some(linear)) = (is_convolution(spec), self.subject.shape.as_ref().and_then(Shape::delta_net))
+            {
                 // value heads that share a key head have copies of its inputs
                 let of_keys = values[..2 * linear.key_dim].to_vec();
                 values.chunks_exact_mut(spec.width).for_each(|row| row[..of_keys.len()].copy_from_slice(&of_keys));
             }
             self.cpu.write_state(tensor, &values)?;
         }
-        for (index, spec) in recording.kv.iter().enumerate() {
-            let [keys, values] = [(); 2].map(|()| self.random.numbers(HISTORY * spec.width));
-            self.cpu.write_kv_rows(KvId(index), 0, &keys, &values)?;
-            self.gpu.write_kv_rows(KvId(index), 0, &keys, &values)?;
+        for (index, spec) in recording.caches.iter().enumerate() {
+            for (stream, CacheStream { width, format: CacheFormat::F32, .. }) in spec.streams.iter().enumerate() {
+                let rows = self.random.numbers(HISTORY * width);
+                self.cpu.write_cache_rows(CacheId(index), stream, 0, bytemuck::cast_slice(&rows))?;
+                self.gpu.write_cache_rows(CacheId(index), stream, 0, bytemuck::cast_slice(&rows))?;
+            }
         }
-        for &ids in &self.subject.choices {
+        for (&ids, layer) in self.subject.choices.iter().zip(&self.subject.experts.layers) {
             let spec = recording.spec(ids);
             let mut all = vec![0.0; recording.elements(ids)];
             for row in all.chunks_exact_mut(spec.stride) {
-                let chosen = self.random.distinct(spec.width, self.subject.experts.experts);
+                let chosen = self.random.distinct(spec.width, layer.experts);
                 row.iter_mut().zip(chosen).for_each(|(id, expert)| *id = f32::from_bits(expert));
             }
             self.cpu.write(ids, &all);
@@ -148,8 +157,8 @@ impl<'a> Pair<'a> {
         let recording = self.recording.clone();
         let width = recording.input.map_or(0, |input| input.width);
         let embedded = self.random.numbers(step.tokens * width);
-        let rope = match &self.subject.config {
-            Some(config) => rope_table(config, step.position, step.tokens),
+        let rope = match &self.subject.shape {
+            Some(shape) => shape.rope_table(step.position, step.tokens),
             None => vec![0.0; 4],
         };
         self.cpu.begin(step, &embedded, &rope)?;
@@ -160,7 +169,7 @@ impl<'a> Pair<'a> {
             if wanted {
                 watch.at(&self.subject.name, shaders[0])?;
             }
-            self.cpu.run_operation(index, step)?;
+            self.cpu.run_operation(index, &step, Some(&mut self.cpu_store))?;
             let written = self.gpu.written_by(index);
             if wanted {
                 let operation = Operation { index, recorded, step, shaders };
@@ -183,13 +192,13 @@ impl<'a> Pair<'a> {
         rows: &mut Rows,
     ) -> Result<(), CheckError> {
         let Operation { index, step, shaders, .. } = operation;
-        let routing = self.cpu.routing().to_vec();
-        self.gpu.run_operation(*index, step, &routing)?;
+        self.gpu.set_routing(self.cpu.routing());
+        self.gpu.run_operation(*index, step, Some(&mut self.gpu_store))?;
         let disturbed = options.disturb.as_ref().is_some_and(|name| shaders.iter().any(|s| s.contains(name.as_str())));
         let (apart, place) = self.apart(operation, written, disturbed)?;
         let times = match self.times.by_host {
-            true => self.gpu.time_operation_by_host(*index, step, &routing, self.times.runs)?,
-            false => self.gpu.time_operation(*index, step, &routing, self.times.runs)?,
+            true => self.gpu.time_operation_by_host(*index, step, &mut self.gpu_store, self.times.runs)?,
+            false => self.gpu.time_operation(*index, step, &mut self.gpu_store, self.times.runs)?,
         };
         for shader in shaders {
             rows.add(self.row(operation, shader, apart, &place, &times));
@@ -219,14 +228,17 @@ impl<'a> Pair<'a> {
             }
             add(self.apart_in(operation, tensor, &found), &self.recording.spec(tensor).label);
         }
-        for &kv in &written.caches {
+        for &cache in &written.caches {
             let positions = step.position + step.tokens;
-            let expected = self.cpu.read_kv_rows(kv, 0..positions)?;
-            let found = self.gpu.read_kv_rows(kv, 0..positions)?;
-            let of_keys = Bound { of_rms: 3e-6, rtol: 3e-6 };
-            add(compare::numbers(of_keys, expected.0.iter(), found.0.iter()), "keys");
-            // values are copied
-            add(compare::numbers(Bound::EXACT, expected.1.iter(), found.1.iter()), "values");
+            for (index, stream) in self.recording.caches[cache.0].streams.iter().enumerate() {
+                let CacheStream { name, format: CacheFormat::F32, .. } = stream;
+                let expected = self.cpu.read_cache_rows(cache, index, 0..positions)?;
+                let found = self.gpu.read_cache_rows(cache, index, 0..positions)?;
+                // values are copied
+                let bound = if *name == "values" { Bound::EXACT } else { Bound { of_rms: 3e-6, rtol: 3e-6 } };
+                let [expected, found] = [expected, found].map(|rows| bytemuck::pod_collect_to_vec::<u8, f32>(&rows));
+                add(compare::numbers(bound, expected.iter(), found.iter()), name);
+            }
         }
         Ok(worst)
     }
@@ -239,7 +251,7 @@ impl<'a> Pair<'a> {
         let (outputs, op, state) = match recorded {
             Recorded::Kernel { kernel, .. } => (kernel.outputs(), kernel.name(), kernel.state()),
             Recorded::Experts(op) => (vec![op.hidden.view(), op.out], "experts", Vec::new()),
-            Recorded::Route(_) => (Vec::new(), "", Vec::new()),
+            Recorded::Route(_) | Recorded::LayerDone(_) => (Vec::new(), "", Vec::new()),
         };
         let whole = View { tensor, offset: 0, width: spec.width, stride: spec.stride, rows_per_token: 1 };
         let view = outputs.into_iter().find(|view| view.tensor == tensor).unwrap_or(whole);
@@ -295,9 +307,11 @@ impl<'a> Pair<'a> {
         for &tensor in &written.tensors {
             self.gpu.write(tensor, self.cpu.read(tensor));
         }
-        for &kv in &written.caches {
-            let (keys, values) = self.cpu.read_kv_rows(kv, step.position..step.position + step.tokens)?;
-            self.gpu.write_kv_rows(kv, step.position, &keys, &values)?;
+        for &cache in &written.caches {
+            for stream in 0..self.recording.caches[cache.0].streams.len() {
+                let rows = self.cpu.read_cache_rows(cache, stream, step.position..step.position + step.tokens)?;
+                self.gpu.write_cache_rows(cache, stream, step.position, &rows)?;
+            }
         }
         Ok(())
     }
@@ -342,7 +356,7 @@ impl<'a> Pair<'a> {
                 shape = format!("{}x{}", place.rows, place.cols);
                 flops = Some(2.0 * (pairs * place.rows * place.cols) as f64);
             }
-            Recorded::Route(_) => {}
+            Recorded::Route(_) | Recorded::LayerDone(_) => {}
         }
         let mut row = KernelRow::new(shader, *step, shape, apart, place);
         if step.tokens == FEW_TOKENS {

@@ -1,16 +1,23 @@
 //! What is run: recordings with random weights, at the shapes of a model and in every weight format.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 
-use crate::compute::ops::{Experts, Input, MatVec, Quantised, Route, RowsOf, StreamRead};
+use super::CheckError;
+use crate::compute::ops::{
+    Combine, DeltaNetShape, Experts, Input, Matmul, Quantised, Route, RowsOf, StreamRead, Swiglu,
+};
 use crate::compute::shaders::Form;
-use crate::compute::{Recorded, Recording, ShapeError, TensorId};
-use crate::experts::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout};
-use crate::formats::{ScaleType, WeightFormat};
-use crate::model::{Config, LayerKind, Matrix, MatrixBlock, forward, synth};
+use crate::compute::{Lowering, Recorded, Recording, ShapeError, TensorId, View, lower};
+use crate::model::published::random_model;
+use crate::model::{AttentionShape, MoeShape, Shape};
+use crate::weights::{
+    Affine, ExpertFile, ExpertLayout, LayerExperts, Matrix, MatrixBlock, Part, Place, ScaleType, SlotLayout,
+    WeightFormat,
+};
 
 /// Tokens of a step of a prompt: two chunks of the delta rule and a part of one, and more than a small tile for each
 /// expert.
@@ -26,10 +33,8 @@ pub(super) struct Subject {
     pub(super) name: String,
     pub(super) recording: Arc<Recording>,
     pub(super) experts: Arc<ExpertLayout>,
-    /// Experts of a token.
-    pub(super) top_k: usize,
     /// Whose positions are rotated, where any are.
-    pub(super) config: Option<Config>,
+    pub(super) shape: Option<Shape>,
     /// Ids that stand for a router's choice.
     pub(super) choices: Vec<TensorId>,
 }
@@ -70,88 +75,79 @@ impl Random {
         all.truncate(count);
         all
     }
+}
 
-    fn bytes(&mut self, n: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..n.div_ceil(8)).flat_map(|_| self.bits().to_le_bytes()).collect();
-        bytes.truncate(n);
-        bytes
+/// Shapes that kernels run at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CheckedShape {
+    pub(super) hidden: usize,
+    pub(super) vocab: usize,
+    pub(super) attention: AttentionShape,
+    pub(super) delta_net: DeltaNetShape,
+    pub(super) moe: MoeShape,
+}
+
+impl CheckedShape {
+    /// A layer of each mixer at the shapes of a model, as few experts as show every size of tile, and no more of the
+    /// vocabulary than `vocab`. What the model does not have is that of `other`, so that no kernel is left out; `None` where
+    /// that does not have it either.
+    pub(super) fn cut(shape: &Shape, other: &Shape, vocab: usize) -> Option<CheckedShape> {
+        let moe = shape.moe().or(other.moe())?;
+        Some(CheckedShape {
+            hidden: shape.hidden,
+            vocab: shape.vocab.min(vocab),
+            attention: shape.attention().or(other.attention())?,
+            delta_net: shape.delta_net().or(other.delta_net())?,
+            moe: MoeShape { experts: moe.experts.min(moe.top_k + 2), shared: moe.shared.or(Some(moe.width)), ..moe },
+        })
     }
 
-    /// Codes, scales and biases of weights that give products of activations of deviation 1 a deviation of 1.
-    fn weights(&mut self, format: WeightFormat, rows: usize, cols: usize) -> [Vec<u8>; 3] {
-        let gain = 1.0 / (cols as f32).sqrt();
-        let (bits, scale_type) = match format {
-            WeightFormat::Affine { bits, scales, .. } => (bits, scales),
-            WeightFormat::F32 => return [self.dense(ScaleType::F32, rows * cols, gain), vec![], vec![]],
-            WeightFormat::F16 => return [self.dense(ScaleType::F16, rows * cols, gain), vec![], vec![]],
-            WeightFormat::Bf16 => return [self.dense(ScaleType::Bf16, rows * cols, gain), vec![], vec![]],
-        };
-        let groups = rows * format.row_scale_bytes(cols) / scale_type.bytes();
-        let levels = (1u32 << bits) as f32;
-        let step = gain / ((levels * levels - 1.0) / 12.0).sqrt();
-        let (mut scales, mut biases) = (Vec::new(), Vec::new());
-        for _ in 0..groups {
-            let scale = step * (1.0 + self.within(0.5));
-            encode(scale_type, scale, &mut scales);
-            encode(scale_type, -scale * (levels - 1.0) / 2.0, &mut biases);
-        }
-        [self.bytes(rows * format.row_bytes(cols)), scales, biases]
+    /// A model of the same kind that a processor computes in seconds: narrow, with few heads of the same sizes.
+    pub(super) fn narrow(mut self) -> CheckedShape {
+        let CheckedShape { attention, delta_net, moe, .. } = &mut self;
+        moe.width = moe.width.min(256);
+        moe.shared = moe.shared.map(|width| width.min(256));
+        let kv_heads = attention.kv_heads.min(2);
+        attention.heads = kv_heads * (attention.heads / attention.kv_heads).min(4);
+        attention.kv_heads = kv_heads;
+        let shared = delta_net.value_heads / delta_net.key_heads;
+        delta_net.key_heads = delta_net.key_heads.min(4);
+        delta_net.value_heads = delta_net.key_heads * shared;
+        self.hidden = self.hidden.min(1024);
+        self
     }
 
-    fn dense(&mut self, as_type: ScaleType, n: usize, gain: f32) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(n * as_type.bytes());
-        (0..n).for_each(|_| encode(as_type, self.within(1.732 * gain), &mut bytes));
-        bytes
+    /// As the `config.json` of a family that has all of it.
+    fn config(&self) -> Value {
+        let CheckedShape { hidden, vocab, attention, delta_net, moe } = self;
+        json!({
+            "model_type": "qwen3_5_moe", "hidden_size": hidden, "vocab_size": vocab, "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 262_144, "num_hidden_layers": 2,
+            "layer_types": ["linear_attention", "full_attention"],
+            "num_attention_heads": attention.heads, "num_key_value_heads": attention.kv_heads,
+            "head_dim": attention.head_dim, "rope_theta": attention.rope_theta,
+            "partial_rotary_factor": attention.rotary_dim as f64 / attention.head_dim as f64,
+            "linear_num_key_heads": delta_net.key_heads, "linear_num_value_heads": delta_net.value_heads,
+            "linear_key_head_dim": delta_net.key_dim, "linear_value_head_dim": delta_net.value_dim,
+            "linear_conv_kernel_dim": delta_net.conv_kernel, "num_experts": moe.experts,
+            "num_experts_per_tok": moe.top_k, "moe_intermediate_size": moe.width,
+            "shared_expert_intermediate_size": moe.shared, "norm_topk_prob": moe.renormalise
+        })
     }
 }
 
-fn encode(as_type: ScaleType, value: f32, out: &mut Vec<u8>) {
-    match as_type {
-        ScaleType::F32 => out.extend(value.to_le_bytes()),
-        ScaleType::F16 => out.extend(half::f16::from_f32(value).to_le_bytes()),
-        ScaleType::Bf16 => out.extend(half::bf16::from_f32(value).to_le_bytes()),
-    }
-}
-
-/// A layer of each mixer at the shapes of a model, as few experts as show every size of tile, and no more of the vocabulary
-/// than `vocab`. A mixer that the model does not have is that of `other`, so that no kernel is left out.
-pub(super) fn cut(config: &Config, other: &Config, vocab: usize) -> Config {
-    Config {
-        layers: vec![LayerKind::LinearAttention, LayerKind::FullAttention],
-        linear: config.linear.or(other.linear),
-        experts: config.experts.min(config.top_k + 2),
-        vocab: config.vocab.min(vocab),
-        ..config.clone()
-    }
-}
-
-/// A model of the same kind that a processor computes in seconds: narrow, with few heads of the same sizes.
-pub(super) fn narrow(config: &Config) -> Config {
-    let mut small = config.clone();
-    small.hidden = config.hidden.min(1024);
-    small.moe_intermediate = config.moe_intermediate.min(256);
-    small.shared_intermediate = config.shared_intermediate.map(|width| width.min(256));
-    small.kv_heads = config.kv_heads.min(2);
-    small.heads = small.kv_heads * (config.heads / config.kv_heads).min(4);
-    if let Some(linear) = &mut small.linear {
-        let shared = linear.value_heads / linear.key_heads;
-        linear.key_heads = linear.key_heads.min(4);
-        linear.value_heads = linear.key_heads * shared;
-    }
-    small
-}
-
-/// The forward pass of a model: `config` as [`cut`] makes it, weights of `bits` bits in groups of 64.
-pub(super) fn model(config: &Config, bits: u8, form: Form) -> Result<Subject, ShapeError> {
-    let source = synth::with_config(PathBuf::from("check"), config.clone(), bits, bits, 1);
-    let recorded = forward::record(&source.config, &source.weights, &source.experts, TOKENS, form, false)?;
+/// The forward pass of a model: weights of `bits` bits in groups of 64.
+pub(super) fn model(shape: &CheckedShape, bits: u8, form: Form) -> Result<Subject, CheckError> {
+    let source = random_model(Path::new("check"), shape.config(), bits, bits, 1).map_err(CheckError::Source)?;
+    let how = Lowering { activations: form, look_ahead: false };
+    let mut recording = lower(source.recording, how)?;
+    recording.max_tokens = TOKENS;
     let activations = if form == Form::Int8 { "int8" } else { "f32" };
     Ok(Subject {
         name: format!("a model of {bits} bits, activations {activations}"),
-        recording: Arc::new(recorded.recording),
-        experts: Arc::new(source.experts),
-        top_k: config.top_k,
-        config: Some(source.config),
+        recording: Arc::new(recording),
+        experts: Arc::new(source.weights.experts),
+        shape: Some(source.shape),
         choices: Vec::new(),
     })
 }
@@ -172,7 +168,7 @@ const EXPERTS: (usize, usize) = (4, 2);
 
 /// A product and a layer of experts for each weight format, with activations in f32 and in int8, or in int8 alone; and
 /// the kernel that only reads.
-pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, ShapeError> {
+pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, CheckError> {
     let FormatShapes { hidden, rows, intermediate } = shapes;
     let (experts, top_k) = EXPERTS;
     let mut random = Random::new(2);
@@ -181,18 +177,20 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, S
     r.input = Some(x);
     let sums = r.words("sums", 1, StreamRead::columns(hidden));
     r.push("stream_read", StreamRead { x, out: sums })?;
+    swiglu(&mut r, x, forms)?;
+    let sum = r.tensor("sum", 1, hidden);
     let (mut files, mut layers, mut choices) = (Vec::new(), Vec::new(), Vec::new());
     for (format, form) in all_formats(forms) {
         let name = format!("{format}, {form:?}").to_lowercase();
-        let [codes, scales, biases] = random.weights(format, rows, hidden).map(Bytes::from);
-        let blocks = vec![MatrixBlock { rows, codes, scales, biases }];
+        let streams = format.random(rows, hidden, 1.0, random.bits()).map(Bytes::from);
+        let blocks = vec![MatrixBlock { rows, streams }];
         let matrix = r.matrix(Matrix { name: name.clone(), rows, cols: hidden, format, blocks });
         let input: Input = match format.interleave() {
             Some(interleave) if form == Form::Int8 => r.quantised(x, interleave)?.into(),
             _ => x.into(),
         };
         let out = r.tensor(format!("product, {name}"), 1, rows);
-        r.push(name.clone(), MatVec { x: input, matrix, out, accumulate: false, rows: RowsOf::Tokens })?;
+        r.push(name.clone(), Matmul { x: input, matrix, out, accumulate: false, exact: false, rows: RowsOf::Tokens })?;
         let slot = SlotLayout::new(hidden, intermediate, format, format);
         let layer = layers.len();
         let ids = r.ids(format!("ids, {name}"), top_k);
@@ -207,25 +205,42 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, S
         let op = Experts { layer, slot, x: input, hidden: inner, out };
         op.check(&r)?;
         r.steps.extend([Recorded::Route(Route { layer, ids, ahead: None }), Recorded::Experts(Box::new(op))]);
+        // weights, the shared expert and its gate may be any numbers
+        let shared = (layer > 0).then(|| (x, (layer > 1).then(|| x.columns(top_k, 1))));
+        let weights = x.columns(0, top_k);
+        r.push(format!("sum, {name}"), Combine { x: sum, routed: out, weights, shared })?;
         choices.push(ids.tensor);
         let bytes: Vec<u8> = (0..experts).flat_map(|_| expert(&mut random, &slot)).collect();
         let place = Place::Strided { file: layer as u32, base: 0, stride: slot.bytes as u64 };
         files.push(ExpertFile::Memory { name: "experts of a check", bytes: bytes.into() });
-        layers.push(LayerExperts { slot, parts: vec![Part { place, len: slot.bytes, at: 0 }], checksums: None });
+        let parts = vec![Part { place, len: slot.bytes, at: 0 }];
+        layers.push(LayerExperts { experts, top_k, slot, parts, checksums: None });
     }
     Ok(Subject {
         name: "every weight format".to_owned(),
         recording: Arc::new(r),
-        experts: Arc::new(ExpertLayout { files, experts, layers }),
-        top_k,
-        config: None,
+        experts: Arc::new(ExpertLayout { files, layers }),
+        shape: None,
         choices,
     })
 }
 
+/// SwiGLU of the columns of `x`, whose result a product in one of `forms` could take.
+fn swiglu(r: &mut Recording, x: View, forms: &[Form]) -> Result<(), ShapeError> {
+    let width = x.width / 2;
+    for form in forms {
+        let out: Input = match form {
+            Form::F32 => r.tensor("gated", 1, width).into(),
+            Form::Int8 => Quantised::tensor(r, "gated", 1, width, 2).into(),
+        };
+        r.push("swiglu", Swiglu { gate_up: x, out })?;
+    }
+    Ok(())
+}
+
 /// Every weight format with the forms of activations that it is multiplied with. Groups and types of scales differ.
 fn all_formats(forms: &[Form]) -> Vec<(WeightFormat, Form)> {
-    let affine = |group, scales| WeightFormat::BITS.map(|bits| WeightFormat::Affine { bits, group, scales });
+    let affine = |group, scales| Affine::BITS.map(|bits| WeightFormat::Affine(Affine { bits, group, scales }));
     let mut all = Vec::new();
     if forms.contains(&Form::F32) {
         all.extend([WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16].map(|format| (format, Form::F32)));
@@ -241,9 +256,9 @@ fn all_formats(forms: &[Form]) -> Vec<(WeightFormat, Form)> {
 fn expert(random: &mut Random, slot: &SlotLayout) -> Vec<u8> {
     let mut bytes = vec![0; slot.bytes];
     for place in [&slot.gate_up, &slot.down] {
-        let [codes, scales, biases] = random.weights(place.format, place.rows, place.cols);
-        for (at, section) in [(place.codes, codes), (place.scales, scales), (place.biases, biases)] {
-            bytes[at..at + section.len()].copy_from_slice(&section);
+        let streams = place.format.random(place.rows, place.cols, 1.0, random.bits());
+        for ((at, len), stream) in place.sections().zip(streams) {
+            bytes[at..at + len].copy_from_slice(&stream);
         }
     }
     bytes

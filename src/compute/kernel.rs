@@ -1,17 +1,17 @@
-//! What a kernel is to the executors: a shape check, a CPU twin, and dispatches on the GPU.
+//! What a kernel is to the devices: a shape check, a CPU twin, and dispatches on the GPU.
 
 use std::ops::Range;
 
 use super::cpu::CpuMemory;
-use super::executor::Step;
 use super::ops::{ProductShape, Team};
-use crate::formats::WeightFormat;
+use super::step::Step;
+use crate::weights::WeightFormat;
 
-use super::recording::{KvId, MatrixId, Recording, ShapeError, TensorId, VectorId, View};
+use super::recording::{CacheId, MatrixId, Recording, ShapeError, TensorId, VectorId, View};
 
-/// A kernel with its operands. One file in `ops/` each; the WGSL has the same name.
+/// An operation with its operands: a file in `ops/` each. Its kernels are those of [`stages`](Kernel::stages).
 pub trait Kernel: Send + Sync {
-    /// Name of the WGSL file, entry point, pipeline, CPU twin, test and bench row.
+    /// Name of the file, the test and, where it has one kernel, that.
     fn name(&self) -> &'static str;
 
     /// Whether the operands fit together.
@@ -58,23 +58,28 @@ pub trait Kernel: Send + Sync {
     }
 }
 
-/// How the GPU executor has laid weights and caches out: bindings are limited (128 MiB on some drivers), so a large
+/// How the GPU has laid weights and caches out: bindings are limited (128 MiB on some drivers), so a large
 /// matrix is several parts and a long cache several windows.
 pub trait ResidentLayout {
     /// The parts of a matrix, top to bottom.
     fn matrix_parts(&self, matrix: MatrixId) -> &[MatrixPart];
     /// Columns and format of a matrix.
     fn matrix(&self, matrix: MatrixId) -> (usize, WeightFormat);
-    /// Positions that one window of a KV cache holds; the last window may hold fewer.
-    fn kv_window(&self, kv: KvId) -> usize;
-    /// Windows of a KV cache.
-    fn kv_windows(&self, kv: KvId) -> usize;
+    /// Where a vector begins in [`Resource::Vectors`], in elements.
+    fn vector_offset(&self, vector: VectorId) -> usize;
+    /// Positions that one window of a cache holds; the last window may hold fewer.
+    fn cache_window(&self, cache: CacheId) -> usize;
+    /// Windows of a cache.
+    fn cache_windows(&self, cache: CacheId) -> usize;
     /// Bytes that scratch between two dispatches of one kernel may take.
     fn scratch_bytes(&self) -> usize;
     /// Most threads of a workgroup: 256 or more.
     fn threads(&self) -> usize;
     /// Whether every expert is in its slot: kernels look slots up, and the host need not know what the router chose.
     fn all_resident(&self) -> bool;
+    /// Where the slots of a layer's experts begin in [`Resource::Slots`], when all are resident. Layers with experts are
+    /// counted from 0.
+    fn first_slot(&self, moe_layer: usize) -> usize;
     /// Whether prompts are multiplied by the matrix units of the device.
     fn cooperative(&self) -> bool {
         false
@@ -92,12 +97,8 @@ pub struct MatrixPart {
     pub first: usize,
     /// Rows.
     pub rows: usize,
-    /// First word of the codes in the binding.
-    pub codes: u32,
-    /// First word of the scales.
-    pub scales: u32,
-    /// First word of the biases.
-    pub biases: u32,
+    /// First words of the streams of the format in the binding: what these are is in `wgsl/shared/weights_*.wgsl`.
+    pub streams: [u32; 3],
 }
 
 /// Whether a binding is written.
@@ -116,12 +117,12 @@ pub enum Resource {
     Tensor(TensorId),
     /// Weights in f32.
     Vector(VectorId),
-    /// Part `.1` of a matrix: codes, scales, biases.
+    /// All vectors, for kernels that read more of them than there are bindings: [`ResidentLayout::vector_offset`].
+    Vectors,
+    /// Part `.1` of a matrix: the streams of its format.
     Matrix(MatrixId, usize),
-    /// Keys of window `.1` of a cache.
-    Keys(KvId, usize),
-    /// Values of window `.1` of a cache.
-    Values(KvId, usize),
+    /// Window `.2` of stream `.1` of a cache.
+    Cache(CacheId, usize, usize),
     /// Cosines and sines of every position.
     Rope,
     /// Scratch between two dispatches of one kernel.
@@ -164,29 +165,47 @@ pub struct Stage {
     pub groups: Vec<Vec<Binding>>,
 }
 
-/// Values that a dispatch passes without a buffer: at most 16 words (`var<immediate>`).
+/// Values that a dispatch passes without a buffer: at most 16 words (`var<immediate>`), as `params!` names them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Immediates {
     words: [u32; 16],
-    len: usize,
+    names: &'static [&'static str],
 }
 
 impl Immediates {
-    /// From words in the order of the WGSL struct.
-    ///
-    /// # Panics
-    /// With more than 16 words: a mistake in a kernel.
-    pub fn new(values: &[u32]) -> Self {
+    /// From words with the names that they have in the WGSL struct, in its order.
+    pub(crate) fn new<const N: usize>(names: &'static [&'static str; N], values: [u32; N]) -> Self {
+        const { assert!(N <= 16, "immediates are 16 words at most") };
         let mut words = [0; 16];
-        words[..values.len()].copy_from_slice(values);
-        Immediates { words, len: values.len() }
+        words[..N].copy_from_slice(&values);
+        Immediates { words, names }
     }
 
     /// As bytes.
     pub fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.words[..self.len])
+        bytemuck::cast_slice(&self.words[..self.names.len()])
+    }
+
+    /// Names of the words.
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> &'static [&'static str] {
+        self.names
     }
 }
+
+/// [`Immediates`] of a kernel: each field of its `struct Params` with its word, in the order of the struct, or its name alone
+/// where a variable has it. A test holds them against the WGSL.
+macro_rules! params {
+    (@word $name:ident) => { $name };
+    (@word $name:ident $value:expr) => { $value };
+    ($($name:ident $(: $value:expr)?),+ $(,)?) => {
+        $crate::compute::kernel::Immediates::new(
+            &[$(stringify!($name)),+],
+            [$($crate::compute::kernel::params!(@word $name $($value)?)),+],
+        )
+    };
+}
+pub(crate) use params;
 
 /// One dispatch of one stage.
 #[derive(Clone, Copy, Debug)]

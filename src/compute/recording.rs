@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::executor::Step;
-use super::kernel::Kernel;
-use super::ops::{Experts, Known, Route};
-use crate::model::Matrix;
+use super::op::{Op, Operand};
+use super::ops::{DeltaNetShape, Experts, Known, Route};
+use super::step::Step;
+use crate::weights::Matrix;
 
 /// Most bytes of logits.
 const LOGIT_BYTES: usize = 16 << 20;
@@ -25,9 +25,9 @@ pub struct VectorId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MatrixId(pub usize);
 
-/// The KV cache of one attention layer: its place in [`Recording::kv`].
+/// The cache of one layer: its place in [`Recording::caches`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct KvId(pub usize);
+pub struct CacheId(pub usize);
 
 /// How many rows a tensor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,13 +90,47 @@ impl View {
     }
 }
 
-/// One KV cache: per position `width` keys and `width` values.
+/// What a layer keeps of every position: rows of one or more streams, side by side.
 #[derive(Clone, Debug)]
-pub struct KvSpec {
+pub struct CacheSpec {
     /// Name in dumps and messages.
     pub label: String,
-    /// kv_heads * head_dim.
+    /// Attention has two: keys, and values.
+    pub streams: Vec<CacheStream>,
+}
+
+/// Rows of one kind, one for each position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheStream {
+    /// Such as "keys".
+    pub name: &'static str,
+    /// Elements of a row; of keys and values, KV heads times head_dim.
     pub width: usize,
+    /// How they are stored.
+    pub format: CacheFormat,
+}
+
+impl CacheStream {
+    /// Bytes of a row: a multiple of 4.
+    pub fn row_bytes(&self) -> usize {
+        self.format.row_bytes(self.width)
+    }
+}
+
+/// How the elements of a row are stored. Kernels that read and write a cache know it; all others move bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheFormat {
+    /// As they are computed.
+    F32,
+}
+
+impl CacheFormat {
+    /// Bytes of a row of `width` elements: a multiple of 4. Saturates.
+    pub fn row_bytes(self, width: usize) -> usize {
+        match self {
+            CacheFormat::F32 => width.saturating_mul(4),
+        }
+    }
 }
 
 /// An operation whose operands do not fit together.
@@ -115,23 +149,58 @@ pub struct ShapeError {
     pub found: String,
 }
 
+/// What a layer keeps from step to step.
+#[derive(Clone, Copy, Debug)]
+pub enum LayerState {
+    /// Full attention.
+    Attention {
+        /// Keys and values of every position.
+        kv: CacheId,
+    },
+    /// Gated delta-net.
+    DeltaNet {
+        /// The last inputs of the convolution, as `DeltaNet::conv` keeps them.
+        conv: View,
+        /// `[value_heads * key_dim, value_dim]`
+        recurrent: View,
+        /// Heads and their sizes.
+        shape: DeltaNetShape,
+    },
+}
+
 /// One entry of a recording.
+#[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a model has some hundreds of them, made once")]
 pub enum Recorded {
     /// A kernel; the label names it in dumps and profiles.
     Kernel {
         /// Such as `layer.3.mixer_out`.
         label: String,
         /// The kernel with its operands.
-        kernel: Box<dyn Kernel>,
+        kernel: Op,
     },
     /// The router's choice becomes known to the host: the one synchronisation of a layer.
     Route(Route),
     /// The routed experts of one layer, streamed.
     Experts(Box<Experts>),
+    /// So many layers of the model are done: whoever watches a prompt is told, and may end it here.
+    LayerDone(usize),
+}
+
+impl Recorded {
+    /// The tensors that it touches.
+    pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
+        match self {
+            Recorded::Kernel { kernel, .. } => kernel.operands(),
+            Recorded::Route(route) => route.operands(),
+            Recorded::Experts(experts) => experts.operands(),
+            Recorded::LayerDone(_) => Vec::new(),
+        }
+    }
 }
 
 /// The operations of one step in order, and everything they touch.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Recording {
     /// Most tokens a step may have.
     pub max_tokens: usize,
@@ -141,10 +210,12 @@ pub struct Recording {
     pub vectors: Vec<(String, Arc<Vec<f32>>)>,
     /// Projections.
     pub matrices: Vec<Matrix>,
-    /// KV caches.
-    pub kv: Vec<KvSpec>,
+    /// What layers keep of every position.
+    pub caches: Vec<CacheSpec>,
     /// State tensors: zero at the start of a session, kept from step to step.
     pub state: Vec<TensorId>,
+    /// What each layer keeps from step to step, in the order of the layers.
+    pub layers: Vec<LayerState>,
     /// The operations.
     pub steps: Vec<Recorded>,
     /// The embedded tokens: what a step begins with. `[tokens, hidden]`
@@ -220,18 +291,24 @@ impl Recording {
         MatrixId(self.matrices.len() - 1)
     }
 
-    /// Adds a KV cache of `width` keys and as many values per position.
-    pub fn kv_cache(&mut self, label: impl Into<String>, width: usize) -> KvId {
-        self.kv.push(KvSpec { label: label.into(), width });
-        KvId(self.kv.len() - 1)
+    /// Adds a cache of some streams.
+    pub fn cache(&mut self, label: impl Into<String>, streams: Vec<CacheStream>) -> CacheId {
+        self.caches.push(CacheSpec { label: label.into(), streams });
+        CacheId(self.caches.len() - 1)
+    }
+
+    /// Adds a cache of `width` keys and as many values per position, in f32.
+    pub fn kv_cache(&mut self, label: impl Into<String>, width: usize) -> CacheId {
+        let stream = |name| CacheStream { name, width, format: CacheFormat::F32 };
+        self.cache(label, ["keys", "values"].map(stream).into())
     }
 
     /// Appends a kernel after checking the shapes of its operands.
-    pub fn push(&mut self, label: impl Into<String>, kernel: impl Kernel + 'static) -> Result<(), ShapeError> {
-        let label = label.into();
+    pub fn push(&mut self, label: impl Into<String>, kernel: impl Into<Op>) -> Result<(), ShapeError> {
+        let (label, kernel) = (label.into(), kernel.into());
         kernel.check(self).map_err(|e| ShapeError { label: label.clone(), ..e })?;
         kernel.outputs().iter().for_each(|view| self.outdate(view.tensor));
-        self.steps.push(Recorded::Kernel { label, kernel: Box::new(kernel) });
+        self.steps.push(Recorded::Kernel { label, kernel });
         Ok(())
     }
 
@@ -281,12 +358,12 @@ impl Recording {
             .sum()
     }
 
-    /// Bytes that one position takes in all KV caches.
+    /// Bytes that one position takes in all caches.
     pub fn kv_bytes_per_position(&self) -> u64 {
-        self.kv.iter().map(|kv| kv.width as u64 * 2 * 4).sum()
+        self.caches.iter().flat_map(|cache| &cache.streams).map(|stream| stream.row_bytes() as u64).sum()
     }
 
-    /// Bytes of all resident weights that executors hold.
+    /// Bytes of all resident weights that a device holds.
     pub fn weight_bytes(&self) -> u64 {
         let matrices: u64 = self.matrices.iter().map(|m| m.bytes() as u64).sum();
         matrices + self.vectors.iter().map(|(_, v)| v.len() as u64 * 4).sum::<u64>()

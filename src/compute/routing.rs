@@ -1,7 +1,7 @@
 //! From the router's choice to work for each expert.
 
-use super::executor::ExecuteError;
 use super::ops::{ExpertTile, Pair, Tile};
+use super::step::ExecuteError;
 use crate::experts::{ExpertStore, StoreError};
 
 /// One expert of a layer with the (token, expert) pairs that chose it.
@@ -58,14 +58,14 @@ pub(crate) fn tiles(pairs: &[Pair], first_pair: usize) -> Vec<ExpertTile> {
 }
 
 /// Starts to read the first `most` experts of `layer` that `guess` names, and empties it. A guess that is none of the
-/// layer's `experts` is left to the layer itself, whose error it is to report.
+/// layer's experts is left to the layer itself, whose error it is to report.
 pub(crate) fn read_ahead(
     store: &mut ExpertStore,
     layer: usize,
     guess: &mut Vec<u32>,
-    experts: usize,
     most: usize,
 ) -> Result<(), StoreError> {
+    let experts = store.layout().layers.get(layer).map_or(0, |layer| layer.experts);
     let guessed: Vec<u32> = guess.drain(..).filter(|id| (*id as usize) < experts).take(most).collect();
     // the last layer has no next one, and no guess
     if guessed.is_empty() { Ok(()) } else { store.prefetch(layer, &guessed) }

@@ -1,138 +1,148 @@
-//! The WGSL of every kernel, put together from `wgsl/`: shared pieces, then the kernel. Nothing else is generated.
+//! The WGSL of every kernel, put together from `wgsl/`: the shared pieces that a kernel imports, then the kernel. Nothing
+//! else is generated.
+//!
+//! A line `//import NAME` of a kernel or of a shared piece takes `wgsl/shared/NAME.wgsl`: what it imports itself comes
+//! before it, and however often it is named it is taken once. `enable` lines of all pieces go to the top.
+//!
+//! Kernels of products exist once per form of the activations and format of the weights. What depends on these is
+//! imported by its role:
+//!
+//! | role | is | declares |
+//! | --- | --- | --- |
+//! | `activations` | `activations_f32` or `activations_int8` | `x` (binding 0), `load`, `dot_block`, and the `Weights` of a block |
+//! | `weights` | `weights_FORMAT` | which stream is what, and 32 weights of a row: as `codes_at` for `block_affine_*`, as `unpack` for `block_dense` |
+//! | `block` | the format's for the form: `block_dense`, `block_affine_f32` or `block_affine_int8` | `block_of`: the `Weights` of a row's block |
+//! | `tile_form` | `tile_f32` or `tile_int8` | `tile_sums`: a tile of rows times tokens |
+//!
+//! A weight format is a file `wgsl/shared/weights_NAME.wgsl` and a row in `FORMATS`.
 
-macro_rules! wgsl {
-    ($name:literal) => {
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/wgsl/", $name, ".wgsl"))
+#[cfg(test)]
+pub(crate) mod taken;
+
+use std::sync::LazyLock;
+
+/// One file of `wgsl/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct File {
+    name: &'static str,
+    text: &'static str,
+}
+
+macro_rules! kernel {
+    ($name:expr) => {
+        File { name: $name, text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/wgsl/", $name, ".wgsl")) }
     };
 }
 
-/// A norm: sums of rows, and their packing.
-macro_rules! norm {
-    ($name:literal) => {
-        concat!(
-            wgsl!("shared/sum_over_threads"),
-            "\n",
-            wgsl!("shared/quantise"),
-            "\n",
-            wgsl!($name),
-            "\n",
-            wgsl!("shared/pack_row")
-        )
+macro_rules! shared {
+    ($name:expr) => {
+        File { name: $name, text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/wgsl/shared/", $name, ".wgsl")) }
     };
 }
 
-/// What makes heads, packed where products take 8 bits.
-macro_rules! packs_heads {
-    ($($name:literal),*) => {
-        concat!(wgsl!("shared/quantise"), $("\n", wgsl!($name),)* "\n", wgsl!("shared/pack_head"))
-    };
-}
-
-/// Pieces, one after the other.
-macro_rules! pieces {
-    ($($name:literal),*) => {
-        concat!($(wgsl!($name), "\n",)*)
-    };
-}
-
-/// Kernels that read no quantised weights.
-const PLAIN: [(&str, &str); 17] = [
-    ("attention", packs_heads!("shared/rotated_head", "attention")),
-    ("attention_merge", packs_heads!("attention_merge")),
-    ("attention_prefill", wgsl!("attention_prefill")),
-    ("combine_norm", norm!("combine_norm")),
-    (
-        "delta_net",
-        packs_heads!(
-            "shared/sigmoid",
-            "shared/conv_input",
-            "shared/keep_inputs",
-            "shared/delta_net_token",
-            "delta_net"
-        ),
-    ),
-    ("delta_net_chunks", pieces!("shared/delta_net_scratch", "delta_net_chunks")),
-    (
-        "delta_net_inputs",
-        pieces!(
-            "shared/sigmoid",
-            "shared/conv_input",
-            "shared/delta_net_token",
-            "shared/delta_net_scratch",
-            "delta_net_inputs"
-        ),
-    ),
-    ("delta_net_keep", pieces!("shared/conv_input", "shared/keep_inputs", "delta_net_keep")),
-    ("delta_net_norm", packs_heads!("shared/sigmoid", "shared/delta_net_scratch", "delta_net_norm")),
-    ("delta_net_solve", pieces!("shared/delta_net_scratch", "delta_net_solve")),
-    ("kv_norm_rope", pieces!("shared/rotated_head", "kv_norm_rope")),
-    ("logits_top_k", wgsl!("logits_top_k")),
-    ("query_norm_rope", pieces!("shared/rotated_head", "query_norm_rope")),
-    ("quantise", concat!(wgsl!("shared/quantise"), "\n", wgsl!("quantise"))),
-    ("rms_norm", norm!("rms_norm")),
-    ("router_top_k", concat!(wgsl!("shared/quantise"), "\n", wgsl!("router_top_k"))),
-    ("stream_read", wgsl!("stream_read")),
+/// Kernels that read no weights of any format.
+const PLAIN: [File; 19] = [
+    kernel!("attention"),
+    kernel!("attention_merge"),
+    kernel!("attention_prefill"),
+    kernel!("combine"),
+    kernel!("combine_norm"),
+    kernel!("delta_net"),
+    kernel!("delta_net_chunks"),
+    kernel!("delta_net_inputs"),
+    kernel!("delta_net_keep"),
+    kernel!("delta_net_norm"),
+    kernel!("delta_net_solve"),
+    kernel!("kv_norm_rope"),
+    kernel!("logits_top_k"),
+    kernel!("query_norm_rope"),
+    kernel!("quantise"),
+    kernel!("rms_norm"),
+    kernel!("router_top_k"),
+    kernel!("stream_read"),
+    kernel!("swiglu"),
 ];
 
-/// Kernels that exist once per weight format.
-const MATRIX: [(&str, &str); 7] = [
-    ("expert_down", wgsl!("expert_down")),
-    ("expert_gate_up", wgsl!("expert_gate_up")),
-    ("expert_matmul_down", wgsl!("expert_matmul_down")),
-    ("expert_matmul_gate_up", wgsl!("expert_matmul_gate_up")),
-    ("matmul", wgsl!("matmul")),
-    ("matmul_cooperative", wgsl!("matmul_cooperative")),
-    ("matvec", wgsl!("matvec")),
+/// Kernels of products, and the forms of activations that they take.
+const PRODUCTS: [(File, &[Form]); 7] = [
+    (kernel!("expert_down"), &Form::ALL),
+    (kernel!("expert_gate_up"), &Form::ALL),
+    (kernel!("expert_matmul_down"), &Form::ALL),
+    (kernel!("expert_matmul_gate_up"), &Form::ALL),
+    (kernel!("matmul"), &Form::ALL),
+    (kernel!("matvec"), &Form::ALL),
+    // it rounds to f16, which activations in f32 are not asked to bear
+    (kernel!("matmul_cooperative"), &[Form::Int8]),
 ];
 
-/// How a block of 32 weights is unpacked, per format.
-const WEIGHTS: [(&str, &str); 9] = [
-    ("bf16", wgsl!("shared/weights_bf16")),
-    ("f16", wgsl!("shared/weights_f16")),
-    ("f32", wgsl!("shared/weights_f32")),
-    ("q2", wgsl!("shared/weights_q2")),
-    ("q3", wgsl!("shared/weights_q3")),
-    ("q4", wgsl!("shared/weights_q4")),
-    ("q5", wgsl!("shared/weights_q5")),
-    ("q6", wgsl!("shared/weights_q6")),
-    ("q8", wgsl!("shared/weights_q8")),
+/// Pieces that are imported by their own name.
+const SHARED: [File; 19] = [
+    shared!("combined"),
+    shared!("conv_input"),
+    shared!("delta_net_scratch"),
+    shared!("delta_net_token"),
+    shared!("gated"),
+    shared!("halves"),
+    shared!("keep_inputs"),
+    shared!("pack_head"),
+    shared!("pack_row"),
+    shared!("place"),
+    shared!("quantise"),
+    shared!("rotated_head"),
+    shared!("rows"),
+    shared!("scales"),
+    shared!("sigmoid"),
+    shared!("sum_over_threads"),
+    shared!("team"),
+    shared!("tile"),
+    shared!("tile_write"),
 ];
 
-/// [`VARIANTS`] of the kernel that multiplies with matrix units. It rounds to f16, which activations in f32 are not asked to
-/// bear.
-const COOPERATIVE: [(&str, Form, &str, &str); 6] = [
-    ("matmul_cooperative", Form::Int8, "q2", "matmul_cooperative_int8_q2"),
-    ("matmul_cooperative", Form::Int8, "q3", "matmul_cooperative_int8_q3"),
-    ("matmul_cooperative", Form::Int8, "q4", "matmul_cooperative_int8_q4"),
-    ("matmul_cooperative", Form::Int8, "q5", "matmul_cooperative_int8_q5"),
-    ("matmul_cooperative", Form::Int8, "q6", "matmul_cooperative_int8_q6"),
-    ("matmul_cooperative", Form::Int8, "q8", "matmul_cooperative_int8_q8"),
-];
+/// A weight format, as far as kernels see it.
+struct Format {
+    /// What the names of its shaders end with.
+    suffix: &'static str,
+    weights: File,
+    /// How a block is read for products with activations in f32.
+    block_f32: File,
+    /// And in 8 bits; none where it is never multiplied with those.
+    block_int8: Option<File>,
+}
 
-/// Names of `kernel` per form of the activations and format of the weights, so that a name is one `&'static str`
-/// everywhere. Dense weights are multiplied with f32 only.
-macro_rules! variants {
-    ($($kernel:literal),*) => {
-        const VARIANTS: &[(&str, Form, &str, &str)] = &[$(
-            ($kernel, Form::F32, "bf16", concat!($kernel, "_bf16")),
-            ($kernel, Form::F32, "f16", concat!($kernel, "_f16")),
-            ($kernel, Form::F32, "f32", concat!($kernel, "_f32")),
-            ($kernel, Form::F32, "q2", concat!($kernel, "_q2")),
-            ($kernel, Form::F32, "q3", concat!($kernel, "_q3")),
-            ($kernel, Form::F32, "q4", concat!($kernel, "_q4")),
-            ($kernel, Form::F32, "q5", concat!($kernel, "_q5")),
-            ($kernel, Form::F32, "q6", concat!($kernel, "_q6")),
-            ($kernel, Form::F32, "q8", concat!($kernel, "_q8")),
-            ($kernel, Form::Int8, "q2", concat!($kernel, "_int8_q2")),
-            ($kernel, Form::Int8, "q3", concat!($kernel, "_int8_q3")),
-            ($kernel, Form::Int8, "q4", concat!($kernel, "_int8_q4")),
-            ($kernel, Form::Int8, "q5", concat!($kernel, "_int8_q5")),
-            ($kernel, Form::Int8, "q6", concat!($kernel, "_int8_q6")),
-            ($kernel, Form::Int8, "q8", concat!($kernel, "_int8_q8")),
-        )*];
+macro_rules! dense {
+    ($suffix:literal) => {
+        Format {
+            suffix: $suffix,
+            weights: shared!(concat!("weights_", $suffix)),
+            block_f32: shared!("block_dense"),
+            block_int8: None,
+        }
     };
 }
-variants!("expert_down", "expert_gate_up", "expert_matmul_down", "expert_matmul_gate_up", "matmul", "matvec");
+
+macro_rules! affine {
+    ($suffix:literal) => {
+        Format {
+            suffix: $suffix,
+            weights: shared!(concat!("weights_", $suffix)),
+            block_f32: shared!("block_affine_f32"),
+            block_int8: Some(shared!("block_affine_int8")),
+        }
+    };
+}
+
+/// Every weight format.
+static FORMATS: [Format; 9] = [
+    dense!("bf16"),
+    dense!("f16"),
+    dense!("f32"),
+    affine!("q2"),
+    affine!("q3"),
+    affine!("q4"),
+    affine!("q5"),
+    affine!("q6"),
+    affine!("q8"),
+];
 
 /// What a product multiplies weights with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,67 +153,189 @@ pub enum Form {
     Int8,
 }
 
+impl Form {
+    const ALL: [Form; 2] = [Form::F32, Form::Int8];
+
+    fn activations(self) -> File {
+        match self {
+            Form::F32 => shared!("activations_f32"),
+            Form::Int8 => shared!("activations_int8"),
+        }
+    }
+
+    fn tile(self) -> File {
+        match self {
+            Form::F32 => shared!("tile_f32"),
+            Form::Int8 => shared!("tile_int8"),
+        }
+    }
+
+    fn block(self, format: &Format) -> Option<File> {
+        match self {
+            Form::F32 => Some(format.block_f32),
+            Form::Int8 => format.block_int8,
+        }
+    }
+}
+
+/// A kernel of products for one form and format.
+struct Variant {
+    name: &'static str,
+    kernel: File,
+    form: Form,
+    format: &'static Format,
+    block: File,
+}
+
+impl Variant {
+    fn role(&self, import: &str) -> Option<File> {
+        match import {
+            "activations" => Some(self.form.activations()),
+            "weights" => Some(self.format.weights),
+            "block" => Some(self.block),
+            "tile_form" => Some(self.form.tile()),
+            _ => None,
+        }
+    }
+}
+
+/// All variants. Names are made once, so that each is one `&'static str` everywhere.
+static VARIANTS: LazyLock<Vec<Variant>> = LazyLock::new(|| {
+    let mut all = Vec::new();
+    for (kernel, forms) in PRODUCTS {
+        for &form in forms {
+            for format in &FORMATS {
+                let Some(block) = form.block(format) else { continue };
+                let name = match form {
+                    Form::F32 => format!("{}_{}", kernel.name, format.suffix),
+                    Form::Int8 => format!("{}_int8_{}", kernel.name, format.suffix),
+                };
+                all.push(Variant { name: name.leak(), kernel, form, format, block });
+            }
+        }
+    }
+    all
+});
+
+/// Why a shader cannot be put together.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShaderError {
+    /// No kernel, form and format have this name.
+    #[error("there is no shader `{0}`")]
+    Unknown(String),
+    /// An import that is neither a piece nor a role of the shader.
+    #[error("`{file}` imports `{import}`: expected a file of wgsl/shared or, in a product, a role (see shaders.rs)")]
+    Import {
+        /// The kernel or piece.
+        file: &'static str,
+        /// What it names.
+        import: &'static str,
+    },
+    /// A piece that imports itself, maybe through others.
+    #[error("`{0}` is imported by what it imports")]
+    Circle(&'static str),
+}
+
 /// The name of `kernel` for activations and a weight format: `matvec`, f32 and `q4` give `matvec_q4`, with int8
 /// `matvec_int8_q4`.
 ///
 /// # Panics
-/// For a kernel or a format that does not exist: a mistake in an op.
+/// For a kernel or a format that does not exist, or that is not multiplied with this form: a mistake in an op.
 pub fn variant(kernel: &str, form: Form, format: &str) -> &'static str {
-    products()
-        .find(|(k, a, f, _)| *k == kernel && *a == form && *f == format)
-        .map(|(.., name)| *name)
-        .expect("kernels, forms and formats are listed in VARIANTS")
-}
-
-fn products() -> impl Iterator<Item = &'static (&'static str, Form, &'static str, &'static str)> {
-    VARIANTS.iter().chain(&COOPERATIVE)
+    let found = VARIANTS.iter().find(|v| v.kernel.name == kernel && v.form == form && v.format.suffix == format);
+    found.expect("kernels, forms and formats are rows of PRODUCTS and FORMATS").name
 }
 
 /// Every shader by name.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    let plain = PLAIN.iter().map(|(name, _)| *name);
-    plain.chain(products().map(|(.., name)| *name))
+    let plain = PLAIN.iter().map(|kernel| kernel.name);
+    plain.chain(VARIANTS.iter().map(|variant| variant.name))
 }
 
 /// The source of a shader, and its entry point.
-pub fn source(name: &str) -> Option<(String, &'static str)> {
-    if let Some((kernel, source)) = PLAIN.iter().find(|(kernel, _)| *kernel == name) {
-        return Some(((*source).to_owned(), kernel));
+///
+/// # Errors
+/// For a name that is not among [`names`]. Whatever else is wrong is a mistake in `wgsl/`, which a test finds.
+pub fn source(name: &str) -> Result<(String, &'static str), ShaderError> {
+    if let Some(kernel) = PLAIN.iter().find(|kernel| kernel.name == name) {
+        return Ok((assemble(*kernel, &piece)?, kernel.name));
     }
-    let (kernel, form, format, _) = products().find(|(.., n)| *n == name)?;
-    let (kernel, body) = MATRIX.iter().find(|(k, _)| k == kernel)?;
-    let (_, weights) = WEIGHTS.iter().find(|(f, _)| f == format)?;
-    let mut pieces = vec![wgsl!("shared/place"), weights];
-    if *kernel == "matmul_cooperative" {
-        // directives come first
-        pieces.insert(0, "enable f16;\nenable wgpu_cooperative_matrix;");
+    let variant = VARIANTS.iter().find(|v| v.name == name).ok_or_else(|| ShaderError::Unknown(name.to_owned()))?;
+    let text = assemble(variant.kernel, &|import| variant.role(import).or_else(|| piece(import)))?;
+    Ok((text, variant.kernel.name))
+}
+
+fn piece(import: &str) -> Option<File> {
+    SHARED.iter().find(|file| file.name == import).copied()
+}
+
+/// `kernel` after all that it imports, as `find` resolves it.
+fn assemble(kernel: File, find: &dyn Fn(&str) -> Option<File>) -> Result<String, ShaderError> {
+    let mut files = Vec::new();
+    take(kernel, find, &mut Vec::new(), &mut files)?;
+    let is_enable = |line: &&str| line.starts_with("enable ");
+    let mut enables: Vec<&str> = files.iter().flat_map(|file| file.text.lines().filter(is_enable)).collect();
+    enables.sort_unstable();
+    enables.dedup();
+    let code = files.iter().flat_map(|file| file.text.lines().filter(|line| !is_enable(line)));
+    Ok(enables.into_iter().chain(code).flat_map(|line| [line, "\n"]).collect())
+}
+
+/// Adds `file` to `files` after what it imports. `open` are those that are on the way to it.
+fn take(
+    file: File,
+    find: &dyn Fn(&str) -> Option<File>,
+    open: &mut Vec<File>,
+    files: &mut Vec<File>,
+) -> Result<(), ShaderError> {
+    if files.contains(&file) {
+        return Ok(());
     }
-    if format.starts_with('q') {
-        pieces.push(wgsl!("shared/scales"));
-        pieces.push(match form {
-            Form::F32 => wgsl!("shared/block_affine_f32"),
-            Form::Int8 => wgsl!("shared/block_affine_int8"),
-        });
-    } else {
-        pieces.push(wgsl!("shared/block_dense"));
+    if open.contains(&file) {
+        return Err(ShaderError::Circle(file.name));
     }
-    pieces.push(match form {
-        Form::F32 => wgsl!("shared/activations_f32"),
-        Form::Int8 => wgsl!("shared/activations_int8"),
-    });
-    let tile = match form {
-        Form::F32 => wgsl!("shared/tile_f32"),
-        Form::Int8 => wgsl!("shared/tile_int8"),
-    };
-    match *kernel {
-        "matmul" | "expert_matmul_down" => {
-            pieces.extend([wgsl!("shared/tile"), tile, wgsl!("shared/tile_write")]);
-        }
-        "matmul_cooperative" => pieces.push(wgsl!("shared/halves")),
-        "expert_matmul_gate_up" => pieces.extend([wgsl!("shared/tile"), tile, wgsl!("shared/quantise")]),
-        "expert_gate_up" => pieces.extend([wgsl!("shared/team"), wgsl!("shared/quantise")]),
-        _ => pieces.extend([wgsl!("shared/team"), wgsl!("shared/rows")]),
+    open.push(file);
+    for import in file.text.lines().filter_map(|line| line.strip_prefix("//import ")) {
+        let found = find(import).ok_or(ShaderError::Import { file: file.name, import })?;
+        take(found, find, open, files)?;
     }
-    pieces.push(body);
-    Some((pieces.join("\n"), kernel))
+    open.pop();
+    files.push(file);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILES: [File; 5] = [
+        File { name: "low", text: "enable f16;\nlow" },
+        File { name: "middle", text: "// middle\n\n//import low\nmiddle" },
+        File { name: "lost", text: "//import nowhere" },
+        File { name: "chicken", text: "//import egg" },
+        File { name: "egg", text: "//import chicken" },
+    ];
+
+    fn of(text: &'static str) -> Result<String, ShaderError> {
+        assemble(File { name: "kernel", text }, &|import| FILES.iter().find(|file| file.name == import).copied())
+    }
+
+    #[test]
+    fn imports_come_once_and_before_their_users() {
+        let text = of("//import middle\n//import low\nkernel\n").expect("all is there");
+        let code: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.starts_with("//")).collect();
+        assert_eq!(code, ["enable f16;", "low", "middle", "kernel"]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        let nowhere = |file, import| Err(ShaderError::Import { file, import });
+        assert_eq!(of("//import nothing"), nowhere("kernel", "nothing"));
+        assert_eq!(of("//import low \n"), nowhere("kernel", "low "), "a name is the rest of the line");
+        assert_eq!(of("//import lost"), nowhere("lost", "nowhere"));
+        assert_eq!(of("//import chicken"), Err(ShaderError::Circle("chicken")));
+        assert_eq!(source("matvec_q7"), Err(ShaderError::Unknown("matvec_q7".to_owned())));
+        // roles are those of products
+        assert!(piece("weights").is_none() && piece("block").is_none());
+    }
 }

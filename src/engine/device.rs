@@ -3,7 +3,8 @@ use flashflood_backends::gpu::{Adapters, Gpu, GpuError, open};
 use crate::compute::shaders::Form;
 
 /// Where a model is computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Device {
     /// A GPU where there is one, else the CPU.
     #[default]
@@ -48,7 +49,8 @@ impl OpenedDevice {
 }
 
 /// What products multiply quantised weights with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Activations {
     /// int8 on GPUs through Vulkan and DX12, which multiply and add four bytes at a time, else f32.
     #[default]

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, OpenedDevice};
+use super::{Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, OpenedDevice};
+use crate::experts::Reads;
 use crate::model::ModelSource;
 
 /// What an engine is opened with.
@@ -103,11 +103,30 @@ impl OpenRequest {
     }
 }
 
-fn one_of<T: ValueEnum>(key: &str, given: Option<String>, built_in: T) -> Result<T, String> {
+/// An option that is one of a few words, which are the same in JSON and on the command line.
+trait Choice: Copy + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Choice for Device {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Device::Auto), ("gpu", Device::Gpu), ("cpu", Device::Cpu)];
+}
+
+impl Choice for Activations {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Activations::Auto), ("f32", Activations::F32), ("int8", Activations::Int8)];
+}
+
+impl Choice for Reads {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Reads::Auto), ("cached", Reads::Cached), ("direct", Reads::Direct), ("threads", Reads::Threads)];
+}
+
+fn one_of<T: Choice>(key: &str, given: Option<String>, built_in: T) -> Result<T, String> {
     let Some(given) = given else { return Ok(built_in) };
-    T::from_str(&given, false).map_err(|_| {
-        let known: Vec<String> =
-            T::value_variants().iter().filter_map(|v| Some(v.to_possible_value()?.get_name().to_owned())).collect();
+    T::WORDS.iter().find(|(word, _)| *word == given).map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
         format!("{key}: expected one of {}, found '{given}'", known.join(", "))
     })
 }
@@ -117,8 +136,24 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
-    use crate::engine::Device;
     use serde_json::json;
+
+    /// Flags and JSON take the same words for the same values.
+    #[cfg(feature = "cli")]
+    #[test]
+    fn words_are_those_of_the_command_line() {
+        fn same<T: Choice + clap::ValueEnum + std::fmt::Debug + PartialEq>() {
+            let flags: Vec<(String, T)> = T::value_variants()
+                .iter()
+                .map(|v| (v.to_possible_value().unwrap().get_name().to_owned(), *v))
+                .collect();
+            let words: Vec<(String, T)> = T::WORDS.iter().map(|(word, value)| ((*word).to_owned(), *value)).collect();
+            assert_eq!(words, flags);
+        }
+        same::<Device>();
+        same::<Activations>();
+        same::<Reads>();
+    }
 
     #[test]
     fn keys_are_read() {

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use flashflood_backends::conditions::{Conditions, Sensors, ThermalState};
 
-use crate::generate::Event;
-
 /// Where an engine learns the state of the machine: the system's own notices, or a stand-in of a test.
 pub type ConditionsSource = Box<dyn FnMut() -> Conditions + Send>;
 
@@ -36,6 +34,17 @@ impl fmt::Display for Suspension {
             Suspension::Thermal => "the machine is too hot",
         })
     }
+}
+
+/// What is told while nothing is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Too hot for work: every tenth of a second.
+    Suspended(Suspension),
+    /// Work goes on after that.
+    Resumed,
+    /// A tenth of a second of rest went by.
+    Resting,
 }
 
 /// The pace of an engine and its sessions. Clones are the same pace.
@@ -111,11 +120,11 @@ impl Pace {
     /// Between two pieces of work: rests for `worked`, and waits as long as the engine is suspended. `on_wait` is told so
     /// every tenth of a second, and at last that work goes on if it was suspended; it ends the waiting by returning
     /// `false`, which is the answer then.
-    pub(crate) fn turn(&self, worked: Duration, mut on_wait: impl FnMut(Event) -> bool) -> bool {
+    pub(crate) fn turn(&self, worked: Duration, mut on_wait: impl FnMut(Wait) -> bool) -> bool {
         let until = Instant::now() + self.rest_after(worked);
         while let Some(rest) = until.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero()) {
             std::thread::sleep(rest.min(WAIT));
-            if rest > WAIT && !on_wait(Event::Resting) {
+            if rest > WAIT && !on_wait(Wait::Resting) {
                 return false;
             }
         }
@@ -125,7 +134,7 @@ impl Pace {
                 tracing::warn!("paused: {why}");
             }
             has_waited = true;
-            if !on_wait(Event::Suspended(why)) {
+            if !on_wait(Wait::Suspended(why)) {
                 return false;
             }
             std::thread::sleep(WAIT);
@@ -133,7 +142,7 @@ impl Pace {
         if has_waited {
             tracing::info!("work goes on");
         }
-        !has_waited || on_wait(Event::Resumed)
+        !has_waited || on_wait(Wait::Resumed)
     }
 }
 
@@ -178,7 +187,7 @@ mod tests {
         assert!(start.elapsed() >= Duration::from_millis(50));
         let (start, mut told) = (Instant::now(), 0);
         let go_on = pace.turn(Duration::from_secs(1000), |event| {
-            assert_eq!(event, Event::Resting);
+            assert_eq!(event, Wait::Resting);
             told += 1;
             told < 3
         });
@@ -200,8 +209,8 @@ mod tests {
             true
         });
         assert!(go_on);
-        let hot = Event::Suspended(Suspension::Thermal);
-        assert_eq!(told, [hot.clone(), hot, Event::Resumed]);
+        let hot = Wait::Suspended(Suspension::Thermal);
+        assert_eq!(told, [hot, hot, Wait::Resumed]);
     }
 
     #[test]
@@ -213,6 +222,6 @@ mod tests {
             false
         });
         assert!(!go_on);
-        assert_eq!(told, [Event::Suspended(Suspension::Thermal)]);
+        assert_eq!(told, [Wait::Suspended(Suspension::Thermal)]);
     }
 }

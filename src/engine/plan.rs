@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::compute::Recording;
-use crate::experts::{ExpertLayout, StoreError, auto_budget, plan_slots};
-use crate::model::Config;
+use crate::experts::{StoreError, auto_budget, plan_slots};
+use crate::model::Shape;
+use crate::sizes::bytes_for_people;
+use crate::weights::ExpertLayout;
 
 /// Positions that caches have room for unless `--ctx` says otherwise.
 pub(super) const DEFAULT_CONTEXT: usize = 8192;
@@ -127,14 +129,14 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Plans a model, and decides how many tokens a step of `recording` may have.
     pub(super) fn new(
-        config: &Config,
+        shape: &Shape,
         recording: &mut Recording,
         experts: &ExpertLayout,
         wishes: &Wishes,
     ) -> Result<MemoryPlan, PlanError> {
         let (context, budget) = (wishes.context, wishes.experts);
-        if context > config.max_positions {
-            return Err(PlanError::Context { found: context, most: config.max_positions });
+        if context > shape.max_positions {
+            return Err(PlanError::Context { found: context, most: shape.max_positions });
         }
         let available = flashflood_backends::memory::available_memory();
         let mut plan = MemoryPlan {
@@ -142,7 +144,7 @@ impl MemoryPlan {
             experts: 0,
             slots: 0,
             slot_bytes: experts.slot_bytes() as u64,
-            all_slots: experts.layers.len() * experts.experts,
+            all_slots: experts.experts(),
             kv: recording.kv_bytes_per_position().saturating_mul(context as u64),
             context,
             state: recording.tensor_bytes(true),
@@ -169,7 +171,7 @@ impl MemoryPlan {
             ExpertBudget::All => plan.all_slots as u64 * slot_bytes,
         };
         plan.check(0)?;
-        plan.slots = plan_slots(experts, bytes, config.top_k)?;
+        plan.slots = plan_slots(experts, bytes)?;
         plan.experts = plan.slots as u64 * slot_bytes;
         plan.check(plan.experts)?;
         Ok(plan)
@@ -234,15 +236,6 @@ fn chunk_within(recording: &mut Recording, bytes: u64, wishes: &Wishes) -> usize
         chunk *= 2;
     }
     chunk
-}
-
-/// `7.1 MB`: powers of ten, as disks and model cards count.
-pub fn bytes_for_people(bytes: u64) -> String {
-    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")];
-    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
-        None => format!("{bytes} B"),
-    }
 }
 
 #[cfg(test)]

@@ -66,7 +66,8 @@ impl PressureWatch {
         }
         let most = store.limit();
         // at least one slot for each layer, or sharing out would lose it
-        let layers = plan.all_slots.div_ceil(store.capacity(0).max(1));
+        let least = (0..store.layout().layers.len()).map(|layer| store.capacity(layer)).min();
+        let layers = plan.all_slots.div_ceil(least.unwrap_or(0).max(1));
         let step = (most / 32).max(layers).max(store.limit_step());
         let pressure = Pressure { reserve: reserve(plan.available), slot_bytes: plan.slot_bytes, most, step };
         Some(PressureWatch { pressure })

@@ -1,24 +1,21 @@
 //! From bytes to slots: pure functions, so that the memory plan can ask before anything is allocated.
 
 use super::error::StoreError;
-use super::layout::ExpertLayout;
+use super::sets::SlotSets;
+use crate::weights::ExpertLayout;
 
 /// The least memory that an automatic budget leaves to everything else on the machine.
 pub const LEAST_RESERVE: u64 = 1 << 30;
 
 /// Slots for `budget_bytes`: never more than the model has experts, and no remainder that the sets of
-/// [`super::ExpertStore`] would leave unused. `top_k` experts a token must fit.
-pub fn plan_slots(layout: &ExpertLayout, budget_bytes: u64, top_k: usize) -> Result<usize, StoreError> {
+/// [`super::ExpertStore`] would leave unused. What a token needs of any one layer must fit; a model without experts needs
+/// no slot.
+pub fn plan_slots(layout: &ExpertLayout, budget_bytes: u64) -> Result<usize, StoreError> {
     let slot_bytes = layout.slot_bytes().max(1) as u64;
-    let layers = layout.layers.len();
-    let all = layers.saturating_mul(layout.experts);
     let affordable = usize::try_from(budget_bytes / slot_bytes).unwrap_or(usize::MAX);
-    let slots = affordable.min(all);
-    check_slots(slots, slot_bytes, budget_bytes, top_k)?;
-    Ok(match slots_per_layer(slots, layers, layout.experts, top_k) {
-        Some(each) => each * layers,
-        None => slots,
-    })
+    let slots = affordable.min(layout.experts());
+    check_slots(slots, slot_bytes, budget_bytes, layout.most_of_a_token())?;
+    Ok(SlotSets::new(layout, slots).slots())
 }
 
 /// Bytes for experts on a machine with `available` bytes free of which `other_needs` go to weights, state and scratch
@@ -31,17 +28,6 @@ pub fn auto_budget(available: u64, other_needs: u64) -> u64 {
 /// What an automatic budget leaves of `available` bytes to everything else on the machine.
 pub fn reserve(available: u64) -> u64 {
     LEAST_RESERVE.max(available / 10).min(available / 2)
-}
-
-/// Slots of each layer's own set; `None` when they would be fewer than `top_k` and all layers share one set.
-pub(super) fn slots_per_layer(slots: usize, layers: usize, experts: usize, top_k: usize) -> Option<usize> {
-    let each = (slots / layers.max(1)).min(experts);
-    (each >= top_k).then_some(each)
-}
-
-/// Slots that an expert of one layer may be in, of `slots` in all: those of the layer, or all of them.
-pub fn set_size(slots: usize, layout: &ExpertLayout, top_k: usize) -> usize {
-    slots_per_layer(slots, layout.layers.len(), layout.experts, top_k).unwrap_or(slots)
 }
 
 /// Whether the slots hold what one token needs of one layer.
@@ -67,9 +53,9 @@ mod tests {
     }
 
     #[test]
-    fn sets_are_per_layer_when_a_token_fits_in_each() {
-        assert_eq!(slots_per_layer(40, 4, 16, 8), Some(10));
-        assert_eq!(slots_per_layer(31, 4, 16, 8), None);
-        assert_eq!(slots_per_layer(1000, 4, 16, 8), Some(16));
+    fn a_model_without_experts_needs_no_slot() {
+        for bytes in [0, GIB] {
+            assert!(matches!(plan_slots(&ExpertLayout::default(), bytes), Ok(0)));
+        }
     }
 }

@@ -1,29 +1,21 @@
 //! Checks of a layout before anything is read with it: a slot that is filled only in part computes nonsense.
 
 use super::error::StoreError;
-use super::layout::{ExpertLayout, LayerExperts, MatrixPlace, Place};
+use crate::weights::{ExpertLayout, LayerExperts, MatrixPlace, Place};
 
 /// The bytes `at .. at + len` of a slot.
 type Section = (usize, usize);
 
-/// Codes, scales and biases of a matrix in its slot; dense formats have codes alone.
-pub(super) fn sections(matrix: &MatrixPlace) -> impl Iterator<Item = (&'static str, Section)> {
-    let codes = matrix.rows * matrix.format.row_bytes(matrix.cols);
-    let scales = matrix.rows * matrix.format.row_scale_bytes(matrix.cols);
-    let all =
-        [("codes", (matrix.codes, codes)), ("scales", (matrix.scales, scales)), ("biases", (matrix.biases, scales))];
-    all.into_iter().filter(|(_, (_, len))| *len > 0)
+/// The streams of a matrix in its slot, by name.
+fn sections(matrix: &MatrixPlace) -> impl Iterator<Item = (&'static str, Section)> {
+    matrix.format.stream_names().iter().copied().zip(matrix.sections())
 }
 
 /// Whether every layer's parts fill every section of a slot from files that exist.
-pub(super) fn check_layout(layout: &ExpertLayout, top_k: usize) -> Result<(), StoreError> {
+pub(super) fn check_layout(layout: &ExpertLayout) -> Result<(), StoreError> {
     let error = |layer, what| Err(StoreError::Layout { layer, what });
     if layout.layers.is_empty() {
         return error(0, "expected at least one layer with experts, found none".to_owned());
-    }
-    if top_k == 0 || top_k > layout.experts || u32::try_from(layout.experts).is_err() {
-        let found = format!("found {top_k} of {}", layout.experts);
-        return error(0, format!("expected between 1 and all of the experts per token, {found}"));
     }
     for (layer, experts) in layout.layers.iter().enumerate() {
         if let Err(what) = check_layer(layout, experts) {
@@ -34,12 +26,16 @@ pub(super) fn check_layout(layout: &ExpertLayout, top_k: usize) -> Result<(), St
 }
 
 fn check_layer(layout: &ExpertLayout, layer: &LayerExperts) -> Result<(), String> {
+    let (experts, top_k) = (layer.experts, layer.top_k);
+    if top_k == 0 || top_k > experts || u32::try_from(experts).is_err() {
+        return Err(format!("expected between 1 and all of the experts per token, found {top_k} of {experts}"));
+    }
     if let Some(checksums) = &layer.checksums {
         if layer.parts.len() != 1 {
             return Err(format!("expected one part per checksummed expert, found {}", layer.parts.len()));
         }
-        if checksums.len() != layout.experts {
-            return Err(format!("expected {} checksums, found {}", layout.experts, checksums.len()));
+        if checksums.len() != experts {
+            return Err(format!("expected {experts} checksums, found {}", checksums.len()));
         }
     }
     for part in &layer.parts {
@@ -51,8 +47,8 @@ fn check_layer(layout: &ExpertLayout, layer: &LayerExperts) -> Result<(), String
             Place::Strided { file, .. } => vec![*file],
             Place::Listed(places) => places.iter().map(|place| place.0).collect(),
         };
-        if matches!(part.place, Place::Listed(_)) && files.len() != layout.experts {
-            return Err(format!("expected a place for each of {} experts, found {}", layout.experts, files.len()));
+        if matches!(part.place, Place::Listed(_)) && files.len() != experts {
+            return Err(format!("expected a place for each of {experts} experts, found {}", files.len()));
         }
         if let Some(file) = files.iter().find(|file| **file as usize >= layout.files.len()) {
             return Err(format!("expected one of {} files, found file {file}", layout.files.len()));

@@ -159,13 +159,13 @@ pub enum StoreError {
         layers: usize,
     },
     /// An expert that the layer does not have.
-    #[error("layer {layer} has no expert {expert}: the model has {experts} experts a layer")]
+    #[error("layer {layer} has no expert {expert}: it has {experts} experts")]
     NoSuchExpert {
         /// Layer asked for.
         layer: usize,
         /// Expert asked for.
         expert: u32,
-        /// Experts per layer.
+        /// Experts of the layer.
         experts: usize,
     },
     /// One request names an expert twice.

@@ -1,12 +1,12 @@
-//! Routed experts: where their bytes lie on disk, the slots they are read into, and which are kept.
+//! Routed experts at work: the slots they are read into, and which are kept. Where their bytes lie [`weights`](crate::weights) say.
 
 mod budget;
 mod check;
 mod error;
-pub mod layout;
 pub mod policy;
 pub mod reader;
 pub mod replay;
+mod sets;
 mod slots;
 mod stats;
 pub mod store;
@@ -14,9 +14,9 @@ mod sweep;
 pub mod trace;
 mod worker;
 
-pub use budget::{LEAST_RESERVE, auto_budget, plan_slots, reserve, set_size};
-pub use layout::{ExpertFile, ExpertLayout, LayerExperts, MatrixPlace, Part, Place, SlotLayout};
+pub use budget::{LEAST_RESERVE, auto_budget, plan_slots, reserve};
 pub use reader::{ExpertReader, FileReader, Reads};
+pub use sets::SlotSets;
 pub use slots::{HostSlot, HostSlots};
 pub use store::{Acquired, ExpertStore, SlotMemory, StoreError, StoreStats};
 pub(crate) use sweep::Sweep;

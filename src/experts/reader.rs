@@ -11,10 +11,11 @@ use flashflood_backends::PAGE;
 use flashflood_backends::io::{ReadFile, ShortRead};
 
 use super::error::StoreError;
-use super::layout::{ExpertFile, ExpertLayout, Place};
+use crate::weights::{ExpertFile, ExpertLayout, Place};
 
 /// How the files of experts are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Reads {
     /// Direct when the experts on disk take more than half of the memory that is free, else cached
     #[default]
@@ -242,7 +243,7 @@ fn file_ends(layout: &ExpertLayout) -> Result<BTreeMap<usize, u64>, StoreError> 
             let len = part.len as u64;
             match &part.place {
                 Place::Strided { file, base, stride } => {
-                    let last = (layout.experts as u64).saturating_sub(1).checked_mul(*stride);
+                    let last = (experts.experts as u64).saturating_sub(1).checked_mul(*stride);
                     let end = last.and_then(|last| last.checked_add(*base)?.checked_add(len));
                     covers(*file, end)?;
                 }

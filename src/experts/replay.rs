@@ -50,11 +50,11 @@ fn needed(trace: &Trace) -> impl DoubleEndedIterator<Item = Needed> {
 
 /// Replays `trace` with `slots` slots for each layer, raised to what a token needs.
 pub fn replay(trace: &Trace, policy: &dyn Policy, slots: usize) -> Replayed {
-    let slots = slots.max(trace.shape.top_k);
-    let mut layers = vec![LayerSlots::default(); trace.shape.layers];
+    let mut layers = vec![LayerSlots::default(); trace.shape.layers.len()];
     let mut found = Replayed::default();
     let mut request = 0;
     for Needed { layer, experts } in needed(trace) {
+        let slots = slots.max(trace.shape.layers[layer].top_k);
         let layer = &mut layers[layer];
         let count = experts.len() as u64;
         let sweep = Sweep::new(experts, slots, |expert| layer.experts.contains(expert));
@@ -109,7 +109,6 @@ impl LayerSlots {
 
 /// The best that any policy could do, by looking ahead: the expert whose next use is farthest away leaves (Belady).
 pub fn optimum(trace: &Trace, slots: usize) -> Replayed {
-    let slots = slots.max(trace.shape.top_k);
     let requests: Vec<Needed> = needed(trace).collect();
     // when each expert of a request is asked for again
     let mut next_uses = vec![Vec::new(); requests.len()];
@@ -119,9 +118,10 @@ pub fn optimum(trace: &Trace, slots: usize) -> Replayed {
         next_uses[at] = uses.collect();
     }
     // per layer: the experts there and when each is asked for again
-    let mut layers: Vec<HashMap<u32, usize>> = vec![HashMap::new(); trace.shape.layers];
+    let mut layers: Vec<HashMap<u32, usize>> = vec![HashMap::new(); trace.shape.layers.len()];
     let mut found = Replayed::default();
     for (request, uses) in requests.iter().zip(next_uses) {
+        let slots = slots.max(trace.shape.layers[request.layer].top_k);
         let there = &mut layers[request.layer];
         let hits = request.experts.iter().filter(|e| there.contains_key(e)).count();
         let missing = request.experts.len() - hits;
@@ -149,7 +149,7 @@ mod tests {
 
     /// One layer, one token a step.
     fn trace(experts: usize, top_k: usize, tokens: &[Vec<u32>]) -> Trace {
-        let shape = TraceShape { layers: 1, experts, top_k, slot_bytes: 1 };
+        let shape = TraceShape::even(1, experts, top_k, 1);
         Trace { shape, steps: tokens.iter().map(|ids| vec![ids.clone()]).collect() }
     }
 
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_prompt_asks_for_each_expert_once() {
-        let shape = TraceShape { layers: 1, experts: 8, top_k: 2, slot_bytes: 1 };
+        let shape = TraceShape::even(1, 8, 2, 1);
         let trace = Trace { shape, steps: vec![vec![vec![5, 1, 1, 5, 5, 2]], vec![vec![5, 2]]] };
         assert_eq!(replay(&trace, &Lru, 3), Replayed { hits: 2, misses: 3 });
         // one at a time, of two slots: 1, 2, then 5 in the place of 1

@@ -1,4 +1,4 @@
-//! Memory that experts are read into: the trait that every executor implements, and the one in host memory.
+//! Memory that experts are read into: the trait that every device implements, and the one in host memory.
 
 use std::ops::Deref;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -7,13 +7,13 @@ use flashflood_backends::AlignedBuffer;
 
 use super::error::StoreError;
 
-/// Memory that experts are read into and that an executor computes from.
+/// Memory that experts are read into and that a device computes from.
 pub trait SlotMemory: Send + Sync {
     /// Slots, all of `slot_bytes`.
     fn slots(&self) -> usize;
     /// Bytes of one slot.
     fn slot_bytes(&self) -> usize;
-    /// Gives the bytes of `slot` to `read`; when it returns `Ok`, the executor sees them. `read` gets at least
+    /// Gives the bytes of `slot` to `read`; when it returns `Ok`, the device sees them. `read` gets at least
     /// [`slot_bytes`](Self::slot_bytes) and may write all it gets; memory that starts at a page and has room to the end
     /// of one is read into without a copy. Called from several threads at once, never twice at once for one slot.
     fn fill(&self, slot: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<(), StoreError>) -> Result<(), StoreError>;
@@ -37,7 +37,7 @@ pub trait SlotMemory: Send + Sync {
     }
 }
 
-/// Slots in host memory, for the CPU executor. A slot takes memory when it is first filled, so that a large budget
+/// Slots in host memory, for the CPU. A slot takes memory when it is first filled, so that a large budget
 /// costs nothing before it is used; it is whole pages, so that reads past the page cache go straight in.
 #[derive(Debug)]
 pub struct HostSlots {

@@ -15,12 +15,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::budget::{check_slots, slots_per_layer};
+use super::budget::check_slots;
 use super::check::check_layout;
-use super::layout::ExpertLayout;
 use super::policy::{AgedLfu, Policy, SlotUse};
 use super::reader::ExpertReader;
+use super::sets::SlotSets;
 use super::worker::{Done, Job, Workers};
+use crate::weights::ExpertLayout;
 
 pub use super::error::StoreError;
 pub use super::slots::SlotMemory;
@@ -48,7 +49,6 @@ pub struct Acquired {
 pub struct ExpertStore {
     layout: Arc<ExpertLayout>,
     memory: Arc<dyn SlotMemory>,
-    top_k: usize,
     policy: Box<dyn Policy>,
     workers: Workers,
     slots: Vec<Slot>,
@@ -58,9 +58,9 @@ pub struct ExpertStore {
     past: HashMap<(usize, u32), SlotUse>,
     /// The slots in which (layer, expert) is ready or being read.
     places: HashMap<(usize, u32), usize>,
-    per_layer: Option<usize>,
-    /// The most slots of a set that are filled; see [`ExpertStore::set_limit`].
-    limit: usize,
+    sets: SlotSets,
+    /// The most slots of each set that are filled; see [`ExpertStore::set_limit`].
+    limits: Vec<usize>,
     request: u64,
     in_flight: usize,
     busy_since: Instant,
@@ -92,35 +92,35 @@ enum State {
 }
 
 impl ExpertStore {
-    /// A store with the slots of `memory`, none filled. `top_k` experts are the most that a token needs of a layer;
-    /// `threads` (at least 1) read in parallel.
+    /// A store with the slots of `memory`, none filled. `threads` (at least 1) read in parallel.
+    ///
+    /// # Errors
+    /// A layout without experts, or one that contradicts itself; slots that are too small or too few; no threads.
     pub fn new(
         layout: Arc<ExpertLayout>,
-        top_k: usize,
         memory: Arc<dyn SlotMemory>,
         reader: Arc<dyn ExpertReader>,
         threads: usize,
     ) -> Result<Self, StoreError> {
-        check_layout(&layout, top_k)?;
+        check_layout(&layout)?;
         let (count, slot_bytes) = (memory.slots(), memory.slot_bytes());
         if slot_bytes < layout.slot_bytes() {
             return Err(StoreError::SlotTooSmall { expected: layout.slot_bytes(), found: slot_bytes });
         }
-        check_slots(count, slot_bytes as u64, count as u64 * slot_bytes as u64, top_k)?;
-        let per_layer = slots_per_layer(count, layout.layers.len(), layout.experts, top_k);
+        check_slots(count, slot_bytes as u64, count as u64 * slot_bytes as u64, layout.most_of_a_token())?;
+        let sets = SlotSets::new(&layout, count);
         let now = Instant::now();
         Ok(ExpertStore {
             workers: Workers::start(layout.clone(), memory.clone(), reader, threads)?,
             policy: Box::new(AgedLfu::for_layers(layout.layers.len())),
             layout,
             memory,
-            top_k,
             slots: (0..count).map(|_| Slot { state: State::Empty, holds: 0, ahead: false }).collect(),
             uses: vec![SlotUse::default(); count],
             past: HashMap::new(),
             places: HashMap::new(),
-            per_layer,
-            limit: per_layer.unwrap_or(count),
+            limits: sets.iter().map(|set| set.len()).collect(),
+            sets,
             request: 0,
             in_flight: 0,
             busy_since: now,
@@ -138,17 +138,18 @@ impl ExpertStore {
 
     /// The most experts of one layer that one request may name.
     pub fn capacity(&self, layer: usize) -> usize {
-        self.set(layer).len().min(self.limit).min(self.layout.experts)
+        self.limit_of(layer).min(self.layout.layers[layer].experts)
     }
 
     /// Whether every expert of the model has a slot, so that none is ever evicted.
     pub fn holds_all(&self) -> bool {
-        self.per_layer == Some(self.layout.experts) && self.limit == self.layout.experts
+        let layers = self.layout.layers.iter().zip(&self.limits);
+        !self.sets.is_shared() && layers.into_iter().all(|(layer, limit)| layer.experts == *limit)
     }
 
-    /// Sets that the slots are divided into: one for each layer, or one for all.
-    fn sets(&self) -> usize {
-        if self.per_layer.is_some() { self.layout.layers.len().max(1) } else { 1 }
+    /// What it reads: the layers with experts.
+    pub fn layout(&self) -> &ExpertLayout {
+        &self.layout
     }
 
     /// The slot of an expert whose bytes are there.
@@ -256,18 +257,19 @@ impl ExpertStore {
     }
 
     /// The slots that experts of a layer may be in.
-    pub(crate) fn set(&self, layer: usize) -> Range<usize> {
-        match self.per_layer {
-            Some(each) => layer * each..(layer + 1) * each,
-            None => 0..self.slots.len(),
-        }
+    fn set(&self, layer: usize) -> Range<usize> {
+        self.sets.of_layer(layer)
+    }
+
+    /// The most slots that experts of a layer may be in now.
+    fn limit_of(&self, layer: usize) -> usize {
+        self.limits[self.sets.set_of(layer)]
     }
 
     fn check_request(&self, layer: usize, experts: &[u32]) -> Result<(), StoreError> {
-        let (layers, count) = (self.layout.layers.len(), self.layout.experts);
-        if layer >= layers {
-            return Err(StoreError::NoSuchLayer { layer, layers });
-        }
+        let Some(count) = self.layout.layers.get(layer).map(|layer| layer.experts) else {
+            return Err(StoreError::NoSuchLayer { layer, layers: self.layout.layers.len() });
+        };
         let mut sorted = experts.to_vec();
         sorted.sort_unstable();
         if let Some(&expert) = sorted.last()

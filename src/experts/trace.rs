@@ -9,6 +9,8 @@
 //! 0 0 1 2 9 11 5
 //! ```
 //!
+//! Layers that differ have their numbers one after the other: `layers=2 experts=32,8 top_k=4,2`.
+//!
 //! The numbers of a line are the step, the token's place in the trace, the layer, and the `top_k` experts. Tokens of
 //! one step went through a layer together: a prompt's chunk asks for each expert once. Traces of one model may stand
 //! in one file one after the other, each with its first line.
@@ -28,16 +30,21 @@ pub struct Trace {
 }
 
 /// The model of a trace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceShape {
     /// Layers with experts.
-    pub layers: usize,
-    /// Experts of a layer.
-    pub experts: usize,
-    /// Experts that a token chooses in a layer.
-    pub top_k: usize,
+    pub layers: Vec<TraceLayer>,
     /// Bytes of a slot that holds an expert.
     pub slot_bytes: usize,
+}
+
+/// One layer with experts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TraceLayer {
+    /// Its experts.
+    pub experts: usize,
+    /// Those that a token chooses.
+    pub top_k: usize,
 }
 
 /// Why a trace cannot be read.
@@ -78,17 +85,20 @@ impl Trace {
     }
 
     fn step_tokens(&self, step: &[Vec<u32>]) -> usize {
-        step.first().map_or(0, |ids| ids.len() / self.shape.top_k.max(1))
+        let first = step.first().zip(self.shape.layers.first());
+        first.map_or(0, |(ids, layer)| ids.len() / layer.top_k.max(1))
     }
 
     /// Writes the trace as text.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let TraceShape { layers, experts, top_k, slot_bytes } = self.shape;
-        writeln!(out, "{MAGIC} layers={layers} experts={experts} top_k={top_k} slot_bytes={slot_bytes}")?;
+        let TraceShape { layers, slot_bytes } = &self.shape;
+        let experts = one_or_all(layers.iter().map(|layer| layer.experts));
+        let top_k = one_or_all(layers.iter().map(|layer| layer.top_k));
+        writeln!(out, "{MAGIC} layers={} experts={experts} top_k={top_k} slot_bytes={slot_bytes}", layers.len())?;
         let mut token = 0;
         for (number, step) in self.steps.iter().enumerate() {
             for row in 0..self.step_tokens(step) {
-                for (layer, ids) in step.iter().enumerate() {
+                for (layer, (ids, TraceLayer { top_k, .. })) in step.iter().zip(layers).enumerate() {
                     write!(out, "{number} {token} {layer}")?;
                     for id in &ids[row * top_k..(row + 1) * top_k] {
                         write!(out, " {id}")?;
@@ -116,7 +126,7 @@ impl Trace {
             // a token is whole where a part ends
             if let (Some(trace), Some([.., layer])) = (&trace, before)
                 && (ended || starts)
-                && layer + 1 < trace.shape.layers
+                && layer + 1 < trace.shape.layers.len()
             {
                 return Err(TraceError::End { line: number, expected: format!("layer {} of the token", layer + 1) });
             }
@@ -130,8 +140,8 @@ impl Trace {
                 let shape = TraceShape::parse(line).ok_or_else(|| {
                     wrong(format!("'{MAGIC} layers=L experts=E top_k=K slot_bytes=B', none of them 0 and K at most E"))
                 })?;
-                let known = trace.get_or_insert_with(|| Trace::new(shape)).shape;
-                if shape != known {
+                let known = &trace.get_or_insert_with(|| Trace::new(shape.clone())).shape;
+                if shape != *known {
                     return Err(wrong("the same model as at the start of the file".to_owned()));
                 }
                 before = None;
@@ -146,7 +156,7 @@ impl Trace {
 
     /// Adds a line's experts where they belong, or says which line should have come.
     fn push_line(&mut self, before: Option<[usize; 3]>, place: [usize; 3], ids: &[u32]) -> Result<(), String> {
-        let layers = self.shape.layers;
+        let layers = self.shape.layers.len();
         let in_order = match before {
             None => place == [0, 0, 0],
             Some([step, token, layer]) if layer + 1 < layers => place == [step, token, layer + 1],
@@ -167,31 +177,74 @@ impl Trace {
     }
 }
 
+/// One number where all are the same, else all of them.
+fn one_or_all(numbers: impl Iterator<Item = usize>) -> String {
+    let mut all: Vec<String> = numbers.map(|number| number.to_string()).collect();
+    if all.windows(2).all(|pair| pair[0] == pair[1]) {
+        all.truncate(1);
+    }
+    all.join(",")
+}
+
 impl TraceShape {
+    /// Layers that are all alike.
+    pub fn even(layers: usize, experts: usize, top_k: usize, slot_bytes: usize) -> Self {
+        TraceShape { layers: vec![TraceLayer { experts, top_k }; layers], slot_bytes }
+    }
+
+    /// The most experts of a layer.
+    pub fn most_experts(&self) -> usize {
+        self.layers.iter().map(|layer| layer.experts).max().unwrap_or(0)
+    }
+
+    /// The most experts that a token chooses in a layer.
+    pub fn most_of_a_token(&self) -> usize {
+        self.layers.iter().map(|layer| layer.top_k).max().unwrap_or(0)
+    }
+
     fn parse(line: &str) -> Option<TraceShape> {
         let mut words = line.strip_prefix(MAGIC)?.split_whitespace();
-        let mut value = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=')?.parse::<usize>().ok();
-        let [layers, experts, top_k, slot_bytes] =
-            [value("layers")?, value("experts")?, value("top_k")?, value("slot_bytes")?];
-        let sound = layers > 0 && top_k > 0 && top_k <= experts && slot_bytes > 0 && words.next().is_none();
+        let mut values = |name: &str| -> Option<Vec<usize>> {
+            let text = words.next()?.strip_prefix(name)?.strip_prefix('=')?;
+            text.split(',').map(|number| number.parse().ok()).collect()
+        };
+        let (layers, experts, top_k, slot_bytes) =
+            (values("layers")?, values("experts")?, values("top_k")?, values("slot_bytes")?);
+        let (&[layers], &[slot_bytes]) = (layers.as_slice(), slot_bytes.as_slice()) else { return None };
         // far beyond any model; a damaged file must not take all memory
-        (sound && layers <= 1 << 16).then_some(TraceShape { layers, experts, top_k, slot_bytes })
+        if layers == 0 || layers > 1 << 16 || slot_bytes == 0 || words.next().is_some() {
+            return None;
+        }
+        let of = |numbers: &[usize], layer: usize| match numbers {
+            [one] => Some(*one),
+            all if all.len() == layers => Some(all[layer]),
+            _ => None,
+        };
+        let layer = |n| Some(TraceLayer { experts: of(&experts, n)?, top_k: of(&top_k, n)? });
+        let layers: Vec<TraceLayer> = (0..layers).map(layer).collect::<Option<_>>()?;
+        let sound = layers.iter().all(|layer| (1..=layer.experts).contains(&layer.top_k));
+        sound.then_some(TraceShape { layers, slot_bytes })
     }
 
     /// Step, token and layer of a line, and its experts.
     fn parse_ids(&self, line: &str) -> Result<([usize; 3], Vec<u32>), String> {
-        let expected = || format!("step, token, layer and {} distinct experts below {}", self.top_k, self.experts);
+        let expected = |layer: TraceLayer| {
+            format!("step, token, layer and {} distinct experts below {}", layer.top_k, layer.experts)
+        };
         let mut words = line.split(' ');
         let mut place = [0; 3];
         for number in &mut place {
-            *number = words.next().and_then(|word| word.parse().ok()).ok_or_else(expected)?;
+            *number = words.next().and_then(|word| word.parse().ok()).ok_or_else(|| expected(self.layers[0]))?;
         }
+        // a layer that the model does not have is out of order
+        let layer = self.layers.get(place[2]).copied().unwrap_or(self.layers[0]);
+        let expected = || expected(layer);
         let ids: Vec<u32> = words.map(str::parse).collect::<Result<_, _>>().map_err(|_| expected())?;
         let mut sorted = ids.clone();
         sorted.sort_unstable();
         sorted.dedup();
-        let sound = ids.len() == self.top_k && sorted.len() == ids.len();
-        if !sound || sorted.last().is_some_and(|&id| id as usize >= self.experts) {
+        let sound = ids.len() == layer.top_k && sorted.len() == ids.len();
+        if !sound || sorted.last().is_some_and(|&id| id as usize >= layer.experts) {
             return Err(expected());
         }
         Ok((place, ids))
@@ -205,7 +258,9 @@ mod tests {
 
     use super::*;
 
-    const SHAPE: TraceShape = TraceShape { layers: 2, experts: 9, top_k: 2, slot_bytes: 64 };
+    fn shape() -> TraceShape {
+        TraceShape::even(2, 9, 2, 64)
+    }
 
     fn text(trace: &Trace) -> String {
         let mut out = Vec::new();
@@ -220,7 +275,7 @@ mod tests {
     #[test]
     fn the_text_is_as_documented() {
         let steps = vec![vec![vec![1, 2, 3, 4], vec![5, 6, 7, 8]], vec![vec![0, 8], vec![8, 0]]];
-        let trace = Trace { shape: SHAPE, steps };
+        let trace = Trace { shape: shape(), steps };
         let lines = [
             "flashflood-experts 1 layers=2 experts=9 top_k=2 slot_bytes=64",
             "0 0 0 1 2",
@@ -234,6 +289,19 @@ mod tests {
         assert_eq!(trace.tokens(), 3);
         let twice = read(&text(&trace).repeat(2)).unwrap();
         assert_eq!(twice.steps, [&trace.steps[..], &trace.steps[..]].concat());
+    }
+
+    #[test]
+    fn layers_may_differ() {
+        let layers = vec![TraceLayer { experts: 32, top_k: 2 }, TraceLayer { experts: 8, top_k: 1 }];
+        let shape = TraceShape { layers, slot_bytes: 64 };
+        let trace = Trace { shape, steps: vec![vec![vec![30, 2, 1, 31], vec![7, 0]]] };
+        let first = "flashflood-experts 1 layers=2 experts=32,8 top_k=2,1 slot_bytes=64\n";
+        assert_eq!(text(&trace), format!("{first}0 0 0 30 2\n0 0 1 7\n0 1 0 1 31\n0 1 1 0\n"));
+        assert_eq!(read(&text(&trace)).unwrap(), trace);
+        let error = read(&format!("{first}0 0 0 30 2\n0 0 1 8\n")).unwrap_err().to_string();
+        assert_eq!(error, "line 3: expected step, token, layer and 1 distinct experts below 8, found '0 0 1 8'");
+        assert!(read(&first.replace("=32,8 ", "=32,8,8 ")).is_err());
     }
 
     #[test]
@@ -275,7 +343,7 @@ mod tests {
                 }).collect();
                 vec![ids(0), ids(1)]
             };
-            let trace = Trace { shape: SHAPE, steps: steps.iter().map(step).collect() };
+            let trace = Trace { shape: shape(), steps: steps.iter().map(step).collect() };
             prop_assert_eq!(read(&text(&trace)).unwrap(), trace);
         }
 

@@ -11,12 +11,10 @@ use std::time::{Duration, Instant};
 use flashflood_backends::io::ShortRead;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::check::sections;
 use super::error::StoreError;
-use super::layout::{ExpertLayout, MatrixPlace};
 use super::reader::ExpertReader;
 use super::slots::SlotMemory;
-use crate::formats::{ScaleType, WeightFormat};
+use crate::weights::{ExpertLayout, MatrixPlace, WeightFormat};
 
 /// An expert to read into a slot.
 #[derive(Clone, Copy, Debug)]
@@ -183,18 +181,17 @@ impl Shared {
         let Job { layer, expert, .. } = job;
         let slot = &self.layout.layers[layer].slot;
         for (is_down, place) in [(false, &slot.gate_up), (true, &slot.down)] {
-            let WeightFormat::Affine { group, scales, .. } = place.format else { continue };
-            for (stream, (at, len)) in sections(place).filter(|(stream, _)| *stream != "codes") {
-                let Some(index) = first_not_finite(&bytes[at..at + len], scales) else { continue };
-                let groups = place.cols / usize::from(group);
-                let (row, group) = (index / groups, index % groups);
-                let (matrix, row) = matrix_of(is_down, place, row);
-                let byte = at + index * scales.bytes();
-                let mut slices = self.layout.slices(layer, expert as usize);
-                let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte));
-                let path = holder.map(|(file, ..)| self.reader.describe(file)).unwrap_or_default();
-                return Err(StoreError::NotFinite { path, layer, expert, matrix, stream, row, group });
-            }
+            // what is dense is gigabytes that were never looked at, and shows in the logits
+            let WeightFormat::Affine(affine) = place.format else { continue };
+            let Some(bad) = place.rows_in(bytes).first_not_finite() else { continue };
+            let (matrix, row) = matrix_of(is_down, place, bad.row);
+            let stream = place.format.stream_names()[bad.stream];
+            let each = place.format.stream_bytes(place.cols)[bad.stream];
+            let byte = place.streams[bad.stream] + bad.row * each + bad.index * affine.scales.bytes();
+            let mut slices = self.layout.slices(layer, expert as usize);
+            let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte));
+            let path = holder.map(|(file, ..)| self.reader.describe(file)).unwrap_or_default();
+            return Err(StoreError::NotFinite { path, layer, expert, matrix, stream, row, group: bad.index });
         }
         Ok(())
     }
@@ -207,41 +204,5 @@ fn matrix_of(is_down: bool, place: &MatrixPlace, row: usize) -> (&'static str, u
         (true, _) => ("down_proj", row),
         (false, true) => ("gate_proj", row),
         (false, false) => ("up_proj", row - half),
-    }
-}
-
-/// The index of the first NaN or infinity: all bits of the exponent set.
-fn first_not_finite(bytes: &[u8], scales: ScaleType) -> Option<usize> {
-    match scales {
-        ScaleType::Bf16 => first_with_bits(bytes, 0x7f80),
-        ScaleType::F16 => first_with_bits(bytes, 0x7c00),
-        ScaleType::F32 => {
-            let is_bad = |b: &[u8; 4]| u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000;
-            bytes.as_chunks::<4>().0.iter().position(is_bad)
-        }
-    }
-}
-
-fn first_with_bits(bytes: &[u8], exponent: u16) -> Option<usize> {
-    let is_bad = |b: &[u8; 2]| u16::from_le_bytes(*b) & exponent == exponent;
-    let numbers = bytes.as_chunks::<2>().0;
-    // a pass without a way out early is one that the compiler turns into vector instructions
-    let any = numbers.iter().fold(false, |any, number| any | is_bad(number));
-    if any { numbers.iter().position(is_bad) } else { None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finds_the_first_nan_or_infinity() {
-        let bytes = |numbers: &[u16]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
-        assert_eq!(first_not_finite(&bytes(&[0x3f80, 0xbf80, 0x7f7f]), ScaleType::Bf16), None);
-        assert_eq!(first_not_finite(&bytes(&[0x3f80, 0xff80, 0x7fc0]), ScaleType::Bf16), Some(1));
-        assert_eq!(first_not_finite(&bytes(&[0x3c00, 0x7bff]), ScaleType::F16), None);
-        assert_eq!(first_not_finite(&bytes(&[0x3c00, 0x7bff, 0x7e00]), ScaleType::F16), Some(2));
-        let numbers = [1.0, f32::MAX, f32::NEG_INFINITY].map(f32::to_le_bytes).concat();
-        assert_eq!(first_not_finite(&numbers, ScaleType::F32), Some(2));
     }
 }

@@ -7,13 +7,10 @@
 use std::path::PathBuf;
 
 use super::{Session, SessionError};
-use crate::model::LayerState;
+use crate::compute::{LayerState, Recording};
 use crate::state::{
-    Checkpoint, FileReader, FileWriter, Header, Identity, KV_BLOCK, Kind, Reason, SessionFileError, SessionFolder,
-    Usable,
+    CACHE_BLOCK, Checkpoint, FileReader, FileWriter, Header, Identity, Reason, SessionFileError, SessionFolder, Usable,
 };
-
-const HAS_TENSORS: &str = "what a linear layer keeps is a state tensor of the recording";
 
 /// What [`Session::restore`] found.
 #[derive(Debug, Default)]
@@ -84,30 +81,29 @@ impl Session<'_> {
 
     fn identity(&self) -> Identity {
         let engine = &*self.engine;
-        Identity::new(&engine.config, &engine.embed, &engine.recording, &engine.state)
+        Identity::new(engine.config.as_bytes(), &engine.embed, &engine.recording, &engine.state)
     }
 
     fn write_sections(&mut self, header: &Header, writer: &mut FileWriter) -> Result<(), SessionError> {
-        let order = self.state_order();
         let engine = &mut *self.engine;
-        let live = engine.executor.read_states(&engine.recording.state)?;
-        // sections of states come in the order of the layers, state after state
-        let mut tensors = order.iter().cycle();
+        let live = engine.runner.read_states(&engine.recording.state)?;
         for section in header.sections() {
             writer.begin(&section)?;
-            match (section.kind, engine.state[section.layer]) {
-                (Kind::Cache, LayerState::Attention { kv }) => {
-                    for first in (0..section.position).step_by(KV_BLOCK) {
-                        let last = section.position.min(first + KV_BLOCK);
-                        let (keys, values) = engine.executor.read_kv_rows(kv, first..last)?;
-                        writer.values(&keys)?;
-                        writer.values(&values)?;
+            match engine.state[section.layer] {
+                LayerState::Attention { kv } => {
+                    for first in (0..section.position).step_by(CACHE_BLOCK) {
+                        let last = section.position.min(first + CACHE_BLOCK);
+                        for stream in 0..engine.recording.caches[kv.0].streams.len() {
+                            writer.bytes(&engine.runner.read_cache_rows(kv, stream, first..last)?)?;
+                        }
                     }
                 }
-                _ => {
+                state => {
                     let checkpoint = self.checkpoints.last_until(section.position);
                     let states = checkpoint.filter(|c| c.position == section.position).map_or(&live, |c| &c.state);
-                    writer.values(&states[*tensors.next().expect(HAS_TENSORS)])?;
+                    for tensor in state_tensors(&engine.recording, &state) {
+                        writer.bytes(bytemuck::cast_slice(&states[tensor]))?;
+                    }
                 }
             }
             writer.end()?;
@@ -120,49 +116,52 @@ impl Session<'_> {
         self.forget()?;
         self.broken = true;
         let header = file.header.clone();
-        let order = self.state_order();
-        let mut tensors = order.iter().cycle();
+        let recording = self.engine.recording.clone();
         let mut reading: Option<Checkpoint> = None;
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let mut rows = Vec::new();
         for section in header.sections() {
-            match (section.kind, self.engine.state[section.layer]) {
-                (Kind::Cache, LayerState::Attention { kv }) => {
+            match self.engine.state[section.layer] {
+                LayerState::Attention { kv } => {
                     file.begin(&section)?;
-                    let width = self.engine.recording.kv[kv.0].width;
-                    for first in (0..section.position).step_by(KV_BLOCK) {
-                        let rows = KV_BLOCK.min(section.position - first);
-                        keys.resize(rows * width, 0.0);
-                        values.resize(rows * width, 0.0);
-                        file.values(&mut keys)?;
-                        file.values(&mut values)?;
-                        // the rest is read for its checksum
-                        let wanted = usable.saturating_sub(first).min(rows) * width;
-                        if wanted > 0 {
-                            self.engine.executor.write_kv_rows(kv, first, &keys[..wanted], &values[..wanted])?;
+                    for first in (0..section.position).step_by(CACHE_BLOCK) {
+                        let positions = CACHE_BLOCK.min(section.position - first);
+                        for (stream, of) in recording.caches[kv.0].streams.iter().enumerate() {
+                            rows.resize(positions * of.row_bytes(), 0);
+                            file.bytes(&mut rows)?;
+                            // the rest is read for its checksum
+                            let wanted = usable.saturating_sub(first).min(positions) * of.row_bytes();
+                            if wanted > 0 {
+                                self.engine.runner.write_cache_rows(kv, stream, first, &rows[..wanted])?;
+                            }
                         }
                     }
                     file.end(&section)?;
                 }
                 _ if section.position > usable => file.skip(&section)?,
-                _ => {
-                    let tensor = *tensors.next().expect(HAS_TENSORS);
-                    // the identity says that this is as long as the live one
-                    let mut state = vec![0.0; section.values as usize];
-                    file.begin(&section)?;
-                    file.values(&mut state)?;
-                    file.end(&section)?;
-                    if section.position == usable {
-                        self.engine.executor.write_state(self.engine.recording.state[tensor], &state)?;
-                    }
+                state => {
                     let checkpoint = match &mut reading {
                         Some(checkpoint) if checkpoint.position == section.position => checkpoint,
                         _ => {
                             self.keep(reading.take(), &header);
-                            let state = vec![Vec::new(); order.len()];
+                            let state = vec![Vec::new(); recording.state.len()];
                             reading.insert(Checkpoint { position: section.position, reason: Reason::Interval, state })
                         }
                     };
-                    checkpoint.state[tensor] = state;
+                    let tensors = state_tensors(&recording, &state);
+                    file.begin(&section)?;
+                    for &tensor in &tensors {
+                        let spec = recording.spec(recording.state[tensor]);
+                        let elements = recording.elements(recording.state[tensor]);
+                        let mut values = vec![0.0; elements / spec.stride * spec.width];
+                        file.bytes(bytemuck::cast_slice_mut(&mut values))?;
+                        checkpoint.state[tensor] = values;
+                    }
+                    file.end(&section)?;
+                    if section.position == usable {
+                        for tensor in tensors {
+                            self.engine.runner.write_state(recording.state[tensor], &checkpoint.state[tensor])?;
+                        }
+                    }
                 }
             }
         }
@@ -180,24 +179,23 @@ impl Session<'_> {
         self.checkpoints.insert(Checkpoint { reason, ..checkpoint });
     }
 
-    /// Which state tensors of the recording the sections of a state hold, in the order of the sections.
-    fn state_order(&self) -> Vec<usize> {
-        let recording = &self.engine.recording;
-        let place = |tensor| recording.state.iter().position(|state| *state == tensor).expect(HAS_TENSORS);
-        let of = |layer: &LayerState| match layer {
-            LayerState::Attention { .. } => Vec::new(),
-            LayerState::DeltaNet { conv, recurrent, .. } => vec![place(conv.tensor), place(recurrent.tensor)],
-        };
-        self.engine.state.iter().flat_map(of).collect()
-    }
-
     /// Back to an empty timeline.
     fn forget(&mut self) -> Result<(), SessionError> {
         self.broken = true;
-        self.engine.executor.reset()?;
+        self.engine.runner.reset()?;
         self.tokens.clear();
         self.checkpoints.clear();
         self.broken = false;
         Ok(())
+    }
+}
+
+/// Which of the state tensors of a recording a layer keeps, in the order of its section in a file.
+fn state_tensors(recording: &Recording, layer: &LayerState) -> Vec<usize> {
+    match layer {
+        LayerState::Attention { .. } => Vec::new(),
+        LayerState::DeltaNet { conv, recurrent, .. } => {
+            [conv, recurrent].map(|view| recording.state_index(view.tensor)).into()
+        }
     }
 }

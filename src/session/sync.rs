@@ -85,7 +85,7 @@ impl Session<'_> {
                 end = end.min(*at);
             }
             let marks: Vec<_> = std::iter::from_fn(|| stops.next_if(|(at, _)| *at <= end)).collect();
-            self.engine.executor.mark(marks.iter().filter(|(at, _)| *at < end).map(|(at, _)| at - done).collect());
+            self.engine.runner.mark(marks.iter().filter(|(at, _)| *at < end).map(|(at, _)| at - done).collect());
             let now = &tokens[done..end];
             let rows = if done + now.len() == total { LogitRows::Last } else { LogitRows::None };
             let mut layer_done = |layer| on_progress(PrefillProgress { done, step: now.len(), layer, ..progress });
@@ -101,7 +101,7 @@ impl Session<'_> {
                 }
                 result => result?,
             }
-            for ((position, reason), state) in marks.iter().zip(self.engine.executor.take_marked()?) {
+            for ((position, reason), state) in marks.iter().zip(self.engine.runner.take_marked()?) {
                 self.checkpoints.insert(Checkpoint { position: *position, reason: *reason, state });
             }
             if let Some((_, reason)) = marks.last().filter(|(at, _)| *at == end) {
@@ -149,10 +149,10 @@ impl Session<'_> {
     fn go_back(&mut self, position: usize) -> Result<(), SessionError> {
         // until the state is whole
         self.broken = true;
-        self.engine.executor.reset()?;
+        self.engine.runner.reset()?;
         if let Some(checkpoint) = self.checkpoints.last_until(position).filter(|c| c.position == position) {
             for (&tensor, values) in self.engine.recording.state.iter().zip(&checkpoint.state) {
-                self.engine.executor.write_state(tensor, values)?;
+                self.engine.runner.write_state(tensor, values)?;
             }
         }
         self.tokens.truncate(position);
@@ -164,7 +164,7 @@ impl Session<'_> {
     /// Keeps a checkpoint of the live state.
     fn checkpoint(&mut self, reason: Reason) -> Result<(), SessionError> {
         let engine = &mut *self.engine;
-        let state = engine.executor.read_states(&engine.recording.state)?;
+        let state = engine.runner.read_states(&engine.recording.state)?;
         self.checkpoints.insert(Checkpoint { position: self.tokens.len(), reason, state });
         Ok(())
     }

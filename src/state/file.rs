@@ -1,36 +1,41 @@
-//! Session files, version 1. All numbers are little-endian; `f32` values are stored as they are.
+//! Session files, version 2. All numbers are little-endian; rows and states are stored as the device has them.
 //!
 //! ```text
 //! offset  bytes  header
 //!      0      8  "FLSESSN\0"
-//!      8      4  version: 1
+//!      8      4  version: 2
 //!     12      4  F: length of the form, at most 512
 //!     16      8  fingerprint of the model: xxh3 of its configuration, norms and samples of its matrices
 //!     24      4  L: layers, at most 4096
 //!     28      4  S: states, 1 to 4096
 //!     32      8  T: tokens, at most 2^24
-//!     40      F  form: formats of weights and activations, UTF-8
-//!            24  per layer: kind (0 attention, 1 delta-net) u64; then two u64:
-//!                attention: keys of a position, 0; delta-net: values of the conv state, of the recurrent state
+//!     40      8  N: streams of all layers, at most 65536
+//!     48      F  form: formats of weights and activations, UTF-8
+//!             8  per layer: what it keeps u32 (0 rows of every position, 1 state); its streams u32. Then for each stream
+//!                16 bytes: format u64 (0 f32); elements u64, of a position or of a tensor of the state
 //!            16  per state: position u64 (tokens it has seen; ascending, the last is T), reason u64
 //!                (0 interval, 1 asked for, 2 end of a turn)
 //!             4  per token: id
 //!             8  xxh3-64 of everything before
 //! ```
 //!
-//! Sections follow, in this order and without gaps: for every state, for every delta-net layer, the conv state and the
-//! recurrent state, as the executors give them; then for every attention layer its cache: of each 1024 positions, and of
-//! what is left at the end, the keys `[positions, width]` and then the values.
+//! Sections follow, in this order and without gaps: for every state, for every layer that keeps one, its tensors one
+//! after the other (of a gated delta-net the conv state and the recurrent state); then for every layer with rows its cache:
+//! of each 1024 positions, and of what is left at the end, the rows of each stream (of attention the keys, and then the
+//! values).
 //!
 //! ```text
 //! offset  bytes  section
-//!      0      4  kind: 1 conv, 2 recurrent, 3 cache
+//!      0      4  kind: 1 state, 2 cache
 //!      4      4  layer
 //!      8      8  position of the state; T for a cache
-//!     16      8  V: values
-//!     24    4*V  f32
+//!     16      8  B: bytes
+//!     24      B  rows or tensors
 //!              8  xxh3-64 of everything before in the section
 //! ```
+//!
+//! Files of version 1 are refused, and their prompts computed again: they say nothing of streams, and their fingerprint
+//! was made of something else.
 //!
 //! The header says how long the file is, and says it before anything else is read: a file that was cut is known from its
 //! header alone. Nothing is allocated by a number of the file that was not held against a limit and the file's length.
@@ -42,17 +47,19 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::boundaries::common_prefix;
-use super::identity::{Identity, LayerShape};
+use super::identity::{Identity, LayerShape, StreamShape};
 use super::{Reason, SessionFileError};
+use crate::compute::CacheFormat;
 
 const MAGIC: &[u8; 8] = b"FLSESSN\0";
-const VERSION: u32 = 1;
-const FIXED: usize = 40;
-/// Positions whose keys, and then values, are stored together.
-pub const KV_BLOCK: usize = 1024;
+const VERSION: u32 = 2;
+const FIXED: usize = 48;
+/// Positions whose rows are stored together, stream after stream.
+pub const CACHE_BLOCK: usize = 1024;
 const MOST_FORM: u64 = 512;
 const MOST_LAYERS: u64 = 4096;
 const MOST_STATES: u64 = 4096;
+const MOST_STREAMS: u64 = 65536;
 const MOST_TOKENS: u64 = 1 << 24;
 
 /// What a session file says before its sections.
@@ -69,12 +76,10 @@ pub struct Header {
 /// What a section holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Last inputs of a convolution.
-    Conv = 1,
-    /// A delta-net's state.
-    Recurrent = 2,
-    /// Keys and values of all positions, in blocks of [`KV_BLOCK`].
-    Cache = 3,
+    /// The tensors of a layer's state.
+    State = 1,
+    /// The rows of all positions, in blocks of [`CACHE_BLOCK`].
+    Cache = 2,
 }
 
 /// One section of a file.
@@ -86,8 +91,8 @@ pub struct Section {
     pub layer: usize,
     /// After so many tokens.
     pub position: usize,
-    /// How many `f32`.
-    pub values: u64,
+    /// How many bytes it holds.
+    pub bytes: u64,
 }
 
 impl Section {
@@ -96,19 +101,18 @@ impl Section {
         head[..4].copy_from_slice(&(self.kind as u32).to_le_bytes());
         head[4..8].copy_from_slice(&(self.layer as u32).to_le_bytes());
         head[8..16].copy_from_slice(&(self.position as u64).to_le_bytes());
-        head[16..].copy_from_slice(&self.values.to_le_bytes());
+        head[16..].copy_from_slice(&self.bytes.to_le_bytes());
         head
     }
 
-    /// Bytes in the file. Saturates, so that no header makes it overflow.
-    fn bytes(&self) -> u64 {
-        self.values.saturating_mul(4).saturating_add(24 + 8)
+    /// Bytes in the file, head and checksum included. Saturates, so that no header makes it overflow.
+    fn file_bytes(&self) -> u64 {
+        self.bytes.saturating_add(24 + 8)
     }
 
     fn name(&self) -> String {
         let kind = match self.kind {
-            Kind::Conv => "convolution state",
-            Kind::Recurrent => "recurrent state",
+            Kind::State => "recurrent state",
             Kind::Cache => "KV cache",
         };
         format!("{kind} of layer {} after {} tokens", self.layer, self.position)
@@ -120,26 +124,26 @@ impl Header {
     pub fn sections(&self) -> impl Iterator<Item = Section> {
         let end = self.tokens.len();
         let layers = || self.identity.layers.iter().enumerate();
+        let bytes = |shape: &LayerShape| shape.streams().iter().fold(0u64, |sum, of| sum.saturating_add(of.bytes()));
         let states = self.states.iter().flat_map(move |&(position, _)| {
-            layers().flat_map(move |(layer, shape)| match *shape {
-                LayerShape::Attention { .. } => [None, None],
-                LayerShape::DeltaNet { conv, recurrent } => [(Kind::Conv, conv), (Kind::Recurrent, recurrent)]
-                    .map(|(kind, values)| Some(Section { kind, layer, position, values })),
+            layers().filter_map(move |(layer, shape)| match shape {
+                LayerShape::Cache(_) => None,
+                LayerShape::State(_) => Some(Section { kind: Kind::State, layer, position, bytes: bytes(shape) }),
             })
         });
-        let kv = layers().flat_map(move |(layer, shape)| match *shape {
-            LayerShape::DeltaNet { .. } => None,
-            LayerShape::Attention { width } => {
-                let values = width.saturating_mul(2 * end as u64);
-                Some(Section { kind: Kind::Cache, layer, position: end, values })
+        let caches = layers().filter_map(move |(layer, shape)| match shape {
+            LayerShape::State(_) => None,
+            LayerShape::Cache(_) => {
+                let bytes = bytes(shape).saturating_mul(end as u64);
+                Some(Section { kind: Kind::Cache, layer, position: end, bytes })
             }
         });
-        states.flatten().chain(kv)
+        states.chain(caches)
     }
 
     /// Bytes of the whole file.
     pub fn file_bytes(&self) -> u64 {
-        let sections = self.sections().fold(0u64, |sum, section| sum.saturating_add(section.bytes()));
+        let sections = self.sections().fold(0u64, |sum, section| sum.saturating_add(section.file_bytes()));
         sections.saturating_add(self.to_bytes().len() as u64)
     }
 
@@ -161,17 +165,29 @@ impl Header {
         bytes.extend((self.identity.layers.len() as u32).to_le_bytes());
         bytes.extend((self.states.len() as u32).to_le_bytes());
         bytes.extend((self.tokens.len() as u64).to_le_bytes());
+        let streams: usize = self.identity.layers.iter().map(|layer| layer.streams().len()).sum();
+        bytes.extend((streams as u64).to_le_bytes());
         bytes.extend(form);
-        let shape = |shape: &LayerShape| match *shape {
-            LayerShape::Attention { width } => [0, width, 0],
-            LayerShape::DeltaNet { conv, recurrent } => [1, conv, recurrent],
-        };
-        bytes.extend(self.identity.layers.iter().flat_map(shape).flat_map(u64::to_le_bytes));
+        for layer in &self.identity.layers {
+            let kept: u32 = if matches!(layer, LayerShape::Cache(_)) { 0 } else { 1 };
+            bytes.extend(kept.to_le_bytes());
+            bytes.extend((layer.streams().len() as u32).to_le_bytes());
+            for stream in layer.streams() {
+                bytes.extend(format_code(stream.format).to_le_bytes());
+                bytes.extend(stream.width.to_le_bytes());
+            }
+        }
         let state = |(position, reason): &(usize, Reason)| [*position as u64, reason_code(*reason)];
         bytes.extend(self.states.iter().flat_map(state).flat_map(u64::to_le_bytes));
         bytes.extend(self.tokens.iter().flat_map(|id| id.to_le_bytes()));
         bytes.extend(xxh3_64(&bytes).to_le_bytes());
         bytes
+    }
+}
+
+fn format_code(format: CacheFormat) -> u64 {
+    match format {
+        CacheFormat::F32 => 0,
     }
 }
 
@@ -214,9 +230,9 @@ impl FileWriter {
         self.write(&section.head())
     }
 
-    /// Writes some of the section's values.
-    pub fn values(&mut self, values: &[f32]) -> Result<(), SessionFileError> {
-        self.write(bytemuck::cast_slice(values))
+    /// Writes some of the section's bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), SessionFileError> {
+        self.write(bytes)
     }
 
     /// Ends the section.
@@ -280,13 +296,13 @@ impl FileReader {
     /// Passes over a section.
     pub fn skip(&mut self, section: &Section) -> Result<(), SessionFileError> {
         // the whole file's length is known to fit
-        let bytes = i64::try_from(section.bytes()).unwrap_or(i64::MAX);
+        let bytes = i64::try_from(section.file_bytes()).unwrap_or(i64::MAX);
         self.from.seek_relative(bytes).map_err(SessionFileError::io("read", &self.path))
     }
 
-    /// Reads some of the section's values; they are not to be believed before [`end`](Self::end).
-    pub fn values(&mut self, values: &mut [f32]) -> Result<(), SessionFileError> {
-        self.read(bytemuck::cast_slice_mut(values))
+    /// Reads some of the section's bytes; they are not to be believed before [`end`](Self::end).
+    pub fn bytes(&mut self, bytes: &mut [u8]) -> Result<(), SessionFileError> {
+        self.read(bytes)
     }
 
     /// Ends the section: holds its checksum against its bytes.
@@ -353,22 +369,25 @@ fn read_header(
     }
     let version = numbers.u32();
     if version != VERSION {
-        return Err(format(format!("a session file of version {VERSION}"), format!("version {version}")));
+        let again = if version < VERSION { ", of an earlier release: its prompt is computed again" } else { "" };
+        return Err(format(format!("a session file of version {VERSION}"), format!("version {version}{again}")));
     }
     let form = u64::from(numbers.u32());
     let fingerprint = numbers.u64();
     let (layers, states, tokens) = (u64::from(numbers.u32()), u64::from(numbers.u32()), numbers.u64());
+    let streams = numbers.u64();
     for (what, most, found) in [
         ("length of the form", MOST_FORM, form),
         ("layers", MOST_LAYERS, layers),
         ("states", MOST_STATES, states),
         ("tokens", MOST_TOKENS, tokens),
+        ("streams", MOST_STREAMS, streams),
     ] {
         if found > most {
             return Err(damaged(what, format!("at most {most}"), found.to_string()));
         }
     }
-    let rest = form + 24 * layers + 16 * states + 4 * tokens + 8;
+    let rest = form + 8 * layers + 16 * streams + 16 * states + 4 * tokens + 8;
     if FIXED as u64 + rest > file_bytes {
         return Err(damaged("length", format!("at least {} bytes", FIXED as u64 + rest), format!("{file_bytes}")));
     }
@@ -382,11 +401,28 @@ fn read_header(
     }
     let mut numbers = Numbers(&bytes[FIXED..]);
     let form = String::from_utf8_lossy(numbers.bytes(form as usize)).into_owned();
-    let layers = (0..layers).map(|_| match (numbers.u64(), numbers.u64(), numbers.u64()) {
-        (0, width, _) => LayerShape::Attention { width },
-        (_, conv, recurrent) => LayerShape::DeltaNet { conv, recurrent },
-    });
-    let identity = Identity { fingerprint, form, layers: layers.collect() };
+    let mut streams_left = streams;
+    let mut shapes = Vec::new();
+    for _ in 0..layers {
+        let (kept, streams) = (numbers.u32(), u64::from(numbers.u32()));
+        if streams > streams_left {
+            return Err(damaged("streams of the layers", streams_left.to_string(), streams.to_string()));
+        }
+        streams_left -= streams;
+        let mut shape = Vec::new();
+        for _ in 0..streams {
+            let code = numbers.u64();
+            let format = [CacheFormat::F32].into_iter().find(|format| format_code(*format) == code);
+            let unknown = || damaged("format of a stream", "0 (f32)".to_owned(), code.to_string());
+            shape.push(StreamShape { format: format.ok_or_else(unknown)?, width: numbers.u64() });
+        }
+        shapes.push(if kept == 0 { LayerShape::Cache(shape) } else { LayerShape::State(shape) });
+    }
+    if streams_left > 0 {
+        let (expected, found) = (streams.to_string(), (streams - streams_left).to_string());
+        return Err(damaged("streams of the layers", expected, found));
+    }
+    let identity = Identity { fingerprint, form, layers: shapes };
     if identity != *model {
         let (expected, found) = (model.to_string(), identity.to_string());
         return Err(SessionFileError::OtherModel { path: path.to_owned(), expected, found });

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::file::{FileReader, FileWriter, Header};
 use super::{Identity, SessionFileError};
-use crate::engine::bytes_for_people;
+use crate::sizes::bytes_for_people;
 
 const EXTENSION: &str = "session";
 /// What a file is called while it is written ends so.

@@ -5,28 +5,46 @@ use std::fmt;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::compute::{Recorded, Recording};
-use crate::model::{Config, LayerState, Matrix};
+use crate::compute::{CacheFormat, CacheStream, LayerState, Op, Recorded, Recording, View};
+use crate::weights::Matrix;
 
 /// Bytes of a matrix that are taken for its contents: norms and some of every matrix tell two models apart without
 /// reading gigabytes.
 const SAMPLE: usize = 4096;
 
 /// What one layer keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayerShape {
-    /// Keys and values of every position.
-    Attention {
-        /// Keys of a position, and as many values.
-        width: u64,
-    },
-    /// The same for any number of tokens.
-    DeltaNet {
-        /// Values of the convolution's last inputs.
-        conv: u64,
-        /// Values of the recurrent state.
-        recurrent: u64,
-    },
+    /// Rows of every position, in some streams: keys and values.
+    Cache(Vec<StreamShape>),
+    /// Tensors that do not grow with the tokens: the last inputs of a convolution, a recurrent state.
+    State(Vec<StreamShape>),
+}
+
+impl LayerShape {
+    /// What it keeps, one stream or tensor after the other.
+    pub fn streams(&self) -> &[StreamShape] {
+        match self {
+            LayerShape::Cache(streams) | LayerShape::State(streams) => streams,
+        }
+    }
+}
+
+/// A stream of a cache, or a tensor of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamShape {
+    /// Elements of a position, or of the tensor.
+    pub width: u64,
+    /// How they are stored.
+    pub format: CacheFormat,
+}
+
+impl StreamShape {
+    /// Bytes of a position, or of the tensor. Saturates.
+    pub fn bytes(&self) -> u64 {
+        let width = usize::try_from(self.width).unwrap_or(usize::MAX);
+        self.format.row_bytes(width) as u64
+    }
 }
 
 /// What must be equal for a saved state to go on: the model, how its weights are stored, and the form of activations.
@@ -41,10 +59,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of a model that is open.
-    pub fn new(config: &Config, embed: &Matrix, recording: &Recording, state: &[LayerState]) -> Identity {
+    /// Of a model that is open; `config` is its `config.json` as it was found.
+    pub fn new(config: &[u8], embed: &Matrix, recording: &Recording, state: &[LayerState]) -> Identity {
         let mut sum = Xxh3::new();
-        sum.update(format!("{config:?}").as_bytes());
+        sum.update(config);
         // Tensors of the model, each once and in no order, however they are stacked: options that change no bits, such as
         // guesses at experts, record some again.
         let weights = std::iter::once(embed).chain(&recording.matrices).flat_map(samples);
@@ -62,16 +80,25 @@ impl Identity {
                 }
             }
         }
-        let activations = if recording.quantised.is_empty() { "f32" } else { "int8" };
+        let is_packed = |recorded: &Recorded| match recorded {
+            Recorded::Kernel { kernel: Op::Matmul(product), .. } => product.x.packed().is_some(),
+            Recorded::Experts(op) => op.x.packed().is_some(),
+            _ => false,
+        };
+        let activations = if recording.steps.iter().any(is_packed) { "int8" } else { "f32" };
         let form = format!("experts {}, activations {activations}", formats.join(" and "));
         let layers = state.iter().map(|layer| match layer {
-            LayerState::Attention { kv } => LayerShape::Attention { width: recording.kv[kv.0].width as u64 },
+            LayerState::Attention { kv } => {
+                let stream = |of: &CacheStream| StreamShape { width: of.width as u64, format: of.format };
+                LayerShape::Cache(recording.caches[kv.0].streams.iter().map(stream).collect())
+            }
             LayerState::DeltaNet { conv, recurrent, .. } => {
-                let values = |view: &crate::compute::View| {
+                let tensor = |view: &View| {
                     let spec = recording.spec(view.tensor);
-                    (recording.elements(view.tensor) / spec.stride * spec.width) as u64
+                    let width = (recording.elements(view.tensor) / spec.stride * spec.width) as u64;
+                    StreamShape { width, format: CacheFormat::F32 }
                 };
-                LayerShape::DeltaNet { conv: values(conv), recurrent: values(recurrent) }
+                LayerShape::State([conv, recurrent].map(tensor).into())
             }
         });
         Identity { fingerprint: sum.digest(), form, layers: layers.collect() }
@@ -79,7 +106,7 @@ impl Identity {
 
     /// Whether there is a state that cannot be gone back in.
     pub fn is_recurrent(&self) -> bool {
-        self.layers.iter().any(|layer| matches!(layer, LayerShape::DeltaNet { .. }))
+        self.layers.iter().any(|layer| matches!(layer, LayerShape::State(_)))
     }
 }
 
@@ -88,8 +115,8 @@ fn samples(matrix: &Matrix) -> impl Iterator<Item = u64> {
     matrix.blocks.iter().map(|block| {
         let mut sum = Xxh3::new();
         sum.update(format!("{} {} {}", block.rows, matrix.cols, matrix.format).as_bytes());
-        sum.update(&block.codes[..block.codes.len().min(SAMPLE)]);
-        sum.update(&block.scales[..block.scales.len().min(SAMPLE)]);
+        // of affine weights codes and scales
+        block.streams[..2].iter().for_each(|stream| sum.update(&stream[..stream.len().min(SAMPLE)]));
         sum.digest()
     })
 }

@@ -16,6 +16,6 @@ pub use boundaries::chat_boundaries;
 pub(crate) use boundaries::common_prefix;
 pub use checkpoints::{Checkpoint, CheckpointOptions, Checkpoints, Reason};
 pub use error::SessionFileError;
-pub use file::{FileReader, FileWriter, Header, KV_BLOCK, Kind, Section};
+pub use file::{CACHE_BLOCK, FileReader, FileWriter, Header, Kind, Section};
 pub use folder::{SessionFolder, Usable};
-pub use identity::{Identity, LayerShape};
+pub use identity::{Identity, LayerShape, StreamShape};

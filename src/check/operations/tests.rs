@@ -3,23 +3,23 @@
 use super::*;
 use crate::compute::gpu::{Adapters, open};
 use crate::compute::shaders::Form;
-use crate::formats::WeightFormat;
-use crate::model::Matrix;
+use crate::weights::Matrix;
+use crate::weights::WeightFormat;
 
 use super::super::subject::{FormatShapes, formats};
 
 /// Flips the lowest bit of a code in the middle; of a dense number the lowest of its exponent.
 fn damage(matrix: &mut Matrix) {
-    let mut codes = matrix.blocks[0].codes.to_vec();
+    let mut codes = matrix.blocks[0].streams[0].to_vec();
     let middle = codes.len() / 8 * 4;
     let (byte, bit) = match matrix.format {
-        WeightFormat::Affine { .. } => (0, 1),
+        WeightFormat::Affine(_) => (0, 1),
         WeightFormat::F32 => (2, 0x80),
         WeightFormat::Bf16 => (0, 0x80),
         WeightFormat::F16 => (1, 0x04),
     };
     codes[middle + byte] ^= bit;
-    matrix.blocks[0].codes = codes.into();
+    matrix.blocks[0].streams[0] = codes.into();
 }
 
 /// One wrong weight among 32,768, in each format: the GPU has another than the twin.

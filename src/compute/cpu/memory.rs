@@ -1,24 +1,49 @@
 use std::sync::Arc;
 
-use crate::compute::recording::{KvId, MatrixId, Recording, TensorId, VectorId, View};
-use crate::model::Matrix;
+use crate::compute::recording::{CacheId, CacheSpec, CacheStream, MatrixId, Recording, TensorId, VectorId, View};
+use crate::weights::Matrix;
 
 /// Everything that the CPU twins read and write.
 pub struct CpuMemory {
     tensors: Vec<Vec<f32>>,
     vectors: Vec<Arc<Vec<f32>>>,
     matrices: Vec<Matrix>,
-    kv: Vec<CpuKv>,
+    caches: Vec<CpuCache>,
     rope: Vec<f32>,
 }
 
-/// One KV cache, `[positions, width]` each.
+/// One cache: the rows of every position, stream by stream.
 #[derive(Default)]
-pub struct CpuKv {
-    /// Normed and rotated.
-    pub keys: Vec<f32>,
-    /// As projected.
-    pub values: Vec<f32>,
+pub struct CpuCache {
+    /// Words, so that bytes of any format lie as their elements need it.
+    streams: Vec<Vec<u32>>,
+}
+
+impl CpuCache {
+    fn new(spec: &CacheSpec, positions: usize) -> CpuCache {
+        let rows = |stream: &CacheStream| vec![0; stream.row_bytes() / 4 * positions];
+        CpuCache { streams: spec.streams.iter().map(rows).collect() }
+    }
+
+    /// A stream in f32, `[positions, width]`.
+    pub fn floats(&self, stream: usize) -> &[f32] {
+        bytemuck::cast_slice(&self.streams[stream])
+    }
+
+    /// The same, to write.
+    pub fn floats_mut(&mut self, stream: usize) -> &mut [f32] {
+        bytemuck::cast_slice_mut(&mut self.streams[stream])
+    }
+
+    /// A stream in its format, row after row.
+    pub(super) fn bytes(&self, stream: usize) -> &[u8] {
+        bytemuck::cast_slice(&self.streams[stream])
+    }
+
+    /// The same, to write.
+    pub(super) fn bytes_mut(&mut self, stream: usize) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.streams[stream])
+    }
 }
 
 impl CpuMemory {
@@ -29,11 +54,7 @@ impl CpuMemory {
             tensors: (0..recording.tensors.len()).map(|i| zeros(recording.elements(TensorId(i)))).collect(),
             vectors: recording.vectors.iter().map(|(_, v)| v.clone()).collect(),
             matrices: recording.matrices.clone(),
-            kv: recording
-                .kv
-                .iter()
-                .map(|kv| CpuKv { keys: zeros(kv.width * context), values: zeros(kv.width * context) })
-                .collect(),
+            caches: recording.caches.iter().map(|spec| CpuCache::new(spec, context)).collect(),
             rope: Vec::new(),
         }
     }
@@ -63,19 +84,19 @@ impl CpuMemory {
         &self.matrices[id.0]
     }
 
-    /// A KV cache.
-    pub fn kv(&self, id: KvId) -> &CpuKv {
-        &self.kv[id.0]
+    /// A cache.
+    pub fn cache(&self, id: CacheId) -> &CpuCache {
+        &self.caches[id.0]
     }
 
-    /// Takes a KV cache out to write it; [`CpuMemory::put_back_kv`] returns it.
-    pub fn take_kv(&mut self, id: KvId) -> CpuKv {
-        std::mem::take(&mut self.kv[id.0])
+    /// Takes a cache out to write it; [`CpuMemory::put_back_cache`] returns it.
+    pub fn take_cache(&mut self, id: CacheId) -> CpuCache {
+        std::mem::take(&mut self.caches[id.0])
     }
 
-    /// Returns what [`CpuMemory::take_kv`] gave.
-    pub fn put_back_kv(&mut self, id: KvId, kv: CpuKv) {
-        self.kv[id.0] = kv;
+    /// Returns what [`CpuMemory::take_cache`] gave.
+    pub fn put_back_cache(&mut self, id: CacheId, cache: CpuCache) {
+        self.caches[id.0] = cache;
     }
 
     /// Cosines, then sines, of a token of the step.

@@ -6,10 +6,9 @@ use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
 use super::quantised::Int8Row;
-use super::unpack::{BLOCK, RowsOf, multiply_add, row_codes, unpack_row};
-use crate::experts::MatrixPlace;
-use crate::formats::WeightFormat;
-use crate::model::Matrix;
+use crate::weights::formats::affine::multiply_add;
+use crate::weights::formats::{Affine, BLOCK, WeightRows};
+use crate::weights::{Matrix, MatrixPlace, WeightFormat};
 
 /// Products smaller than this many weights are not worth waking threads for.
 const SERIAL: usize = 1 << 15;
@@ -39,14 +38,7 @@ pub(crate) fn matrix_product(matrix: &Matrix, x: TokenRows<'_>) -> Vec<f32> {
     for block in &matrix.blocks {
         let (now, later) = rest.split_at_mut(block.rows * x.len());
         rest = later;
-        let rows = RowsOf {
-            format: matrix.format,
-            cols: matrix.cols,
-            codes: &block.codes,
-            scales: &block.scales,
-            biases: &block.biases,
-        };
-        product(rows, x, now);
+        product(matrix.rows_of(block), x, now);
     }
     out
 }
@@ -54,19 +46,11 @@ pub(crate) fn matrix_product(matrix: &Matrix, x: TokenRows<'_>) -> Vec<f32> {
 /// The same for one matrix of an expert in its slot.
 pub(crate) fn expert_product(place: &MatrixPlace, slot: &[u8], x: TokenRows<'_>) -> Vec<f32> {
     let mut out = vec![0.0; place.rows * x.len()];
-    let scale_bytes = place.rows * place.format.row_scale_bytes(place.cols);
-    let rows = RowsOf {
-        format: place.format,
-        cols: place.cols,
-        codes: &slot[place.codes..][..place.rows * place.format.row_bytes(place.cols)],
-        scales: &slot[place.scales..][..scale_bytes],
-        biases: &slot[place.biases..][..scale_bytes],
-    };
-    product(rows, x, &mut out);
+    product(place.rows_in(slot), x, &mut out);
     out
 }
 
-fn product(rows: RowsOf<'_>, x: TokenRows<'_>, out: &mut [f32]) {
+fn product(rows: WeightRows<'_>, x: TokenRows<'_>, out: &mut [f32]) {
     let tokens = x.len();
     let count = out.len() / tokens.max(1);
     let run = |first: usize, out: &mut [f32]| {
@@ -91,7 +75,7 @@ fn product(rows: RowsOf<'_>, x: TokenRows<'_>, out: &mut [f32]) {
 /// What a dispatch runs. Not a closure: the compiler need not inline one, and what is not inlined into the dispatch is
 /// compiled for any machine, where each `mul_add` is a function call.
 struct RunOfRows<'a> {
-    rows: RowsOf<'a>,
+    rows: WeightRows<'a>,
     x: TokenRows<'a>,
     first: usize,
     out: &'a mut [f32],
@@ -118,11 +102,11 @@ impl RunOfRows<'_> {
 
 /// Unpacks each row once, into a buffer that stays in the nearest cache, and multiplies it with all tokens.
 #[inline(always)]
-fn rows_times<const FUSED: bool>(rows: RowsOf<'_>, x: &[&[f32]], first: usize, out: &mut [f32]) {
+fn rows_times<const FUSED: bool>(rows: WeightRows<'_>, x: &[&[f32]], first: usize, out: &mut [f32]) {
     let mut codes = vec![0; rows.cols];
     let mut weights = vec![0.0; rows.cols];
     for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
-        unpack_row::<FUSED>(rows, first + r, &mut codes, &mut weights);
+        rows.unpack_inline::<FUSED>(first + r, &mut codes, &mut weights);
         for (x, out) in x.chunks(2).zip(out.chunks_mut(2)) {
             match *x {
                 [x, y] => out.copy_from_slice(&two_dots::<FUSED>(&weights, x, y)),
@@ -135,15 +119,18 @@ fn rows_times<const FUSED: bool>(rows: RowsOf<'_>, x: &[&[f32]], first: usize, o
 
 /// The same with activations in 8 bits: integers within a block, then a sum of blocks in f32.
 #[inline(always)]
-fn rows_times_int8<const FUSED: bool>(rows: RowsOf<'_>, x: &[Int8Row], first: usize, out: &mut [f32]) {
-    let WeightFormat::Affine { bits, group, .. } = rows.format else { return };
+fn rows_times_int8<const FUSED: bool>(rows: WeightRows<'_>, x: &[Int8Row], first: usize, out: &mut [f32]) {
+    let WeightFormat::Affine(affine) = rows.format else {
+        unreachable!("ops check that weights with integer products are affine")
+    };
+    let Affine { bits, group, .. } = affine;
     let blocks_per_group = usize::from(group) / BLOCK;
     // the GPU multiplies signed bytes: codes of 8 bits lose 128, which the bias gives back
     let lost = if bits == 8 { 128 } else { 0 };
     let mut scratch = vec![0; rows.cols];
     let mut groups = vec![[0.0; 2]; rows.cols / usize::from(group)];
     for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
-        let codes = row_codes(rows, first + r, &mut scratch, &mut groups);
+        let codes = affine.row_codes(rows.row(first + r), &mut scratch, &mut groups);
         for (x, out) in x.iter().zip(out) {
             let blocks = codes.as_chunks::<BLOCK>().0.iter().zip(x.codes.as_chunks::<BLOCK>().0).zip(&x.groups);
             let mut sum = 0.0;

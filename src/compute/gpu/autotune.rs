@@ -6,7 +6,6 @@
 
 mod file;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashflood_backends::gpu::Gpu;
@@ -16,11 +15,11 @@ use super::pipelines::{Pipelines, ReadyStage};
 use super::readback::{Readback, wait};
 use super::resident::Resident;
 use super::slots::GpuSlots;
-use crate::compute::executor::{ExecuteError, Step};
 use crate::compute::kernel::{Access, Binding, Dispatch};
 use crate::compute::ops::{Experts, Pair, ProductShape, Team};
 use crate::compute::recording::{Recorded, Recording, Rows};
-use crate::experts::{ExpertStore, SlotMemory};
+use crate::compute::step::{ExecuteError, Step};
+use crate::experts::SlotMemory;
 
 /// How many threads products are spread over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +51,7 @@ const BUDGET: Duration = Duration::from_millis(600);
 pub(super) struct Subject<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) recording: &'a Recording,
-    pub(super) store: Option<&'a (ExpertStore, Arc<GpuSlots>)>,
+    pub(super) slots: Option<&'a GpuSlots>,
 }
 
 /// A product: its shape, and in which steps of the recording and which of their stages it is taken.
@@ -92,7 +91,7 @@ impl Subject<'_> {
             let products = match step {
                 Recorded::Kernel { kernel, .. } => kernel.products(resident),
                 Recorded::Experts(op) => op.products().into(),
-                Recorded::Route(_) => Vec::new(),
+                Recorded::Route(_) | Recorded::LayerDone(_) => Vec::new(),
             };
             for (stage, shape) in products.into_iter().enumerate() {
                 match all.iter_mut().find(|(known, _)| *known == shape) {
@@ -203,7 +202,7 @@ impl Subject<'_> {
                     Some((dispatches, slabs)) => (op.stages(resident, slabs.len()), dispatches, slabs),
                     None => continue,
                 },
-                Recorded::Route(_) => continue,
+                Recorded::Route(_) | Recorded::LayerDone(_) => continue,
             };
             dispatches.retain(|dispatch| dispatch.stage == stage);
             let resource = |b: Binding| match b.0 {
@@ -226,14 +225,14 @@ impl Subject<'_> {
         call: usize,
         resident: &Resident,
     ) -> Option<(Vec<Dispatch>, Vec<Option<wgpu::Buffer>>)> {
-        let (store, slots) = self.store?;
+        let slots = self.slots?;
         // the buffer holds pairs of so many calls
         if call >= self.recording.max_tokens {
             return None;
         }
-        let set = store.set(op.layer);
-        let (slab, buffer) = slots.slabs_of(set.clone()).find_map(|slab| Some((slab, slots.slab(slab).0?)))?;
-        let places: Vec<usize> = set.map(|slot| slots.place(slot)).filter(|p| p.0 == slab).map(|p| p.1).collect();
+        let (slab, buffer) = slots.slabs_of(op.layer).find_map(|slab| Some((slab, slots.slab(slab).0?)))?;
+        let places: Vec<usize> =
+            slots.set(op.layer).map(|slot| slots.place(slot)).filter(|p| p.0 == slab).map(|p| p.1).collect();
         let top_k = op.out.rows_per_token;
         let first = call * top_k;
         let pair = |row: usize| Pair {

@@ -7,11 +7,11 @@ use flashflood_backends::gpu::Gpu;
 
 use super::pipelines::Pipelines;
 use super::readback::Readback;
-use crate::compute::kernel::{Binding, Dispatch, Immediates, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, Immediates, Resource, Stage, params};
 use crate::compute::ops::{CooperativeTile, ProductShape};
 use crate::compute::recording::TensorId;
 use crate::compute::shaders::Form;
-use crate::formats::{ScaleType, WeightFormat};
+use crate::weights::{Affine, ScaleType, WeightFormat};
 
 /// Of the matrix: one more than whole tiles. Columns are an odd number of blocks.
 const ROWS: usize = 133;
@@ -20,7 +20,7 @@ const BLOCKS: usize = COLS / 32;
 const TOKENS: usize = 131;
 /// Rows of the output, so that tokens start at whole 16 bytes.
 const STRIDE: usize = 136;
-const FORMAT: WeightFormat = WeightFormat::Affine { bits: 4, group: 32, scales: ScaleType::F32 };
+const FORMAT: WeightFormat = WeightFormat::Affine(Affine { bits: 4, group: 32, scales: ScaleType::F32 });
 /// Words of the codes, and of the scales with what fills them up to 16 bytes.
 const CODES: usize = ROWS * BLOCKS * 4;
 const SCALES: usize = (ROWS * BLOCKS).next_multiple_of(4);
@@ -103,6 +103,25 @@ fn expected(row: usize, token: usize) -> (f32, f32) {
     products.fold((0.0, 0.0), |(sum, size), v| (sum + v, size + v.abs()))
 }
 
+/// The whole product at once, in one part.
+fn parameters(grid: [u32; 3]) -> Immediates {
+    params! {
+        rows: ROWS as u32,
+        blocks: BLOCKS as u32,
+        grid_x: grid[0],
+        x_offset: 0,
+        x_stride: X_WORDS as u32 / 4,
+        out_offset: 0,
+        out_stride: STRIDE as u32,
+        accumulate: 0,
+        first_token: 0,
+        tokens: TOKENS as u32,
+        stream_0: 0,
+        stream_1: CODES as u32,
+        stream_2: (CODES + SCALES) as u32,
+    }
+}
+
 /// Whether a shader multiplies the known numbers as it should: to 1 in 500, f16 has 1 in 2,048.
 fn is_right(gpu: &Gpu, shader: &'static str, constants: Vec<(&'static str, f64)>, grid: [u32; 3]) -> bool {
     let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -125,15 +144,10 @@ fn is_right(gpu: &Gpu, shader: &'static str, constants: Vec<(&'static str, f64)>
         Resource::Tensor(TensorId(i)) => Some(buffers[i].as_entire_binding()),
         _ => None,
     });
-    let (rows, blocks, x_stride) = (ROWS as u32, BLOCKS as u32, X_WORDS as u32 / 4);
-    let of_out = [0, STRIDE as u32, 0];
-    let mut values = vec![rows, blocks, grid[0], 0, x_stride];
-    values.extend(of_out);
-    values.extend([0, TOKENS as u32, 0, CODES as u32, (CODES + SCALES) as u32]);
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     ready.encode(
         &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
-        &Dispatch::new(0, 0, Immediates::new(&values), grid),
+        &Dispatch::new(0, 0, parameters(grid), grid),
     );
     let bytes = buffers[2].size();
     let readback = Readback::new(&gpu.device, bytes);
@@ -155,6 +169,14 @@ mod tests {
     use super::*;
     use crate::compute::gpu::{Adapters, open};
     use crate::compute::ops::Tile;
+    use crate::compute::shaders::taken::Taken;
+
+    #[test]
+    fn parameters_are_those_of_the_kernels() {
+        for shader in ["matmul_int8_q4", "matmul_cooperative_int8_q4"] {
+            assert_eq!(parameters([1; 3]).names(), Taken::by(shader).params, "{shader}");
+        }
+    }
 
     /// The product that every device has passes; with fewer tokens than it should make, it does not. Where there are
     /// matrix units, they pass.

@@ -1,9 +1,9 @@
-//! The GPU executor: turns a recording into one wgpu submission per synchronisation point.
+//! A GPU as a device: one wgpu submission per synchronisation point of a recording.
 
 mod autotune;
 mod cooperative;
+mod device;
 mod encoding;
-mod executor;
 mod experts;
 mod one_operation;
 mod pipelines;
@@ -15,7 +15,7 @@ mod staging;
 mod state;
 
 pub use autotune::Teams;
-pub use executor::{GpuExecutor, GpuOptions};
+pub use device::{GpuDevice, GpuExecutor, GpuOptions};
 pub use flashflood_backends::gpu::{Adapters, Gpu, GpuError, open};
 pub use one_operation::{OperationTime, Written};
 pub use profile::bandwidth;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use flashflood_backends::gpu::Gpu;
 
-use super::executor::{GpuExecutor, GpuOptions};
+use super::device::{GpuExecutor, GpuOptions};
 use super::readback::Readback;
-use crate::compute::executor::{ExecuteError, Executor, KernelTime, ProfiledSteps, Step};
 use crate::compute::ops::StreamRead;
 use crate::compute::recording::Recording;
+use crate::compute::step::{ExecuteError, KernelTime, ProfiledSteps, Step};
 
 /// Timestamps that one query set holds; a step with more kernels is profiled in part, and says so.
 const QUERIES: u32 = 4096;
@@ -28,7 +28,7 @@ pub fn bandwidth(gpu: &Gpu) -> Result<Option<f64>, ExecuteError> {
     let out = recording.ids("sums", StreamRead::columns(width));
     recording.push("stream_read", StreamRead { x, out }).expect("the width is whole pages");
     let options = GpuOptions::default();
-    let mut executor = GpuExecutor::new(gpu.clone(), Arc::new(recording), 1, 0, None, options)?;
+    let mut executor = GpuExecutor::new(gpu.clone(), Arc::new(recording), 1, None, options)?;
     // memory that was never written may be no memory at all
     executor.write(x.tensor, &vec![1.0; width]);
     let step = Step::decode(0);
@@ -38,7 +38,7 @@ pub fn bandwidth(gpu: &Gpu) -> Result<Option<f64>, ExecuteError> {
         if !executor.profile() {
             return Ok(None);
         }
-        executor.run(step, &[], &[])?;
+        executor.run(step, &[], &[], None)?;
         let times = executor.kernel_times();
         best = times.iter().map(|t| t.time).filter(|t| !t.is_zero()).fold(best, Duration::min);
     }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::compute::executor::ExecuteError;
+use crate::compute::step::ExecuteError;
 
 /// A mappable buffer that is used again and again.
 pub(super) struct Readback {

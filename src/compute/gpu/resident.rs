@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use crate::compute::kernel::{MatrixPart, ResidentLayout, Resource};
 use crate::compute::ops::{ProductShape, Team};
-use crate::compute::recording::{KvId, MatrixId, Recorded, Recording, TensorId};
-use crate::formats::WeightFormat;
-use crate::model::Matrix;
+use crate::compute::recording::{CacheId, CacheStream, MatrixId, Recorded, Recording, TensorId, VectorId};
+use crate::weights::{MOST_STREAMS, Matrix, WeightFormat};
 
 /// Buffers that hold several small weights are at most this large.
 const SHARED_BUFFER: u64 = 256 << 20;
@@ -30,10 +29,11 @@ struct Region {
     size: u64,
 }
 
-/// One KV cache in windows that one binding can cover.
-struct KvWindows {
-    keys: Vec<wgpu::Buffer>,
-    values: Vec<wgpu::Buffer>,
+/// A cache in windows that one binding can cover.
+struct CacheWindows {
+    /// The windows of each stream.
+    streams: Vec<Vec<wgpu::Buffer>>,
+    /// Positions of a window; the last may hold fewer.
     rows: usize,
 }
 
@@ -46,8 +46,10 @@ pub(super) struct Resident {
     planned: Vec<u64>,
     matrices: Vec<(usize, WeightFormat, Vec<MatrixPart>, Vec<Region>)>,
     vectors: Vec<Region>,
+    /// All of them.
+    all_vectors: Region,
     tensors: Vec<wgpu::Buffer>,
-    kv: Vec<KvWindows>,
+    caches: Vec<CacheWindows>,
     scratch: [wgpu::Buffer; 2],
     rope: wgpu::Buffer,
     pairs: wgpu::Buffer,
@@ -58,6 +60,8 @@ pub(super) struct Resident {
     pub(super) teams: HashMap<ProductShape, Team>,
     /// Every expert is in the slot that `slots` says.
     pub(super) all_resident: bool,
+    /// Where each layer's experts begin there.
+    pub(super) first_slots: Vec<usize>,
     /// Matrix units make the products of prompts.
     pub(super) cooperative: bool,
 }
@@ -84,21 +88,19 @@ impl Resident {
         let tensors = (0..recording.tensors.len())
             .map(|i| buffer(&recording.tensors[i].label, recording.elements(TensorId(i)) as u64 * 4))
             .collect();
-        let kv = recording
-            .kv
-            .iter()
-            .map(|spec| {
-                let most = (binding / (spec.width as u64 * 4)) as usize / WINDOW_STEP * WINDOW_STEP;
-                let rows = most.max(WINDOW_STEP).min(context.next_multiple_of(WINDOW_STEP));
-                let windows = |what: &str| -> Vec<wgpu::Buffer> {
-                    let label = format!("{} {what}", spec.label);
-                    (0..context.div_ceil(rows))
-                        .map(|w| buffer(&label, (rows.min(context - w * rows) * spec.width * 4) as u64))
-                        .collect()
-                };
-                KvWindows { keys: windows("keys"), values: windows("values"), rows }
-            })
-            .collect();
+        let caches = recording.caches.iter().map(|spec| {
+            let widest = spec.streams.iter().map(CacheStream::row_bytes).max().unwrap_or(0).max(1);
+            let most = binding as usize / widest / WINDOW_STEP * WINDOW_STEP;
+            let rows = most.max(WINDOW_STEP).min(context.next_multiple_of(WINDOW_STEP));
+            let windows = |stream: &CacheStream| -> Vec<wgpu::Buffer> {
+                let label = format!("{} {}", spec.label, stream.name);
+                (0..context.div_ceil(rows))
+                    .map(|w| buffer(&label, (rows.min(context - w * rows) * stream.row_bytes()) as u64))
+                    .collect()
+            };
+            CacheWindows { streams: spec.streams.iter().map(windows).collect(), rows }
+        });
+        let caches = caches.collect();
         let scratch_of = |tokens: usize| {
             let kernels = recording.steps.iter().map(|s| match s {
                 Recorded::Kernel { kernel, .. } => kernel.scratch_bytes(context, tokens) as u64,
@@ -108,7 +110,7 @@ impl Resident {
         };
         let scratch = scratch_of(1).max(SCRATCH.min(binding).min(scratch_of(recording.max_tokens))).max(scratch2);
         let rope_width = 256 * 4 * recording.max_tokens as u64;
-        let (top_k, _) = routed(recording);
+        let top_k = most_chosen(recording);
         let mut resident = Resident {
             device: device.clone(),
             queue: queue.clone(),
@@ -117,8 +119,9 @@ impl Resident {
             planned: Vec::new(),
             matrices: Vec::new(),
             vectors: Vec::new(),
+            all_vectors: Region { buffer: 0, offset: 0, size: 0 },
             tensors,
-            kv,
+            caches,
             scratch: [buffer("scratch", scratch), buffer("scratch 2", scratch2)],
             rope: buffer("rope", rope_width),
             pairs: buffer("pairs", (recording.max_tokens * top_k * 16) as u64),
@@ -128,6 +131,7 @@ impl Resident {
             threads,
             teams: HashMap::new(),
             all_resident: false,
+            first_slots: Vec::new(),
             cooperative: false,
         };
         resident.place_weights(recording);
@@ -154,29 +158,32 @@ impl Resident {
         for matrix in &recording.matrices {
             let (cols, format) = (matrix.cols, matrix.format);
             let row = format.matrix_bytes(1, cols) as u64;
-            // three sections are rounded up
-            let most = ((self.binding - 3 * SECTION - ALIGN) / row).max(1) as usize;
+            // every section is rounded up
+            let most = ((self.binding - MOST_STREAMS as u64 * SECTION - ALIGN) / row).max(1) as usize;
             let (mut parts, mut regions) = (Vec::new(), Vec::new());
             for first in (0..matrix.rows).step_by(most) {
                 let rows = most.min(matrix.rows - first);
-                let codes = ((rows * format.row_bytes(cols)) as u64).next_multiple_of(SECTION);
-                let scales = ((rows * format.row_scale_bytes(cols)) as u64).next_multiple_of(SECTION);
-                parts.push(MatrixPart {
-                    first,
-                    rows,
-                    codes: 0,
-                    scales: (codes / 4) as u32,
-                    biases: ((codes + scales) / 4) as u32,
-                });
-                let region = self.region(codes + 2 * scales);
+                let (mut streams, mut end) = ([0; MOST_STREAMS], 0);
+                for (at, bytes) in streams.iter_mut().zip(format.stream_bytes(cols)) {
+                    *at = (end / 4) as u32;
+                    end += ((rows * bytes) as u64).next_multiple_of(SECTION);
+                }
+                parts.push(MatrixPart { first, rows, streams });
+                let region = self.region(end);
                 regions.push(region);
             }
             self.matrices.push((cols, format, parts, regions));
         }
+        // side by side, so that one binding covers them: norms, biases and the like are a few MiB of any model
+        let size_of = |values: &[f32]| (values.len() as u64 * 4).next_multiple_of(ALIGN);
+        let all = self.region(recording.vectors.iter().map(|(_, values)| size_of(values)).sum::<u64>().max(ALIGN));
+        let mut offset = all.offset;
         for (_, values) in &recording.vectors {
-            let region = self.region(values.len() as u64 * 4);
-            self.vectors.push(region);
+            let size = size_of(values);
+            self.vectors.push(Region { offset, size, ..all });
+            offset += size;
         }
+        self.all_vectors = all;
         self.buffers = self
             .planned
             .iter()
@@ -210,13 +217,18 @@ impl Resident {
         for (matrix, (_, _, parts, regions)) in recording.matrices.iter().zip(&self.matrices) {
             for (part, region) in parts.iter().zip(regions) {
                 let rows = matrix.slice_rows(part.first..part.first + part.rows);
-                let mut at = 0;
-                for block in &rows.blocks {
-                    write(region, at, &block.codes);
-                    at += block.codes.len() as u64;
+                for (stream, at) in part.streams.into_iter().enumerate() {
+                    if rows.blocks.iter().any(|block| block.streams[stream].len() % 4 != 0) {
+                        // a buffer is written in whole words
+                        write(region, u64::from(at) * 4, &joined(&rows, stream));
+                        continue;
+                    }
+                    let mut at = u64::from(at) * 4;
+                    for block in &rows.blocks {
+                        write(region, at, &block.streams[stream]);
+                        at += block.streams[stream].len() as u64;
+                    }
                 }
-                write(region, u64::from(part.scales) * 4, &joined(&rows, |b| &b.scales));
-                write(region, u64::from(part.biases) * 4, &joined(&rows, |b| &b.biases));
             }
         }
         for ((_, values), region) in recording.vectors.iter().zip(&self.vectors) {
@@ -241,9 +253,9 @@ impl Resident {
         Some(match resource {
             Resource::Tensor(t) => self.tensors[t.0].as_entire_binding(),
             Resource::Vector(v) => region(&self.vectors[v.0]),
+            Resource::Vectors => region(&self.all_vectors),
             Resource::Matrix(m, part) => region(&self.matrices[m.0].3[part]),
-            Resource::Keys(kv, window) => self.kv[kv.0].keys[window].as_entire_binding(),
-            Resource::Values(kv, window) => self.kv[kv.0].values[window].as_entire_binding(),
+            Resource::Cache(cache, stream, window) => self.caches[cache.0].streams[stream][window].as_entire_binding(),
             Resource::Rope => self.rope.as_entire_binding(),
             Resource::Scratch => self.scratch[0].as_entire_binding(),
             Resource::Scratch2 => self.scratch[1].as_entire_binding(),
@@ -278,29 +290,26 @@ impl Resident {
         &self.scratch[which]
     }
 
-    /// Key and value buffers of a cache with the positions that each but the last holds.
-    pub(super) fn kv(&self, kv: KvId) -> (&[wgpu::Buffer], &[wgpu::Buffer], usize) {
-        let kv = &self.kv[kv.0];
-        (&kv.keys, &kv.values, kv.rows)
+    /// The windows of a stream of a cache, and the positions that each but the last holds.
+    pub(super) fn cache(&self, cache: CacheId, stream: usize) -> (&[wgpu::Buffer], usize) {
+        let cache = &self.caches[cache.0];
+        (&cache.streams[stream], cache.rows)
     }
 }
 
-/// Experts per token and layers with experts.
-pub(super) fn routed(recording: &Recording) -> (usize, usize) {
-    let mut layers = 0;
-    let mut top_k = 0;
-    for step in &recording.steps {
-        if let Recorded::Experts(op) = step {
-            layers = layers.max(op.layer + 1);
-            top_k = op.out.rows_per_token;
-        }
-    }
-    (top_k, layers)
+/// The most experts that a token chooses in a layer; 0 without routed experts.
+pub(super) fn most_chosen(recording: &Recording) -> usize {
+    let chosen = recording.steps.iter().map(|recorded| match recorded {
+        Recorded::Route(route) => route.ids.width,
+        Recorded::Experts(op) => op.out.rows_per_token,
+        _ => 0,
+    });
+    chosen.max().unwrap_or(0)
 }
 
-/// The scales (or biases) of all blocks, in whole words.
-fn joined(matrix: &Matrix, of: impl Fn(&crate::model::MatrixBlock) -> &bytes::Bytes) -> Vec<u8> {
-    let mut bytes: Vec<u8> = matrix.blocks.iter().flat_map(|b| of(b).iter().copied()).collect();
+/// A stream of all blocks, in whole words.
+fn joined(matrix: &Matrix, stream: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = matrix.blocks.iter().flat_map(|block| block.streams[stream].iter().copied()).collect();
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
 }
@@ -315,12 +324,16 @@ impl ResidentLayout for Resident {
         (*cols, *format)
     }
 
-    fn kv_window(&self, kv: KvId) -> usize {
-        self.kv[kv.0].rows
+    fn vector_offset(&self, vector: VectorId) -> usize {
+        ((self.vectors[vector.0].offset - self.all_vectors.offset) / 4) as usize
     }
 
-    fn kv_windows(&self, kv: KvId) -> usize {
-        self.kv[kv.0].keys.len()
+    fn cache_window(&self, cache: CacheId) -> usize {
+        self.caches[cache.0].rows
+    }
+
+    fn cache_windows(&self, cache: CacheId) -> usize {
+        self.caches[cache.0].streams.first().map_or(0, Vec::len)
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -333,6 +346,11 @@ impl ResidentLayout for Resident {
 
     fn all_resident(&self) -> bool {
         self.all_resident
+    }
+
+    fn first_slot(&self, moe_layer: usize) -> usize {
+        // nothing is looked up before they are known
+        self.first_slots.get(moe_layer).copied().unwrap_or(0)
     }
 
     fn cooperative(&self) -> bool {

@@ -5,7 +5,7 @@ use flashflood_backends::gpu::Gpu;
 use flashflood_backends::{AlignedBuffer, HostBuffer, NoHostBuffer, PAGE, Region};
 
 use super::staging::Staging;
-use crate::experts::{SlotMemory, StoreError};
+use crate::experts::{SlotMemory, SlotSets, StoreError};
 
 /// How expert bytes get from the disk to where the GPU computes from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +26,14 @@ pub enum Landing {
 /// command of the queue, which the queue runs in its place.
 pub struct GpuSlots {
     gpu: Gpu,
+    sets: SlotSets,
     slabs: Vec<Mutex<Slab>>,
+    /// The slots of each slab; no slab holds slots of two sets.
+    slots_of: Vec<Range<usize>>,
+    /// The slab of each slot.
+    slab_of: Vec<u32>,
     /// Slots of a slab, but for the last of a set.
     per_slab: usize,
-    /// Slots that follow one another, such as those of one layer; no slab holds slots of two sets.
-    set: usize,
-    slots: usize,
     slot_bytes: usize,
     way: Way,
 }
@@ -63,13 +65,15 @@ const SLAB: u64 = flashflood_backends::memory::LARGEST_BUFFER;
 const PARTS: usize = 4;
 
 impl GpuSlots {
-    /// Allocates `slots` slots in slabs that one binding of `binding` bytes can cover. Slots come in sets of `set`, and
-    /// `top_k` experts a token decide how many reads may wait for their copy. `landing` is for tests; by itself the
-    /// device gets what suits it.
+    /// Allocates the slots of `sets` in slabs that one binding of `binding` bytes can cover. The `top_k` experts that a
+    /// token needs of a layer decide how many reads may wait for their copy. `landing` is for tests; by itself the device
+    /// gets what suits it.
+    ///
+    /// # Errors
+    /// [`StoreError::Landing`] where the device has not so much memory, or not of the kind asked for.
     pub fn new(
         gpu: &Gpu,
-        slots: usize,
-        set: usize,
+        sets: SlotSets,
         slot_bytes: usize,
         top_k: usize,
         binding: u64,
@@ -78,14 +82,24 @@ impl GpuSlots {
         // whole pages, so that direct reads of the last block stay within the slot
         let slot_bytes = slot_bytes.next_multiple_of(PAGE);
         let most = ((binding.min(SLAB) as usize) / slot_bytes).max(1);
-        let set = set.clamp(1, slots.max(1));
+        let largest = sets.iter().map(|set| set.len()).max().unwrap_or(0).max(1);
         // as few slabs for each layer as bindings allow: a dispatch covers one
-        let per_slab = set.div_ceil(set.div_ceil(most));
+        let per_slab = largest.div_ceil(largest.div_ceil(most));
         let way = Way::Copied { memory: Mutex::default() };
-        let mut made = GpuSlots { gpu: gpu.clone(), slabs: Vec::new(), per_slab, set, slots, slot_bytes, way };
+        let mut made = GpuSlots {
+            gpu: gpu.clone(),
+            sets,
+            slabs: Vec::new(),
+            slots_of: Vec::new(),
+            slab_of: Vec::new(),
+            per_slab,
+            slot_bytes,
+            way,
+        };
+        made.cut(per_slab);
         let wanted = landing.unwrap_or(if gpu.is_unified() { Landing::Shared } else { Landing::Staged });
         let outcome = match wanted {
-            Landing::Shared => made.share(top_k, most),
+            Landing::Shared => made.share(largest, top_k, most),
             Landing::Staged => Staging::new(gpu, slot_bytes, Staging::landings(top_k)).map(|staging| {
                 made.way = Way::Staged(staging);
             }),
@@ -97,7 +111,7 @@ impl GpuSlots {
             }
             Err(cause) => {
                 tracing::info!("experts are copied to the GPU through wgpu: {cause}");
-                made.per_slab = per_slab;
+                made.cut(per_slab);
                 made.way = Way::Copied { memory: Mutex::default() };
             }
             Ok(()) => tracing::info!("experts land in GPU memory: {:?}", made.landing()),
@@ -105,16 +119,16 @@ impl GpuSlots {
         if made.landing() != Landing::Shared {
             let scopes = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory];
             let scopes = scopes.map(|filter| gpu.device.push_error_scope(filter));
-            let slab = |slab| {
+            let slab = |slab: usize| {
                 let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some(&format!("expert slab {slab}")),
-                    size: (made.slots_of(slab).len() * slot_bytes) as u64,
+                    size: (made.slots_of[slab].len() * slot_bytes) as u64,
                     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
                     mapped_at_creation: false,
                 });
                 Mutex::new(Slab { buffer: Some(buffer), ..Slab::default() })
             };
-            made.slabs = (0..made.slab_count()).map(slab).collect();
+            made.slabs = (0..made.slots_of.len()).map(slab).collect();
             // wgpu zeroes what was never written when a submission first sees it, also over what a reading thread
             // writes at that very moment: now rather than then
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
@@ -127,7 +141,7 @@ impl GpuSlots {
             // the last that was opened ends first
             for scope in scopes.into_iter().rev() {
                 if let Some(cause) = pollster::block_on(scope.pop()) {
-                    let wanted = format!("{} bytes of GPU", slots as u64 * slot_bytes as u64);
+                    let wanted = format!("{} bytes of GPU", made.sets.slots() as u64 * slot_bytes as u64);
                     return Err(StoreError::Landing { wanted, cause: cause.to_string() });
                 }
             }
@@ -136,11 +150,25 @@ impl GpuSlots {
     }
 
     /// Makes slabs that the host fills.
-    fn share(&mut self, top_k: usize, most: usize) -> Result<(), NoHostBuffer> {
-        self.per_slab = self.set.div_ceil(PARTS).max(top_k).min(most).min(self.set);
-        self.way = Way::Shared((0..self.slots).map(|_| Mutex::default()).collect());
-        self.slabs = (0..self.slab_count()).map(|_| Mutex::default()).collect();
-        (0..self.slab_count()).try_for_each(|slab| self.allocate(slab))
+    fn share(&mut self, largest: usize, top_k: usize, most: usize) -> Result<(), NoHostBuffer> {
+        self.cut(largest.div_ceil(PARTS).max(top_k).min(most).min(largest));
+        self.way = Way::Shared((0..self.sets.slots()).map(|_| Mutex::default()).collect());
+        self.slabs = self.slots_of.iter().map(|_| Mutex::default()).collect();
+        (0..self.slabs.len()).try_for_each(|slab| self.allocate(slab))
+    }
+
+    /// Cuts the sets into slabs of `per_slab` slots.
+    fn cut(&mut self, per_slab: usize) {
+        self.per_slab = per_slab;
+        self.slots_of.clear();
+        for set in self.sets.iter() {
+            let starts = set.clone().step_by(per_slab);
+            self.slots_of.extend(starts.map(|start| start..(start + per_slab).min(set.end)));
+        }
+        self.slab_of.clear();
+        for (slab, slots) in (0..).zip(&self.slots_of) {
+            self.slab_of.extend(slots.clone().map(|_| slab));
+        }
     }
 
     /// Gives a slab memory that the host fills, unless it has it.
@@ -150,7 +178,7 @@ impl GpuSlots {
         if slab.buffer.is_some() {
             return Ok(());
         }
-        let slots = self.slots_of(index);
+        let slots = self.slots_of[index].clone();
         let label = format!("expert slab {index}");
         let made = HostBuffer::new(&self.gpu, &label, self.slot_bytes, slots.len(), wgpu::BufferUsages::STORAGE)?;
         slab.filled = vec![false; slots.len()];
@@ -160,22 +188,6 @@ impl GpuSlots {
             *lock(&regions[slot]) = Some(region);
         }
         Ok(())
-    }
-
-    fn slabs_per_set(&self) -> usize {
-        self.set.div_ceil(self.per_slab)
-    }
-
-    fn slab_count(&self) -> usize {
-        let whole = self.slots / self.set * self.slabs_per_set();
-        whole + (self.slots % self.set).div_ceil(self.per_slab)
-    }
-
-    /// The slots of a slab.
-    fn slots_of(&self, slab: usize) -> Range<usize> {
-        let (set, part) = (slab / self.slabs_per_set(), slab % self.slabs_per_set());
-        let first = set * self.set + part * self.per_slab;
-        first..(first + self.per_slab).min((set + 1) * self.set).min(self.slots)
     }
 
     /// How many slabs there are, or room for.
@@ -188,8 +200,14 @@ impl GpuSlots {
         self.slabs.iter().filter_map(|slab| lock(slab).buffer.as_ref().map(wgpu::Buffer::size)).sum()
     }
 
-    /// The slabs that hold some of a range of slots.
-    pub(super) fn slabs_of(&self, slots: Range<usize>) -> Range<usize> {
+    /// The slots that experts of a layer may be in.
+    pub(super) fn set(&self, layer: usize) -> Range<usize> {
+        self.sets.of_layer(layer)
+    }
+
+    /// The slabs that hold the slots of a layer.
+    pub(super) fn slabs_of(&self, layer: usize) -> Range<usize> {
+        let slots = self.set(layer);
         if slots.is_empty() { 0..0 } else { self.place(slots.start).0..self.place(slots.end - 1).0 + 1 }
     }
 
@@ -207,8 +225,8 @@ impl GpuSlots {
 
     /// Slab of a slot, and its place there.
     pub fn place(&self, slot: usize) -> (usize, usize) {
-        let (set, rank) = (slot / self.set, slot % self.set);
-        (set * self.slabs_per_set() + rank / self.per_slab, rank % self.per_slab)
+        let slab = self.slab_of[slot] as usize;
+        (slab, slot - self.slots_of[slab].start)
     }
 
     /// How experts get into the slots.
@@ -272,7 +290,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SlotMemory for GpuSlots {
     fn slots(&self) -> usize {
-        self.slots
+        self.sets.slots()
     }
 
     fn slot_bytes(&self) -> usize {
@@ -311,7 +329,7 @@ impl SlotMemory for GpuSlots {
             return;
         }
         let mut all: Vec<_> = Vec::new();
-        for slot in self.slots_of(index) {
+        for slot in self.slots_of[index].clone() {
             // one that is being read into at this moment keeps the slab
             let Ok(region) = regions[slot].try_lock() else { return };
             all.push(region);
@@ -322,7 +340,7 @@ impl SlotMemory for GpuSlots {
     }
 
     fn gives_back(&self) -> bool {
-        self.landing() == Landing::Shared && self.per_slab < self.set
+        self.landing() == Landing::Shared && self.sets.iter().any(|set| self.per_slab < set.len())
     }
 
     fn granule(&self) -> usize {

@@ -7,8 +7,8 @@ use flashflood_backends::{HostBuffer, NoHostBuffer, Region};
 
 use crate::experts::StoreError;
 
-/// A place in the ring.
-struct Place {
+/// Room for one expert in the ring.
+struct RingPlace {
     index: usize,
     region: Region,
 }
@@ -16,11 +16,11 @@ struct Place {
 /// Where every place of the ring is. Those that are in none of the lists are being read into.
 #[derive(Default)]
 struct Ring {
-    free: Vec<Place>,
+    free: Vec<RingPlace>,
     /// Read, with the slot they are for.
-    landed: Vec<(usize, Place)>,
+    landed: Vec<(usize, RingPlace)>,
     /// Being copied by the submission of this number.
-    copied: Vec<(u64, Place)>,
+    copied: Vec<(u64, RingPlace)>,
     closed: bool,
 }
 
@@ -40,7 +40,7 @@ impl Staging {
     pub(super) fn new(gpu: &Gpu, slot_bytes: usize, places: usize) -> Result<Staging, NoHostBuffer> {
         let HostBuffer { buffer, regions } =
             HostBuffer::new(gpu, "expert staging", slot_bytes, places, wgpu::BufferUsages::COPY_SRC)?;
-        let free = regions.into_iter().enumerate().map(|(index, region)| Place { index, region }).collect();
+        let free = regions.into_iter().enumerate().map(|(index, region)| RingPlace { index, region }).collect();
         let ring = Mutex::new(Ring { free, ..Ring::default() });
         Ok(Staging { buffer, slot_bytes: slot_bytes as u64, ring, freed: Condvar::new() })
     }

@@ -1,11 +1,14 @@
-//! What a session keeps from step to step, to the host and back: for checkpoints and session files.
+//! Rows of tensors and caches to the host and back, and copies of the state within a step.
 
 use std::ops::Range;
 
-use super::executor::GpuExecutor;
-use super::readback::{Readback, wait};
-use crate::compute::executor::{ExecuteError, check_kv_rows, check_state};
-use crate::compute::recording::{KvId, TensorId, TensorSpec};
+use bytemuck::Pod;
+
+use super::device::GpuDevice;
+use super::readback::Readback;
+use crate::compute::recording::{CacheId, TensorId};
+use crate::compute::run::without_padding;
+use crate::compute::step::ExecuteError;
 
 /// Most bytes that are copied in one submission: the buffer that the host maps stays allocated. The state of the largest
 /// model, 189 MB, takes three.
@@ -18,15 +21,15 @@ struct Source {
     bytes: u64,
 }
 
-impl GpuExecutor {
-    /// Room for the copies of the state that the next step makes.
-    pub(super) fn make_room_for_marks(&mut self) {
-        if self.marks.is_empty() {
+impl GpuDevice {
+    /// Room for the copies of the state that a step makes.
+    pub(super) fn make_room_for_marks(&mut self, marks: usize) {
+        if marks == 0 {
             // nor is anything added up for every token
             return self.marked.clear();
         }
         let bytes = self.place_of_state(self.recording.state.len());
-        self.marked = self.marks.iter().map(|_| Readback::new(&self.gpu.device, bytes)).collect();
+        self.marked = (0..marks).map(|_| Readback::new(&self.gpu.device, bytes)).collect();
     }
 
     /// Where the state tensor of this index begins in a copy of all.
@@ -67,97 +70,52 @@ impl GpuExecutor {
         copies
     }
 
-    /// Several state tensors, rows of `width` elements each.
-    pub(super) fn states_from_device(&mut self, tensors: &[TensorId]) -> Result<Vec<Vec<f32>>, ExecuteError> {
-        let whole = |id: &TensorId| {
-            let bytes = self.recording.elements(*id) as u64 * 4;
-            Source { buffer: self.resident.tensor(*id).clone(), offset: 0, bytes }
+    /// The first rows of some tensors, as many of each.
+    pub(super) fn rows_from_device(&mut self, tensors: &[(TensorId, usize)]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        let rows = |&(tensor, rows): &(TensorId, usize)| {
+            let bytes = (rows * self.recording.spec(tensor).stride * 4) as u64;
+            Source { buffer: self.resident.tensor(tensor).clone(), offset: 0, bytes }
         };
-        let sources: Vec<Source> = tensors.iter().map(whole).collect();
-        let mut states = self.read_ranges(&sources)?;
-        for (state, tensor) in states.iter_mut().zip(tensors) {
-            *state = without_padding(self.recording.spec(*tensor), std::mem::take(state));
-        }
-        Ok(states)
+        let sources: Vec<Source> = tensors.iter().map(rows).collect();
+        self.read_ranges(&sources)
     }
 
-    /// Overwrites a state tensor; the device has it before the next step.
-    pub(super) fn state_to_device(&mut self, tensor: TensorId, values: &[f32]) -> Result<(), ExecuteError> {
-        let spec = self.recording.spec(tensor);
-        let (stride, width) = (spec.stride, spec.width);
-        check_state(&spec.label, self.recording.elements(tensor) / stride * width, values.len())?;
-        if stride == width {
-            self.write(tensor, values);
-        } else {
-            let mut rows = vec![0.0; self.recording.elements(tensor)];
-            for (row, values) in rows.chunks_exact_mut(stride).zip(values.chunks_exact(width)) {
-                row[..width].copy_from_slice(values);
-            }
-            self.write(tensor, &rows);
-        }
-        self.flush()
-    }
-
-    /// Keys and values of some positions, `[positions, width]` each.
-    pub(super) fn kv_from_device(
+    /// Rows of a stream of a cache.
+    pub(super) fn cache_rows_from_device(
         &mut self,
-        kv: KvId,
+        cache: CacheId,
+        stream: usize,
         positions: Range<usize>,
-    ) -> Result<(Vec<f32>, Vec<f32>), ExecuteError> {
-        check_kv_rows(self.context, &positions)?;
-        let row = self.recording.kv[kv.0].width as u64 * 4;
-        let (keys, values, rows) = self.resident.kv(kv);
-        let mut sources = Vec::new();
-        for windows in [keys, values] {
-            for (window, part) in in_windows(rows, positions.clone()) {
-                let buffer = windows[window].clone();
-                sources.push(Source { buffer, offset: part.start as u64 * row, bytes: part.len() as u64 * row });
-            }
-        }
-        let mut keys = self.read_ranges(&sources)?;
-        let values = keys.split_off(keys.len() / 2);
-        Ok((keys.concat(), values.concat()))
+    ) -> Result<Vec<u8>, ExecuteError> {
+        let row = self.recording.caches[cache.0].streams[stream].row_bytes() as u64;
+        let (windows, rows) = self.resident.cache(cache, stream);
+        let source = |(window, part): (usize, Range<usize>)| Source {
+            buffer: windows[window].clone(),
+            offset: part.start as u64 * row,
+            bytes: part.len() as u64 * row,
+        };
+        let sources: Vec<Source> = in_windows(rows, positions).map(source).collect();
+        Ok(self.read_ranges(&sources)?.concat())
     }
 
-    /// Overwrites keys and values from position `first` on, `[positions, width]` each.
-    pub(super) fn kv_to_device(
-        &mut self,
-        kv: KvId,
-        first: usize,
-        keys: &[f32],
-        values: &[f32],
-    ) -> Result<(), ExecuteError> {
-        let spec = &self.recording.kv[kv.0];
-        let (width, positions) = (spec.width, keys.len() / spec.width);
-        check_state(&spec.label, positions * width, keys.len())?;
-        check_state(&spec.label, keys.len(), values.len())?;
-        check_kv_rows(self.context, &(first..first + positions))?;
-        let (key_windows, value_windows, rows) = self.resident.kv(kv);
-        for (windows, from) in [(key_windows, keys), (value_windows, values)] {
-            let mut rest = from;
-            for (window, part) in in_windows(rows, first..first + positions) {
-                let (now, later) = rest.split_at(part.len() * width);
-                let at = (part.start * width * 4) as u64;
-                self.gpu.queue.write_buffer(&windows[window], at, bytemuck::cast_slice(now));
-                rest = later;
-            }
+    /// Overwrites rows of a stream of a cache from position `first` on.
+    pub(super) fn cache_rows_to_device(&mut self, cache: CacheId, stream: usize, first: usize, rows: &[u8]) {
+        let row = self.recording.caches[cache.0].streams[stream].row_bytes();
+        let (windows, of_window) = self.resident.cache(cache, stream);
+        let mut rest = rows;
+        for (window, part) in in_windows(of_window, first..first + rows.len() / row) {
+            let (now, later) = rest.split_at(part.len() * row);
+            self.gpu.queue.write_buffer(&windows[window], (part.start * row) as u64, now);
+            rest = later;
         }
-        self.flush()
-    }
-
-    /// Gives what was written to the device, and wgpu's staging memory back.
-    fn flush(&mut self) -> Result<(), ExecuteError> {
-        let submission = self.encoding.submit(&self.gpu.queue);
-        wait(&self.gpu.device, &submission.index)?;
-        self.check()
     }
 
     /// The contents of ranges of buffers, as many in a submission as [`PIECE`] holds.
-    fn read_ranges(&mut self, sources: &[Source]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+    fn read_ranges<T: Pod>(&mut self, sources: &[Source]) -> Result<Vec<Vec<T>>, ExecuteError> {
         let all: u64 = sources.iter().map(|source| source.bytes).sum();
         self.values.reserve(all.min(PIECE));
-        let mut found: Vec<Vec<f32>> =
-            sources.iter().map(|source| Vec::with_capacity(source.bytes as usize / 4)).collect();
+        let mut found: Vec<Vec<T>> =
+            sources.iter().map(|source| Vec::with_capacity(source.bytes as usize / size_of::<T>())).collect();
         // (source, first byte, bytes) of the parts of a submission
         let mut parts: Vec<(usize, u64, u64)> = Vec::new();
         let mut filled = 0;
@@ -178,11 +136,11 @@ impl GpuExecutor {
     }
 
     /// One submission that copies `parts`, and what it brings appended to `found`.
-    fn read_parts(
+    fn read_parts<T: Pod>(
         &mut self,
         sources: &[Source],
         parts: &mut Vec<(usize, u64, u64)>,
-        found: &mut [Vec<f32>],
+        found: &mut [Vec<T>],
     ) -> Result<(), ExecuteError> {
         if parts.is_empty() {
             return Ok(());
@@ -203,14 +161,6 @@ impl GpuExecutor {
             }
         })?;
         self.check()
-    }
-}
-
-/// The rows of a tensor without what fills them up to its stride.
-fn without_padding(spec: &TensorSpec, values: Vec<f32>) -> Vec<f32> {
-    match spec.stride == spec.width {
-        true => values,
-        false => values.chunks_exact(spec.stride).flat_map(|row| &row[..spec.width]).copied().collect(),
     }
 }
 

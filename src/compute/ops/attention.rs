@@ -1,28 +1,46 @@
 mod prefill;
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use rayon::prelude::*;
 
+use super::rms_norm::norm_row;
 use super::{Input, Quantised, sigmoid};
 use crate::compute::cpu::{CpuMemory, row};
-use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
-use crate::compute::recording::{KvId, Recording, ShapeError, VectorId, View, expect, shape_error};
+use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
+use crate::compute::op::{Operand, Use};
+use crate::compute::recording::{
+    CacheFormat, CacheId, CacheStream, Recording, ShapeError, VectorId, View, expect, shape_error,
+};
 use crate::compute::{Phase, Step};
+
+/// Streams of the cache.
+const KEYS: usize = 0;
+const VALUES: usize = 1;
 
 /// Positions that one workgroup attends to in decode.
 const SPLIT: usize = 512;
 
-/// RMS norm and rotation of queries and keys, the write of keys and values into the KV cache, causal attention of the
-/// step's queries over it, and the output gate.
+/// Bias, RMS norm and rotation of queries and keys, the write of keys and values into the KV cache, causal attention of the
+/// step's queries over it, and the output gate. What is optional costs nothing where it is absent.
+#[derive(Clone)]
 pub struct Attention {
     /// `[tokens, q | k | v]`, a whole tensor; with a gate the elements of a query head are followed by those of its gate,
     /// before the sigmoid
     pub qkv: View,
-    /// `[dim]`
-    pub q_norm: VectorId,
-    /// `[dim]`
-    pub k_norm: VectorId,
-    /// Keys and values of all positions.
-    pub kv: KvId,
+    /// `[dim]`; without it queries are rotated as they are.
+    pub q_norm: Option<VectorId>,
+    /// `[dim]`; without it keys are rotated as they are.
+    pub k_norm: Option<VectorId>,
+    /// Added to every column of `qkv` before anything else.
+    pub bias: Option<VectorId>,
+    /// `[heads]`: a score that every query of a head has beside those of the positions, and that weighs nothing.
+    pub sinks: Option<VectorId>,
+    /// Positions that a query sees, its own and those in front of it; all without it.
+    pub window: Option<usize>,
+    /// Keys and values of all positions: its streams 0 and 1.
+    pub kv: CacheId,
     /// `[tokens, heads * dim]`, a whole tensor
     pub out: Input,
     /// Query heads.
@@ -55,16 +73,15 @@ impl Attention {
         self.dim + 4
     }
 
-    /// WGSL constants of the layer's shape.
-    fn constants(&self, names: &[&'static str]) -> Vec<(&'static str, f64)> {
-        let value = |name: &str| match name {
-            "dim" => self.dim,
-            "half_rotary" => self.rotary_dim / 2,
-            "heads" => self.heads,
-            "kv_heads" => self.kv_heads,
-            _ => self.q_head(),
-        };
-        names.iter().map(|&name| (name, value(name) as f64)).collect()
+    /// WGSL constants of the layer's shape: dim, half_rotary, heads, kv_heads and q_head.
+    fn constants(&self) -> [(&'static str, f64); 5] {
+        [
+            ("dim", self.dim as f64),
+            ("half_rotary", (self.rotary_dim / 2) as f64),
+            ("heads", self.heads as f64),
+            ("kv_heads", self.kv_heads as f64),
+            ("q_head", self.q_head() as f64),
+        ]
     }
 
     fn k_offset(&self) -> usize {
@@ -75,11 +92,41 @@ impl Attention {
         self.k_offset() + self.kv_heads * self.dim
     }
 
-    fn norm_and_rotate(&self, x: &[f32], weight: &[f32], rope: &[f32], out: &mut [f32]) {
-        let mean = x.iter().map(|v| v * v).sum::<f32>() / self.dim as f32;
-        let scale = 1.0 / (mean + self.eps).sqrt();
-        for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
-            *out = x * scale * w;
+    /// WGSL constants that say which operands there are: q_norm, k_norm, bias, sinks and window.
+    fn presence(&self) -> [(&'static str, f64); 5] {
+        let number = |is_there: bool| f64::from(u8::from(is_there));
+        [
+            ("has_q_norm", number(self.q_norm.is_some())),
+            ("has_k_norm", number(self.k_norm.is_some())),
+            ("has_bias", number(self.bias.is_some())),
+            ("has_sinks", number(self.sinks.is_some())),
+            ("has_reach", number(self.window.is_some())),
+        ]
+    }
+
+    /// Positions that some of the step's tokens `first` to `first + tokens` see.
+    fn seen(&self, step: &Step, first: usize, tokens: usize) -> Range<usize> {
+        self.first_seen(step.position + first)..step.position + first + tokens
+    }
+
+    /// The first position that a query at `position` sees.
+    fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// Columns `first..first + len` of a row of `qkv`, with their bias.
+    fn columns<'a>(&self, memory: &CpuMemory, row: &'a [f32], first: usize, len: usize) -> Cow<'a, [f32]> {
+        let columns = &row[first..][..len];
+        match self.bias {
+            Some(bias) => columns.iter().zip(&memory.vector(bias)[first..]).map(|(x, b)| x + b).collect(),
+            None => columns.into(),
+        }
+    }
+
+    fn norm_and_rotate(&self, x: &[f32], norm: Option<&[f32]>, rope: &[f32], out: &mut [f32]) {
+        match norm {
+            Some(weight) => norm_row(x, weight, self.eps, out),
+            None => out.copy_from_slice(x),
         }
         let m = self.rotary_dim / 2;
         let (cos, sin) = rope.split_at(m);
@@ -91,35 +138,38 @@ impl Attention {
     }
 
     fn keep_keys_and_values(&self, memory: &mut CpuMemory, step: &Step) {
-        let mut kv = memory.take_kv(self.kv);
-        let (x, k_norm) = (memory.tensor(self.qkv.tensor), memory.vector(self.k_norm));
+        let mut kv = memory.take_cache(self.kv);
+        let (x, k_norm) = (memory.tensor(self.qkv.tensor), self.k_norm.map(|norm| memory.vector(norm)));
         let width = self.kv_heads * self.dim;
         for t in 0..step.tokens {
             let x = row(x, self.qkv, t);
             let at = (step.position + t) * width;
             for h in 0..self.kv_heads {
-                let out = &mut kv.keys[at + h * self.dim..][..self.dim];
-                let k = &x[self.k_offset() + h * self.dim..][..self.dim];
-                self.norm_and_rotate(k, k_norm, memory.rope(t, self.rotary_dim), out);
+                let out = &mut kv.floats_mut(KEYS)[at + h * self.dim..][..self.dim];
+                let k = self.columns(memory, x, self.k_offset() + h * self.dim, self.dim);
+                self.norm_and_rotate(&k, k_norm, memory.rope(t, self.rotary_dim), out);
             }
-            kv.values[at..at + width].copy_from_slice(&x[self.v_offset()..][..width]);
+            kv.floats_mut(VALUES)[at..at + width].copy_from_slice(&self.columns(memory, x, self.v_offset(), width));
         }
-        memory.put_back_kv(self.kv, kv);
+        memory.put_back_cache(self.kv, kv);
     }
 
     /// One query head of token `t` of the step, at `position`.
     fn attend(&self, memory: &CpuMemory, t: usize, h: usize, position: usize, out: &mut [f32]) {
-        let (kv, width) = (memory.kv(self.kv), self.kv_heads * self.dim);
-        let x = &row(memory.tensor(self.qkv.tensor), self.qkv, t)[h * self.q_head()..];
+        let (kv, width) = (memory.cache(self.kv), self.kv_heads * self.dim);
+        let (keys, values) = (kv.floats(KEYS), kv.floats(VALUES));
+        let x = row(memory.tensor(self.qkv.tensor), self.qkv, t);
+        let x = self.columns(memory, x, h * self.q_head(), self.q_head());
         let mut q = vec![0.0; self.dim];
-        let rope = memory.rope(t, self.rotary_dim);
-        self.norm_and_rotate(&x[..self.dim], memory.vector(self.q_norm), rope, &mut q);
+        let (q_norm, rope) = (self.q_norm.map(|norm| memory.vector(norm)), memory.rope(t, self.rotary_dim));
+        self.norm_and_rotate(&x[..self.dim], q_norm, rope, &mut q);
         let column = h / (self.heads / self.kv_heads) * self.dim;
-        let (mut top, mut total) = (f32::NEG_INFINITY, 0.0);
+        // the sink comes first: a score with no value
+        let (mut top, mut total) = self.sinks.map_or((f32::NEG_INFINITY, 0.0), |sinks| (memory.vector(sinks)[h], 1.0));
         out.fill(0.0);
-        for position in 0..=position {
-            let k = &kv.keys[position * width + column..][..self.dim];
-            let v = &kv.values[position * width + column..][..self.dim];
+        for position in self.first_seen(position)..=position {
+            let k = &keys[position * width + column..][..self.dim];
+            let v = &values[position * width + column..][..self.dim];
             let score = q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>() * self.scale();
             if score > top {
                 let shrink = (top - score).exp();
@@ -137,28 +187,85 @@ impl Attention {
         }
     }
 
-    /// Splits of `split` positions each in so many positions of a cache: windows begin with a split.
-    fn splits(&self, resident: &dyn ResidentLayout, split: usize, positions: usize) -> usize {
-        let window_rows = resident.kv_window(self.kv);
-        // every window but the last is full
-        let full = (positions - 1) / window_rows;
-        full * window_rows.div_ceil(split) + (positions - full * window_rows).div_ceil(split)
+    /// The splits of `split` positions each that hold one of `positions`, by windows of the cache, which begin with a
+    /// split.
+    fn splits(
+        &self,
+        resident: &dyn ResidentLayout,
+        split: usize,
+        positions: Range<usize>,
+    ) -> impl Iterator<Item = WindowSplits> + use<> {
+        let window_rows = resident.cache_window(self.kv);
+        let mut before = 0;
+        (positions.start / window_rows..positions.end.div_ceil(window_rows)).map(move |window| {
+            let start = window * window_rows;
+            let rows = window_rows.min(positions.end - start);
+            let first_seen = positions.start.saturating_sub(start);
+            let first_row = first_seen / split * split;
+            let splits = (rows - first_row).div_ceil(split);
+            before += splits;
+            WindowSplits { window, start, rows, first_seen, first_row, splits, before: before - splits }
+        })
+    }
+
+    /// How many those are.
+    fn split_count(&self, resident: &dyn ResidentLayout, split: usize, positions: Range<usize>) -> usize {
+        self.splits(resident, split, positions).map(|of_window| of_window.splits).sum()
+    }
+
+    /// Where an optional vector begins among all vectors.
+    fn offset_of(resident: &dyn ResidentLayout, vector: Option<VectorId>) -> u32 {
+        vector.map_or(0, |vector| resident.vector_offset(vector) as u32)
     }
 
     /// The splits of `tokens` tokens joined, which begin at element `partials` of the scratch.
-    fn dispatch_merge(&self, partials: usize, splits: usize, first_token: usize, tokens: usize) -> Dispatch {
-        let immediates = Immediates::new(&[
-            self.heads as u32,
-            self.dim as u32,
-            splits as u32,
-            first_token as u32,
-            self.out.view().stride as u32,
-            self.dim as u32,
-            self.qkv.stride as u32,
-            if self.gate { self.q_head() as u32 } else { 0 },
-            partials as u32,
-        ]);
+    fn dispatch_merge(
+        &self,
+        resident: &dyn ResidentLayout,
+        partials: usize,
+        splits: usize,
+        first_token: usize,
+        tokens: usize,
+    ) -> Dispatch {
+        let immediates = params! {
+            heads: self.heads as u32,
+            dim: self.dim as u32,
+            splits: splits as u32,
+            first_token: first_token as u32,
+            out_stride: self.out.view().stride as u32,
+            gate_offset: self.dim as u32,
+            gate_stride: self.qkv.stride as u32,
+            gate_head: if self.gate { self.q_head() as u32 } else { 0 },
+            first: partials as u32,
+            bias: Self::offset_of(resident, self.bias),
+            sinks: Self::offset_of(resident, self.sinks),
+        };
         Dispatch::new(2, 0, immediates, [self.heads as u32, tokens as u32, 1])
+    }
+}
+
+/// The splits of one window of a cache that are looked at.
+#[derive(Clone, Copy, Debug)]
+struct WindowSplits {
+    /// Which window.
+    window: usize,
+    /// Position of its row 0.
+    start: usize,
+    /// Rows that are filled.
+    rows: usize,
+    /// The row that is seen first.
+    first_seen: usize,
+    /// Row of the first split.
+    first_row: usize,
+    splits: usize,
+    /// Splits of the windows in front of it.
+    before: usize,
+}
+
+impl Attention {
+    /// See [`Op::operands`](crate::compute::Op).
+    pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
+        vec![(Use::Read, &mut self.qkv), (Use::Write, self.out.view_mut())]
     }
 }
 
@@ -171,9 +278,23 @@ impl Kernel for Attention {
         let name = self.name();
         expect(name, "columns of q, k and v", self.v_offset() + self.kv_heads * self.dim, self.qkv.width)?;
         expect(name, "columns of out", self.heads * self.dim, self.out.cols())?;
-        expect(name, "q_norm", self.dim, recording.vectors[self.q_norm.0].1.len())?;
-        expect(name, "k_norm", self.dim, recording.vectors[self.k_norm.0].1.len())?;
-        expect(name, "width of the KV cache", self.kv_heads * self.dim, recording.kv[self.kv.0].width)?;
+        let optional = [
+            ("q_norm", self.q_norm, self.dim),
+            ("k_norm", self.k_norm, self.dim),
+            ("bias", self.bias, self.qkv.width),
+            ("sinks", self.sinks, self.heads),
+        ];
+        for (what, vector, len) in optional {
+            vector.map_or(Ok(()), |vector| expect(name, what, len, recording.vectors[vector.0].1.len()))?;
+        }
+        if self.window == Some(0) {
+            return Err(shape_error(name, "window", "at least 1 position", 0));
+        }
+        let streams = &recording.caches[self.kv.0].streams;
+        expect(name, "streams of the cache", 2, streams.len())?;
+        for CacheStream { width, format: CacheFormat::F32, .. } in streams {
+            expect(name, "width of the KV cache", self.kv_heads * self.dim, *width)?;
+        }
         expect(name, "offset of qkv and out", 0, self.qkv.offset + self.out.view().offset)?;
         if self.out.packed().is_some() {
             expect(name, "columns of a head beyond groups of 32", 0, self.dim % 32)?;
@@ -219,43 +340,42 @@ impl Kernel for Attention {
 
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
         let qkv = Binding::read(Resource::Tensor(self.qkv.tensor));
-        let [q_norm, k_norm] = [self.q_norm, self.k_norm].map(|norm| Binding::read(Resource::Vector(norm)));
+        let vectors = Binding::read(Resource::Vectors);
         let rope = Binding::read(Resource::Rope);
         let out = Binding::write(Resource::Tensor(self.out.view().tensor));
-        let windows = 0..resident.kv_windows(self.kv);
-        let cache = |w| [Resource::Keys(self.kv, w), Resource::Values(self.kv, w)];
+        let windows = 0..resident.cache_windows(self.kv);
+        let cache = |w| [KEYS, VALUES].map(|stream| Resource::Cache(self.kv, stream, w));
         let written = |w| cache(w).map(Binding::write);
         let scratch = Binding::write(Resource::Scratch);
-        let keys = windows.clone().map(|w| [&[qkv, k_norm, rope][..], &written(w)].concat()).collect();
-        let splits = windows
-            .clone()
-            .map(|w| [&[qkv, q_norm, k_norm, rope][..], &written(w), &[scratch, out]].concat())
-            .collect();
+        let keys = windows.clone().map(|w| [&[qkv, vectors, rope][..], &written(w)].concat()).collect();
+        let splits =
+            windows.clone().map(|w| [&[qkv, vectors, rope][..], &written(w), &[scratch, out]].concat()).collect();
         let runs = windows.map(|w| [&cache(w).map(Binding::read)[..], &[scratch]].concat()).collect();
         let packed = |threads| Quantised::constants(self.out.packed(), threads);
-        let merge = vec![Binding::read(Resource::Scratch), qkv, out];
+        let merge = vec![Binding::read(Resource::Scratch), qkv, vectors, out];
+        let [dim, half_rotary, heads, kv_heads, q_head] = self.constants();
+        let [has_q_norm, has_k_norm, has_bias, has_sinks, has_reach] = self.presence();
+        let of_queries = [dim, half_rotary, heads, kv_heads, q_head, has_q_norm, has_bias];
         vec![
-            Stage { shader: "kv_norm_rope", constants: self.constants(&["dim", "half_rotary"]), groups: keys },
+            Stage { shader: "kv_norm_rope", constants: vec![dim, half_rotary, has_k_norm, has_bias], groups: keys },
             Stage {
                 shader: "attention",
-                constants: [
-                    self.constants(&["dim", "half_rotary", "heads", "kv_heads", "q_head"]),
-                    vec![("split", SPLIT as f64)],
-                    packed(128),
-                ]
-                .concat(),
+                constants: [&of_queries[..], &[has_k_norm, has_sinks, ("split", SPLIT as f64)], &packed(128)].concat(),
                 groups: splits,
             },
-            Stage { shader: "attention_merge", constants: packed(64), groups: vec![merge] },
+            Stage {
+                shader: "attention_merge",
+                constants: [&[has_bias, has_sinks], &packed(64)[..]].concat(),
+                groups: vec![merge],
+            },
             Stage {
                 shader: "query_norm_rope",
-                constants: self.constants(&["dim", "half_rotary", "heads", "kv_heads", "q_head"]),
-                groups: vec![vec![qkv, q_norm, rope, scratch]],
+                constants: of_queries.into(),
+                groups: vec![vec![qkv, vectors, rope, scratch]],
             },
             Stage {
                 shader: "attention_prefill",
-                constants: [self.constants(&["dim", "heads", "kv_heads"]), vec![("split", prefill::SPLIT as f64)]]
-                    .concat(),
+                constants: vec![dim, heads, kv_heads, has_reach, ("split", prefill::SPLIT as f64)],
                 groups: runs,
             },
         ]
@@ -265,26 +385,28 @@ impl Kernel for Attention {
         if step.phase == Phase::Prefill {
             return self.dispatch_prefill(resident, step, out);
         }
-        let window_rows = resident.kv_window(self.kv);
-        let positions = step.position + 1;
-        let splits = self.splits(resident, SPLIT, positions);
-        for window in 0..positions.div_ceil(window_rows) {
-            let start = window * window_rows;
-            let rows = window_rows.min(positions - start);
-            let immediates = Immediates::new(&[
-                step.position as u32,
-                start as u32,
-                rows as u32,
-                (window * window_rows.div_ceil(SPLIT)) as u32,
-                splits as u32,
-                self.scale().to_bits(),
-                self.eps.to_bits(),
-            ]);
-            out.push(Dispatch::new(1, window, immediates, [self.heads as u32, rows.div_ceil(SPLIT) as u32, 1]));
+        let seen = self.seen(step, 0, 1);
+        let splits = self.split_count(resident, SPLIT, seen.clone());
+        for of_window in self.splits(resident, SPLIT, seen) {
+            let immediates = params! {
+                position: step.position as u32,
+                window_start: of_window.start as u32,
+                window_rows: of_window.rows as u32,
+                first_split: of_window.before as u32,
+                splits: splits as u32,
+                scale: self.scale().to_bits(),
+                eps: self.eps.to_bits(),
+                first_seen: of_window.first_seen as u32,
+                q_norm: Self::offset_of(resident, self.q_norm),
+                k_norm: Self::offset_of(resident, self.k_norm),
+                bias: Self::offset_of(resident, self.bias),
+                sinks: Self::offset_of(resident, self.sinks),
+            };
+            out.push(Dispatch::new(1, of_window.window, immediates, [self.heads as u32, of_window.splits as u32, 1]));
         }
         // a single split is its own result
         if splits > 1 {
-            out.push(self.dispatch_merge(0, splits, 0, 1));
+            out.push(self.dispatch_merge(resident, 0, splits, 0, 1));
         }
     }
 }

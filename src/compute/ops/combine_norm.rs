@@ -1,13 +1,15 @@
 use rayon::prelude::*;
 
 use super::rms_norm::{check_packed, norm_row, row_threads};
-use super::{Quantised, sigmoid};
+use super::{Combine, Quantised};
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row, row_mut};
-use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
+use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
 
-/// Adds the weighted routed experts and the gated shared expert to the residual stream, and norms it for what comes next.
+/// [`Combine`], and the norm of the sum for what comes next.
+#[derive(Clone)]
 pub struct CombineNorm {
     /// `[tokens, width]`: the residual stream, a whole tensor
     pub x: View,
@@ -15,8 +17,9 @@ pub struct CombineNorm {
     pub routed: View,
     /// `[tokens, top_k]`, a whole tensor
     pub weights: View,
-    /// The shared expert's output `[tokens, width]` (a whole tensor) and its gate `[tokens, 1]` before the sigmoid.
-    pub shared: Option<(View, View)>,
+    /// The shared expert's output `[tokens, width]` (a whole tensor) and its gate `[tokens, 1]` before the sigmoid; without
+    /// a gate it is added as it is.
+    pub shared: Option<(View, Option<View>)>,
     /// `[width]`: weight of the norm
     pub norm: VectorId,
     /// `[tokens, width]`: the norm of what `x` then is, a whole tensor
@@ -27,6 +30,26 @@ pub struct CombineNorm {
     pub eps: f32,
 }
 
+impl CombineNorm {
+    fn combine(&self) -> Combine {
+        Combine { x: self.x, routed: self.routed, weights: self.weights, shared: self.shared }
+    }
+}
+
+impl CombineNorm {
+    /// See [`Op::operands`](crate::compute::Op).
+    pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
+        let mut all = vec![(Use::Update, &mut self.x), (Use::Read, &mut self.routed), (Use::Read, &mut self.weights)];
+        if let Some((out, gate)) = &mut self.shared {
+            all.push((Use::Read, out));
+            all.extend(gate.iter_mut().map(|gate| (Use::Read, gate)));
+        }
+        all.push((Use::Write, &mut self.out));
+        all.extend(self.packed.iter_mut().map(|packed| (Use::Write, &mut packed.words)));
+        all
+    }
+}
+
 impl Kernel for CombineNorm {
     fn name(&self) -> &'static str {
         "combine_norm"
@@ -34,19 +57,11 @@ impl Kernel for CombineNorm {
 
     fn check(&self, recording: &Recording) -> Result<(), ShapeError> {
         let name = self.name();
-        expect(name, "columns of x beyond whole vectors of 4", 0, self.x.width % 4)?;
-        expect(name, "columns of routed", self.x.width, self.routed.width)?;
-        expect(name, "rows of routed per token", self.weights.width, self.routed.rows_per_token)?;
+        self.combine().check_operands(name)?;
         expect(name, "norm", self.x.width, recording.vectors[self.norm.0].1.len())?;
         expect(name, "columns of out", self.x.width, self.out.width)?;
         check_packed(name, self.x.width, self.packed)?;
-        let mut offsets = self.x.offset + self.routed.offset + self.weights.offset + self.out.offset;
-        if let Some((out, gate)) = self.shared {
-            expect(name, "columns of shared", self.x.width, out.width)?;
-            expect(name, "columns of the shared gate", 1, gate.width)?;
-            offsets += out.offset;
-        }
-        expect(name, "offset of x, routed, weights, shared and out", 0, offsets)
+        expect(name, "offset of out", 0, self.out.offset)
     }
 
     fn outputs(&self) -> Vec<View> {
@@ -56,23 +71,11 @@ impl Kernel for CombineNorm {
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
         let mut x = memory.take(self.x.tensor);
         let mut out = memory.take(self.out.tensor);
-        let routed = memory.tensor(self.routed.tensor);
-        let (weights, norm) = (memory.tensor(self.weights.tensor), memory.vector(self.norm));
-        let top_k = self.weights.width;
+        let (combine, norm) = (self.combine(), memory.vector(self.norm));
         let rows = x.par_chunks_mut(self.x.stride).zip(out.par_chunks_mut(self.out.stride));
         rows.take(step.tokens).enumerate().for_each(|(t, (x, out))| {
-            let mut sum = vec![0.0; self.x.width];
-            for (k, w) in row(weights, self.weights, t).iter().enumerate() {
-                let expert = &routed[(t * top_k + k) * self.routed.stride..][..self.x.width];
-                sum.iter_mut().zip(expert).for_each(|(sum, v)| *sum += w * v);
-            }
-            if let Some((out, gate)) = self.shared {
-                let g = sigmoid(row(memory.tensor(gate.tensor), gate, t)[0]);
-                let shared = row(memory.tensor(out.tensor), out, t);
-                sum.iter_mut().zip(shared).for_each(|(sum, v)| *sum += g * v);
-            }
             let x = row_mut(x, self.x);
-            x.iter_mut().zip(&sum).for_each(|(x, v)| *x += v);
+            combine.add_to_row(memory, t, x);
             norm_row(x, norm, self.eps, row_mut(out, self.out));
         });
         if let Some(packed) = self.packed {
@@ -85,42 +88,36 @@ impl Kernel for CombineNorm {
     }
 
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
-        // without a shared expert the kernel does not read these two
-        let (shared, gate) = self.shared.map_or((self.routed, self.routed), |s| s);
         let threads = row_threads(self.x.width, resident);
         let mut constants = vec![("threads", threads as f64), ("top_k", self.weights.width as f64)];
         constants.extend(Quantised::constants(self.packed, threads));
+        let norm = [
+            Binding::read(Resource::Vector(self.norm)),
+            Binding::write(Resource::Tensor(self.x.tensor)),
+            Binding::write(Resource::Tensor(self.out.tensor)),
+            Binding::write(self.packed.map_or(Resource::Scratch, |p| Resource::Tensor(p.words.tensor))),
+        ];
         vec![Stage {
             shader: "combine_norm",
             constants,
-            groups: vec![vec![
-                Binding::read(Resource::Tensor(self.routed.tensor)),
-                Binding::read(Resource::Tensor(self.weights.tensor)),
-                Binding::read(Resource::Tensor(shared.tensor)),
-                Binding::read(Resource::Tensor(gate.tensor)),
-                Binding::read(Resource::Vector(self.norm)),
-                Binding::write(Resource::Tensor(self.x.tensor)),
-                Binding::write(Resource::Tensor(self.out.tensor)),
-                Binding::write(self.packed.map_or(Resource::Scratch, |p| Resource::Tensor(p.words.tensor))),
-            ]],
+            groups: vec![[&self.combine().read_bindings()[..], &norm].concat()],
         }]
     }
 
     fn dispatch(&self, _: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
-        let (shared_stride, gate_offset, gate_stride) =
-            self.shared.map_or((0, 0, 0), |(out, gate)| (out.stride, gate.offset, gate.stride));
-        let immediates = Immediates::new(&[
-            (self.x.width / 4) as u32,
-            (self.x.stride / 4) as u32,
-            (self.routed.stride / 4) as u32,
-            self.weights.stride as u32,
-            (shared_stride / 4) as u32,
-            gate_offset as u32,
-            gate_stride as u32,
-            (self.out.stride / 4) as u32,
-            self.eps.to_bits(),
-            self.packed.map_or(0, |p| p.words.stride) as u32,
-        ]);
+        let (shared_stride, gate_offset, gate_stride) = self.combine().shared_words();
+        let immediates = params! {
+            width: (self.x.width / 4) as u32,
+            x_stride: (self.x.stride / 4) as u32,
+            routed_stride: (self.routed.stride / 4) as u32,
+            weights_stride: self.weights.stride as u32,
+            shared_stride,
+            gate_offset,
+            gate_stride,
+            out_stride: (self.out.stride / 4) as u32,
+            eps: self.eps.to_bits(),
+            packed_stride: self.packed.map_or(0, |p| p.words.stride) as u32,
+        };
         out.push(Dispatch::new(0, 0, immediates, [step.tokens as u32, 1, 1]));
     }
 }

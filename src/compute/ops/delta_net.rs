@@ -6,10 +6,32 @@ use rayon::prelude::*;
 
 use super::{Input, Quantised, sigmoid, silu};
 use crate::compute::cpu::{CpuMemory, row};
-use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
+use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, TensorId, VectorId, View, expect, shape_error};
 use crate::compute::{Phase, Step};
-use crate::model::config::LinearConfig;
+
+/// Shape of a gated delta-net.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DeltaNetShape {
+    /// Query and key heads.
+    pub key_heads: usize,
+    /// Value heads, a multiple of `key_heads`.
+    pub value_heads: usize,
+    /// Elements per query and key head.
+    pub key_dim: usize,
+    /// Elements per value head.
+    pub value_dim: usize,
+    /// Taps of the causal convolution.
+    pub conv_kernel: usize,
+}
+
+impl DeltaNetShape {
+    /// Channels of the convolution: q, k and v.
+    pub fn channels(&self) -> usize {
+        2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+    }
+}
 
 /// Added to the sum (not the mean) of the squares of q and k.
 const L2_EPS: f32 = 1e-6;
@@ -21,6 +43,7 @@ const HELD: usize = 16;
 /// correct, read after the update), RMS norm of each head and its gate. The GPU goes token by token in decode and by
 /// chunks of 32 tokens in prefill, so a token's bits depend on how its prompt is cut into steps, unless it is cut at
 /// multiples of 32.
+#[derive(Clone)]
 pub struct DeltaNet {
     /// `[tokens, q | k | v]`, as projected
     pub qkv: View,
@@ -46,7 +69,7 @@ pub struct DeltaNet {
     /// `[tokens, value_heads * value_dim]`, a whole tensor
     pub out: Input,
     /// Heads, their sizes, and taps.
-    pub shape: LinearConfig,
+    pub shape: DeltaNetShape,
     /// Added to the mean of the squares of a head.
     pub eps: f32,
 }
@@ -56,19 +79,19 @@ fn softplus(v: f32) -> f32 {
 }
 
 /// Where the inputs of a value head lie among the channels of all heads: first q, first k, first v.
-fn places(s: &LinearConfig, head: usize) -> [usize; 3] {
+fn places(s: &DeltaNetShape, head: usize) -> [usize; 3] {
     let key_head = head / (s.value_heads / s.key_heads);
     let keys = s.key_heads * s.key_dim;
     [key_head * s.key_dim, keys + key_head * s.key_dim, 2 * keys + head * s.value_dim]
 }
 
 /// Columns of [`DeltaNet::conv`].
-pub fn head_channels(s: &LinearConfig) -> usize {
+pub fn head_channels(s: &DeltaNetShape) -> usize {
     2 * s.key_dim + s.value_dim
 }
 
 /// The last inputs of the convolution of all channels, `[taps - 1, channels]`, from the contents of [`DeltaNet::conv`].
-pub fn conv_inputs(s: &LinearConfig, conv: &[f32]) -> Vec<f32> {
+pub fn conv_inputs(s: &DeltaNetShape, conv: &[f32]) -> Vec<f32> {
     let (kept, width) = (s.conv_kernel - 1, head_channels(s));
     let mut all = vec![0.0; kept * s.channels()];
     for (i, row) in conv.chunks_exact(width).enumerate() {
@@ -105,16 +128,10 @@ impl DeltaNet {
         1.0 / (self.shape.key_dim as f32).sqrt()
     }
 
-    /// WGSL constants of the layer's shape.
-    fn constants(&self, names: &[&'static str]) -> Vec<(&'static str, f64)> {
-        let value = |name: &str| match name {
-            "taps" => self.shape.conv_kernel,
-            "key_dim" => self.shape.key_dim,
-            "value_dim" => self.shape.value_dim,
-            "columns4" => self.columns() / 4,
-            _ => self.value_columns() / 4,
-        };
-        names.iter().map(|&name| (name, value(name) as f64)).collect()
+    /// WGSL constants of the layer's shape: taps, key_dim and value_dim.
+    fn constants(&self) -> [(&'static str, f64); 3] {
+        let DeltaNetShape { conv_kernel, key_dim, value_dim, .. } = self.shape;
+        [("taps", conv_kernel as f64), ("key_dim", key_dim as f64), ("value_dim", value_dim as f64)]
     }
 
     /// The convolution of one token: `[q | k | v]` of a head. `u` are the channels of all heads, row after row.
@@ -195,6 +212,21 @@ impl DeltaNet {
             }
         }
         self.keep_inputs(head, x, part.end);
+    }
+}
+
+impl DeltaNet {
+    /// See [`Op::operands`](crate::compute::Op).
+    pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
+        vec![
+            (Use::Read, &mut self.qkv),
+            (Use::Read, &mut self.z),
+            (Use::Read, &mut self.b),
+            (Use::Read, &mut self.a),
+            (Use::Update, &mut self.conv),
+            (Use::Update, &mut self.state),
+            (Use::Write, self.out.view_mut()),
+        ]
     }
 }
 
@@ -283,7 +315,7 @@ impl Kernel for DeltaNet {
 
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
         let parts = self.parts(resident.threads());
-        let mut constants = self.constants(&["taps", "key_dim", "value_dim"]);
+        let mut constants = self.constants().to_vec();
         constants.extend([("lanes", self.lanes() as f64), ("parts", parts as f64)]);
         constants.extend(Quantised::constants(self.out.packed(), self.lanes() * parts));
         let token_by_token = Stage {
@@ -308,22 +340,22 @@ impl Kernel for DeltaNet {
             return self.dispatch_prefill(resident.scratch_bytes(), 0..step.tokens, out);
         }
         let s = &self.shape;
-        let immediates = Immediates::new(&[
-            step.tokens as u32,
-            s.key_heads as u32,
-            s.value_heads as u32,
-            self.qkv.stride as u32,
-            self.qkv.offset as u32,
-            self.z.offset as u32,
-            self.a.offset as u32,
-            self.b.offset as u32,
-            self.out.view().stride as u32,
-            self.conv.stride as u32,
-            self.state.stride as u32,
-            self.eps.to_bits(),
-            self.q_scale().to_bits(),
-            (s.value_dim as f32).to_bits(),
-        ]);
+        let immediates = params! {
+            tokens: step.tokens as u32,
+            key_heads: s.key_heads as u32,
+            value_heads: s.value_heads as u32,
+            x_stride: self.qkv.stride as u32,
+            u_offset: self.qkv.offset as u32,
+            z_offset: self.z.offset as u32,
+            a_offset: self.a.offset as u32,
+            b_offset: self.b.offset as u32,
+            out_stride: self.out.view().stride as u32,
+            conv_stride: self.conv.stride as u32,
+            state_stride: self.state.stride as u32,
+            eps: self.eps.to_bits(),
+            q_scale: self.q_scale().to_bits(),
+            dim: (s.value_dim as f32).to_bits(),
+        };
         out.push(Dispatch::new(0, 0, immediates, [s.value_heads as u32, 1, 1]));
     }
 

@@ -1,14 +1,15 @@
 use super::{Input, ProductShape, Tile, silu};
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, expert_product, pack_row};
-use crate::compute::kernel::{Binding, Dispatch, Immediates, ResidentLayout, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, ResidentLayout, Resource, Stage, params};
+use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
-use crate::experts::{MatrixPlace, SlotLayout};
+use crate::weights::{MatrixPlace, SlotLayout};
 
 /// The router's choice becomes known to the host.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    /// Layer.
+    /// Layer among those with experts.
     pub layer: usize,
     /// `[tokens, top_k]` ids, a whole tensor.
     pub ids: View,
@@ -22,7 +23,7 @@ pub struct Route {
 /// experts arrive, nor on how many fit in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Experts {
-    /// Layer.
+    /// Layer among those with experts.
     pub layer: usize,
     /// What a slot of this layer holds.
     pub slot: SlotLayout,
@@ -69,7 +70,19 @@ impl ExpertTile {
     }
 }
 
+impl Route {
+    /// See [`Op::operands`](crate::compute::Op).
+    pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
+        std::iter::once(&mut self.ids).chain(&mut self.ahead).map(|view| (Use::Read, view)).collect()
+    }
+}
+
 impl Experts {
+    /// See [`Op::operands`](crate::compute::Op).
+    pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
+        vec![(Use::Read, self.x.view_mut()), (Use::Write, self.hidden.view_mut()), (Use::Write, &mut self.out)]
+    }
+
     /// Whether the operands fit together.
     pub fn check(&self, _: &Recording) -> Result<(), ShapeError> {
         let name = "experts";
@@ -178,20 +191,20 @@ impl Experts {
         let [gate_up, down] = self.products();
         let mut one = |stage, shape: ProductShape, place: &MatrixPlace, rows: usize, x: View, y: View| {
             let (gx, gy) = shape.row_groups(resident.team(&shape), rows);
-            let immediates = Immediates::new(&[
-                rows as u32,
-                (place.cols / 32) as u32,
-                gx,
-                first_pair as u32,
-                slab as u32,
-                (x.stride / 4) as u32,
-                y.stride as u32,
-                (slot_bytes / 4) as u32,
-                (place.codes / 4) as u32,
-                (place.scales / 4) as u32,
-                (place.biases / 4) as u32,
-            ]);
-            let weight_bytes = (pairs * place.format.matrix_bytes(place.rows, place.cols)) as u64;
+            let immediates = params! {
+                rows: rows as u32,
+                blocks: (place.cols / 32) as u32,
+                grid_x: gx,
+                first_pair: first_pair as u32,
+                slab: slab as u32,
+                x_stride: (x.stride / 4) as u32,
+                out_stride: y.stride as u32,
+                slot_words: (slot_bytes / 4) as u32,
+                stream_0: (place.streams[0] / 4) as u32,
+                stream_1: (place.streams[1] / 4) as u32,
+                stream_2: (place.streams[2] / 4) as u32,
+            };
+            let weight_bytes = (pairs * place.bytes()) as u64;
             out.push(Dispatch { stage, group: slab, immediates, grid: [gx, gy, pairs as u32], weight_bytes });
         };
         let hidden = self.hidden.view();
@@ -210,19 +223,19 @@ impl Experts {
     ) {
         let mut one = |stage, place: &MatrixPlace, rows: usize, x: View, y: View| {
             let grid = Tile::EXPERT[kind].grid(place.rows, tiles);
-            let immediates = Immediates::new(&[
-                rows as u32,
-                (place.cols / 32) as u32,
-                grid[0],
-                first_tile as u32,
-                (x.stride / 4) as u32,
-                y.stride as u32,
-                (slot_bytes / 4) as u32,
-                (place.codes / 4) as u32,
-                (place.scales / 4) as u32,
-                (place.biases / 4) as u32,
-            ]);
-            let weight_bytes = (tiles * place.format.matrix_bytes(place.rows, place.cols)) as u64;
+            let immediates = params! {
+                rows: rows as u32,
+                blocks: (place.cols / 32) as u32,
+                grid_x: grid[0],
+                first_tile: first_tile as u32,
+                x_stride: (x.stride / 4) as u32,
+                out_stride: y.stride as u32,
+                slot_words: (slot_bytes / 4) as u32,
+                stream_0: (place.streams[0] / 4) as u32,
+                stream_1: (place.streams[1] / 4) as u32,
+                stream_2: (place.streams[2] / 4) as u32,
+            };
+            let weight_bytes = (tiles * place.bytes()) as u64;
             out.push(Dispatch { stage, group: slab, immediates, grid, weight_bytes });
         };
         let (hidden, stage) = (self.hidden.view(), 2 + 2 * kind);

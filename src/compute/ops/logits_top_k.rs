@@ -1,4 +1,5 @@
-use crate::compute::kernel::{Dispatch, Immediates};
+use crate::compute::kernel::{Binding, Dispatch, Resource, Stage, params};
+use crate::compute::recording::TensorId;
 
 /// Entries that one workgroup looks at.
 const RUN: usize = 1024;
@@ -18,8 +19,18 @@ impl LogitsTopK {
     /// Most candidates: a pass must make less than it reads.
     pub const MOST: usize = 256;
 
+    /// Stage 0 is the first pass, from the logits to the first scratch buffer; 1 goes from there to the second, 2 back.
+    pub fn stages(logits: TensorId) -> [Stage; 3] {
+        let (first, second) = (Resource::Scratch, Resource::Scratch2);
+        [(Resource::Tensor(logits), first), (first, second), (second, first)].map(|(from, to)| Stage {
+            shader: "logits_top_k",
+            constants: vec![],
+            groups: vec![vec![Binding::read(from), Binding::write(to)]],
+        })
+    }
+
     /// The passes: even ones (from 0) write the first scratch buffer, odd ones the second; the first reads the logits.
-    /// Stage 0 is the first pass, 1 goes from the first scratch to the second, 2 back. Also tells which holds the result.
+    /// Also tells which holds the result.
     pub fn dispatches(&self) -> (Vec<Dispatch>, usize) {
         let mut out = Vec::new();
         let mut count = self.vocab;
@@ -27,8 +38,12 @@ impl LogitsTopK {
             let pass = out.len();
             let runs = count.div_ceil(RUN);
             let stage = if pass == 0 { 0 } else { 2 - pass % 2 };
-            let immediates =
-                Immediates::new(&[count as u32, self.top_k as u32, u32::from(pass == 0), self.offset as u32]);
+            let immediates = params! {
+                count: count as u32,
+                top_k: self.top_k as u32,
+                first_pass: u32::from(pass == 0),
+                x_offset: self.offset as u32,
+            };
             out.push(Dispatch::new(stage, 0, immediates, [runs as u32, 1, 1]));
             if runs == 1 {
                 return (out, pass % 2);

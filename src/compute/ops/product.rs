@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::compute::kernel::fold;
 use crate::compute::shaders::{self, Form};
-use crate::formats::{ScaleType, WeightFormat};
+use crate::weights::WeightFormat;
 
 /// Rows from which the most are treated alike.
 const MANY_ROWS: usize = 65_536;
@@ -172,15 +172,7 @@ impl ProductShape {
 
     pub(super) fn with_scales(&self, constants: [(&'static str, usize); 3]) -> Vec<(&'static str, f64)> {
         let mut constants: Vec<_> = constants.map(|(name, value)| (name, value as f64)).into();
-        if let WeightFormat::Affine { group, scales, .. } = self.format {
-            constants.push(("group_blocks", f64::from(group) / 32.0));
-            let scale_type = match scales {
-                ScaleType::Bf16 => 0.0,
-                ScaleType::F16 => 1.0,
-                ScaleType::F32 => 2.0,
-            };
-            constants.push(("scale_type", scale_type));
-        }
+        constants.extend(self.format.constants());
         constants
     }
 }
@@ -190,8 +182,8 @@ impl fmt::Display for ProductShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}x{}", self.shader(), self.rows, self.cols)?;
         match self.format {
-            WeightFormat::Affine { group, scales, .. } => write!(f, " group {group} {scales:?}"),
-            _ => Ok(()),
+            WeightFormat::Affine(affine) => write!(f, " group {} {:?}", affine.group, affine.scales),
+            WeightFormat::Dense(_) => Ok(()),
         }
     }
 }

@@ -2,7 +2,8 @@ use rayon::prelude::*;
 
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, Int8Row, TokenRows, pack_row, row};
-use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
+use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, TensorId, View, expect};
 use crate::compute::shaders::Form;
 
@@ -15,7 +16,7 @@ pub struct Quantised {
     pub words: View,
     /// Activations in a row.
     pub cols: usize,
-    /// Columns between the four codes of a word: [`crate::formats::WeightFormat::interleave`].
+    /// Columns between the four codes of a word: [`crate::weights::WeightFormat::interleave`].
     pub interleave: usize,
 }
 
@@ -161,7 +162,7 @@ impl Recording {
 }
 
 /// Activations that a recording has in 8 bits.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Known {
     x: View,
     out: Quantised,
@@ -169,11 +170,19 @@ pub(crate) struct Known {
 }
 
 /// Packs activations in 8 bits.
+#[derive(Clone)]
 pub struct Quantise {
     /// `[tokens, cols]`
     pub x: View,
     /// The same in 8 bits.
     pub out: Quantised,
+}
+
+impl Quantise {
+    /// See [`Op::operands`](crate::compute::Op).
+    pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
+        vec![(Use::Read, &mut self.x), (Use::Write, &mut self.out.words)]
+    }
 }
 
 impl Kernel for Quantise {
@@ -213,8 +222,12 @@ impl Kernel for Quantise {
 
     fn dispatch(&self, _: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
         let words = self.x.width / 4;
-        let immediates =
-            Immediates::new(&[words as u32, self.x.offset as u32, self.x.stride as u32, self.out.words.stride as u32]);
+        let immediates = params! {
+            words: words as u32,
+            x_offset: self.x.offset as u32,
+            x_stride: self.x.stride as u32,
+            out_stride: self.out.words.stride as u32,
+        };
         out.push(Dispatch::new(0, 0, immediates, [words.div_ceil(64) as u32, step.tokens as u32, 1]));
     }
 }

@@ -3,10 +3,12 @@ use rayon::prelude::*;
 use super::Quantised;
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row, row_mut};
-use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
+use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
 
 /// `out = x / sqrt(mean(x²) + eps) * weight`, row by row.
+#[derive(Clone)]
 pub struct RmsNorm {
     /// `[tokens, width]`
     pub x: View,
@@ -38,6 +40,15 @@ pub(super) fn norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let scale = 1.0 / (mean + eps).sqrt();
     for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
         *out = x * scale * w;
+    }
+}
+
+impl RmsNorm {
+    /// See [`Op::operands`](crate::compute::Op).
+    pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
+        let mut all = vec![(Use::Read, &mut self.x), (Use::Write, &mut self.out)];
+        all.extend(self.packed.iter_mut().map(|packed| (Use::Write, &mut packed.words)));
+        all
     }
 }
 
@@ -91,15 +102,15 @@ impl Kernel for RmsNorm {
     }
 
     fn dispatch(&self, _: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
-        let immediates = Immediates::new(&[
-            (self.x.width / 4) as u32,
-            (self.x.offset / 4) as u32,
-            (self.x.stride / 4) as u32,
-            (self.out.offset / 4) as u32,
-            (self.out.stride / 4) as u32,
-            self.eps.to_bits(),
-            self.packed.map_or(0, |p| p.words.stride) as u32,
-        ]);
+        let immediates = params! {
+            width: (self.x.width / 4) as u32,
+            x_offset: (self.x.offset / 4) as u32,
+            x_stride: (self.x.stride / 4) as u32,
+            out_offset: (self.out.offset / 4) as u32,
+            out_stride: (self.out.stride / 4) as u32,
+            eps: self.eps.to_bits(),
+            packed_stride: self.packed.map_or(0, |p| p.words.stride) as u32,
+        };
         out.push(Dispatch::new(0, 0, immediates, [step.tokens as u32, 1, 1]));
     }
 }

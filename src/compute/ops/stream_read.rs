@@ -1,12 +1,14 @@
 use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, row, row_mut};
-use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
+use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
 
 /// Words that one workgroup reads.
 const RUN: usize = 8192;
 
 /// Reads memory and nothing else: how fast a device can, for profiles. The exclusive or of every 8,192 words.
+#[derive(Clone)]
 pub struct StreamRead {
     /// `[tokens, width]`, a whole tensor
     pub x: View,
@@ -18,6 +20,13 @@ impl StreamRead {
     /// Columns of `out` for `width` columns of `x`.
     pub fn columns(width: usize) -> usize {
         width.div_ceil(RUN)
+    }
+}
+
+impl StreamRead {
+    /// See [`Op::operands`](crate::compute::Op).
+    pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
+        vec![(Use::Read, &mut self.x), (Use::Write, &mut self.out)]
     }
 }
 
@@ -61,7 +70,7 @@ impl Kernel for StreamRead {
 
     fn dispatch(&self, _: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
         let (width, stride) = ((self.x.width / 4) as u32, (self.x.stride / 4) as u32);
-        let immediates = Immediates::new(&[width, stride, self.out.stride as u32]);
+        let immediates = params! { width, x_stride: stride, out_stride: self.out.stride as u32 };
         let grid = [self.out.width as u32, step.tokens as u32, 1];
         let bytes = (step.tokens * self.x.width * 4) as u64;
         out.push(Dispatch { stage: 0, group: 0, immediates, grid, weight_bytes: bytes });

@@ -5,25 +5,30 @@ use std::ops::Range;
 use super::{ExpertStore, State, StoreError};
 
 impl ExpertStore {
-    /// Lets at most `slots` slots be filled, shared out evenly among the layers; never fewer than a token needs of
+    /// Lets at most `slots` slots be filled, shared out among the layers as all of them are; never fewer than a token needs of
     /// each, never more than there are. A lower limit takes effect layer by layer, as each is asked for next: the
     /// policy chooses what leaves, and its memory goes back to the system where it can. Slots that are held or being
     /// read stay until they no longer are. Call it between steps: it changes [`capacity`](Self::capacity).
     pub fn set_limit(&mut self, slots: usize) {
-        let whole = self.per_layer.unwrap_or(self.slots.len());
-        if slots / self.sets() >= whole {
-            self.limit = whole;
-            return;
-        }
-        // memory that goes back together is taken together
-        let granule = self.memory.granule();
-        let each = (slots / self.sets() / granule * granule).max(granule);
-        self.limit = each.min(whole).max(self.top_k);
+        let (all, granule) = (self.sets.slots(), self.memory.granule());
+        let needed = |set: usize| match self.sets.is_shared() {
+            true => self.layout.most_of_a_token(),
+            false => self.layout.layers[set].top_k,
+        };
+        let limit = |(index, set): (usize, Range<usize>)| {
+            let share = (slots.min(all) as u128 * set.len() as u128 / all.max(1) as u128) as usize;
+            if share >= set.len() {
+                return set.len();
+            }
+            // memory that goes back together is taken together
+            (share / granule * granule).max(granule).min(set.len()).max(needed(index))
+        };
+        self.limits = self.sets.iter().enumerate().map(limit).collect();
     }
 
     /// The most slots that may be filled now.
     pub fn limit(&self) -> usize {
-        self.limit * self.sets()
+        self.limits.iter().sum()
     }
 
     /// Slots that hold an expert or are about to.
@@ -33,7 +38,7 @@ impl ExpertStore {
 
     /// Slots by which a limit rises or falls at least, all layers together.
     pub fn limit_step(&self) -> usize {
-        self.memory.granule() * self.sets()
+        self.memory.granule() * self.limits.len()
     }
 
     /// Whether a lower limit gives memory back to the system.
@@ -44,14 +49,14 @@ impl ExpertStore {
     /// Empties `count` slots of the layer's set: those that are empty already, as far as the limit allows, then by
     /// the policy. What is over the limit afterwards is evicted too.
     pub(super) fn free_slots(&mut self, layer: usize, count: usize) -> Result<Vec<usize>, StoreError> {
-        let set = self.set(layer);
-        if self.memory.granule() > 1 && self.limit < set.len() {
-            return self.free_front(layer, set, count);
+        let (set, limit) = (self.set(layer), self.limit_of(layer));
+        if self.memory.granule() > 1 && limit < set.len() {
+            return self.free_front(layer, set, limit, count);
         }
         let filled = set.clone().filter(|&slot| !self.is_empty(slot)).count();
-        let mut over = filled.saturating_sub(self.limit);
+        let mut over = filled.saturating_sub(limit);
         let mut unfilled: Vec<usize> = set.clone().filter(|&s| self.is_empty(s) && !self.is_pinned(s)).collect();
-        let beyond = unfilled.split_off(unfilled.len().min(self.limit.saturating_sub(filled)));
+        let beyond = unfilled.split_off(unfilled.len().min(limit.saturating_sub(filled)));
         let mut beyond = beyond.into_iter();
         let mut freed = Vec::with_capacity(count);
         for slot in unfilled.into_iter().take(count) {
@@ -73,8 +78,14 @@ impl ExpertStore {
 
     /// The same where memory goes back many slots at a time: the slots at the front of the set are kept, whatever they
     /// hold, and those behind the limit are emptied.
-    fn free_front(&mut self, layer: usize, set: Range<usize>, count: usize) -> Result<Vec<usize>, StoreError> {
-        let (front, back) = (set.start..set.start + self.limit, set.start + self.limit..set.end);
+    fn free_front(
+        &mut self,
+        layer: usize,
+        set: Range<usize>,
+        limit: usize,
+        count: usize,
+    ) -> Result<Vec<usize>, StoreError> {
+        let (front, back) = (set.start..set.start + limit, set.start + limit..set.end);
         let mut freed = Vec::with_capacity(count);
         while freed.len() < count {
             let found = front.clone().find(|&s| self.is_empty(s) && !self.is_pinned(s));

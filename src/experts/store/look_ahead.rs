@@ -20,7 +20,7 @@ impl ExpertStore {
             }
             let filled = set.clone().filter(|&slot| !self.is_empty(slot)).count();
             let empty = set.clone().find(|&slot| self.is_empty(slot) && self.slots[slot].holds == 0);
-            let slot = match empty.filter(|_| filled < self.limit) {
+            let slot = match empty.filter(|_| filled < self.limit_of(layer)) {
                 Some(slot) => slot,
                 None => {
                     self.hold(&wanted);

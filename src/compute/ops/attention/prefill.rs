@@ -4,7 +4,7 @@
 
 use super::Attention;
 use crate::compute::Step;
-use crate::compute::kernel::{Dispatch, Immediates, ResidentLayout};
+use crate::compute::kernel::{Dispatch, ResidentLayout, params};
 
 /// Positions that one workgroup attends to: enough that what it leaves is little beside what it reads, and few enough that
 /// a short chunk at the end of a long context fills a GPU. Fixed, so that results do not depend on the length of a step.
@@ -41,7 +41,7 @@ impl Attention {
 
     pub(super) fn dispatch_prefill(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
         self.dispatch_keys(resident, step, out);
-        let most_splits = self.splits(resident, SPLIT, step.position + step.tokens);
+        let most_splits = self.split_count(resident, SPLIT, self.seen(step, 0, step.tokens));
         let at_once = self.at_once(resident.scratch_bytes(), most_splits);
         for first in (0..step.tokens).step_by(at_once) {
             self.dispatch_run(resident, step, first, at_once.min(step.tokens - first), out);
@@ -57,56 +57,58 @@ impl Attention {
         tokens: usize,
         out: &mut Vec<Dispatch>,
     ) {
-        let window_rows = resident.kv_window(self.kv);
-        let position = step.position + first;
-        let positions = position + tokens;
-        let splits = self.splits(resident, SPLIT, positions);
+        let seen = self.seen(step, first, tokens);
+        let splits = self.split_count(resident, SPLIT, seen.clone());
         let tiles = (tokens * self.queries_per_key()).div_ceil(TILE) as u32;
-        let queries = Immediates::new(&[
-            self.qkv.stride as u32,
-            first as u32,
+        let queries = params! {
+            x_stride: self.qkv.stride as u32,
+            first_token: first as u32,
             tiles,
-            self.rotary_dim as u32,
-            self.scale().to_bits(),
-            self.eps.to_bits(),
-        ]);
+            rope_stride: self.rotary_dim as u32,
+            scale: self.scale().to_bits(),
+            eps: self.eps.to_bits(),
+            q_norm: Self::offset_of(resident, self.q_norm),
+            bias: Self::offset_of(resident, self.bias),
+        };
         out.push(Dispatch::new(3, 0, queries, [self.heads as u32, tokens as u32, 1]));
-        for window in 0..positions.div_ceil(window_rows) {
-            let start = window * window_rows;
-            let rows = window_rows.min(positions - start);
-            let immediates = Immediates::new(&[
-                tokens as u32,
-                position as u32,
-                start as u32,
-                rows as u32,
-                (window * window_rows.div_ceil(SPLIT)) as u32,
-                splits as u32,
+        for of_window in self.splits(resident, SPLIT, seen) {
+            let immediates = params! {
+                tokens: tokens as u32,
+                position: (step.position + first) as u32,
+                window_start: of_window.start as u32,
+                window_rows: of_window.rows as u32,
+                first_split: of_window.before as u32,
+                splits: splits as u32,
                 tiles,
-            ]);
-            let grid = [tiles, rows.div_ceil(SPLIT) as u32, self.kv_heads as u32];
-            out.push(Dispatch::new(4, window, immediates, grid));
+                first_split_row: of_window.first_row as u32,
+                reach: self.window.unwrap_or(0) as u32,
+            };
+            let grid = [tiles, of_window.splits as u32, self.kv_heads as u32];
+            out.push(Dispatch::new(4, of_window.window, immediates, grid));
         }
-        out.push(self.dispatch_merge(self.query_elements(tokens), splits, first, tokens));
+        out.push(self.dispatch_merge(resident, self.query_elements(tokens), splits, first, tokens));
     }
 
     /// The step's keys and values into the cache: a dispatch for each window that the step reaches.
     fn dispatch_keys(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
-        let window_rows = resident.kv_window(self.kv);
+        let window_rows = resident.cache_window(self.kv);
         let mut token = 0;
         while token < step.tokens {
             let position = step.position + token;
             let (window, first_row) = (position / window_rows, position % window_rows);
             let tokens = (window_rows - first_row).min(step.tokens - token);
-            let immediates = Immediates::new(&[
-                self.qkv.stride as u32,
-                self.k_offset() as u32,
-                self.v_offset() as u32,
-                token as u32,
-                first_row as u32,
-                self.rotary_dim as u32,
-                (self.kv_heads * self.dim) as u32,
-                self.eps.to_bits(),
-            ]);
+            let immediates = params! {
+                x_stride: self.qkv.stride as u32,
+                k_offset: self.k_offset() as u32,
+                v_offset: self.v_offset() as u32,
+                first_token: token as u32,
+                first_row: first_row as u32,
+                rope_stride: self.rotary_dim as u32,
+                row: (self.kv_heads * self.dim) as u32,
+                eps: self.eps.to_bits(),
+                k_norm: Self::offset_of(resident, self.k_norm),
+                bias: Self::offset_of(resident, self.bias),
+            };
             out.push(Dispatch::new(0, window, immediates, [self.kv_heads as u32, tokens as u32, 1]));
             token += tokens;
         }

@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use super::DeltaNet;
-use crate::compute::kernel::{Binding, Dispatch, Immediates, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, Resource, Stage, params};
 use crate::compute::ops::Quantised;
 
 /// Tokens that are computed together.
@@ -46,21 +46,23 @@ impl DeltaNet {
         let state = Binding::write(Resource::Tensor(self.state.tensor));
         let norm = Binding::read(Resource::Vector(self.norm));
         let out = Binding::write(Resource::Tensor(self.out.view().tensor));
-        let stage = |shader, constants: &[&'static str], bindings: &[Binding]| Stage {
+        let stage = |shader, constants: &[(&'static str, f64)], bindings: &[Binding]| Stage {
             shader,
-            constants: self.constants(constants),
+            constants: constants.to_vec(),
             groups: vec![bindings.to_vec()],
         };
+        let [taps, key_dim, value_dim] = self.constants();
+        let value4 = ("value4", (self.value_columns() / 4) as f64);
+        let columns4 = ("columns4", (self.columns() / 4) as f64);
         let inputs = [&[x], &vectors[..], &[Binding::read(conv), write]].concat();
-        let mut stages = vec![
-            stage("delta_net_inputs", &["taps", "key_dim", "value_dim", "value4"], &inputs),
-            stage("delta_net_solve", &["key_dim", "value4"], &[write]),
-            stage("delta_net_chunks", &["key_dim", "value_dim", "value4", "columns4"], &[write, state]),
-            stage("delta_net_norm", &["key_dim", "value_dim", "value4"], &[x, norm, read, out]),
-            stage("delta_net_keep", &["taps", "key_dim", "value_dim"], &[x, Binding::write(conv)]),
-        ];
-        stages[3].constants.extend(Quantised::constants(self.out.packed(), 64));
-        stages
+        let of_norm = [&[key_dim, value_dim, value4][..], &Quantised::constants(self.out.packed(), 64)].concat();
+        vec![
+            stage("delta_net_inputs", &[taps, key_dim, value_dim, value4], &inputs),
+            stage("delta_net_solve", &[key_dim, value4], &[write]),
+            stage("delta_net_chunks", &[key_dim, value_dim, value4, columns4], &[write, state]),
+            stage("delta_net_norm", &of_norm, &[x, norm, read, out]),
+            stage("delta_net_keep", &[taps, key_dim, value_dim], &[x, Binding::write(conv)]),
+        ]
     }
 
     /// The tokens `part` of a step, in runs of as many chunks as `scratch` bytes hold through all stages but the last.
@@ -72,48 +74,49 @@ impl DeltaNet {
             let run = at_once.min(part.end - first);
             let rows = run.next_multiple_of(CHUNK) as u32;
             let (first, chunks) = (first as u32, rows / CHUNK as u32);
-            let mut push = |stage, words: &[u32], grid| {
-                out.push(Dispatch::new(stage, 0, Immediates::new(words), grid));
+            let mut push = |stage, immediates, grid| out.push(Dispatch::new(stage, 0, immediates, grid));
+            let inputs = params! {
+                tokens: part.end as u32,
+                first,
+                rows,
+                key_heads: heads[0],
+                value_heads: heads[1],
+                x_stride: self.qkv.stride as u32,
+                u_offset: self.qkv.offset as u32,
+                a_offset: self.a.offset as u32,
+                b_offset: self.b.offset as u32,
+                conv_stride: self.conv.stride as u32,
+                q_scale: self.q_scale().to_bits(),
             };
-            let inputs = [
-                part.end as u32,
-                first,
-                rows,
-                heads[0],
-                heads[1],
-                self.qkv.stride as u32,
-                self.qkv.offset as u32,
-                self.a.offset as u32,
-                self.b.offset as u32,
-                self.conv.stride as u32,
-                self.q_scale().to_bits(),
-            ];
-            push(1, &inputs, [2 * heads[0] + heads[1], rows, 1]);
-            push(2, &[rows, heads[0], heads[1]], [heads[1], chunks, 1]);
+            push(1, inputs, [2 * heads[0] + heads[1], rows, 1]);
+            let solve = params! { rows, key_heads: heads[0], value_heads: heads[1] };
+            push(2, solve, [heads[1], chunks, 1]);
             let blocks = (self.value_columns() / self.columns()) as u32;
-            push(3, &[rows, heads[0], heads[1], self.state.stride as u32], [heads[1], blocks, 1]);
-            let norm = [
+            let state_stride = self.state.stride as u32;
+            let of_chunks = params! { rows, key_heads: heads[0], value_heads: heads[1], state_stride };
+            push(3, of_chunks, [heads[1], blocks, 1]);
+            let norm = params! {
                 first,
                 rows,
-                heads[0],
-                heads[1],
-                self.qkv.stride as u32,
-                self.z.offset as u32,
-                self.out.view().stride as u32,
-                self.eps.to_bits(),
-                (s.value_dim as f32).to_bits(),
-            ];
-            push(4, &norm, [heads[1], run as u32, 1]);
+                key_heads: heads[0],
+                value_heads: heads[1],
+                x_stride: self.qkv.stride as u32,
+                z_offset: self.z.offset as u32,
+                out_stride: self.out.view().stride as u32,
+                eps: self.eps.to_bits(),
+                dim: (s.value_dim as f32).to_bits(),
+            };
+            push(4, norm, [heads[1], run as u32, 1]);
         }
         let [key_heads, value_heads] = heads;
-        let keep = [
-            part.end as u32,
+        let keep = params! {
+            tokens: part.end as u32,
             key_heads,
             value_heads,
-            self.qkv.stride as u32,
-            self.qkv.offset as u32,
-            self.conv.stride as u32,
-        ];
-        out.push(Dispatch::new(5, 0, Immediates::new(&keep), [value_heads, 1, 1]));
+            x_stride: self.qkv.stride as u32,
+            u_offset: self.qkv.offset as u32,
+            conv_stride: self.conv.stride as u32,
+        };
+        out.push(Dispatch::new(5, 0, keep, [value_heads, 1, 1]));
     }
 }

@@ -1,15 +1,17 @@
 use super::{CooperativeTile, Input, ProductShape, Tile};
 use crate::compute::cpu::{CpuMemory, matrix_product};
-use crate::compute::kernel::{Binding, Dispatch, Immediates, Kernel, ResidentLayout, Resource, Stage};
+use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
+use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{MatrixId, Recording, Rows, ShapeError, View, expect, shape_error};
 use crate::compute::shaders::Form;
 use crate::compute::{Phase, Step};
 
-/// Product of a weight matrix with the activations of one token (`matvec`) or many (`matmul`).
+/// Product of a weight matrix with activations. The kernel of one token is `matvec`, that of many `matmul`.
 ///
 /// On devices whose matrix units are known every product of a prompt with int8 activations is theirs
 /// (`matmul_cooperative`), however few its tokens: otherwise the bits of a token would depend on how a prompt is cut.
-pub struct MatVec {
+#[derive(Clone)]
+pub struct Matmul {
     /// `[tokens, cols]`
     pub x: Input,
     /// `[rows, cols]`
@@ -18,6 +20,8 @@ pub struct MatVec {
     pub out: View,
     /// Adds to what `out` holds.
     pub accumulate: bool,
+    /// `x` is never rounded to 8 bits, whatever is asked for.
+    pub exact: bool,
     /// For which tokens.
     pub rows: RowsOf,
 }
@@ -40,7 +44,7 @@ impl RowsOf {
     }
 }
 
-impl MatVec {
+impl Matmul {
     fn shape(&self, kernel: &'static str, resident: &dyn ResidentLayout) -> ProductShape {
         let (cols, format) = resident.matrix(self.matrix);
         ProductShape::new(kernel, self.x.form(), format, self.out.width, cols)
@@ -52,9 +56,17 @@ fn is_cooperative(form: Form, resident: &dyn ResidentLayout) -> bool {
     form == Form::Int8 && resident.cooperative()
 }
 
-impl Kernel for MatVec {
+impl Matmul {
+    /// See [`Op::operands`](crate::compute::Op).
+    pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
+        let written = if self.accumulate { Use::Update } else { Use::Write };
+        vec![(Use::Read, self.x.view_mut()), (written, &mut self.out)]
+    }
+}
+
+impl Kernel for Matmul {
     fn name(&self) -> &'static str {
-        "matvec"
+        "matmul"
     }
 
     fn check(&self, recording: &Recording) -> Result<(), ShapeError> {
@@ -149,21 +161,21 @@ impl Kernel for MatVec {
                 }
                 Phase::Prefill => (1 + tile, Tile::MATRIX[tile].grid(part.rows, layers)),
             };
-            let immediates = Immediates::new(&[
-                part.rows as u32,
-                (shape.cols / 32) as u32,
-                grid[0],
-                (x_view.offset / 4) as u32,
-                (x_view.stride / 4) as u32,
-                (self.out.offset + part.first) as u32,
-                self.out.stride as u32,
-                u32::from(self.accumulate),
-                first as u32,
-                tokens as u32,
-                part.codes,
-                part.scales,
-                part.biases,
-            ]);
+            let immediates = params! {
+                rows: part.rows as u32,
+                blocks: (shape.cols / 32) as u32,
+                grid_x: grid[0],
+                x_offset: (x_view.offset / 4) as u32,
+                x_stride: (x_view.stride / 4) as u32,
+                out_offset: (self.out.offset + part.first) as u32,
+                out_stride: self.out.stride as u32,
+                accumulate: u32::from(self.accumulate),
+                first_token: first as u32,
+                tokens: tokens as u32,
+                stream_0: part.streams[0],
+                stream_1: part.streams[1],
+                stream_2: part.streams[2],
+            };
             let weight_bytes = shape.format.matrix_bytes(part.rows, shape.cols) as u64;
             out.push(Dispatch { stage, group, immediates, grid, weight_bytes });
         }

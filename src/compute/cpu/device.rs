@@ -1,0 +1,160 @@
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::compute::device::{Choice, Device, ExpertLayer, LandedExpert};
+use crate::compute::kernel::Kernel;
+use crate::compute::ops::LogitsTopK;
+use crate::compute::recording::{CacheId, Recording, TensorId, View};
+use crate::compute::run::{Runner, without_padding};
+use crate::compute::step::{ExecuteError, Step, TopLogits};
+use crate::experts::HostSlots;
+
+use super::memory::{CpuMemory, row};
+
+/// Runs a recording on the CPU.
+pub type CpuExecutor = Runner<CpuDevice>;
+
+/// The processor, with the CPU twin of each kernel.
+pub struct CpuDevice {
+    recording: Arc<Recording>,
+    memory: CpuMemory,
+    slots: Option<Arc<HostSlots>>,
+    /// What the last router chose.
+    choice: Choice,
+    /// The state at each mark of the step.
+    marked: Vec<Vec<Vec<f32>>>,
+}
+
+impl Runner<CpuDevice> {
+    /// Allocates tensors and caches for `context` positions. Experts are computed in `slots`; a recording without routed
+    /// experts needs none.
+    pub fn new(recording: Arc<Recording>, context: usize, slots: Option<Arc<HostSlots>>) -> Self {
+        let device = CpuDevice {
+            memory: CpuMemory::new(&recording, context),
+            recording: recording.clone(),
+            slots,
+            choice: Choice::default(),
+            marked: Vec::new(),
+        };
+        Runner::of(recording, context, device)
+    }
+
+    /// Writes a tensor, rows of its stride: for tests of kernels.
+    pub fn write(&mut self, tensor: TensorId, values: &[f32]) {
+        self.device.memory.write(tensor, values);
+    }
+
+    /// Reads a tensor, rows of its stride: for tests of kernels.
+    pub fn read(&self, tensor: TensorId) -> &[f32] {
+        self.device.memory.tensor(tensor)
+    }
+}
+
+impl CpuDevice {
+    fn ids_of(&self, ids: View, tokens: usize) -> Vec<u32> {
+        let tensor = self.memory.tensor(ids.tensor);
+        (0..tokens).flat_map(|token| row(tensor, ids, token)).map(|id| id.to_bits()).collect()
+    }
+}
+
+impl Device for CpuDevice {
+    fn name(&self) -> String {
+        format!("CPU ({} threads)", rayon::current_num_threads())
+    }
+
+    fn is_on_pool(&self) -> bool {
+        true
+    }
+
+    fn begin(&mut self, embedded: &[f32], rope: &[f32], marks: usize) {
+        self.memory.set_rope(rope);
+        if let Some(input) = self.recording.input {
+            self.memory.write(input.tensor, embedded);
+        }
+        self.marked = vec![vec![Vec::new(); self.recording.state.len()]; marks];
+    }
+
+    fn run_kernel(&mut self, _: usize, kernel: &dyn Kernel, step: &Step, part: Option<Range<usize>>) {
+        match part {
+            Some(part) => kernel.run_part_on_cpu(&mut self.memory, step, part),
+            None => kernel.run_on_cpu(&mut self.memory, step),
+        }
+    }
+
+    fn keep_state(&mut self, mark: usize, tensors: &[TensorId]) {
+        for &tensor in tensors {
+            let rows = self.memory.tensor(tensor).to_vec();
+            let state = without_padding(self.recording.spec(tensor), rows);
+            self.marked[mark][self.recording.state_index(tensor)] = state;
+        }
+    }
+
+    fn take_marked(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError> {
+        Ok(std::mem::take(&mut self.marked))
+    }
+
+    fn begin_choice(&mut self, ids: View, guess: Option<View>, step: &Step) {
+        let guess = guess.map_or_else(Vec::new, |guess| self.ids_of(guess, step.tokens));
+        self.choice = Choice { ids: self.ids_of(ids, step.tokens), guess };
+    }
+
+    fn finish_choice(&mut self) -> Result<Choice, ExecuteError> {
+        Ok(std::mem::take(&mut self.choice))
+    }
+
+    fn run_experts(
+        &mut self,
+        layer: &ExpertLayer<'_>,
+        experts: &[LandedExpert<'_>],
+        _: usize,
+        _: bool,
+    ) -> Result<(), ExecuteError> {
+        let Some(slots) = &self.slots else { return Ok(()) };
+        for LandedExpert { slot, pairs } in experts {
+            layer.op.run_on_cpu(&mut self.memory, pairs, &slots.read(*slot), layer.step);
+        }
+        Ok(())
+    }
+
+    fn read_rows(&mut self, tensors: &[(TensorId, usize)]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        let rows = |&(tensor, rows): &(TensorId, usize)| {
+            self.memory.tensor(tensor)[..rows * self.recording.spec(tensor).stride].to_vec()
+        };
+        Ok(tensors.iter().map(rows).collect())
+    }
+
+    fn write_rows(&mut self, tensor: TensorId, values: &[f32]) {
+        self.memory.write(tensor, values);
+    }
+
+    fn zero(&mut self, tensors: &[TensorId]) -> Result<(), ExecuteError> {
+        for &tensor in tensors {
+            let mut values = self.memory.take(tensor);
+            values.fill(0.0);
+            self.memory.put_back(tensor, values);
+        }
+        Ok(())
+    }
+
+    fn read_cache_rows(
+        &mut self,
+        cache: CacheId,
+        stream: usize,
+        positions: Range<usize>,
+    ) -> Result<Vec<u8>, ExecuteError> {
+        let row = self.recording.caches[cache.0].streams[stream].row_bytes();
+        let bytes = self.memory.cache(cache).bytes(stream);
+        Ok(bytes[positions.start * row..positions.end * row].to_vec())
+    }
+
+    fn write_cache_rows(&mut self, cache: CacheId, stream: usize, first: usize, rows: &[u8]) {
+        let row = self.recording.caches[cache.0].streams[stream].row_bytes();
+        let mut taken = self.memory.take_cache(cache);
+        taken.bytes_mut(stream)[first * row..][..rows.len()].copy_from_slice(rows);
+        self.memory.put_back_cache(cache, taken);
+    }
+
+    fn top_logits(&mut self, logits: TensorId, op: LogitsTopK) -> Result<TopLogits, ExecuteError> {
+        Ok(op.on_cpu(self.memory.tensor(logits)))
+    }
+}

@@ -1,0 +1,428 @@
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use flashflood_backends::gpu::Gpu;
+
+use super::autotune::{Subject, Teams};
+use super::encoding::Encoding;
+use super::experts::ChoiceOnTheWay;
+use super::pipelines::{Pipelines, ReadyStage};
+use super::profile::{Profile, bandwidth};
+use super::readback::{Readback, wait};
+use super::resident::{Resident, most_chosen};
+use super::slots::{GpuSlots, Landing};
+use crate::compute::device::{Choice, Device, ExpertLayer, LandedExpert};
+use crate::compute::kernel::{Binding, Dispatch, Kernel, Stage};
+use crate::compute::ops::{Experts, LogitsTopK};
+use crate::compute::recording::{CacheId, Recorded, Recording, TensorId, View};
+use crate::compute::run::Runner;
+use crate::compute::step::{ExecuteError, KernelTime, Phase, ProfiledSteps, Step, TopLogits};
+use crate::experts::SlotMemory;
+
+/// With all experts resident a step needs one submission. The GPU starts sooner with several: on an H200 a token of the
+/// 35B shape takes 4.5 ms in one, 3.9 ms in submissions of 50 or 100 dispatches, and 4.0 ms in some of 25.
+const SUBMIT_AFTER: usize = 64;
+
+/// How a recording is made ready for a device.
+#[derive(Clone, Copy, Debug)]
+pub struct GpuOptions {
+    /// wgpu's runtime checks in shaders: for tests.
+    pub checks: bool,
+    /// Largest binding, where less than the device's limit: for tests of what is split.
+    pub binding: u64,
+    /// How experts get into GPU memory, where not as the device would choose: for tests.
+    pub landing: Option<Landing>,
+    /// Most threads of a workgroup, where fewer than the device's limit: for tests of kernels that adapt.
+    pub threads: u32,
+    /// How many threads products are spread over.
+    pub teams: Teams,
+    /// Whether matrix units multiply prompts, where not as the device would choose: for tests.
+    pub cooperative: Option<bool>,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        GpuOptions {
+            checks: false,
+            binding: u64::MAX,
+            landing: None,
+            threads: u32::MAX,
+            teams: Teams::BuiltIn,
+            cooperative: None,
+        }
+    }
+}
+
+impl GpuOptions {
+    /// The largest binding to use on a device, less than 2 GiB.
+    pub fn binding_on(&self, gpu: &Gpu) -> u64 {
+        let limits = &gpu.limits;
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min((2 << 30) - (1 << 20));
+        self.binding.min(most) / 256 * 256
+    }
+
+    /// The largest binding, and the most threads of a workgroup: every device has 256, more than 1024 are not asked for.
+    fn limits_on(&self, gpu: &Gpu) -> (u64, usize) {
+        let most = gpu.limits.max_compute_invocations_per_workgroup.min(gpu.limits.max_compute_workgroup_size_x);
+        (self.binding_on(gpu), self.threads.min(most).clamp(256, 1024) as usize)
+    }
+}
+
+/// Runs a recording on a GPU.
+pub type GpuExecutor = Runner<GpuDevice>;
+
+/// A GPU with everything that a recording touches in its memory.
+pub struct GpuDevice {
+    pub(super) gpu: Gpu,
+    pub(super) recording: Arc<Recording>,
+    pub(super) resident: Resident,
+    pub(super) ready: Vec<Vec<ReadyStage>>,
+    /// Of each slab, as the bind groups of a step know it.
+    generations: HashMap<(usize, usize), u64>,
+    top_k: Option<Vec<ReadyStage>>,
+    pub(super) slots: Option<Arc<GpuSlots>>,
+    pub(super) choices: Readback,
+    pub(super) choice: Option<ChoiceOnTheWay>,
+    pub(super) values: Readback,
+    pub(super) encoding: Encoding,
+    pub(super) dispatches: Vec<Dispatch>,
+    pub(super) profile: Option<Profile>,
+    /// Time that was waited for work whose results the host does not read.
+    pub(super) waits: Duration,
+    /// When the step began.
+    started: Instant,
+    /// Copies of the state, one for each mark of the step.
+    pub(super) marked: Vec<Readback>,
+    failed: Arc<Mutex<Option<String>>>,
+}
+
+impl Runner<GpuDevice> {
+    /// Uploads weights, allocates tensors and caches for `context` positions, and makes all pipelines and bind groups.
+    /// Experts are computed in `slots`; a recording without routed experts needs none.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn new(
+        gpu: Gpu,
+        recording: Arc<Recording>,
+        context: usize,
+        slots: Option<Arc<GpuSlots>>,
+        options: GpuOptions,
+    ) -> Result<Self, ExecuteError> {
+        let device = GpuDevice::new(gpu, recording.clone(), context, slots, options)?;
+        Ok(Runner::of(recording, context, device))
+    }
+
+    /// Writes a tensor, rows of its stride: for tests of kernels.
+    pub fn write(&mut self, tensor: TensorId, values: &[f32]) {
+        self.device.write_rows(tensor, values);
+    }
+
+    /// Reads a tensor, rows of its stride: for tests of kernels.
+    pub fn read(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError> {
+        let elements = self.recording.elements(tensor);
+        self.device.read_buffer(self.device.resident.tensor(tensor).clone(), elements)
+    }
+}
+
+impl GpuDevice {
+    fn new(
+        gpu: Gpu,
+        recording: Arc<Recording>,
+        context: usize,
+        slots: Option<Arc<GpuSlots>>,
+        options: GpuOptions,
+    ) -> Result<Self, ExecuteError> {
+        let failed: Arc<Mutex<Option<String>>> = Arc::default();
+        keep_first_error(&gpu, &failed);
+        let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
+        let table = slots.as_ref().map_or(0, |slots| slots.slots());
+        let mut resident =
+            Resident::new(&gpu.device, &gpu.queue, &recording, context, options.limits_on(&gpu), scratch2, table);
+        resident.cooperative = options.cooperative != Some(false) && super::cooperative::works(&gpu);
+        let mut pipelines = Pipelines::new(&gpu.device, options.checks);
+        let subject = Subject { gpu: &gpu, recording: &recording, slots: slots.as_deref() };
+        subject.choose(options.teams, &mut pipelines, &mut resident);
+        let (slab_count, mut generations) = (slots.as_ref().map_or(0, |slots| slots.slabs()), HashMap::new());
+        let mut make = |stages: Vec<Stage>, slabs: &[Option<wgpu::Buffer>]| -> Vec<ReadyStage> {
+            stages.iter().map(|stage| pipelines.ready(stage, |b: Binding| resident.binding(b.1, slabs))).collect()
+        };
+        // those of its layer; the others are not there for it
+        let mut slabs_for = |index: usize, op: &Experts| {
+            let mut slabs = vec![None; slab_count];
+            if let Some(slots) = &slots {
+                for slab in slots.slabs_of(op.layer) {
+                    let (buffer, generation) = slots.slab(slab);
+                    slabs[slab] = buffer;
+                    generations.insert((index, slab), generation);
+                }
+            }
+            slabs
+        };
+        let ready = recording
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(index, recorded)| match recorded {
+                Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident), &[]),
+                Recorded::Route(_) | Recorded::LayerDone(_) => Vec::new(),
+                Recorded::Experts(op) => make(op.stages(&resident, slab_count), &slabs_for(index, op)),
+            })
+            .collect();
+        let top_k = recording.logits.map(|logits| make(LogitsTopK::stages(logits.tensor).into(), &[]));
+        // a choice and the guess at the next
+        let ids = recording.max_tokens * most_chosen(&recording).next_multiple_of(4) * 4 * 2;
+        let device = GpuDevice {
+            choices: Readback::new(&gpu.device, ids as u64),
+            choice: None,
+            values: Readback::new(&gpu.device, 4096),
+            gpu,
+            recording,
+            resident,
+            ready,
+            generations,
+            top_k,
+            slots,
+            profile: None,
+            waits: Duration::ZERO,
+            started: Instant::now(),
+            encoding: Encoding::default(),
+            dispatches: Vec::new(),
+            marked: Vec::new(),
+            failed,
+        };
+        device.check()?;
+        Ok(device)
+    }
+
+    /// The first error that wgpu has reported.
+    pub(super) fn check(&self) -> Result<(), ExecuteError> {
+        match &*self.failed.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(ExecuteError::Gpu(error.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn read_buffer(&mut self, buffer: wgpu::Buffer, elements: usize) -> Result<Vec<f32>, ExecuteError> {
+        let bytes = elements as u64 * 4;
+        self.values.reserve(bytes);
+        let encoder = self.encoding.encoder(&self.gpu.device);
+        self.values.copy(encoder, &buffer, 0, 0, bytes);
+        let index = self.encoding.submit(&self.gpu.queue).index;
+        let values = self.values.read(&index, bytes, bytemuck::pod_collect_to_vec)?;
+        self.check()?;
+        Ok(values)
+    }
+
+    /// Encodes `self.dispatches` with the stages of operation `index`.
+    pub(super) fn encode(&mut self, index: usize) {
+        self.encoding.dispatch(&self.gpu.device, self.profile.as_mut(), &self.ready[index], &self.dispatches);
+    }
+
+    /// Where nothing is waited for, the GPU starts on what there is.
+    pub(super) fn submit_often(&mut self, step: &Step) {
+        if self.encoding.pending() >= SUBMIT_AFTER && self.looks_up(step) {
+            self.encoding.submit(&self.gpu.queue);
+        }
+    }
+
+    /// Makes the bind groups of a layer's experts anew for slabs that came, and drops those for slabs that went.
+    pub(super) fn follow_slabs(&mut self, index: usize, op: &Experts) {
+        let Some(slots) = &self.slots else { return };
+        for slab in slots.slabs_of(op.layer) {
+            if self.generations.get(&(index, slab)) == Some(&slots.generation(slab)) {
+                continue;
+            }
+            let mut slabs = vec![None; slots.slabs()];
+            let (buffer, generation) = slots.slab(slab);
+            slabs[slab] = buffer;
+            self.generations.insert((index, slab), generation);
+            for (stage, ready) in op.stages(&self.resident, slots.slabs()).iter().zip(&mut self.ready[index]) {
+                let resource = |b: Binding| self.resident.binding(b.1, &slabs);
+                ready.regroup(&self.gpu.device, slab, &stage.groups[slab], resource);
+            }
+        }
+    }
+}
+
+/// Keeps the first error of a device in `failed`.
+fn keep_first_error(gpu: &Gpu, failed: &Arc<Mutex<Option<String>>>) {
+    let failed = failed.clone();
+    gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        // the first error is the cause of those that follow
+        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+    }));
+}
+
+impl Device for GpuDevice {
+    fn name(&self) -> String {
+        format!("{} ({:?})", self.gpu.info.name, self.gpu.info.backend)
+    }
+
+    fn begin(&mut self, embedded: &[f32], rope: &[f32], marks: usize) {
+        self.started = Instant::now();
+        self.make_room_for_marks(marks);
+        if let Some(input) = self.recording.input {
+            self.write_rows(input.tensor, embedded);
+        }
+        self.gpu.queue.write_buffer(self.resident.rope(), 0, bytemuck::cast_slice(rope));
+    }
+
+    fn run_kernel(&mut self, index: usize, kernel: &dyn Kernel, step: &Step, part: Option<Range<usize>>) {
+        self.dispatches.clear();
+        match part {
+            Some(part) => kernel.dispatch_part(&self.resident, step, part, &mut self.dispatches),
+            None => kernel.dispatch(&self.resident, step, &mut self.dispatches),
+        }
+        self.encode(index);
+        self.submit_often(step);
+    }
+
+    fn keep_state(&mut self, mark: usize, tensors: &[TensorId]) {
+        self.copy_state(mark, tensors);
+    }
+
+    fn take_marked(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError> {
+        self.marked_from_device()
+    }
+
+    fn looks_up(&self, step: &Step) -> bool {
+        self.resident.all_resident && step.phase == Phase::Decode
+    }
+
+    fn begin_choice(&mut self, ids: View, guess: Option<View>, step: &Step) {
+        self.choice = Some(self.submit_choice(ids, guess, step));
+    }
+
+    fn finish_choice(&mut self) -> Result<Choice, ExecuteError> {
+        self.choice.take().map_or_else(|| Ok(Choice::default()), |choice| self.read_choice(&choice))
+    }
+
+    fn look_up_experts(&mut self, layer: &ExpertLayer<'_>) {
+        self.encode_all_experts(layer);
+        self.submit_often(layer.step);
+    }
+
+    fn run_experts(
+        &mut self,
+        layer: &ExpertLayer<'_>,
+        experts: &[LandedExpert<'_>],
+        first_pair: usize,
+        more: bool,
+    ) -> Result<(), ExecuteError> {
+        // one that was in its slot may have landed beside it: read ahead, or for a step that failed
+        self.copy_landed();
+        self.follow_slabs(layer.index, layer.op);
+        self.encode_experts(layer, experts, first_pair);
+        if more { self.submit_landed() } else { Ok(()) }
+    }
+
+    fn free_slots(&mut self) -> Result<(), ExecuteError> {
+        let submission = self.encoding.submit(&self.gpu.queue);
+        self.wait(&submission)
+    }
+
+    fn end(&mut self) -> Result<(), ExecuteError> {
+        self.encoding.submit(&self.gpu.queue);
+        if let Some(profile) = &mut self.profile {
+            profile.step(self.started.elapsed());
+            profile.collect(&self.gpu.device)?;
+        }
+        self.check()
+    }
+
+    fn abandon(&mut self) {
+        self.encoding.submit(&self.gpu.queue);
+    }
+
+    fn read_rows(&mut self, tensors: &[(TensorId, usize)]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        self.rows_from_device(tensors)
+    }
+
+    fn write_rows(&mut self, tensor: TensorId, values: &[f32]) {
+        self.gpu.queue.write_buffer(self.resident.tensor(tensor), 0, bytemuck::cast_slice(values));
+    }
+
+    fn zero(&mut self, tensors: &[TensorId]) -> Result<(), ExecuteError> {
+        let encoder = self.encoding.encoder(&self.gpu.device);
+        for &tensor in tensors {
+            encoder.clear_buffer(self.resident.tensor(tensor), 0, None);
+        }
+        self.encoding.submit(&self.gpu.queue);
+        self.check()
+    }
+
+    fn read_cache_rows(
+        &mut self,
+        cache: CacheId,
+        stream: usize,
+        positions: Range<usize>,
+    ) -> Result<Vec<u8>, ExecuteError> {
+        self.cache_rows_from_device(cache, stream, positions)
+    }
+
+    fn write_cache_rows(&mut self, cache: CacheId, stream: usize, first: usize, rows: &[u8]) {
+        self.cache_rows_to_device(cache, stream, first, rows);
+    }
+
+    fn top_logits(&mut self, _: TensorId, op: LogitsTopK) -> Result<TopLogits, ExecuteError> {
+        let Some(stages) = &self.top_k else { return Ok(Vec::new()) };
+        let top_k = op.top_k.min(op.vocab).min(LogitsTopK::MOST);
+        let (dispatches, scratch) = LogitsTopK { top_k, ..op }.dispatches();
+        self.encoding.dispatch(&self.gpu.device, None, stages, &dispatches);
+        let values = self.read_buffer(self.resident.scratch(scratch).clone(), 2 * top_k)?;
+        let top = values.chunks_exact(2).map(|pair| (pair[1].to_bits(), pair[0]));
+        // the kernel leaves no id where there are fewer numbers
+        Ok(top.filter(|(id, _)| (*id as usize) < op.vocab).collect())
+    }
+
+    fn finish(&mut self) -> Result<(), ExecuteError> {
+        let submission = self.encoding.submit(&self.gpu.queue);
+        wait(&self.gpu.device, &submission.index)?;
+        self.check()
+    }
+
+    fn has_waited(&mut self, from: Instant) {
+        if let Some(profile) = &mut self.profile {
+            profile.waited(from.elapsed());
+        }
+    }
+
+    fn profile(&mut self) -> bool {
+        self.profile = Profile::new(&self.gpu.device, &self.gpu.queue);
+        self.profile.is_some()
+    }
+
+    fn kernel_times(&self) -> Vec<KernelTime> {
+        self.profile.as_ref().map(Profile::times).unwrap_or_default()
+    }
+
+    fn profiled_steps(&self) -> ProfiledSteps {
+        self.profile.as_ref().map(Profile::steps).unwrap_or_default()
+    }
+
+    fn waited(&self) -> Duration {
+        self.waits + self.choices.waited() + self.values.waited()
+    }
+
+    fn round_trip(&mut self) -> Result<Option<Duration>, ExecuteError> {
+        let buffer = self.resident.pairs().clone();
+        let mut times = Vec::new();
+        for _ in 0..21 {
+            let start = Instant::now();
+            self.read_buffer(buffer.clone(), 4)?;
+            times.push(start.elapsed());
+        }
+        times.sort_unstable();
+        Ok(Some(times[times.len() / 2]))
+    }
+
+    fn bandwidth(&self) -> Result<Option<f64>, ExecuteError> {
+        let found = bandwidth(&self.gpu);
+        // it is a device of its own while it measures
+        keep_first_error(&self.gpu, &self.failed);
+        found
+    }
+}

@@ -1,0 +1,186 @@
+//! Activations in 8 bits, where weights can be multiplied with those.
+//!
+//! What a kernel writes for such products alone, it writes in 8 bits and not in f32. A norm, whose output others read too,
+//! writes both, for the order of columns that most of the rows behind it want. Whatever else is wanted is packed by a
+//! kernel of its own.
+
+use super::plain;
+use crate::compute::op::{Op, Use};
+use crate::compute::ops::{Input, Matmul, Quantise, Quantised};
+use crate::compute::recording::{Recorded, Recording, TensorId, View};
+
+/// Who reads what an operation writes, until it is written again.
+#[derive(Default)]
+struct Readers {
+    /// (order of columns that the weights want, rows of them), of products that take 8 bits.
+    packed: Vec<(usize, usize)>,
+    /// Whether anything reads it as it is.
+    plain: bool,
+}
+
+impl Readers {
+    /// The order of columns that most rows want; `None` when nobody takes 8 bits.
+    fn most_wanted(&self) -> Option<usize> {
+        let rows =
+            |order: usize| self.packed.iter().filter(|(of, _)| *of == order).map(|(_, rows)| rows).sum::<usize>();
+        // of equals the first
+        self.packed.iter().map(|(order, _)| *order).rev().max_by_key(|order| rows(*order))
+    }
+
+    /// The one order that everybody wants, where nobody wants anything else.
+    fn only_wanted(&self) -> Option<usize> {
+        let (first, _) = *self.packed.first()?;
+        (!self.plain && self.packed.iter().all(|(order, _)| *order == first)).then_some(first)
+    }
+}
+
+/// Packs what products take in 8 bits.
+pub(super) fn activations(recording: &mut Recording) {
+    let plain_steps = recording.steps.clone();
+    // (what it is of, in 8 bits), as long as it is not written again
+    let mut known: Vec<(View, Quantised)> = Vec::new();
+    let mut steps = Vec::with_capacity(plain_steps.len());
+    for (at, mut recorded) in plain_steps.iter().cloned().enumerate() {
+        let taken = taken_by(&recorded, recording);
+        if let Some((view, order)) = taken {
+            let packed = packed_for(view, order, &mut known, recording, &mut steps);
+            match &mut recorded {
+                Recorded::Kernel { kernel: Op::Matmul(product), .. } => product.x = packed.into(),
+                Recorded::Experts(experts) => experts.x = packed.into(),
+                _ => {}
+            }
+        }
+        for tensor in written(&mut recorded) {
+            known.retain(|(view, _)| view.tensor != tensor);
+        }
+        pack_output(&mut recorded, at, &plain_steps, recording, &mut known);
+        steps.push(recorded);
+    }
+    recording.steps = steps;
+}
+
+/// `view` in 8 bits, by an operation of its own unless it is known.
+fn packed_for(
+    view: View,
+    order: usize,
+    known: &mut Vec<(View, Quantised)>,
+    recording: &mut Recording,
+    steps: &mut Vec<Recorded>,
+) -> Quantised {
+    if let Some((_, packed)) = known.iter().find(|(of, packed)| *of == view && packed.interleave == order) {
+        return *packed;
+    }
+    let label = recording.spec(view.tensor).label.clone();
+    let out = Quantised::tensor(recording, &label, view.rows_per_token, view.width, order);
+    steps.push(Recorded::Kernel { label: format!("{label}.int8"), kernel: Quantise { x: view, out }.into() });
+    known.push((view, out));
+    out
+}
+
+/// Lets an operation write its output in 8 bits where that is wanted.
+fn pack_output(
+    recorded: &mut Recorded,
+    at: usize,
+    steps: &[Recorded],
+    recording: &mut Recording,
+    known: &mut Vec<(View, Quantised)>,
+) {
+    let behind = &steps[at + 1..];
+    match recorded {
+        Recorded::Kernel { kernel: Op::RmsNorm(norm), .. } => {
+            norm.packed = beside(norm.out, behind, recording, known);
+        }
+        Recorded::Kernel { kernel: Op::CombineNorm(norm), .. } => {
+            norm.packed = beside(norm.out, behind, recording, known);
+        }
+        Recorded::Kernel { kernel: Op::Attention(op), .. } if op.dim.is_multiple_of(32) => {
+            instead(&mut op.out, behind, recording, known);
+        }
+        Recorded::Kernel { kernel: Op::DeltaNet(op), .. } if op.shape.value_dim.is_multiple_of(32) => {
+            instead(&mut op.out, behind, recording, known);
+        }
+        Recorded::Kernel { kernel: Op::Swiglu(op), .. } if op.out.cols().is_multiple_of(32) => {
+            instead(&mut op.out, behind, recording, known);
+        }
+        Recorded::Kernel { kernel: Op::RouterTopK(op), .. } => {
+            if let Some((_, hidden)) = op.shared.as_mut().filter(|(_, hidden)| hidden.cols().is_multiple_of(32)) {
+                instead(hidden, behind, recording, known);
+            }
+        }
+        Recorded::Experts(op) => {
+            if let (Some(hidden), Some(order)) = (plain(&op.hidden), op.slot.down.format.interleave()) {
+                let label = recording.spec(hidden.tensor).label.clone();
+                op.hidden = Quantised::tensor(recording, &label, hidden.rows_per_token, hidden.width, order).into();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// 8 bits beside f32, where somebody behind takes them.
+fn beside(
+    out: View,
+    behind: &[Recorded],
+    recording: &mut Recording,
+    known: &mut Vec<(View, Quantised)>,
+) -> Option<Quantised> {
+    let order = readers(out, behind, recording).most_wanted().filter(|_| out.width.is_multiple_of(32))?;
+    let label = recording.spec(out.tensor).label.clone();
+    let packed = Quantised::tensor(recording, &label, out.rows_per_token, out.width, order);
+    known.push((out, packed));
+    Some(packed)
+}
+
+/// 8 bits and no f32, where all behind take them.
+fn instead(out: &mut Input, behind: &[Recorded], recording: &mut Recording, known: &mut Vec<(View, Quantised)>) {
+    let Some(view) = plain(out) else { return };
+    let Some(order) = readers(view, behind, recording).only_wanted() else { return };
+    let label = recording.spec(view.tensor).label.clone();
+    let packed = Quantised::tensor(recording, &label, view.rows_per_token, view.width, order);
+    known.push((view, packed));
+    *out = packed.into();
+}
+
+/// What an operation takes in 8 bits, and in which order of columns.
+fn taken_by(recorded: &Recorded, recording: &Recording) -> Option<(View, usize)> {
+    match recorded {
+        Recorded::Kernel { kernel: Op::Matmul(Matmul { x, matrix, exact: false, .. }), .. } => {
+            Some((plain(x)?, recording.matrices[matrix.0].format.interleave()?))
+        }
+        Recorded::Experts(op) => Some((plain(&op.x)?, op.slot.gate_up.format.interleave()?)),
+        _ => None,
+    }
+}
+
+/// Rows of the weights that an operation multiplies.
+fn weight_rows(recorded: &Recorded) -> usize {
+    match recorded {
+        Recorded::Kernel { kernel: Op::Matmul(product), .. } => product.out.width,
+        Recorded::Experts(op) => op.slot.gate_up.rows,
+        _ => 0,
+    }
+}
+
+fn readers(view: View, behind: &[Recorded], recording: &Recording) -> Readers {
+    let mut readers = Readers::default();
+    for recorded in behind {
+        match taken_by(recorded, recording) {
+            Some((taken, order)) if taken == view => readers.packed.push((order, weight_rows(recorded))),
+            _ => readers.plain |= uses(recorded, view.tensor).contains(&Use::Read),
+        }
+        if uses(recorded, view.tensor).contains(&Use::Write) {
+            break;
+        }
+    }
+    readers
+}
+
+fn uses(recorded: &Recorded, tensor: TensorId) -> Vec<Use> {
+    let mut copy = recorded.clone();
+    copy.operands().into_iter().filter(|(_, view)| view.tensor == tensor).map(|(how, _)| how).collect()
+}
+
+fn written(recorded: &mut Recorded) -> Vec<TensorId> {
+    let written = recorded.operands().into_iter().filter(|(how, _)| *how != Use::Read);
+    written.map(|(_, view)| view.tensor).collect()
+}

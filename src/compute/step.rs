@@ -1,0 +1,167 @@
+//! One run of a recording: which tokens, what for, and what can go wrong.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::experts::StoreError;
+
+use super::recording::Recording;
+
+/// Which kernels a step runs. They add up in different orders, so a token's bits depend on its phase, and not on how
+/// many tokens are with it. The exception is [`DeltaNet`](super::ops::DeltaNet) in prefill: a prompt gives the same bits
+/// however memory decides its chunks as long as all of them but the last are multiples of 32 tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Tokens of a prompt: kernels that share every weight they read among many tokens.
+    Prefill,
+    /// One token after the other: kernels that read every weight as fast as memory gives it.
+    Decode,
+}
+
+/// One run of a recording.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// What it is part of.
+    pub phase: Phase,
+    /// Tokens of this step, at most the recording's `max_tokens`.
+    pub tokens: usize,
+    /// Position of the first of them.
+    pub position: usize,
+    /// For which tokens logits are computed.
+    pub logits: LogitRows,
+}
+
+impl Step {
+    /// The least tokens of a step after which its state can be [marked](super::Runner::mark): as many inputs as a convolution
+    /// may look back at.
+    pub const LEAST_MARK: usize = 8;
+
+    /// The parts of its tokens that end at `marks`, and the rest.
+    pub(crate) fn parts<'a>(&self, marks: &'a [usize]) -> impl Iterator<Item = (Range<usize>, Option<usize>)> + 'a {
+        let last = (marks.last().is_none_or(|mark| *mark < self.tokens)).then_some((self.tokens, None));
+        let ends = marks.iter().enumerate().map(|(index, end)| (*end, Some(index))).chain(last);
+        let mut start = 0;
+        ends.map(move |(end, mark)| (std::mem::replace(&mut start, end)..end, mark))
+    }
+
+    /// A token that follows those that were run, and whose logits are wanted.
+    pub fn decode(position: usize) -> Step {
+        Step { phase: Phase::Decode, tokens: 1, position, logits: LogitRows::Last }
+    }
+
+    /// Tokens of a prompt.
+    pub fn prefill(tokens: usize, position: usize, logits: LogitRows) -> Step {
+        Step { phase: Phase::Prefill, tokens, position, logits }
+    }
+
+    /// Whether the step fits a recording and caches of `context` positions.
+    pub(crate) fn check(&self, recording: &Recording, context: usize) -> Result<(), ExecuteError> {
+        let most_tokens = if self.phase == Phase::Decode { 1 } else { recording.max_tokens };
+        let limits = [
+            ("tokens of a step", most_tokens, self.tokens),
+            ("tokens with logits", recording.logit_rows(), self.logit_rows().1),
+            ("positions (raise --ctx)", context, self.position + self.tokens),
+        ];
+        match limits.into_iter().find(|(_, most, found)| found > most) {
+            Some((what, most, found)) => Err(ExecuteError::TooLarge { what, most, found }),
+            None => Ok(()),
+        }
+    }
+
+    /// First row and number of rows that get logits.
+    pub fn logit_rows(&self) -> (usize, usize) {
+        match self.logits {
+            LogitRows::None => (0, 0),
+            LogitRows::Last => (self.tokens - 1, 1),
+            LogitRows::All => (0, self.tokens),
+        }
+    }
+}
+
+/// Tokens of a step that get logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogitRows {
+    /// None: a prompt's chunk that is not the last.
+    None,
+    /// The last token.
+    Last,
+    /// Every token.
+    All,
+}
+
+/// The largest logits of the last token, largest first.
+pub type TopLogits = Vec<(u32, f32)>;
+
+/// What can go wrong while a recording runs.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// An expert could not be read.
+    #[error(transparent)]
+    Experts(#[from] StoreError),
+    /// The GPU failed.
+    #[error("GPU: {0}")]
+    Gpu(String),
+    /// A step that the recording was not made for.
+    #[error("{what}: expected at most {most}, found {found}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// The limit.
+        most: usize,
+        /// What was asked for.
+        found: usize,
+    },
+    /// The router chose something that is not an expert: NaN in the activations.
+    #[error(
+        "layer {layer}: the router chose expert {found}, expected less than {experts}; the weights may be damaged (try `flashflood pack --verify`)"
+    )]
+    Router {
+        /// Layer.
+        layer: usize,
+        /// What it chose.
+        found: u32,
+        /// Experts in the layer.
+        experts: usize,
+    },
+    /// State of another shape than the recording's.
+    #[error("{what}: expected {expected} {unit}, found {found}")]
+    StateSize {
+        /// Name of the state tensor or cache.
+        what: String,
+        /// What is counted.
+        unit: &'static str,
+        /// How many it holds.
+        expected: usize,
+        /// How many were given.
+        found: usize,
+    },
+    /// Whoever watches a step asked for its end: part of the layers have seen its tokens.
+    #[error("interrupted")]
+    Interrupted,
+    /// No logit is a number.
+    #[error("the logits are not numbers (NaN); the weights may be damaged")]
+    NotANumber,
+}
+
+/// Time that one kernel took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelTime {
+    /// Name, with the weight format.
+    pub kernel: &'static str,
+    /// How often it ran.
+    pub calls: u64,
+    /// On the device, all calls.
+    pub time: Duration,
+    /// Weights that it read, all calls.
+    pub weight_bytes: u64,
+}
+
+/// What was timed since [`Runner::profile`](super::Runner::profile), beside the kernels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProfiledSteps {
+    /// Steps.
+    pub steps: u64,
+    /// Time that the host worked on them: encoding, submitting, the expert cache. Waits for the device and for reads are
+    /// left out. A pass per kernel makes encoding dearer than it is without a profile.
+    pub host: std::time::Duration,
+}
