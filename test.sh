@@ -285,6 +285,7 @@ package() {
 begin=$(date +%s)
 step format cargo fmt --all --check -- --color never
 step lints cargo clippy --workspace --all-targets -- -D warnings
+step "lints of the library alone" cargo clippy --no-default-features -- -D warnings
 step tests run_tests
 step docs documentation
 step lines count_lines

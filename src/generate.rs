@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::Suspension;
+use crate::engine::{Suspension, Wait};
+pub use crate::request::GenerateOptions;
 use crate::request::{Prepared, new_id};
 use crate::session::{LogProbabilities, PrefillProgress, Session, SessionError};
 use crate::text::{
-    END_OF_THOUGHTS, Grammar, GrammarError, REPLY_MARKERS, ReplyParser, ReplyPart, Sampler, StopStrings, TextStream,
-    TokenMask, Tokenizer, ToolCall,
+    Grammar, GrammarError, ReplyParser, ReplyPart, Sampler, StopStrings, TextStream, TokenMask, Tokenizer, ToolCall,
 };
 
 /// What a caller sees while text is made.
@@ -45,6 +45,16 @@ pub enum Event {
     Resting,
 }
 
+impl From<Wait> for Event {
+    fn from(wait: Wait) -> Self {
+        match wait {
+            Wait::Suspended(why) => Event::Suspended(why),
+            Wait::Resumed => Event::Resumed,
+            Wait::Resting => Event::Resting,
+        }
+    }
+}
+
 /// Why text ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -56,31 +66,6 @@ pub enum Finish {
     Interrupted,
     /// The context has no room for another token.
     ContextFull,
-}
-
-/// When text ends, and what it may be.
-#[derive(Clone, Debug, Default)]
-pub struct GenerateOptions {
-    /// Most tokens to make.
-    pub max_tokens: usize,
-    /// Ids that end the text.
-    pub stop_ids: Vec<u32>,
-    /// Strings that end the text; they are not part of it. They are looked for in the answer, not in thoughts or calls.
-    pub stop_strings: Vec<String>,
-    /// Positions of the prompt at which the state is kept, because later prompts are likely to begin with the same
-    /// tokens; [`chat_boundaries`](crate::state::chat_boundaries) finds those of a conversation.
-    pub boundaries: Vec<usize>,
-    /// Takes the answer apart; the default gives everything as text.
-    pub reply: ReplyParser,
-    /// What the answer must look like; it begins where thoughts end.
-    pub grammar: Option<Grammar>,
-    /// Most tokens of thoughts: then they are ended, and the answer begins.
-    pub thinking_budget: Option<usize>,
-    /// Ends behind the first call of a tool.
-    pub one_call: bool,
-    /// Of how many of the most likely tokens [`Event::Token`] tells the probabilities; `None` is none, not even the chosen
-    /// token's.
-    pub probabilities: Option<usize>,
 }
 
 /// What was made.
@@ -146,7 +131,7 @@ pub fn generate(
             0 => Event::Prefill { done: progress.done, total: progress.total },
             _ => Event::PrefillLayer(progress),
         });
-        go_on = go_on && pace.turn(worked, &mut on_event);
+        go_on = go_on && pace.turn(worked, |wait| on_event(wait.into()));
         worked_from = Instant::now();
         go_on
     })?;
@@ -215,7 +200,7 @@ pub fn generate(
             let (result, next) = decode_and_mask(session, token, masked);
             result?;
             mask = next.transpose()?;
-            go_on = pace.turn(since.elapsed(), &mut on_event);
+            go_on = pace.turn(since.elapsed(), |wait| on_event(wait.into()));
         }
     };
     let decode = decode_from.elapsed();
@@ -290,7 +275,8 @@ impl ForcedEnd {
     fn new(tokenizer: &Tokenizer, options: &GenerateOptions) -> Self {
         let is_needed = options.thinking_budget.is_some() || options.grammar.is_some();
         // a text that cannot be encoded ends nothing
-        let tokens = is_needed.then(|| tokenizer.encode(END_OF_THOUGHTS).ok()).flatten().unwrap_or_default();
+        let tokens =
+            is_needed.then(|| tokenizer.encode(options.reply.dialect().forced_end).ok()).flatten().unwrap_or_default();
         ForcedEnd { budget: options.thinking_budget, tokens: tokens.into_iter(), begun: false }
     }
 
@@ -330,7 +316,10 @@ impl<'a> Answer<'a> {
     fn new(tokenizer: &'a Tokenizer, options: &GenerateOptions) -> Self {
         let markers = match options.reply.is_plain() {
             true => Vec::new(),
-            false => REPLY_MARKERS.iter().filter_map(|marker| tokenizer.token_to_id(marker)).collect(),
+            false => {
+                let markers = options.reply.dialect().markers();
+                markers.iter().filter_map(|marker| tokenizer.token_to_id(marker)).collect()
+            }
         };
         let stops = StopStrings::new(options.stop_strings.iter().cloned());
         let stream = tokenizer.stream(false);

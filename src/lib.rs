@@ -20,43 +20,55 @@
 //!
 //! | room | what is in it |
 //! | --- | --- |
-//! | [`formats`] | safetensors, the pack format, quantisation: bytes on disk |
-//! | [`model`] | configuration, weights by name, and `forward`, which records the operations of a token |
-//! | [`compute`] | the operations (shape check, CPU twin, GPU dispatch), the recording, and its two executors |
-//! | [`experts`] | where an expert's bytes lie, the slots they are read into, what is kept |
-//! | [`text`] | tokenizer, chat template, sampler |
-//! | [`engine`] | opens a model and decides the memory plan |
-//! | [`hub`] | the Hugging Face cache on this machine |
 //! | [`request`] | what is asked, and how it becomes tokens |
+//! | [`text`] | chat template, tokenizer, sampler, grammars, and how families write thoughts and calls |
+//! | [`generate`] | from a prompt to an answer, one token after the other, as events |
 //! | [`session`] | one timeline of tokens |
 //! | [`state`] | what of a timeline is kept beside it: checkpoints in memory, session files |
+//! | [`engine`] | opens a model, decides where memory goes, and how fast to work |
+//! | [`model`] | the families, and what a token does, recorded as plain operations |
+//! | [`compute`] | the operations (shape check, CPU twin, GPU dispatch), how a recording is lowered, and the loop that runs it |
+//! | [`experts`] | the slots that experts are read into, what is kept |
+//! | [`weights`] | matrices and their formats, and where they come from: snapshots, packs, random numbers |
+//!
+//! Beside that way:
+//!
+//! | room | what is in it |
+//! | --- | --- |
 //! | [`mod@check`] | every kernel against its CPU twin, on this device |
+//! | `hub` | the Hugging Face cache on this machine, and downloads to it (cargo feature `hub`) |
 //! | `server` | the model over HTTP (cargo feature `server`) |
+//!
+//! The floors of the house, which room may know which, are in CONTRIBUTING.md.
 
 pub mod check;
 pub mod compute;
 pub mod engine;
 pub mod experts;
-pub mod formats;
+mod file_error;
 pub mod generate;
+#[cfg(feature = "hub")]
 pub mod hub;
 pub mod model;
 pub mod request;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod session;
+mod sizes;
 pub mod state;
 pub mod text;
+pub mod weights;
 
 pub use check::{CheckError, CheckOptions, CheckReport, CheckShapes, check};
 pub use engine::{
     Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, OpenRequest, Suspension,
-    bytes_for_people,
 };
 pub use experts::{Reads, StoreStats};
+pub use file_error::FileError;
 pub use generate::{Event, Finish, Generated};
 pub use request::{Language, Prepared, Prompt, Request, RequestError, RequestErrorKind, ToolChoice};
 pub use session::{LogProbabilities, PrefillProgress, Restored, Session, SessionError, Synced};
+pub use sizes::bytes_for_people;
 pub use state::{CheckpointOptions, SessionFileError, SessionFolder};
 pub use text::{Content, Message, SamplerOptions, ToolCall};
 

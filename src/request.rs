@@ -3,14 +3,13 @@
 mod fields;
 mod language;
 mod openai;
-mod replay;
 
 use serde_json::{Map, Value};
 
 #[cfg(feature = "server")]
 pub(crate) use fields::{Sampling, json_schema, text_of, thinks};
 pub(crate) use language::new_id;
-pub use language::{Language, Prepared};
+pub use language::{GenerateOptions, Language, Prepared};
 #[cfg(feature = "server")]
 pub(crate) use openai::whole;
 

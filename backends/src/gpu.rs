@@ -1,6 +1,7 @@
 //! GPU devices: which adapter, with which limits, and shaders without runtime checks.
 
 mod dxc;
+mod instance;
 
 use crate::residency::Residency;
 
@@ -107,7 +108,7 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
     let left_out = dxc::name_compiler(&mut descriptor);
-    let instance = wgpu::Instance::new(descriptor);
+    let instance = instance::new(descriptor);
     let mut all = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
     let rank = |info: &wgpu::AdapterInfo| match info.device_type {
         wgpu::DeviceType::DiscreteGpu => 0,

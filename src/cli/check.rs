@@ -4,10 +4,10 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use flashflood::bytes_for_people;
 use flashflood::check::{CheckError, CheckOptions, CheckReport, CheckShapes, KernelRow, TimedBy, check};
-use flashflood::engine::bytes_for_people;
-use flashflood::formats::WeightFormat;
 use flashflood::model::ModelSource;
+use flashflood::weights::WeightFormat;
 
 use super::model::folder_of;
 use super::{Interrupted, interrupted};
@@ -44,11 +44,11 @@ pub(crate) fn run(args: CheckArgs) -> anyhow::Result<()> {
     let model = match &args.model {
         Some(path) => {
             let source = ModelSource::open(&folder_of(path)?)?;
-            let bits = match source.experts.layers.first().map(|layer| layer.slot.gate_up.format) {
-                Some(WeightFormat::Affine { bits, .. }) => bits,
+            let bits = match source.experts().layers.first().map(|layer| layer.slot.gate_up.format) {
+                Some(WeightFormat::Affine(affine)) => affine.bits,
                 _ => 4,
             };
-            Some((source.config, bits))
+            Some((source.shape, bits))
         }
         None => None,
     };

@@ -20,7 +20,7 @@ pub(super) const VARIABLE: &str = "FLASHFLOOD_CONFIG";
 /// What is wrong with the file, and where.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}{}: {message}{}", .path.display(), Line(*.line), Hint(.hint))]
-pub(super) struct ConfigError {
+pub(super) struct ConfigFileError {
     path: PathBuf,
     /// From 1.
     line: Option<usize>,
@@ -129,7 +129,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// A file that cannot be read or is no TOML; a key that is no flag, and a value that the flag does not take.
-    pub(super) fn read(path: Option<PathBuf>, command: &Command) -> Result<ConfigFile, ConfigError> {
+    pub(super) fn read(path: Option<PathBuf>, command: &Command) -> Result<ConfigFile, ConfigFileError> {
         let Some(path) = path else { return Ok(ConfigFile::default()) };
         let is_named = std::env::var_os(VARIABLE).is_some();
         match std::fs::read_to_string(&path) {
@@ -137,15 +137,15 @@ impl ConfigFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => Ok(ConfigFile::default()),
             Err(error) => {
                 let hint = if is_named { format!("{VARIABLE} names this file") } else { String::new() };
-                Err(ConfigError { message: format!("cannot be read: {error}"), path, line: None, hint })
+                Err(ConfigFileError { message: format!("cannot be read: {error}"), path, line: None, hint })
             }
         }
     }
 
-    fn parse(path: PathBuf, text: &str, command: &Command) -> Result<ConfigFile, ConfigError> {
+    fn parse(path: PathBuf, text: &str, command: &Command) -> Result<ConfigFile, ConfigFileError> {
         let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
         let fail = |at: Option<usize>, message: String, hint: String| {
-            Err(ConfigError { path: path.clone(), line: at.map(line_of), message, hint })
+            Err(ConfigFileError { path: path.clone(), line: at.map(line_of), message, hint })
         };
         let table = match DeTable::parse(text) {
             Ok(table) => table,

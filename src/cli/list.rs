@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use etcetera::BaseStrategy;
-use flashflood::engine::bytes_for_people;
-use flashflood::formats::pack;
+use flashflood::bytes_for_people;
 use flashflood::hub::Cache;
-use flashflood::model::Config;
+use flashflood::model::shape_of_config;
+use flashflood::weights::pack;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -150,7 +150,7 @@ fn look_at(folder: &Path) -> (State, String) {
     };
     let architecture = json.get("model_type").and_then(Value::as_str).unwrap_or("no model_type");
     let format = format!("{architecture} {weights}").trim_end().to_owned();
-    let state = match Config::from_json(&path, &text) {
+    let state = match shape_of_config(&path, &text) {
         Err(_) => State::NotSupported,
         Ok(_) if has_all_weights(folder) => State::Complete,
         Ok(_) => State::Partial,
@@ -174,10 +174,10 @@ fn has_all_weights(folder: &Path) -> bool {
 fn look_at_pack(folder: &Path) -> (State, String) {
     match pack::open(folder) {
         Ok(pack) => {
-            let model_type = serde_json::to_value(pack.config.model_type).unwrap_or_default();
+            let model_type = shape_of_config(&pack.manifest, &pack.config).map_or("unknown", |shape| shape.model_type);
             let bits = pack.source.options.bits;
             let bits = if bits == 0 { pack.source.experts } else { format!("{bits}-bit") };
-            (State::Complete, format!("{} {bits}", model_type.as_str().unwrap_or_default()))
+            (State::Complete, format!("{} {bits}", model_type))
         }
         Err(_) => (State::Partial, String::new()),
     }

@@ -29,7 +29,7 @@ pub(crate) struct LogitsArgs {
     /// Also write the output of every operation whose label contains OP, such as layer.3.mixer_out
     #[arg(long, value_name = "OP")]
     dump: Vec<String>,
-    /// File to write: `logits` f32 [tokens, vocab], `routing` u32 [tokens, layers, top_k], dumps f32 [rows, width]
+    /// File to write: `logits` f32 [tokens, vocab], `routing` u32 [tokens, MoE layers, top_k], dumps f32 [rows, width]
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -45,21 +45,27 @@ pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
     options.context = args.resources.context.or(Some(ids.len()));
     let source = ModelSource::open_striped(&folder_of(&args.model)?, &args.resources.stripe)?;
     let mut engine = Engine::from_source(source, &options)?;
-    let (vocab, layers, top_k) = (engine.config().vocab, engine.config().layers.len(), engine.config().top_k);
+    let vocab = engine.shape().vocab;
     let mut session = engine.session()?;
     session.dump(args.dump.clone());
     let mut logits: Vec<f32> = Vec::with_capacity(ids.len() * vocab);
-    let mut routing: Vec<u32> = Vec::with_capacity(ids.len() * layers * top_k);
+    let mut routing: Vec<u32> = Vec::new();
+    // of each layer with experts
+    let mut top_k: Vec<usize> = Vec::new();
     let mut dumps: Vec<(String, usize, Vec<f32>)> = Vec::new();
     let mut failed = None;
     let mut keep = |session: &mut Session<'_>| {
         match session.logits() {
-            Ok(rows) => logits.extend(rows),
+            Ok(rows) => {
+                let tokens = rows.len() / vocab;
+                top_k = session.routing().iter().map(|layer| layer.len() / tokens).collect();
+                for t in 0..tokens {
+                    let layers = session.routing().iter().zip(&top_k);
+                    routing.extend(layers.flat_map(|(layer, top_k)| &layer[t * top_k..(t + 1) * top_k]));
+                }
+                logits.extend(rows);
+            }
             Err(e) => failed = Some(e),
-        }
-        let tokens = session.routing().first().map_or(0, |layer| layer.len() / top_k);
-        for t in 0..tokens {
-            routing.extend(session.routing().iter().flat_map(|layer| &layer[t * top_k..(t + 1) * top_k]));
         }
         for (label, width, values) in session.take_dumps() {
             match dumps.iter_mut().find(|(known, ..)| *known == label) {
@@ -88,10 +94,15 @@ pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
     if dumps.is_empty() && !args.dump.is_empty() {
         bail!("no operation's label contains {} (hint: labels look like layer.3.mixer_out)", args.dump.join(" or "));
     }
-    let mut tensors: Vec<(String, Dtype, Vec<usize>, &[u8])> = vec![
-        ("logits".to_owned(), Dtype::F32, vec![ids.len(), vocab], bytemuck::cast_slice(&logits)),
-        ("routing".to_owned(), Dtype::U32, vec![ids.len(), layers, top_k], bytemuck::cast_slice(&routing)),
-    ];
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, &[u8])> =
+        vec![("logits".to_owned(), Dtype::F32, vec![ids.len(), vocab], bytemuck::cast_slice(&logits))];
+    // layers that differ stand one after the other; a model without routed experts has none
+    if let Some(&first) = top_k.first() {
+        let is_even = top_k.iter().all(|of| *of == first);
+        let shape = if is_even { vec![top_k.len(), first] } else { vec![top_k.iter().sum()] };
+        let shape = [vec![ids.len()], shape].concat();
+        tensors.push(("routing".to_owned(), Dtype::U32, shape, bytemuck::cast_slice(&routing)));
+    }
     for (label, width, values) in &dumps {
         let shape = vec![values.len() / width, *width];
         tensors.push((label.clone(), Dtype::F32, shape, bytemuck::cast_slice(values)));

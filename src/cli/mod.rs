@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use config_file::{ConfigError, ConfigFile};
+use config_file::{ConfigFile, ConfigFileError};
 
 const AFTER_HELP: &str = "A flag --some-flag may also be given as FLASHFLOOD_SOME_FLAG in the environment, or as some-flag \
 in the configuration file, ~/.config/flashflood/config.toml (FLASHFLOOD_CONFIG names another). Flags come before the \
@@ -94,7 +94,7 @@ fn arguments() -> clap::Command {
 /// What the user wants, and what they said to say so.
 struct Parsed {
     cli: Cli,
-    config: Result<ConfigFile, ConfigError>,
+    config: Result<ConfigFile, ConfigFileError>,
     /// The arguments of all commands, with defaults from the configuration file.
     program: clap::Command,
     matches: ArgMatches,

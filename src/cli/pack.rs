@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use flashflood::engine::bytes_for_people;
-use flashflood::formats::pack::{self, PackOptions, Progress};
+use flashflood::bytes_for_people;
 use flashflood::model::ModelSource;
+use flashflood::weights::pack::{self, PackOptions, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::model::folder_of;
@@ -58,7 +58,7 @@ pub(crate) fn run(args: PackArgs) -> anyhow::Result<()> {
         ..PackOptions::default()
     };
     let bar = bar("packing")?;
-    let done = pack::write_pack(&source, Some(&snapshot), out, &options, &|progress| show(&bar, progress))?;
+    let done = source.write_pack(Some(&snapshot), out, &options, &|progress| show(&bar, progress))?;
     bar.finish_and_clear();
     // first: nobody may be reading what is said, and that ends the command
     if args.verify {
@@ -68,7 +68,7 @@ pub(crate) fn run(args: PackArgs) -> anyhow::Result<()> {
         std::io::stdout(),
         "{}: {} layers, experts {}, resident weights {}",
         out.display(),
-        done.layers_written + done.layers_kept,
+        source.shape.layers.len(),
         bytes_for_people(done.expert_bytes),
         bytes_for_people(done.resident_bytes),
     )?;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::anyhow;
 use clap::Args;
-use flashflood::engine::bytes_for_people;
+use flashflood::bytes_for_people;
 use flashflood::hub::{Cache, Hub, HubError, Pull, Pulled, Report};
 use flashflood::model::ModelSource;
 use glob::Pattern;

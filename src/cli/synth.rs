@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use flashflood::engine::bytes_for_people;
-use flashflood::formats::pack::{self, PackOptions};
-use flashflood::model::synth::{Shape, synthesise};
+use flashflood::bytes_for_people;
+use flashflood::model::Published;
+use flashflood::weights::pack::PackOptions;
 
 use super::pack::{bar, bits, show};
 
@@ -15,7 +15,7 @@ use super::pack::{bar, bits, show};
 pub(crate) struct SynthArgs {
     /// The model whose shape it has
     #[arg(long, value_enum)]
-    shape: Shape,
+    shape: Published,
     /// Only the first N layers
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
@@ -37,10 +37,10 @@ pub(crate) fn run(args: SynthArgs) -> anyhow::Result<()> {
     if args.bits == 0 || args.resident_bits == 0 {
         anyhow::bail!("--bits 0 keeps what a snapshot has, and there is none (hint: --bits 4)");
     }
-    let source = synthesise(args.shape, args.layers, args.bits, args.resident_bits, args.seed);
+    let source = args.shape.synthesise(args.layers, args.bits, args.resident_bits, args.seed)?;
     let options = PackOptions { bits: 0, down_bits: None, resident_bits: 0, group: 64 };
     let bar = bar("writing")?;
-    let done = pack::write_pack(&source, None, &args.out, &options, &|progress| show(&bar, progress))?;
+    let done = source.write_pack(None, &args.out, &options, &|progress| show(&bar, progress))?;
     if let Some(tokenizer) = &source.text_files.tokenizer {
         std::fs::write(args.out.join("tokenizer.json"), tokenizer)?;
     }
@@ -51,7 +51,7 @@ pub(crate) fn run(args: SynthArgs) -> anyhow::Result<()> {
         args.out.display(),
         args.shape.name(),
         if args.layers.is_some() { "the first layers" } else { "all" },
-        done.layers_written + done.layers_kept,
+        source.shape.layers.len(),
         bytes_for_people(done.expert_bytes),
         bytes_for_people(done.resident_bytes),
     )?;

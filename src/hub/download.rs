@@ -17,7 +17,7 @@ use ureq::http::header::CONTENT_RANGE;
 use super::client::path_in;
 use super::hash::Running;
 use super::{Cache, Hub, HubError, RepositoryFile, Revision};
-use crate::engine::bytes_for_people;
+use crate::sizes::bytes_for_people;
 
 /// What flashflood reads of a repository: weights and the text files beside them, not other formats of the same weights.
 const READ: [&str; 6] = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.md", "LICENSE*"];
@@ -109,13 +109,13 @@ impl Pull {
             fs::create_dir_all(folder).map_err(HubError::io("create", folder))?;
         }
         let failed = AtomicBool::new(false);
-        let place = Place { hub, pull: self, commit: &commit, blobs: &blobs, report, go_on, failed };
+        let download = Download { hub, pull: self, commit: &commit, blobs: &blobs, report, go_on, failed };
         let total = files.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
         report(Report::Total(total));
-        place.check_room(&files)?;
+        download.check_room(&files)?;
         // small files first: a wrong token or a full disk shows in the first second, and config.json is there to look at
         files.sort_by_key(|file| file.bytes);
-        place.fetch_all(&files, &snapshot)?;
+        download.fetch_all(&files, &snapshot)?;
         // the branch moves when everything that it leads to is there
         if self.revision != commit {
             let path = path_in(&folder.join("refs"), &self.revision);
@@ -126,7 +126,7 @@ impl Pull {
 }
 
 /// One download's surroundings.
-struct Place<'a> {
+struct Download<'a> {
     hub: &'a Hub,
     pull: &'a Pull,
     commit: &'a str,
@@ -145,7 +145,7 @@ enum Came {
     Broken(HubError, u64),
 }
 
-impl Place<'_> {
+impl Download<'_> {
     /// Fetches and links several files at once, until the first error.
     fn fetch_all(&self, files: &[RepositoryFile], snapshot: &Path) -> Result<(), HubError> {
         let (next, error) = (AtomicUsize::new(0), Mutex::new(None));

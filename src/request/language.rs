@@ -3,20 +3,16 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
 use super::fields::{check_tools, plain_messages};
-use super::replay::Replay;
 use super::{Prompt, Request, RequestError, ToolChoice};
 use crate::engine::{Engine, EngineError};
-use crate::generate::GenerateOptions;
 use crate::state::chat_boundaries;
-use crate::text::{
-    ChatTemplate, Form, Grammar, GrammarCompiler, Message, ReplyParser, Sampler, SamplerOptions, Tokenizer, ToolCall,
-};
+use crate::text::{AnswerForm, ChatTemplate, Grammar, Message, ModelText, ReplyParser, Sampler, Tokenizer, ToolCall};
 
 /// Bytes of a text, for each position of the context, beyond which its tokens are counted before it is taken as a whole.
 const LONG: usize = 8;
@@ -26,16 +22,33 @@ const PIECE: usize = 64 << 10;
 
 /// A loaded model as far as text is concerned.
 pub struct Language {
-    tokenizer: Tokenizer,
-    /// Why there is no chat, if there is none.
-    template: Result<ChatTemplate, String>,
-    sampler: SamplerOptions,
-    stop_ids: Vec<u32>,
+    text: Arc<ModelText>,
     context: usize,
-    /// Made when the first grammar is asked for.
-    grammars: OnceLock<Result<GrammarCompiler, String>>,
-    /// What the model wrote when it called tools.
-    replay: Mutex<Replay>,
+}
+
+/// When text ends, and what it may be.
+#[derive(Clone, Debug, Default)]
+pub struct GenerateOptions {
+    /// Most tokens to make.
+    pub max_tokens: usize,
+    /// Ids that end the text.
+    pub stop_ids: Vec<u32>,
+    /// Strings that end the text; they are not part of it. They are looked for in the answer, not in thoughts or calls.
+    pub stop_strings: Vec<String>,
+    /// Positions of the prompt at which the state is kept, because later prompts are likely to begin with the same
+    /// tokens; [`chat_boundaries`](crate::state::chat_boundaries) finds those of a conversation.
+    pub boundaries: Vec<usize>,
+    /// Takes the answer apart; the default gives everything as text.
+    pub reply: ReplyParser,
+    /// What the answer must look like; it begins where thoughts end.
+    pub grammar: Option<Grammar>,
+    /// Most tokens of thoughts: then they are ended, and the answer begins.
+    pub thinking_budget: Option<usize>,
+    /// Ends behind the first call of a tool.
+    pub one_call: bool,
+    /// Of how many of the most likely tokens [`Event::Token`](crate::Event::Token) tells the probabilities; `None` is
+    /// none, not even the chosen token's.
+    pub probabilities: Option<usize>,
 }
 
 /// A request that an engine can compute.
@@ -60,6 +73,7 @@ impl Prepared {
     }
 
     /// Where a later turn of the same conversation parts from this prompt at the earliest.
+    #[cfg(feature = "server")]
     pub(crate) fn last_boundary(&self) -> usize {
         self.options.boundaries.last().copied().unwrap_or(0)
     }
@@ -79,22 +93,17 @@ struct Encoded {
     messages: Option<Vec<Message>>,
 }
 
-impl Language {
-    /// The language of an engine's model.
-    pub(crate) fn of(engine: &Engine) -> Result<Self, EngineError> {
-        let tokenizer = engine.tokenizer()?;
-        let generation = engine.generation_config()?;
-        Ok(Language {
-            stop_ids: generation.stop_ids(&tokenizer),
-            sampler: generation.sampler,
-            tokenizer,
-            template: engine.chat_template().map_err(|e| e.to_string()),
-            context: engine.context(),
-            grammars: OnceLock::new(),
-            replay: Mutex::default(),
-        })
+impl Engine {
+    /// What turns requests into tokens. It may be used from other threads while the engine computes.
+    ///
+    /// # Errors
+    /// A tokenizer or a `generation_config.json` that is missing or cannot be used.
+    pub fn language(&self) -> Result<Arc<Language>, EngineError> {
+        Ok(Arc::new(Language { text: self.text()?, context: self.context() }))
     }
+}
 
+impl Language {
     /// Positions that the engine has room for.
     pub fn context(&self) -> usize {
         self.context
@@ -102,12 +111,12 @@ impl Language {
 
     /// The text of tokens, special ones among them.
     pub fn decode(&self, tokens: &[u32]) -> String {
-        self.tokenizer.decode(tokens, false)
+        self.text.tokenizer.decode(tokens, false)
     }
 
     /// The bytes that a token stands for: not always whole characters.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
-        self.tokenizer.token_bytes(id).unwrap_or_default()
+        self.text.tokenizer.token_bytes(id).unwrap_or_default()
     }
 
     /// The prompt of a request as text: empty where tokens were given.
@@ -133,12 +142,19 @@ impl Language {
             return Err(RequestError::context(prompt.len(), self.context, false));
         }
         let seed = request.seed.unwrap_or_else(any_number);
-        let sampler =
-            Sampler::new(request.sampling.or(self.sampler), seed).map_err(|e| RequestError::invalid(e.to_string()))?;
+        let sampler = Sampler::new(request.sampling.or(self.text.sampler), seed)
+            .map_err(|e| RequestError::invalid(e.to_string()))?;
         let boundaries = match &messages {
             Some(messages) => {
                 let tools = tools_of(&request);
-                chat_boundaries(self.template()?, &self.tokenizer, messages, tools.as_ref(), &request.template, &prompt)
+                chat_boundaries(
+                    self.template()?,
+                    &self.text.tokenizer,
+                    messages,
+                    tools.as_ref(),
+                    &request.template,
+                    &prompt,
+                )
             }
             // the same text again, to be continued otherwise
             None => vec![prompt.len() - 1],
@@ -147,7 +163,7 @@ impl Language {
             request.tools.retain(|tool| name_of(tool) == Some(name));
         }
         let reply = match request.prompt {
-            Prompt::Chat(_) => ReplyParser::new(&text, request.tools.clone()),
+            Prompt::Chat(_) => ReplyParser::new(self.text.dialect, &text, request.tools.clone()),
             Prompt::Text(_) | Prompt::Tokens(_) => ReplyParser::default(),
         };
         let one_call = request.one_call || matches!(request.tool_choice, ToolChoice::Named(_));
@@ -155,7 +171,7 @@ impl Language {
         let options = GenerateOptions {
             // the context ends an answer that nothing else ends
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),
-            stop_ids: self.stop_ids.clone(),
+            stop_ids: self.text.stop_ids.clone(),
             stop_strings: request.stop,
             thinking_budget: request.thinking_budget,
             one_call,
@@ -175,10 +191,10 @@ impl Language {
         behind_thoughts: bool,
     ) -> Result<Option<Grammar>, RequestError> {
         let json = request.json_schema.clone();
-        let form = Form { json, calls: request.tools.clone(), one_call, behind_thoughts };
+        let form = AnswerForm { json, calls: request.tools.clone(), one_call, behind_thoughts };
         match request.tool_choice {
             ToolChoice::Required | ToolChoice::Named(_) => {
-                self.grammar(&Form { json: None, ..form }, "tool_choice").map(Some)
+                self.grammar(&AnswerForm { json: None, ..form }, "tool_choice").map(Some)
             }
             ToolChoice::Auto | ToolChoice::None if form.json.is_some() => {
                 self.grammar(&form, "response_format").map(Some)
@@ -187,20 +203,17 @@ impl Language {
         }
     }
 
-    fn grammar(&self, form: &Form, field: &'static str) -> Result<Grammar, RequestError> {
-        let compiler = self
-            .grammars
-            .get_or_init(|| GrammarCompiler::new(&self.tokenizer, &self.stop_ids).map_err(|e| e.to_string()));
-        let compiler = compiler.as_ref().map_err(|reason| RequestError::invalid(reason.clone()).at(field))?;
+    fn grammar(&self, form: &AnswerForm, field: &'static str) -> Result<Grammar, RequestError> {
+        let compiler = self.text.grammars().map_err(|reason| RequestError::invalid(reason).at(field))?;
         compiler.compile(form).map_err(|e| RequestError::invalid(e.to_string()).at(field))
     }
 
     fn template(&self) -> Result<&ChatTemplate, RequestError> {
-        self.template.as_ref().map_err(|reason| RequestError::invalid(reason.clone()))
+        self.text.template.as_ref().map_err(|reason| RequestError::invalid(reason.clone()))
     }
 
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.text.tokenizer
     }
 
     /// Remembers how the model wrote a turn with calls, so that its history reads the same; `thoughts` is whether it
@@ -209,25 +222,20 @@ impl Language {
         let Some(first) = calls.first() else { return };
         let written = self.decode(tokens);
         let Some(call) = written.find(&first.source) else { return };
-        let begin = match ReplyParser::end_of_thoughts(&written[..call]) {
+        let begin = match self.text.dialect.end_of_thoughts(&written[..call]) {
             Some(end) => end,
             // the call itself ended them
             None if thoughts => call,
             None => 0,
         };
         let calls = calls.iter().map(|call| (call.id.clone(), Value::from(call.arguments.clone()).to_string()));
-        self.replay().keep(calls.collect(), text, &written[begin..]);
-    }
-
-    fn replay(&self) -> MutexGuard<'_, Replay> {
-        // it is whole after every call of its methods
-        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+        self.text.replay().keep(calls.collect(), text, &written[begin..]);
     }
 
     /// The tokens of a text. One that is far too long is refused after the first pieces of it: the tokenizer takes 100
     /// bytes for every byte of text.
     fn encode(&self, text: &str) -> Result<Vec<u32>, RequestError> {
-        let encode = |text: &str| self.tokenizer.encode(text).map_err(|e| RequestError::invalid(e.to_string()));
+        let encode = |text: &str| self.text.tokenizer.encode(text).map_err(|e| RequestError::invalid(e.to_string()));
         let (mut found, mut rest) = (0, if text.len() > LONG * self.context { text } else { "" });
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE));
@@ -244,7 +252,7 @@ impl Language {
     /// The prompt as text and as tokens; checks tools and messages.
     fn prompt_of(&self, request: &mut Request) -> Result<Encoded, RequestError> {
         if let Prompt::Tokens(ids) = &request.prompt {
-            let vocab = self.tokenizer.vocab_size();
+            let vocab = self.text.tokenizer.vocab_size();
             if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
                 return Err(RequestError::invalid(format!("{id} is no token: there are {vocab}")).at("prompt"));
             }
@@ -276,7 +284,7 @@ impl Language {
             Prompt::Chat(messages) => std::mem::take(messages),
         };
         let mut plain = plain_messages(messages)?;
-        plain.iter_mut().for_each(|message| self.replay().restore(message));
+        plain.iter_mut().for_each(|message| self.text.replay().restore(message));
         let rendered = self.template()?.render(&plain, tools_of(request).as_ref(), true, &request.template);
         let rendered = rendered.map_err(|e| RequestError::invalid(e.to_string()).at("messages"))?;
         Ok((rendered, Some(plain)))

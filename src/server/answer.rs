@@ -21,7 +21,7 @@ pub(crate) struct Running {
 }
 
 /// A piece of an answer.
-pub(crate) enum Part {
+pub(crate) enum AnswerPart {
     Thinking(String),
     Text(String),
     Call(Call),
@@ -62,24 +62,24 @@ impl Running {
         Running { model, events, prompt_tokens, stops, _in_flight: in_flight }
     }
 
-    /// The next piece. After [`Part::Done`] and [`Part::Failed`] there is none.
-    pub(crate) async fn next(&mut self) -> Part {
+    /// The next piece. After [`AnswerPart::Done`] and [`AnswerPart::Failed`] there is none.
+    pub(crate) async fn next(&mut self) -> AnswerPart {
         loop {
             return match self.events.recv().await {
-                Some(JobEvent::Part(Event::Thinking(text))) => Part::Thinking(text),
-                Some(JobEvent::Part(Event::Text(text))) => Part::Text(text),
+                Some(JobEvent::Part(Event::Thinking(text))) => AnswerPart::Thinking(text),
+                Some(JobEvent::Part(Event::Text(text))) => AnswerPart::Text(text),
                 Some(JobEvent::Part(Event::ToolCall(call))) => {
                     let arguments = Value::Object(call.arguments).to_string();
-                    Part::Call(Call { id: call.id, name: call.name, arguments })
+                    AnswerPart::Call(Call { id: call.id, name: call.name, arguments })
                 }
                 Some(JobEvent::Part(Event::Token { id, thinking: false, probabilities: Some(probabilities) })) => {
-                    Part::Probability(self.probability(id, &probabilities))
+                    AnswerPart::Probability(self.probability(id, &probabilities))
                 }
                 // progress, which is not part of the answer
                 Some(JobEvent::Part(_)) => continue,
-                Some(JobEvent::Done(done)) => Part::Done(done),
-                Some(JobEvent::Failed(reason)) => Part::Failed(ApiError::internal(reason)),
-                None => Part::Failed(ApiError::internal(
+                Some(JobEvent::Done(done)) => AnswerPart::Done(done),
+                Some(JobEvent::Failed(reason)) => AnswerPart::Failed(ApiError::internal(reason)),
+                None => AnswerPart::Failed(ApiError::internal(
                     "the answer was given up: the server stops, or this was read too slowly",
                 )),
             };
@@ -91,12 +91,12 @@ impl Running {
         let mut whole = Whole::default();
         loop {
             match self.next().await {
-                Part::Thinking(text) => whole.thinking.push_str(&text),
-                Part::Text(text) => whole.text.push_str(&text),
-                Part::Call(call) => whole.calls.push(call),
-                Part::Probability(token) => whole.probabilities.push(token),
-                Part::Done(done) => return Ok((whole, done)),
-                Part::Failed(error) => return Err(error),
+                AnswerPart::Thinking(text) => whole.thinking.push_str(&text),
+                AnswerPart::Text(text) => whole.text.push_str(&text),
+                AnswerPart::Call(call) => whole.calls.push(call),
+                AnswerPart::Probability(token) => whole.probabilities.push(token),
+                AnswerPart::Done(done) => return Ok((whole, done)),
+                AnswerPart::Failed(error) => return Err(error),
             }
         }
     }

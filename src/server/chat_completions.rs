@@ -7,12 +7,12 @@ use axum::http::{Request as HttpRequest, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Call, Part, is_cut, timings, usage};
+use super::answer::{AnswerPart, Call, is_cut, timings, usage};
 use super::body;
 use super::error::{ApiError, Protocol, json_response};
 use super::model::now;
 use super::request::blocking;
-use super::sse::{self, Dialect, Frame};
+use super::sse::{self, Frame, StreamWriter};
 use super::{ReasoningField, Server};
 use crate::request::new_id;
 use crate::{Generated, Request};
@@ -127,31 +127,31 @@ impl Chunks {
     }
 }
 
-impl Dialect for Chunks {
+impl StreamWriter for Chunks {
     fn begin(&mut self) -> Vec<Frame> {
         vec![Frame::data(&self.chunk(json!({"role": "assistant", "content": ""}), None))]
     }
 
-    fn part(&mut self, part: Part) -> Vec<Frame> {
+    fn part(&mut self, part: AnswerPart) -> Vec<Frame> {
         let delta = match part {
-            Part::Thinking(_) if self.reasoning == ReasoningField::None => return Vec::new(),
-            Part::Thinking(text) => {
+            AnswerPart::Thinking(_) if self.reasoning == ReasoningField::None => return Vec::new(),
+            AnswerPart::Thinking(text) => {
                 let mut delta = json!({});
                 self.reasoning.put(&mut delta, &text);
                 delta
             }
-            Part::Text(text) => json!({"content": text}),
-            Part::Call(call) => {
+            AnswerPart::Text(text) => json!({"content": text}),
+            AnswerPart::Call(call) => {
                 let mut delta = tool_call(&call);
                 delta["index"] = self.calls.into();
                 self.calls += 1;
                 json!({"tool_calls": [delta]})
             }
-            Part::Probability(token) => {
+            AnswerPart::Probability(token) => {
                 self.probabilities.push(token);
                 return Vec::new();
             }
-            Part::Done(done) => {
+            AnswerPart::Done(done) => {
                 let finish = finish_reason(&done, self.calls > 0);
                 let mut last = self.chunk(json!({}), Some(finish));
                 last["timings"] = timings(&done);
@@ -164,7 +164,7 @@ impl Dialect for Chunks {
                 frames.push(Frame { name: None, data: "[DONE]".to_owned() });
                 return frames;
             }
-            Part::Failed(error) => return vec![Frame::data(&error.json(Protocol::OpenAi))],
+            AnswerPart::Failed(error) => return vec![Frame::data(&error.json(Protocol::OpenAi))],
         };
         vec![Frame::data(&self.chunk(delta, None))]
     }

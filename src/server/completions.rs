@@ -8,12 +8,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Server;
-use super::answer::{Part, is_cut, timings, usage};
+use super::answer::{AnswerPart, is_cut, timings, usage};
 use super::body;
 use super::error::{ApiError, Protocol, json_response};
 use super::model::now;
 use super::request::blocking;
-use super::sse::{self, Dialect, Frame};
+use super::sse::{self, Frame, StreamWriter};
 use crate::request::{Sampling, json_schema, new_id, whole};
 use crate::{Generated, Prompt, Request};
 
@@ -158,20 +158,20 @@ impl Shape {
     }
 }
 
-impl Dialect for Shape {
+impl StreamWriter for Shape {
     fn begin(&mut self) -> Vec<Frame> {
         Vec::new()
     }
 
-    fn part(&mut self, part: Part) -> Vec<Frame> {
+    fn part(&mut self, part: AnswerPart) -> Vec<Frame> {
         match part {
-            Part::Text(text) | Part::Thinking(text) => vec![Frame::data(&self.json(&text, None))],
-            Part::Probability(token) => {
+            AnswerPart::Text(text) | AnswerPart::Thinking(text) => vec![Frame::data(&self.json(&text, None))],
+            AnswerPart::Probability(token) => {
                 self.told.push(&token);
                 Vec::new()
             }
-            Part::Call(_) => Vec::new(),
-            Part::Done(done) => {
+            AnswerPart::Call(_) => Vec::new(),
+            AnswerPart::Done(done) => {
                 let mut last = self.json("", Some(&done));
                 let mut frames = vec![Frame::data(&last)];
                 if self.tells_usage {
@@ -182,7 +182,7 @@ impl Dialect for Shape {
                 frames.push(Frame { name: None, data: "[DONE]".to_owned() });
                 frames
             }
-            Part::Failed(error) => vec![Frame::data(&error.json(Protocol::OpenAi))],
+            AnswerPart::Failed(error) => vec![Frame::data(&error.json(Protocol::OpenAi))],
         }
     }
 }

@@ -3,10 +3,10 @@
 use axum::response::sse::Event;
 use serde_json::{Value, json};
 
-use super::answer::Part;
+use super::answer::AnswerPart;
 use super::error::Protocol;
 use super::messages::{stop_reason, usage};
-use super::sse::{Dialect, Frame};
+use super::sse::{Frame, StreamWriter};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Block {
@@ -68,7 +68,7 @@ impl Blocks {
     }
 }
 
-impl Dialect for Blocks {
+impl StreamWriter for Blocks {
     fn begin(&mut self) -> Vec<Frame> {
         let message = json!({
             "id": self.id,
@@ -86,17 +86,17 @@ impl Dialect for Blocks {
         ]
     }
 
-    fn part(&mut self, part: Part) -> Vec<Frame> {
+    fn part(&mut self, part: AnswerPart) -> Vec<Frame> {
         match part {
-            Part::Thinking(text) => {
+            AnswerPart::Thinking(text) => {
                 let empty = json!({"type": "thinking", "thinking": "", "signature": ""});
                 self.fill(Block::Thinking, &empty, &json!({"type": "thinking_delta", "thinking": text}))
             }
-            Part::Text(text) => {
+            AnswerPart::Text(text) => {
                 let empty = json!({"type": "text", "text": ""});
                 self.fill(Block::Text, &empty, &json!({"type": "text_delta", "text": text}))
             }
-            Part::Call(call) => {
+            AnswerPart::Call(call) => {
                 let mut frames = Vec::new();
                 self.close(&mut frames);
                 self.has_calls = true;
@@ -105,8 +105,8 @@ impl Dialect for Blocks {
                 frames.push(self.stop());
                 frames
             }
-            Part::Probability(_) => Vec::new(),
-            Part::Done(done) => {
+            AnswerPart::Probability(_) => Vec::new(),
+            AnswerPart::Done(done) => {
                 let mut frames = Vec::new();
                 self.close(&mut frames);
                 let (reason, stop) = stop_reason(&done, self.has_calls, &self.stops);
@@ -116,7 +116,7 @@ impl Dialect for Blocks {
                 frames.push(Frame::named("message_stop", &json!({"type": "message_stop"})));
                 frames
             }
-            Part::Failed(error) => vec![Frame::named("error", &error.json(Protocol::Anthropic))],
+            AnswerPart::Failed(error) => vec![Frame::named("error", &error.json(Protocol::Anthropic))],
         }
     }
 

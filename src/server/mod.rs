@@ -71,11 +71,12 @@ pub struct ServeOptions {
 }
 
 /// Where thoughts stand in a chat's message: clients differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum ReasoningField {
     /// `reasoning_content`, as in llama.cpp, LM Studio and mistral.rs
     #[default]
-    #[value(name = "reasoning_content")]
+    #[cfg_attr(feature = "cli", value(name = "reasoning_content"))]
     ReasoningContent,
     /// `reasoning`, as in ollama, mlx_lm and newer vLLM
     Reasoning,

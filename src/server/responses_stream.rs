@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Call, Part, is_cut};
+use super::answer::{AnswerPart, Call, is_cut};
 use super::error::Protocol;
 use super::responses::{Envelope, function_call, message, output_text, reasoning};
-use super::sse::{Dialect, Frame};
+use super::sse::{Frame, StreamWriter};
 use crate::request::new_id;
 
 enum Open {
@@ -113,7 +113,7 @@ impl Items {
     }
 }
 
-impl Dialect for Items {
+impl StreamWriter for Items {
     fn begin(&mut self) -> Vec<Frame> {
         let response = self.envelope.json(&[], None);
         vec![
@@ -122,14 +122,14 @@ impl Dialect for Items {
         ]
     }
 
-    fn part(&mut self, part: Part) -> Vec<Frame> {
+    fn part(&mut self, part: AnswerPart) -> Vec<Frame> {
         let mut frames = Vec::new();
         match part {
-            Part::Thinking(text) => self.thinking(&text, &mut frames),
-            Part::Text(text) => self.text(&text, &mut frames),
-            Part::Call(call) => self.call(&call, &mut frames),
-            Part::Probability(_) => {}
-            Part::Done(done) => {
+            AnswerPart::Thinking(text) => self.thinking(&text, &mut frames),
+            AnswerPart::Text(text) => self.text(&text, &mut frames),
+            AnswerPart::Call(call) => self.call(&call, &mut frames),
+            AnswerPart::Probability(_) => {}
+            AnswerPart::Done(done) => {
                 let (name, status) = match is_cut(&done) {
                     true => ("response.incomplete", "incomplete"),
                     false => ("response.completed", "completed"),
@@ -138,7 +138,7 @@ impl Dialect for Items {
                 let response = self.envelope.json(&self.output, Some(&done));
                 frames.push(self.frame(name, json!({"response": response})));
             }
-            Part::Failed(error) => {
+            AnswerPart::Failed(error) => {
                 let mut response = self.envelope.json(&self.output, None);
                 response["status"] = "failed".into();
                 let message = error.json(Protocol::OpenAi)["error"]["message"].clone();

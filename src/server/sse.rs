@@ -11,7 +11,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream;
 use serde_json::Value;
 
-use super::answer::{Part, Running};
+use super::answer::{AnswerPart, Running};
 
 /// How long a client waits at most for a sign of life: clients and proxies give up on long prompts otherwise.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
@@ -36,12 +36,12 @@ impl Frame {
 }
 
 /// How a protocol writes an answer down, piece by piece.
-pub(crate) trait Dialect: Send + 'static {
+pub(crate) trait StreamWriter: Send + 'static {
     /// What comes first, before anything is computed.
     fn begin(&mut self) -> Vec<Frame>;
 
     /// A piece; after the last one nothing comes.
-    fn part(&mut self, part: Part) -> Vec<Frame>;
+    fn part(&mut self, part: AnswerPart) -> Vec<Frame>;
 
     /// A sign of life while there is nothing to say.
     fn alive(&self) -> Event {
@@ -51,15 +51,15 @@ pub(crate) trait Dialect: Send + 'static {
 
 struct State<D> {
     running: Option<Running>,
-    dialect: D,
+    writer: D,
     frames: VecDeque<Frame>,
 }
 
 /// The response that writes `running` down.
-pub(crate) fn response(running: Running, mut dialect: impl Dialect) -> Response<Body> {
-    let keep_alive = KeepAlive::new().interval(SIGN_OF_LIFE).event(dialect.alive());
-    let frames = dialect.begin().into();
-    let events = stream::unfold(State { running: Some(running), dialect, frames }, |mut state| async move {
+pub(crate) fn response(running: Running, mut writer: impl StreamWriter) -> Response<Body> {
+    let keep_alive = KeepAlive::new().interval(SIGN_OF_LIFE).event(writer.alive());
+    let frames = writer.begin().into();
+    let events = stream::unfold(State { running: Some(running), writer, frames }, |mut state| async move {
         loop {
             if let Some(frame) = state.frames.pop_front() {
                 let event = Event::default().data(frame.data);
@@ -67,10 +67,10 @@ pub(crate) fn response(running: Running, mut dialect: impl Dialect) -> Response<
                 return Some((Ok::<_, Infallible>(event), state));
             }
             let part = state.running.as_mut()?.next().await;
-            if matches!(part, Part::Done(_) | Part::Failed(_)) {
+            if matches!(part, AnswerPart::Done(_) | AnswerPart::Failed(_)) {
                 state.running = None;
             }
-            state.frames.extend(state.dialect.part(part));
+            state.frames.extend(state.writer.part(part));
         }
     });
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -88,7 +88,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::ReasoningField;
-    use super::super::answer::{Call, Part};
+    use super::super::answer::{AnswerPart, Call};
     use super::super::chat_completions::Chunks;
     use super::super::error::ApiError;
     use super::super::messages_stream::Blocks;
@@ -97,22 +97,27 @@ mod tests {
     use super::*;
     use crate::{Finish, Generated};
 
-    /// Thoughts, text, a call, and the end, in the events of a dialect: their names and data.
-    fn written(mut dialect: impl Dialect, last: Part) -> Vec<(Option<&'static str>, Value)> {
+    /// Thoughts, text, a call, and the end, in the events of a writer: their names and data.
+    fn written(mut writer: impl StreamWriter, last: AnswerPart) -> Vec<(Option<&'static str>, Value)> {
         let call = Call { id: "call_1".into(), name: "f".into(), arguments: "{\"x\":1}".into() };
-        let text = |text: &str| Part::Text(text.into());
-        let mut frames = dialect.begin();
-        for part in
-            [Part::Thinking("h".into()), Part::Thinking("m".into()), text("a"), text("b"), Part::Call(call), last]
-        {
-            frames.extend(dialect.part(part));
+        let text = |text: &str| AnswerPart::Text(text.into());
+        let mut frames = writer.begin();
+        for part in [
+            AnswerPart::Thinking("h".into()),
+            AnswerPart::Thinking("m".into()),
+            text("a"),
+            text("b"),
+            AnswerPart::Call(call),
+            last,
+        ] {
+            frames.extend(writer.part(part));
         }
         let json = |data: &str| serde_json::from_str(data).unwrap_or_else(|_| data.into());
         frames.iter().map(|frame| (frame.name, json(&frame.data))).collect()
     }
 
-    fn done() -> Part {
-        Part::Done(Generated {
+    fn done() -> AnswerPart {
+        AnswerPart::Done(Generated {
             finish: Finish::Stop,
             stop_string: None,
             prompt: 10,
@@ -136,7 +141,7 @@ mod tests {
         assert_eq!(usage["completion_tokens_details"]["reasoning_tokens"], 3);
         assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 4);
         assert_eq!((events.len(), &events[8].1), (9, &json!("[DONE]")));
-        let failed = written(chunks(), Part::Failed(ApiError::internal("why")));
+        let failed = written(chunks(), AnswerPart::Failed(ApiError::internal("why")));
         assert_eq!(failed.last().unwrap().1["error"]["message"], "why");
     }
 
@@ -170,7 +175,7 @@ mod tests {
         assert_eq!((&events[11].1["index"], &events[11].1["content_block"]["name"]), (&json!(2), &json!("f")));
         let end = &events[14].1;
         assert_eq!((&end["delta"]["stop_reason"], &end["usage"]["input_tokens"]), (&json!("tool_use"), &json!(6)));
-        assert_eq!(written(blocks(), Part::Failed(ApiError::internal("why"))).last().unwrap().0, Some("error"));
+        assert_eq!(written(blocks(), AnswerPart::Failed(ApiError::internal("why"))).last().unwrap().0, Some("error"));
     }
 
     #[test]
@@ -189,7 +194,7 @@ mod tests {
             .map(|(_, data)| &data["item"])
             .collect();
         assert_eq!(ended, output.iter().collect::<Vec<_>>());
-        let failed = written(items(), Part::Failed(ApiError::internal("why")));
+        let failed = written(items(), AnswerPart::Failed(ApiError::internal("why")));
         assert_eq!(failed.last().unwrap().1["response"]["error"]["message"], "why");
     }
 }

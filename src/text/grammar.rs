@@ -3,18 +3,15 @@
 //! The grammars are llguidance's. It knows tokens by their bytes; special tokens never match text, but for the ones that
 //! answers are told apart by (`<tool_call>`), which are text to a grammar as they are to [`ReplyParser`](super::ReplyParser).
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{REPLY_MARKERS, Tokenizer};
-
-/// Blanks between two parts of JSON: without a limit a model may write blanks for ever.
-const JSON_BLANK: &str = r"(\x20|\n\x20{0,32})";
+use super::lark::{json_of, literal, rule};
+use super::{Dialect, Tokenizer};
 
 /// Why there is no grammar, or it cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -32,29 +29,30 @@ pub enum GrammarError {
 
 /// What an answer must look like.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Form {
+pub struct AnswerForm {
     /// The schema of a JSON text; `None` allows none.
     pub json: Option<Value>,
     /// Functions as OpenAI describes them, of which at least one is called. With `json` as well it is one or the other.
     pub calls: Vec<Value>,
     /// No more than one call.
     pub one_call: bool,
-    /// The answer follows thoughts, with an empty line between.
+    /// The answer follows thoughts.
     pub behind_thoughts: bool,
 }
 
-/// Makes grammars for one tokenizer. Takes a moment to make: keep it.
+/// Makes grammars for one tokenizer and one dialect of calls. Takes a moment to make: keep it.
 pub struct GrammarCompiler {
     factory: ParserFactory,
+    dialect: &'static Dialect,
 }
 
 impl GrammarCompiler {
     /// For a vocabulary whose texts end with one of `stop_ids`.
-    pub fn new(tokenizer: &Tokenizer, stop_ids: &[u32]) -> Result<Self, GrammarError> {
+    pub fn new(tokenizer: &Tokenizer, stop_ids: &[u32], dialect: &'static Dialect) -> Result<Self, GrammarError> {
         let size = tokenizer.vocab_size();
         let ends: Vec<u32> = stop_ids.iter().copied().filter(|id| (*id as usize) < size).collect();
         let first = *ends.first().ok_or(GrammarError::NoEnd)?;
-        let markers: Vec<u32> = REPLY_MARKERS.iter().filter_map(|marker| tokenizer.token_to_id(marker)).collect();
+        let markers: Vec<u32> = dialect.markers().iter().filter_map(|marker| tokenizer.token_to_id(marker)).collect();
         let words: Vec<Vec<u8>> = (0..size as u32)
             .map(|id| {
                 let bytes = tokenizer.token_bytes(id).unwrap_or_default();
@@ -69,12 +67,12 @@ impl GrammarCompiler {
         let mut factory = ParserFactory::new_simple(&environment).map_err(unusable)?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
-        Ok(GrammarCompiler { factory })
+        Ok(GrammarCompiler { factory, dialect })
     }
 
     /// The grammar of answers of this form.
-    pub fn compile(&self, form: &Form) -> Result<Grammar, GrammarError> {
-        let grammar = TopLevelGrammar::from_lark(lark(form));
+    pub fn compile(&self, form: &AnswerForm) -> Result<Grammar, GrammarError> {
+        let grammar = TopLevelGrammar::from_lark(lark(form, self.dialect));
         let parser = self.factory.create_parser(grammar).map_err(unusable)?;
         let matcher = Matcher::new(Ok(parser));
         match matcher.get_error() {
@@ -140,8 +138,8 @@ fn unusable(error: impl std::fmt::Display) -> GrammarError {
     GrammarError::Unusable { reason: error.to_string() }
 }
 
-/// The form in llguidance's dialect of Lark.
-fn lark(form: &Form) -> String {
+/// The form as rules of Lark.
+fn lark(form: &AnswerForm, dialect: &Dialect) -> String {
     let mut rules = String::new();
     let mut answers = Vec::new();
     if let Some(schema) = &form.json {
@@ -151,72 +149,19 @@ fn lark(form: &Form) -> String {
     if !form.calls.is_empty() {
         let calls: Vec<String> = (0..form.calls.len()).map(|i| format!("call_{i}")).collect();
         rule(&mut rules, "call", &calls.join(" | "));
-        answers.push(if form.one_call { "call".to_owned() } else { "call (\"\\n\" call)*".to_owned() });
+        answers.push(if form.one_call {
+            "call".to_owned()
+        } else {
+            format!("call ({} call)*", literal(dialect.between_calls))
+        });
         for (i, tool) in form.calls.iter().enumerate() {
-            call_rules(&mut rules, i, tool);
+            (dialect.call_rules)(&mut rules, i, tool);
         }
     }
     rule(&mut rules, "answer", &answers.join(" | "));
-    rule(&mut rules, "start", if form.behind_thoughts { "answer | \"\\n\\n\" answer" } else { "answer" });
+    let behind = format!("answer | {} answer", literal(dialect.gap));
+    rule(&mut rules, "start", if form.behind_thoughts { &behind } else { "answer" });
     rules
-}
-
-/// A call of one function: its parameters in the order of its schema, those that are not required may be absent.
-fn call_rules(rules: &mut String, index: usize, tool: &Value) {
-    let function = tool.get("function").unwrap_or(tool);
-    let name = function.get("name").and_then(Value::as_str).unwrap_or_default();
-    let parameters = function.get("parameters").unwrap_or(&Value::Null);
-    let required: Vec<&str> =
-        parameters["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let mut body = literal(&format!("<tool_call>\n<function={name}>\n"));
-    for (i, (key, schema)) in parameters["properties"].as_object().into_iter().flatten().enumerate() {
-        let parameter = format!("parameter_{index}_{i}");
-        let optional = if required.contains(&key.as_str()) { "" } else { "?" };
-        let _ = write!(body, " {parameter}{optional}");
-        let begin = literal(&format!("<parameter={key}>\n"));
-        let has_text = schema.get("type").is_none_or(|kind| kind == "string" || kind.is_array());
-        if has_text && schema.get("enum").is_none() {
-            rule(rules, &parameter, &format!("{begin} text_{index}_{i}"));
-            let _ = writeln!(rules, "text_{index}_{i}[suffix=\"\\n</parameter>\\n\"]: /(?s:.*)/");
-        } else if let Some(words) = schema.get("enum").and_then(Value::as_array) {
-            let words: Vec<String> = words
-                .iter()
-                .map(|word| literal(&word.as_str().map_or_else(|| word.to_string(), str::to_owned)))
-                .collect();
-            rule(rules, &parameter, &format!("{begin} ({}) \"\\n</parameter>\\n\"", words.join(" | ")));
-        } else {
-            rule(rules, &parameter, &format!("{begin} json_{index}_{i} \"\\n</parameter>\\n\""));
-            // a schema's references start at the root of the function's
-            let mut schema = schema.clone();
-            for key in ["$defs", "definitions"] {
-                if let (Some(definitions), Some(schema)) = (parameters.get(key), schema.as_object_mut()) {
-                    schema.insert(key.to_owned(), definitions.clone());
-                }
-            }
-            rule(rules, &format!("json_{index}_{i}"), &json_of(&schema));
-        }
-    }
-    let _ = write!(body, " {}", literal("</function>\n</tool_call>"));
-    rule(rules, &format!("call_{index}"), &body);
-}
-
-fn rule(rules: &mut String, name: &str, body: &str) {
-    let _ = writeln!(rules, "{name}: {body}");
-}
-
-fn json_of(schema: &Value) -> String {
-    let mut schema = match schema {
-        Value::Object(schema) => schema.clone(),
-        // `true` is a schema as well; anything else is an error of the compiler's
-        other => return format!("%json {other}"),
-    };
-    schema.insert("x-guidance".to_owned(), json!({"whitespace_pattern": JSON_BLANK}));
-    format!("%json {}", Value::Object(schema))
-}
-
-/// A text in quotes.
-fn literal(text: &str) -> String {
-    Value::from(text).to_string()
 }
 
 #[cfg(test)]
@@ -224,6 +169,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
+    use crate::text::QWEN;
+    use serde_json::json;
     use std::path::Path;
 
     fn tokenizer() -> Tokenizer {
@@ -233,9 +180,9 @@ mod tests {
     }
 
     /// Whether a text in the model's own tokens is an answer of the form, from its first token to its end.
-    fn fits(form: &Form, text: &str) -> bool {
+    fn fits(form: &AnswerForm, text: &str) -> bool {
         let tokenizer = tokenizer();
-        let compiler = GrammarCompiler::new(&tokenizer, &[2, 0]).unwrap();
+        let compiler = GrammarCompiler::new(&tokenizer, &[2, 0], &QWEN).unwrap();
         let mut grammar = compiler.compile(form).unwrap();
         for id in tokenizer.encode(text).unwrap() {
             if !grammar.mask().unwrap().allows(id) {
@@ -248,8 +195,8 @@ mod tests {
         end.allows(2)
     }
 
-    fn json_form(schema: Value) -> Form {
-        Form { json: Some(schema), ..Form::default() }
+    fn json_form(schema: Value) -> AnswerForm {
+        AnswerForm { json: Some(schema), ..AnswerForm::default() }
     }
 
     #[test]
@@ -290,7 +237,7 @@ mod tests {
             "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "unit": {"enum": ["C", "F"]}},
         }}});
         let tools = vec![weather, json!({"function": {"name": "stop"}})];
-        let form = Form { calls: tools.clone(), ..Form::default() };
+        let form = AnswerForm { calls: tools.clone(), ..AnswerForm::default() };
         let call = |inner: &str| format!("<tool_call>\n<function={inner}</function>\n</tool_call>");
         let lima = call("get_weather>\n<parameter=city>\nLima\nPeru\n</parameter>\n");
         let whole = call(
@@ -308,17 +255,17 @@ mod tests {
         ] {
             assert!(!fits(&form, &bad), "{bad}");
         }
-        let one = Form { one_call: true, behind_thoughts: true, calls: tools.clone(), ..Form::default() };
+        let one = AnswerForm { one_call: true, behind_thoughts: true, calls: tools.clone(), ..AnswerForm::default() };
         assert!(fits(&one, &lima) && fits(&one, &format!("\n\n{lima}")) && !fits(&one, &format!("\n\n\n{lima}")));
         assert!(!fits(&one, &format!("{lima}\n{lima}")));
-        let either = Form { json: Some(json!({"type": "object"})), calls: tools, ..Form::default() };
+        let either = AnswerForm { json: Some(json!({"type": "object"})), calls: tools, ..AnswerForm::default() };
         assert!(fits(&either, "{}") && fits(&either, &lima) && !fits(&either, "Lima"));
     }
 
     #[test]
     fn what_is_no_grammar_is_an_error() {
         let tokenizer = tokenizer();
-        let compiler = GrammarCompiler::new(&tokenizer, &[2]).unwrap();
+        let compiler = GrammarCompiler::new(&tokenizer, &[2], &QWEN).unwrap();
         for bad in [
             json!({"type": "fish"}),
             json!({"$ref": "#/$defs/none"}),
@@ -328,14 +275,14 @@ mod tests {
             let error = compiler.compile(&json_form(bad.clone())).unwrap_err();
             assert!(matches!(error, GrammarError::Unusable { .. }), "{bad}: {error}");
         }
-        assert!(matches!(GrammarCompiler::new(&tokenizer, &[]), Err(GrammarError::NoEnd)));
+        assert!(matches!(GrammarCompiler::new(&tokenizer, &[], &QWEN), Err(GrammarError::NoEnd)));
     }
 
     #[test]
     fn a_mask_leaves_what_it_allows() {
         let tokenizer = tokenizer();
         let mut grammar =
-            GrammarCompiler::new(&tokenizer, &[2]).unwrap().compile(&json_form(json!({"const": 7}))).unwrap();
+            GrammarCompiler::new(&tokenizer, &[2], &QWEN).unwrap().compile(&json_form(json!({"const": 7}))).unwrap();
         let mask = grammar.mask().unwrap();
         let mut logits = vec![1.0; tokenizer.vocab_size() + 3];
         mask.apply(&mut logits);

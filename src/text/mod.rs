@@ -8,9 +8,13 @@
 
 mod chat_message;
 mod chat_template;
+mod dialects;
 mod generation_config;
 mod grammar;
+mod lark;
+mod model_text;
 mod python_json;
+mod replay;
 mod reply;
 mod sampler;
 mod sampler_options;
@@ -24,10 +28,11 @@ use std::path::PathBuf;
 
 pub use chat_message::{Content, Message};
 pub use chat_template::ChatTemplate;
+pub use dialects::{Dialect, QWEN};
 pub use generation_config::GenerationConfig;
-pub use grammar::{Form, Grammar, GrammarCompiler, GrammarError, TokenMask};
-pub(crate) use reply::END_OF_THOUGHTS;
-pub use reply::{REPLY_MARKERS, ReplyParser, ReplyPart, ToolCall};
+pub use grammar::{AnswerForm, Grammar, GrammarCompiler, GrammarError, TokenMask};
+pub(crate) use model_text::ModelText;
+pub use reply::{ReplyParser, ReplyPart, ToolCall};
 pub use sampler::Sampler;
 pub use sampler_options::{SamplerOptions, SamplerSettings};
 pub use stop_strings::{StopCheck, StopStrings};

@@ -1,23 +1,9 @@
 //! What an answer is made of: thoughts, text and tool calls, told apart while tokens come, wherever they cut it.
-//!
-//! The dialect is Qwen3.5's: thoughts end with `</think>`; a call is
-//! `<tool_call><function=NAME><parameter=KEY>\nVALUE\n</parameter></function></tool_call>`, and may begin inside the
-//! thoughts, which it ends. Calls as JSON (`<tool_call>{"name": .., "arguments": ..}</tool_call>`), which older models
-//! of the family make, are understood too. What is neither is given as it is: nothing is lost.
+//! What is neither thoughts nor a call is given as it is: nothing is lost. The marks are those of a [`Dialect`].
 
 use serde_json::{Map, Value};
 
-const THINK: &str = "<think>";
-const END_THINK: &str = "</think>";
-const CALL: &str = "<tool_call>";
-const END_CALL: &str = "</tool_call>";
-
-/// What ends thoughts from outside, as a model that was trained to think ends them itself.
-pub(crate) const END_OF_THOUGHTS: &str = "\n</think>\n\n";
-
-/// What the parts of an answer are told apart by. Some tokenizers call these tokens special; a decoder must give their
-/// text to [`ReplyParser`] all the same.
-pub const REPLY_MARKERS: [&str; 4] = [THINK, END_THINK, CALL, END_CALL];
+use super::dialects::{Dialect, QWEN};
 
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,16 +25,15 @@ pub struct ToolCall {
     pub name: String,
     /// Its arguments, with the types that the function's schema gives them.
     pub arguments: Map<String, Value>,
-    /// What the model wrote, from `<tool_call>` to `</tool_call>`: for a history that reads as the model wrote it.
+    /// What the model wrote, with the marks around it: for a history that reads as the model wrote it.
     pub source: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Before the first character that is not blank.
     Start,
     Thinking,
-    #[default]
     Text,
     /// Behind thoughts or a call: blanks are no text.
     Gap,
@@ -57,8 +42,9 @@ enum State {
 }
 
 /// Takes an answer apart. The default gives everything as text.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ReplyParser {
+    dialect: &'static Dialect,
     state: State,
     /// What cannot be told yet.
     held: String,
@@ -66,13 +52,19 @@ pub struct ReplyParser {
     tools: Vec<Value>,
 }
 
+impl Default for ReplyParser {
+    fn default() -> Self {
+        ReplyParser { dialect: &QWEN, state: State::Text, held: String::new(), tools: Vec::new() }
+    }
+}
+
 impl ReplyParser {
     /// For an answer to `prompt`, which may end by opening thoughts. Without `tools` calls are text.
-    pub fn new(prompt: &str, tools: Vec<Value>) -> Self {
+    pub fn new(dialect: &'static Dialect, prompt: &str, tools: Vec<Value>) -> Self {
         // not anywhere in the prompt: a user may write of thoughts
-        let opened = prompt.trim_end().ends_with(THINK);
+        let opened = prompt.trim_end().ends_with(dialect.think);
         let state = if opened { State::Thinking } else { State::Start };
-        ReplyParser { state, held: String::new(), tools }
+        ReplyParser { dialect, state, held: String::new(), tools }
     }
 
     /// Whether the answer is among its thoughts.
@@ -85,9 +77,9 @@ impl ReplyParser {
         self.state == State::Call
     }
 
-    /// Where thoughts end in what a model wrote, if they do.
-    pub(crate) fn end_of_thoughts(written: &str) -> Option<usize> {
-        written.rfind(END_THINK).map(|at| at + END_THINK.len())
+    /// How thoughts and calls are told from text.
+    pub(crate) fn dialect(&self) -> &'static Dialect {
+        self.dialect
     }
 
     /// Whether everything is text.
@@ -121,16 +113,17 @@ impl ReplyParser {
 
     /// Goes one step on; `false` when more must come first.
     fn step(&mut self, parts: &mut Vec<ReplyPart>) -> bool {
+        let Dialect { think, end_think, call, end_call, .. } = *self.dialect;
         match self.state {
             State::Start | State::Gap => {
                 let begun = self.held.trim_start();
-                if self.state == State::Start && begun.starts_with(THINK) {
-                    self.drop_held(self.held.len() - begun.len() + THINK.len());
+                if self.state == State::Start && begun.starts_with(think) {
+                    self.drop_held(self.held.len() - begun.len() + think.len());
                     self.state = State::Thinking;
                     return true;
                 }
-                let may_think = self.state == State::Start && THINK.starts_with(begun);
-                if begun.is_empty() || may_think || (self.has_tools() && CALL.starts_with(begun) && begun != CALL) {
+                let may_think = self.state == State::Start && think.starts_with(begun);
+                if begun.is_empty() || may_think || (self.has_tools() && call.starts_with(begun) && begun != call) {
                     return false;
                 }
                 // blanks before an answer are its own, unless something stood before it
@@ -141,15 +134,15 @@ impl ReplyParser {
                 true
             }
             State::Thinking => {
-                let end = self.held.find(END_THINK).map(|at| (at, END_THINK, State::Gap));
-                let call = self.held.find(CALL).filter(|_| self.has_tools()).map(|at| (at, CALL, State::Call));
-                if let Some((at, marker, next)) = [end, call].into_iter().flatten().min_by_key(|(at, ..)| *at) {
+                let end = self.held.find(end_think).map(|at| (at, end_think, State::Gap));
+                let begin = self.held.find(call).filter(|_| self.has_tools()).map(|at| (at, call, State::Call));
+                if let Some((at, marker, next)) = [end, begin].into_iter().flatten().min_by_key(|(at, ..)| *at) {
                     thinking(parts, self.held[..at].trim_end());
                     self.drop_held(at + marker.len());
                     self.state = next;
                     return true;
                 }
-                let markers: &[&str] = if self.has_tools() { &[END_THINK, CALL] } else { &[END_THINK] };
+                let markers: &[&str] = if self.has_tools() { &[end_think, call] } else { &[end_think] };
                 let certain = certain(&self.held, markers);
                 thinking(parts, &self.held[..certain]);
                 self.drop_held(certain);
@@ -160,22 +153,22 @@ impl ReplyParser {
                     text(parts, &std::mem::take(&mut self.held));
                     return false;
                 }
-                if let Some(at) = self.held.find(CALL) {
+                if let Some(at) = self.held.find(call) {
                     text(parts, self.held[..at].trim_end());
-                    self.drop_held(at + CALL.len());
+                    self.drop_held(at + call.len());
                     self.state = State::Call;
                     return true;
                 }
-                let certain = certain(&self.held, &[CALL]);
+                let certain = certain(&self.held, &[call]);
                 text(parts, &self.held[..certain]);
                 self.drop_held(certain);
                 false
             }
             State::Call => {
-                let Some(at) = self.held.find(END_CALL) else { return false };
+                let Some(at) = self.held.find(end_call) else { return false };
                 let inner = self.held[..at].to_owned();
-                self.drop_held(at + END_CALL.len());
-                self.push_call(parts, &inner, END_CALL);
+                self.drop_held(at + end_call.len());
+                self.push_call(parts, &inner, end_call);
                 self.state = State::Gap;
                 true
             }
@@ -192,44 +185,13 @@ impl ReplyParser {
 
     /// A call, or the text of what is none.
     fn push_call(&self, parts: &mut Vec<ReplyPart>, inner: &str, end: &str) {
-        let source = format!("{CALL}{inner}{end}");
-        match self.call(inner) {
+        let source = format!("{}{inner}{end}", self.dialect.call);
+        match (self.dialect.read_call)(inner, &self.tools) {
             Some((name, arguments)) => {
                 parts.push(ReplyPart::ToolCall(ToolCall { id: String::new(), name, arguments, source }))
             }
             None => text(parts, &source),
         }
-    }
-
-    fn call(&self, inner: &str) -> Option<(String, Map<String, Value>)> {
-        let inner = inner.trim();
-        if inner.starts_with('{') {
-            let mut call: Map<String, Value> = serde_json::from_str(inner).ok()?;
-            let name = call.get("name")?.as_str()?.to_owned();
-            return match call.remove("arguments") {
-                Some(Value::Object(arguments)) => Some((name, arguments)),
-                None => Some((name, Map::new())),
-                Some(_) => None,
-            };
-        }
-        let (name, mut rest) = inner.strip_prefix("<function=")?.split_once('>')?;
-        let mut arguments = Map::new();
-        while let Some(parameter) = rest.trim_start().strip_prefix("<parameter=") {
-            let (key, after) = parameter.split_once('>')?;
-            let (value, after) = after.split_once("</parameter>")?;
-            let value = value.strip_prefix('\n').unwrap_or(value);
-            let value = value.strip_suffix('\n').unwrap_or(value);
-            arguments.insert(key.to_owned(), typed(value, self.schema(name, key)));
-            rest = after;
-        }
-        (rest.trim() == "</function>").then(|| (name.to_owned(), arguments))
-    }
-
-    /// The schema of a function's parameter.
-    fn schema(&self, name: &str, key: &str) -> Option<&Value> {
-        let functions = self.tools.iter().map(|tool| tool.get("function").unwrap_or(tool));
-        let mut named = functions.filter(|function| function.get("name").and_then(Value::as_str) == Some(name));
-        named.find_map(|function| function.get("parameters")?.get("properties")?.get(key))
     }
 }
 
@@ -254,39 +216,6 @@ fn text(parts: &mut Vec<ReplyPart>, piece: &str) {
     }
 }
 
-/// A parameter's value as its schema wants it; text where it is none of that.
-fn typed(value: &str, schema: Option<&Value>) -> Value {
-    let types: Vec<&str> = match schema.and_then(|schema| schema.get("type")) {
-        Some(Value::String(one)) => vec![one],
-        Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
-        // a schema without a type: any JSON, else text
-        _ if schema.is_some_and(|s| s.get("anyOf").or(s.get("oneOf")).is_some()) => {
-            return serde_json::from_str(value).unwrap_or_else(|_| value.into());
-        }
-        _ => return value.into(),
-    };
-    let trimmed = value.trim();
-    for wanted in &types {
-        let found = match *wanted {
-            "null" => trimmed.eq_ignore_ascii_case("null").then_some(Value::Null),
-            "boolean" => match trimmed.to_ascii_lowercase().as_str() {
-                "true" => Some(true.into()),
-                "false" => Some(false.into()),
-                _ => None,
-            },
-            "integer" => trimmed.parse::<i64>().ok().map(Into::into),
-            "number" => serde_json::from_str(trimmed).ok().filter(Value::is_number),
-            "object" => serde_json::from_str(trimmed).ok().filter(Value::is_object),
-            "array" => serde_json::from_str(trimmed).ok().filter(Value::is_array),
-            _ => None,
-        };
-        if let Some(found) = found {
-            return found;
-        }
-    }
-    value.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,7 +235,7 @@ mod tests {
 
     /// Thoughts, text and calls of an answer in pieces, neighbours of one kind put together.
     fn parts(prompt: &str, tools: Vec<Value>, pieces: &[&str]) -> Vec<ReplyPart> {
-        let mut parser = ReplyParser::new(prompt, tools);
+        let mut parser = ReplyParser::new(&QWEN, prompt, tools);
         let mut found: Vec<ReplyPart> = pieces.iter().flat_map(|piece| parser.push(piece)).collect();
         found.extend(parser.finish());
         let mut joined: Vec<ReplyPart> = Vec::new();

@@ -4,8 +4,9 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use flashflood::engine::EngineOptions;
-use flashflood::experts::{ExpertLayout, Reads};
+use flashflood::experts::Reads;
 use flashflood::session::Session;
+use flashflood::weights::ExpertLayout;
 
 use super::experts;
 

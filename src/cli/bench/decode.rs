@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use flashflood::bytes_for_people;
 use flashflood::compute::LogitRows;
-use flashflood::engine::{ExpertBudget, bytes_for_people};
+use flashflood::engine::ExpertBudget;
 use flashflood::experts::StoreStats;
 use flashflood::session::Session;
 use flashflood::text::{Sampler, SamplerOptions};
@@ -50,10 +51,11 @@ impl Run {
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let options = args.model.resources.options();
     let source = args.model.source()?;
-    let layout = source.experts.clone();
+    let layout = source.experts().clone();
     let mut engine = args.model.open_source(source, &options)?;
-    let (device, plan, config) = (engine.device(), engine.plan().clone(), engine.config().clone());
-    let vocab = engine.tokenizer().map_or(config.vocab, |t| t.vocab_size());
+    let (device, plan) = (engine.device(), engine.plan().clone());
+    let (layers, top_k) = (engine.shape().layers.len(), layout.most_of_a_token());
+    let vocab = engine.tokenizer().map_or(engine.shape().vocab, |t| t.vocab_size());
     let mut runs = Vec::new();
     for n in 0..args.repeat.max(1) {
         // run after run continues in the cache that the last one left: the first is cold
@@ -63,7 +65,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let resident = flashflood_backends::memory::resident_memory();
     let peak = flashflood_backends::memory::peak_memory();
     let read = runs.iter().map(|run| run.stats.bytes_read).sum();
-    let read_rate = Ceiling::read_rate(&options, &layout, read, config.top_k)?;
+    let read_rate = Ceiling::read_rate(&options, &layout, read, top_k)?;
     let mut session = engine.session()?;
     let round_trip = session.round_trip()?;
     let profiled = session.profile();
@@ -72,7 +74,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let kernels = profiled.then(|| Ceiling::kernels(&session));
     let waits =
         if plan.slots == plan.all_slots && options.experts == ExpertBudget::All { 1 } else { layout.layers.len() };
-    let ceiling = Ceiling { read_rate, depth: config.top_k, kernels, round_trip, waits };
+    let ceiling = Ceiling { read_rate, depth: top_k, kernels, round_trip, waits };
     let mut out = std::io::stdout().lock();
     if args.json {
         let rows: Vec<_> = runs
@@ -102,7 +104,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
-    writeln!(out, "{device}; {} layers, {} of {} experts in memory", config.layers.len(), plan.slots, plan.all_slots)?;
+    writeln!(out, "{device}; {layers} layers, {} of {} experts in memory", plan.slots, plan.all_slots)?;
     let memory = [("resident", resident), ("peak", peak)];
     let memory = memory.iter().filter_map(|(what, bytes)| bytes.map(|b| format!("{what} {}", bytes_for_people(b))));
     writeln!(out, "memory of the process: {}", memory.collect::<Vec<_>>().join(", "))?;

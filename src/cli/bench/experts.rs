@@ -7,7 +7,8 @@ use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use flashflood::experts::{ExpertFile, ExpertLayout, ExpertReader, FileReader, Place};
+use flashflood::experts::{ExpertReader, FileReader};
+use flashflood::weights::{ExpertFile, ExpertLayout, Place};
 use flashflood_backends::{AlignedBuffer, PAGE};
 use indicatif::ProgressBar;
 
@@ -99,7 +100,7 @@ pub(in crate::cli) fn read_speeds(layout: &ExpertLayout, depths: &[usize]) -> an
 
 /// Runs the command.
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let layout = args.model.source()?.experts;
+    let layout = args.model.source()?.weights.experts;
     let lengths = file_lengths(&layout)?;
     let record = record_bytes(&layout);
     let direct = FileReader::open_for(&layout, true)?;

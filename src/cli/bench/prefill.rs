@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use flashflood::bytes_for_people;
 use flashflood::compute::LogitRows;
-use flashflood::engine::bytes_for_people;
 use flashflood::experts::StoreStats;
 use flashflood::session::Session;
 use serde_json::json;
@@ -49,10 +49,10 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     // caches for more than the longest prompt would only take memory
     options.context = options.context.or(Some(longest));
     let source = args.model.source()?;
-    let layout = source.experts.clone();
+    let layout = source.experts().clone();
     let mut engine = args.model.open_source(source, &options)?;
-    let (device, plan, config) = (engine.device(), engine.plan().clone(), engine.config().clone());
-    let vocab = engine.tokenizer().map_or(config.vocab, |t| t.vocab_size());
+    let (device, plan, layers) = (engine.device(), engine.plan().clone(), engine.shape().layers.len());
+    let vocab = engine.tokenizer().map_or(engine.shape().vocab, |t| t.vocab_size());
     let mut runs = Vec::new();
     for &tokens in &args.prompt {
         for n in 0..args.repeat.max(1) {
@@ -100,11 +100,8 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     }
     writeln!(
         out,
-        "{device}; {} layers, {} of {} experts in memory, chunks of {} tokens",
-        config.layers.len(),
-        plan.slots,
-        plan.all_slots,
-        plan.chunk
+        "{device}; {layers} layers, {} of {} experts in memory, chunks of {} tokens",
+        plan.slots, plan.all_slots, plan.chunk
     )?;
     print_runs(&mut out, &runs)?;
     for (tokens, ceiling, table) in &tables {

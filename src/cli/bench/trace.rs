@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use flashflood::engine::bytes_for_people;
+use flashflood::bytes_for_people;
 use flashflood::experts::policy::{AgedLfu, Lru};
 use flashflood::experts::replay::{Replayed, optimum, replay};
 use flashflood::experts::trace::{Trace, TraceShape};
@@ -28,7 +28,8 @@ pub(super) fn run(args: &BenchArgs, path: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if args.json {
         let rows: Vec<Value> = rows.iter().map(|row| row.json(&trace.shape)).collect();
-        let TraceShape { layers, experts, top_k, slot_bytes } = trace.shape;
+        let (layers, slot_bytes) = (trace.shape.layers.len(), trace.shape.slot_bytes);
+        let (experts, top_k) = (trace.shape.most_experts(), trace.shape.most_of_a_token());
         let report = json!({
             "layers": layers, "experts": experts, "top_k": top_k, "slot_bytes": slot_bytes,
             "tokens": trace.tokens(), "steps": trace.steps.len(), "sizes": rows,
@@ -40,10 +41,11 @@ pub(super) fn run(args: &BenchArgs, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Slots for each layer: what a token needs, then eighths of all.
+/// Slots for each layer: what a token needs, then eighths of all; of layers that differ, by the one with the most.
 fn sizes(shape: &TraceShape) -> Vec<usize> {
-    let eighths = (1..=8).map(|eighth| (shape.experts * eighth / 8).max(shape.top_k));
-    let mut all: Vec<usize> = std::iter::once(shape.top_k).chain(eighths).collect();
+    let (experts, top_k) = (shape.most_experts(), shape.most_of_a_token());
+    let eighths = (1..=8).map(|eighth| (experts * eighth / 8).max(top_k));
+    let mut all: Vec<usize> = std::iter::once(top_k).chain(eighths).collect();
     all.dedup();
     all
 }
@@ -58,17 +60,18 @@ struct Row {
 
 impl Row {
     fn measure(trace: &Trace, slots: usize) -> Row {
-        let lfu = |tokens: usize| replay(trace, &AgedLfu { half_life: (tokens * trace.shape.layers) as f64 }, slots);
+        let lfu =
+            |tokens: usize| replay(trace, &AgedLfu { half_life: (tokens * trace.shape.layers.len()) as f64 }, slots);
         let (lru, optimum) = (replay(trace, &Lru, slots), optimum(trace, slots));
         Row { slots, lru, lfu: HALF_LIVES.map(lfu).into(), optimum }
     }
 
     fn share(&self, shape: &TraceShape) -> f64 {
-        self.slots as f64 / shape.experts as f64
+        self.slots as f64 / shape.most_experts() as f64
     }
 
     fn bytes(&self, shape: &TraceShape) -> u64 {
-        self.slots as u64 * shape.layers as u64 * shape.slot_bytes as u64
+        self.slots as u64 * shape.layers.len() as u64 * shape.slot_bytes as u64
     }
 
     fn json(&self, shape: &TraceShape) -> Value {
@@ -86,7 +89,8 @@ fn counts(found: &Replayed) -> Value {
 }
 
 fn print_table(out: &mut impl Write, trace: &Trace, rows: &[Row]) -> io::Result<()> {
-    let TraceShape { layers, experts, top_k, .. } = trace.shape;
+    let layers = trace.shape.layers.len();
+    let (experts, top_k) = (trace.shape.most_experts(), trace.shape.most_of_a_token());
     let (tokens, steps) = (trace.tokens(), trace.steps.len());
     writeln!(out, "{tokens} tokens in {steps} steps, {layers} layers of {experts} experts, {top_k} for each token")?;
     writeln!(out, "share of experts asked for that were in memory; LFU by its half-life in tokens\n")?;

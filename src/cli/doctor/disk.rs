@@ -5,8 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use flashflood::experts::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout};
-use flashflood::formats::WeightFormat;
+use flashflood::weights::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout, WeightFormat};
 
 use super::super::bench::read_speeds;
 use super::{Finding, bytes_for_people};
@@ -104,10 +103,10 @@ impl Temporary {
     fn layout(&self) -> ExpertLayout {
         let part = Part { place: Place::Strided { file: 0, base: 0, stride: EXPERT as u64 }, len: EXPERT, at: 0 };
         let slot = SlotLayout::new(32, 32, WeightFormat::F32, WeightFormat::F32);
+        let experts = (FILE / EXPERT as u64) as usize;
         ExpertLayout {
             files: vec![ExpertFile::Path(self.0.clone())],
-            experts: (FILE / EXPERT as u64) as usize,
-            layers: vec![LayerExperts { slot, parts: vec![part], checksums: None }],
+            layers: vec![LayerExperts { experts, top_k: 1, slot, parts: vec![part], checksums: None }],
         }
     }
 }

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use std::net::TcpListener;
 
 use clap::{ArgMatches, Args, Command};
-use flashflood::engine::{Device, Engine, OpenedDevice, bytes_for_people};
+use flashflood::bytes_for_people;
+use flashflood::engine::{Device, Engine, OpenedDevice};
 use flashflood::hub::{Cache, Hub};
 use flashflood::model::ModelSource;
 use flashflood::text::GenerationConfig;
@@ -16,7 +17,7 @@ use flashflood_backends::machine;
 use flashflood_backends::memory::{available_memory, total_memory};
 use serde::Serialize;
 
-use super::config_file::{self, ConfigError, ConfigFile};
+use super::config_file::{self, ConfigFile, ConfigFileError};
 use super::model::ModelArgs;
 use super::{Interrupted, interrupted, split_hint};
 use settings::{Setting, settings};
@@ -89,7 +90,7 @@ struct Diagnosis {
 /// user gave to this one.
 pub(crate) fn run(
     args: DoctorArgs,
-    config: Result<ConfigFile, ConfigError>,
+    config: Result<ConfigFile, ConfigFileError>,
     program: &Command,
     given: &ArgMatches,
 ) -> anyhow::Result<()> {
@@ -112,7 +113,7 @@ pub(crate) fn run(
     let source = source.and_then(Result::ok);
     if !args.skip_disk {
         let place = cache.as_ref().map(Cache::root);
-        findings.extend(disk::findings(source.as_ref().map(|source| &source.experts), place)?);
+        findings.extend(disk::findings(source.as_ref().map(ModelSource::experts), place)?);
     }
     findings.push(port());
     let generation = source.as_ref().and_then(generation_config);

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use flashflood::engine::{Engine, MemoryPlan, OpenedDevice, bytes_for_people};
-use flashflood::model::{Config, LayerKind, ModelSource};
+use flashflood::bytes_for_people;
+use flashflood::engine::{Engine, MemoryPlan, OpenedDevice};
+use flashflood::model::{FeedForward, Mixer, ModelSource, Shape};
+use flashflood::weights::Listing;
 use serde::Serialize;
 
 use super::model::ModelArgs;
-use parts::{Part, parts};
+use parts::{ModelPart, parts};
 
 /// Show a model's shapes, bytes and memory plan
 #[derive(Args)]
@@ -28,6 +30,23 @@ pub(crate) struct InspectArgs {
     json: bool,
 }
 
+/// A model's shape; of its experts those of the first layer that has some.
+#[derive(Serialize)]
+struct Shapes {
+    #[serde(flatten)]
+    shape: Shape,
+    experts: usize,
+    top_k: usize,
+    moe_intermediate: usize,
+}
+
+impl Shapes {
+    fn new(shape: Shape) -> Self {
+        let (experts, top_k, width) = shape.moe().map_or((0, 0, 0), |moe| (moe.experts, moe.top_k, moe.width));
+        Shapes { shape, experts, top_k, moe_intermediate: width }
+    }
+}
+
 /// What is printed, as JSON or as text.
 #[derive(Serialize)]
 struct Summary {
@@ -35,11 +54,11 @@ struct Summary {
     model: PathBuf,
     /// "pack", "snapshot" or "embedded".
     kind: &'static str,
-    config: Config,
+    config: Shapes,
     parameters: u64,
     /// Those that one token is multiplied with.
     parameters_per_token: u64,
-    parts: Vec<Part>,
+    parts: Vec<ModelPart>,
     /// Of the largest routed expert, on disk.
     expert_bytes: u64,
     /// Of a token's experts, when none is in memory.
@@ -73,21 +92,22 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<()> {
         Err(error) => (None, Some(error.to_string())),
     };
     let parts = parts(&source);
-    let per_expert = |parts: &[flashflood::experts::Part]| parts.iter().map(|part| part.len as u64).sum::<u64>();
-    let of_layers = source.experts.layers.iter().map(|layer| per_expert(&layer.parts));
-    let top_k = source.config.top_k as u64;
+    let per_expert = |parts: &[flashflood::weights::Part]| parts.iter().map(|part| part.len as u64).sum::<u64>();
+    let layers = &source.experts().layers;
+    let largest = layers.iter().map(|layer| per_expert(&layer.parts)).max().unwrap_or(0);
+    let of_a_token = layers.iter().map(|layer| per_expert(&layer.parts) * layer.top_k as u64).sum();
     let summary = Summary {
         kind: kind(&source.root),
         parameters: parts.iter().map(|part| part.parameters).sum(),
         parameters_per_token: per_token(&source, &parts),
-        expert_bytes: of_layers.clone().max().unwrap_or(0),
-        expert_bytes_per_token: of_layers.sum::<u64>() * top_k,
+        expert_bytes: largest,
+        expert_bytes_per_token: of_a_token,
         files: files(&source.root).with_context(|| source.root.display().to_string())?,
         device: device.name(),
         plan,
         plan_error,
         parts,
-        config: source.config,
+        config: Shapes::new(source.shape),
         model: source.root,
     };
     let mut out = io::stdout().lock();
@@ -99,7 +119,7 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<()> {
 }
 
 fn kind(root: &Path) -> &'static str {
-    match (flashflood::formats::pack::is_pack(root), root.is_dir()) {
+    match (flashflood::weights::pack::is_pack(root), root.is_dir()) {
         (true, _) => "pack",
         (false, true) => "snapshot",
         (false, false) => "embedded",
@@ -107,15 +127,15 @@ fn kind(root: &Path) -> &'static str {
 }
 
 /// The embedding is looked up, not multiplied, unless it is the lm_head as well.
-fn per_token(source: &ModelSource, parts: &[Part]) -> u64 {
-    let config = &source.config;
+fn per_token(source: &ModelSource, parts: &[ModelPart]) -> u64 {
     let read = parts.iter().filter(|part| match part.name {
-        "embedding" => config.tied_embeddings,
+        "embedding" => source.shape.tied_embeddings,
         "routed experts" => false,
         _ => true,
     });
     let resident: u64 = read.map(|part| part.parameters).sum();
-    resident + (config.layers.len() * config.top_k * config.expert_elements()) as u64
+    let experts = source.experts().layers.iter().map(|layer| Listing::expert_parameters(layer).1);
+    resident + experts.sum::<u64>()
 }
 
 /// The files of a model's folder and of the folders in it; none of the model in the program.
@@ -143,7 +163,7 @@ fn print(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     let (all, one) = (count_for_people(summary.parameters), count_for_people(summary.parameters_per_token));
     writeln!(out, "{} ({})", summary.model.display(), summary.kind)?;
     writeln!(out, "{all} parameters, {one} of them in each token\n")?;
-    print_shapes(out, &summary.config)?;
+    print_shapes(out, &summary.config.shape)?;
     writeln!(out, "\n{:<16}{:>12}{:>12}{:>8}  format", "", "parameters", "bytes", "share")?;
     let bytes: u64 = summary.parts.iter().map(|part| part.bytes).sum();
     for part in &summary.parts {
@@ -152,14 +172,16 @@ fn print(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
         writeln!(out, "{:<16}{count:>12}{size:>12}{share:>7.1}%  {}", part.name, part.formats.join(", "))?;
     }
     writeln!(out, "{:<16}{all:>12}{:>12}", "all", bytes_for_people(bytes))?;
-    writeln!(
-        out,
-        "\none expert: {}; a token takes {} in each of {} layers: {}, read unless they are in memory",
-        bytes_for_people(summary.expert_bytes),
-        summary.config.top_k,
-        summary.config.layers.len(),
-        bytes_for_people(summary.expert_bytes_per_token)
-    )?;
+    if summary.config.experts > 0 {
+        writeln!(
+            out,
+            "\none expert: {}; a token takes {} in each of {} layers: {}, read unless they are in memory",
+            bytes_for_people(summary.expert_bytes),
+            summary.config.top_k,
+            summary.config.shape.moe_layers().len(),
+            bytes_for_people(summary.expert_bytes_per_token)
+        )?;
+    }
     print_files(out, &summary.files)?;
     writeln!(out, "\nmemory on {}", summary.device)?;
     match (&summary.plan, &summary.plan_error) {
@@ -168,24 +190,25 @@ fn print(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     }
 }
 
-fn print_shapes(out: &mut impl Write, config: &Config) -> io::Result<()> {
-    let attention = config.layers.iter().filter(|kind| **kind == LayerKind::FullAttention).count();
-    let delta_net = config.layers.len() - attention;
-    let model_type = serde_json::to_value(config.model_type).unwrap_or_default();
+fn print_shapes(out: &mut impl Write, shape: &Shape) -> io::Result<()> {
+    let attention = shape.layers.iter().filter(|layer| matches!(layer.mixer, Mixer::Attention(_))).count();
+    let mixers = match shape.layers.len() - attention {
+        0 => "attention".to_owned(),
+        delta_net => format!("{delta_net} delta-net, {attention} attention"),
+    };
     let mut row = |name: &str, text: String| writeln!(out, "{name:<16}{text}");
-    row("model type", model_type.as_str().unwrap_or_default().to_owned())?;
-    row("layers", format!("{}: {delta_net} delta-net, {attention} attention", config.layers.len()))?;
-    row("hidden", config.hidden.to_string())?;
-    let gate = if config.attention_gate { ", gated" } else { "" };
-    let (heads, kv) = (config.heads, config.kv_heads);
-    row(
-        "attention",
-        format!(
-            "{heads} query heads, {kv} key and value heads of {} ({} rotated){gate}",
-            config.head_dim, config.rotary_dim
-        ),
-    )?;
-    if let Some(linear) = &config.linear {
+    row("model type", shape.model_type.to_owned())?;
+    row("layers", format!("{}: {mixers}", shape.layers.len()))?;
+    row("hidden", shape.hidden.to_string())?;
+    if let Some(attention) = shape.attention() {
+        let (heads, kv, of) = (attention.heads, attention.kv_heads, attention.head_dim);
+        let rotated = attention.rotary_dim;
+        let gate = if attention.gate { ", gated" } else { "" };
+        let window = attention.window.map_or(String::new(), |window| format!(", of the last {window} positions"));
+        let text = format!("{heads} query heads, {kv} key and value heads of {of} ({rotated} rotated){gate}{window}");
+        row("attention", text)?;
+    }
+    if let Some(linear) = shape.delta_net() {
         let (keys, values) = (linear.key_heads, linear.value_heads);
         row(
             "delta-net",
@@ -195,11 +218,20 @@ fn print_shapes(out: &mut impl Write, config: &Config) -> io::Result<()> {
             ),
         )?;
     }
-    let shared = config.shared_intermediate.map_or(String::new(), |width| format!("; a shared one of width {width}"));
-    let (experts, top_k) = (config.experts, config.top_k);
-    row("experts", format!("{top_k} of {experts} in each layer, of width {}{shared}", config.moe_intermediate))?;
-    row("context", format!("{} positions", config.max_positions))?;
-    row("vocabulary", format!("{} tokens", config.vocab))
+    if let Some(moe) = shape.moe() {
+        let shared = moe.shared.map_or(String::new(), |width| format!("; a shared one of width {width}"));
+        row("experts", format!("{} of {} in each layer, of width {}{shared}", moe.top_k, moe.experts, moe.width))?;
+    }
+    let dense = shape.layers.iter().find_map(|layer| match layer.feed_forward {
+        FeedForward::Dense { width } => Some(width),
+        FeedForward::Moe(_) => None,
+    });
+    if let Some(width) = dense {
+        let count = shape.layers.len() - shape.moe_layers().len();
+        row("feed-forward", format!("of width {width} in {count} layers"))?;
+    }
+    row("context", format!("{} positions", shape.max_positions))?;
+    row("vocabulary", format!("{} tokens", shape.vocab))
 }
 
 /// Weights in one line, the rest by name.

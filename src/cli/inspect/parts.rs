@@ -1,11 +1,11 @@
 //! How a model's parameters and bytes are spread over its parts.
 
-use flashflood::model::weights::{AttentionWeights, DeltaNetWeights, MixerWeights};
-use flashflood::model::{Matrix, ModelSource, ModelWeights};
+use flashflood::model::ModelSource;
+use flashflood::weights::{Listed, Listing};
 
 /// A part of a model.
 #[derive(serde::Serialize)]
-pub(super) struct Part {
+pub(super) struct ModelPart {
     pub(super) name: &'static str,
     /// Weights, not counting scales and biases of quantisation.
     pub(super) parameters: u64,
@@ -15,9 +15,9 @@ pub(super) struct Part {
     pub(super) formats: Vec<String>,
 }
 
-impl Part {
+impl ModelPart {
     fn new(name: &'static str) -> Self {
-        Part { name, parameters: 0, bytes: 0, formats: Vec::new() }
+        ModelPart { name, parameters: 0, bytes: 0, formats: Vec::new() }
     }
 
     fn format(&mut self, format: String) {
@@ -26,73 +26,57 @@ impl Part {
         }
     }
 
-    fn matrices(&mut self, matrices: &[&Matrix]) {
-        for matrix in matrices {
-            self.parameters += matrix.rows as u64 * matrix.cols as u64;
-            self.bytes += matrix.bytes() as u64;
-            self.format(matrix.format.to_string());
-        }
-    }
-
-    /// Vectors are in f32 whatever they are on disk.
-    fn vectors(&mut self, vectors: &[&[f32]]) {
-        for vector in vectors {
-            self.parameters += vector.len() as u64;
-            self.bytes += size_of_val(*vector) as u64;
+    fn add(&mut self, weight: &Listed) {
+        match weight {
+            Listed::Matrix { matrix, .. } => {
+                self.parameters += matrix.rows as u64 * matrix.cols as u64;
+                self.bytes += matrix.bytes() as u64;
+                self.format(matrix.format.to_string());
+            }
+            // in f32 whatever they are on disk
+            Listed::Vector { values, .. } => {
+                self.parameters += values.len() as u64;
+                self.bytes += size_of_val(&**values) as u64;
+                if self.name == "norms" {
+                    self.format("f32".to_owned());
+                }
+            }
         }
     }
 }
 
 /// Every weight of `source` in one of its parts, in the order a token meets them.
-pub(super) fn parts(source: &ModelSource) -> Vec<Part> {
-    let ModelWeights { embed_tokens, lm_head, norm, layers } = &source.weights;
-    let mut embedding = Part::new("embedding");
-    embedding.matrices(&[embed_tokens]);
-    let (mut attention, mut delta_net) = (Part::new("attention"), Part::new("delta-net"));
-    let (mut shared, mut router) = (Part::new("shared experts"), Part::new("router"));
-    let mut norms = Part::new("norms");
-    norms.vectors(&[norm]);
-    norms.format("f32".to_owned());
-    for layer in layers {
-        match &layer.mixer {
-            MixerWeights::Attention(AttentionWeights { q, k, v, o, q_norm, k_norm }) => {
-                attention.matrices(&[q, k, v, o]);
-                norms.vectors(&[q_norm, k_norm]);
-            }
-            MixerWeights::DeltaNet(DeltaNetWeights { qkv, z, b, a, conv, a_log, dt_bias, norm, out }) => {
-                delta_net.matrices(&[qkv, z, b, a, out]);
-                delta_net.vectors(&[conv, a_log, dt_bias]);
-                norms.vectors(&[norm]);
+pub(super) fn parts(source: &ModelSource) -> Vec<ModelPart> {
+    let names = ["embedding", "attention", "delta-net", "feed-forward", "shared experts", "router", "norms", "lm_head"];
+    let mut parts: Vec<ModelPart> = names.into_iter().map(ModelPart::new).collect();
+    for weight in &source.weights.resident {
+        let name = weight.part();
+        match parts.iter_mut().find(|part| part.name == name) {
+            Some(part) => part.add(weight),
+            None => {
+                let mut part = ModelPart::new(name);
+                part.add(weight);
+                parts.push(part);
             }
         }
-        if let Some(expert) = &layer.shared {
-            shared.matrices(&[&expert.gate, &expert.up, &expert.down, &expert.scalar_gate]);
-        }
-        router.matrices(&[&layer.router]);
-        norms.vectors(&[&layer.input_norm, &layer.post_norm]);
     }
-    let mut head = Part::new("lm_head");
-    if source.config.tied_embeddings {
+    if source.shape.tied_embeddings
+        && let Some(head) = parts.iter_mut().find(|part| part.name == "lm_head")
+    {
         head.format("the embedding".to_owned());
-    } else {
-        head.matrices(&[lm_head]);
     }
-    let mut parts = vec![embedding, attention, delta_net, shared, router, norms, head, routed(source)];
+    parts.push(routed(source));
     parts.retain(|part| !part.formats.is_empty());
     parts
 }
 
-fn routed(source: &ModelSource) -> Part {
-    let mut part = Part::new("routed experts");
-    let experts = source.experts.experts as u64;
-    for layer in &source.experts.layers {
-        part.parameters += experts * source.config.expert_elements() as u64;
-        part.bytes += experts * layer.parts.iter().map(|part| part.len as u64).sum::<u64>();
-        let (gate_up, down) = (layer.slot.gate_up.format, layer.slot.down.format);
-        part.format(match gate_up == down {
-            true => gate_up.to_string(),
-            false => format!("{gate_up}; down {down}"),
-        });
+fn routed(source: &ModelSource) -> ModelPart {
+    let mut part = ModelPart::new("routed experts");
+    for layer in &source.experts().layers {
+        let bytes: u64 = layer.parts.iter().map(|part| part.len as u64).sum();
+        part.parameters += Listing::expert_parameters(layer).0;
+        part.bytes += layer.experts as u64 * bytes;
+        part.format(layer.slot.formats());
     }
     part
 }
@@ -115,7 +99,7 @@ mod tests {
         let device = flashflood::engine::OpenedDevice::Cpu;
         let plan = flashflood::engine::Engine::plan_for(&source, &device, &options).unwrap();
         let embedding = parts[0].bytes;
-        let tied = if source.config.tied_embeddings { 0 } else { embedding };
+        let tied = if source.shape.tied_embeddings { 0 } else { embedding };
         assert_eq!(bytes(false) - tied, plan.resident);
         let slots = plan.all_slots as u64 * plan.slot_bytes;
         assert!(bytes(true) <= slots && bytes(true) > slots / 10 * 9, "{} of {slots}", bytes(true));

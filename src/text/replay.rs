@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::Value;
 
-use crate::text::{Content, Message};
+use super::{Content, Message};
 
 /// Turns that are kept.
 const MOST_TURNS: usize = 1024;

@@ -1,0 +1,48 @@
+//! How a family of models writes its thoughts and its calls of tools: a file each.
+
+mod qwen;
+
+use serde_json::{Map, Value};
+
+pub use qwen::QWEN;
+
+/// Reads what stands between the marks of a call, given the functions that may be called, as OpenAI describes them: its name
+/// and arguments; `None` for what is no call.
+type ReadCall = fn(&str, &[Value]) -> Option<(String, Map<String, Value>)>;
+
+/// How thoughts and calls are written. [`ReplyParser`](super::ReplyParser) takes answers apart by it, and where a call must
+/// come, [`GrammarCompiler`](super::GrammarCompiler) allows what it says.
+#[derive(Debug)]
+pub struct Dialect {
+    /// What begins thoughts.
+    pub(super) think: &'static str,
+    /// What ends them.
+    pub(super) end_think: &'static str,
+    /// What begins a call.
+    pub(super) call: &'static str,
+    /// What ends it.
+    pub(super) end_call: &'static str,
+    /// What ends thoughts from outside, as a model that was trained to think ends them itself.
+    pub(crate) forced_end: &'static str,
+    /// What stands between thoughts and an answer.
+    pub(super) gap: &'static str,
+    /// What stands between two calls.
+    pub(super) between_calls: &'static str,
+    /// How a call is read.
+    pub(super) read_call: ReadCall,
+    /// Adds the rules of a call of one function to a grammar: `call_N`, with N the number given, and what it is made of.
+    pub(super) call_rules: fn(&mut String, usize, &Value),
+}
+
+impl Dialect {
+    /// What the parts of an answer are told apart by. Some tokenizers call these tokens special; a decoder must give their
+    /// text to [`ReplyParser`](super::ReplyParser) all the same.
+    pub fn markers(&self) -> [&'static str; 4] {
+        [self.think, self.end_think, self.call, self.end_call]
+    }
+
+    /// Where thoughts end in what a model wrote, if they do.
+    pub(crate) fn end_of_thoughts(&self, written: &str) -> Option<usize> {
+        written.rfind(self.end_think).map(|at| at + self.end_think.len())
+    }
+}
