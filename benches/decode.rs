@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use flashflood::bytes_for_people;
 use flashflood::compute::LogitRows;
-use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget, bytes_for_people};
+use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::StoreStats;
 use flashflood::model::ModelSource;
 use flashflood::text::{Sampler, SamplerOptions};
@@ -121,12 +122,12 @@ fn open(path: &Path) -> anyhow::Result<ModelSource> {
 
 /// Bytes of the routed experts that a token reads from memory.
 fn bytes_per_token(source: &ModelSource) -> u64 {
-    source.experts.layers.iter().map(|layer| (source.config.top_k * layer.slot.bytes) as u64).sum()
+    source.experts().layers.iter().map(|layer| (layer.top_k * layer.slot.bytes) as u64).sum()
 }
 
 /// A prompt, then greedy tokens.
 fn measure(engine: &mut Engine, arguments: &Arguments) -> anyhow::Result<[Pass; 2]> {
-    let vocab = engine.config().vocab;
+    let vocab = engine.shape().vocab;
     // a model without a tokenizer gets ids of no meaning
     let (ids, vocab) = match engine.tokenizer() {
         Ok(tokenizer) => (tokenizer.encode(TEXT)?, tokenizer.vocab_size()),

@@ -134,7 +134,7 @@ fn distance(
     kinds: &[Kind],
     arguments: &Arguments,
 ) -> anyhow::Result<Distance> {
-    let (tokenizer, vocab) = (reference.tokenizer()?, reference.config().vocab);
+    let (tokenizer, vocab) = (reference.tokenizer()?, reference.shape().vocab);
     let mut distance = Distance::default();
     for text in kinds.iter().flat_map(|kind| kind.first(arguments.documents.unwrap_or(usize::MAX))) {
         let expected = all_logits(reference, &tokenizer, text)?;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::reader::{Fault, FaultyReader};
-use flashflood::experts::{ExpertFile, FileReader, Reads};
+use flashflood::experts::{FileReader, Reads};
 use flashflood::generate::{Finish, GenerateOptions, Generated, generate};
 use flashflood::model::ModelSource;
 use flashflood::session::SessionError;
 use flashflood::text::{Sampler, SamplerOptions};
+use flashflood::weights::ExpertFile;
 
 const TOKENS: usize = 24;
 const DEVICES: [Device; 2] = [Device::Cpu, Device::Gpu];
@@ -31,10 +32,10 @@ impl Setup {
         let source = ModelSource::embedded().unwrap();
         let failing = Arc::new(AtomicU64::new(NEVER));
         let which = failing.clone();
-        let files = Arc::new(FileReader::open(&source.experts).unwrap());
+        let files = Arc::new(FileReader::open(source.experts()).unwrap());
         let fault = move |index| (index == which.load(Ordering::SeqCst)).then_some(fault);
         let reader = Arc::new(FaultyReader::new(files, fault));
-        let bytes = source.experts.slot_bytes() * source.experts.layers.len() * source.config.experts / 2;
+        let bytes = source.experts().slot_bytes() * source.experts().experts() / 2;
         let experts = ExpertBudget::Bytes(bytes as u64);
         let options = EngineOptions { device, context: Some(128), experts, ..EngineOptions::default() };
         let engine = Engine::with_reader(source, reader.clone(), &options).unwrap();
@@ -174,14 +175,14 @@ fn a_file_cut_while_text_is_made() {
         for reads in [Reads::Cached, Reads::Direct, Reads::Threads] {
             let mut source = ModelSource::embedded().unwrap();
             let mut files = Vec::new();
-            for (n, file) in source.experts.files.iter_mut().enumerate() {
+            for (n, file) in source.weights.experts.files.iter_mut().enumerate() {
                 let ExpertFile::Memory { bytes, .. } = file else { panic!("the model in the program is in memory") };
                 let path = folder.path().join(format!("layer-{n}.bin"));
                 std::fs::write(&path, &*bytes).unwrap();
                 files.push((path.clone(), bytes.clone()));
                 *file = ExpertFile::Path(path);
             }
-            let bytes = source.experts.slot_bytes() * source.experts.layers.len() * source.config.experts / 4;
+            let bytes = source.experts().slot_bytes() * source.experts().experts() / 4;
             let experts = ExpertBudget::Bytes(bytes as u64);
             let options = EngineOptions { device, reads, context: Some(128), experts, ..EngineOptions::default() };
             let engine = Engine::from_source(source, &options).unwrap();

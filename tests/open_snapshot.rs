@@ -6,10 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use flashflood::experts::{ExpertFile, ExpertLayout, MatrixPlace};
-use flashflood::formats::{ScaleType, WeightFormat};
-use flashflood::model::weights::{MixerWeights, ModelWeights};
-use flashflood::model::{LayerKind, Matrix, ModelSource};
+use flashflood::model::{Mixer, ModelSource};
+use flashflood::weights::{
+    Affine, ExpertFile, ExpertLayout, Listed, Listing, Matrix, MatrixPlace, ScaleType, WeightFormat,
+};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -24,10 +24,10 @@ fn bf16(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// Values of a block, and per value the largest error that the format makes.
-fn values(format: WeightFormat, cols: usize, codes: &[u8], scales: &[u8], biases: &[u8]) -> Vec<(f32, f32)> {
+fn values(format: WeightFormat, cols: usize, [codes, scales, biases]: [&[u8]; 3]) -> Vec<(f32, f32)> {
     match format {
         WeightFormat::Bf16 => bf16(codes).into_iter().map(|value| (value, 0.0)).collect(),
-        WeightFormat::Affine { bits, group, scales: ScaleType::Bf16 } => {
+        WeightFormat::Affine(Affine { bits, group, scales: ScaleType::Bf16 }) => {
             let (scales, biases) = (bf16(scales), bf16(biases));
             let (bits, group) = (usize::from(bits), usize::from(group));
             let per_byte = 8 / bits;
@@ -43,7 +43,7 @@ fn values(format: WeightFormat, cols: usize, codes: &[u8], scales: &[u8], biases
 
 fn matrix_values(matrix: &Matrix) -> Vec<(f32, f32)> {
     let blocks = matrix.blocks.iter();
-    blocks.flat_map(|b| values(matrix.format, matrix.cols, &b.codes, &b.scales, &b.biases)).collect()
+    blocks.flat_map(|b| values(matrix.format, matrix.cols, b.streams.each_ref().map(|bytes| &bytes[..]))).collect()
 }
 
 /// MLX puts one end of a group on a code exactly and may cut the other end off by almost a step; on average elements
@@ -60,30 +60,20 @@ fn assert_close(what: &str, exact: &[(f32, f32)], quantised: &[(f32, f32)]) {
     assert!(mean < 0.5, "{what}: {mean} steps off on average");
 }
 
-fn matrices(weights: &ModelWeights) -> Vec<&Matrix> {
-    let mut all = vec![&weights.embed_tokens, &weights.lm_head];
-    for layer in &weights.layers {
-        all.push(&layer.router);
-        match &layer.mixer {
-            MixerWeights::Attention(m) => all.extend([&m.q, &m.k, &m.v, &m.o]),
-            MixerWeights::DeltaNet(m) => all.extend([&m.qkv, &m.z, &m.b, &m.a, &m.out]),
-        }
-        let shared = layer.shared.as_ref().unwrap();
-        all.extend([&shared.gate, &shared.up, &shared.down, &shared.scalar_gate]);
-    }
-    all
+fn matrices(weights: &Listing) -> Vec<(&str, &Matrix)> {
+    let all = weights.resident.iter().filter_map(|listed| match listed {
+        Listed::Matrix { name, matrix, .. } => Some((&name[..], matrix)),
+        Listed::Vector { .. } => None,
+    });
+    all.collect()
 }
 
-fn vectors(weights: &ModelWeights) -> Vec<&Vec<f32>> {
-    let mut all = vec![&weights.norm];
-    for layer in &weights.layers {
-        all.extend([&layer.input_norm, &layer.post_norm]);
-        match &layer.mixer {
-            MixerWeights::Attention(m) => all.extend([&m.q_norm, &m.k_norm]),
-            MixerWeights::DeltaNet(m) => all.extend([&m.conv, &m.a_log, &m.dt_bias, &m.norm]),
-        }
-    }
-    all
+fn vectors(weights: &Listing) -> Vec<(&str, &Vec<f32>)> {
+    let all = weights.resident.iter().filter_map(|listed| match listed {
+        Listed::Vector { name, values, .. } => Some((&name[..], values)),
+        Listed::Matrix { .. } => None,
+    });
+    all.collect()
 }
 
 /// The slot of one expert, filled from disk.
@@ -98,55 +88,61 @@ fn slot(layout: &ExpertLayout, layer: usize, expert: usize) -> Vec<u8> {
 }
 
 fn place_values(place: &MatrixPlace, slot: &[u8]) -> Vec<(f32, f32)> {
-    let codes = place.rows * place.format.row_bytes(place.cols);
-    let scales = place.rows * place.format.row_scale_bytes(place.cols);
-    let section = |at: usize, len: usize| &slot[at..at + len];
-    let (scales, biases) = (section(place.scales, scales), section(place.biases, scales));
-    values(place.format, place.cols, section(place.codes, codes), scales, biases)
+    values(place.format, place.cols, place.rows_in(slot).streams)
 }
 
 #[test]
 fn mlx_holds_the_same_weights() {
     let (tiny, mlx) = (open("oracle/tiny"), open("oracle/tiny_mlx4"));
-    assert_eq!(tiny.config, mlx.config);
-    for (a, b) in matrices(&tiny.weights).into_iter().zip(matrices(&mlx.weights)) {
+    assert_eq!(tiny.shape, mlx.shape);
+    let [a, b] = [&tiny, &mlx].map(|source| matrices(&source.weights));
+    // three delta-nets of 5 projections, attention of 4, and router and shared expert of each of 4 layers
+    assert_eq!((a.len(), b.len()), (2 + 3 * 5 + 4 + 4 * (1 + 4), a.len()));
+    for ((name, a), (same, b)) in a.into_iter().zip(b) {
+        assert_eq!(name, same);
         assert_eq!(a.format, WeightFormat::Bf16, "{}", a.name);
         assert_close(&b.name, &matrix_values(a), &matrix_values(b));
     }
-    for (a, b) in vectors(&tiny.weights).into_iter().zip(vectors(&mlx.weights)) {
-        assert_eq!(a.len(), b.len());
+    let [a, b] = [&tiny, &mlx].map(|source| vectors(&source.weights));
+    assert_eq!((a.len(), b.len()), (1 + 3 * 4 + 2 + 4 * 2, a.len()));
+    for ((name, a), (same, b)) in a.into_iter().zip(b) {
+        assert_eq!((name, a.len()), (same, b.len()));
         // MLX rounds to bf16 after it adds the 1
         assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= a.abs() / 256.0), "{a:?} against {b:?}");
     }
     for layer in 0..4 {
-        let (a, b) = (tiny.experts.layers[layer].slot, mlx.experts.layers[layer].slot);
+        let (a, b) = (tiny.experts().layers[layer].slot, mlx.experts().layers[layer].slot);
         for expert in [0, 7, 15] {
-            let slots = [slot(&tiny.experts, layer, expert), slot(&mlx.experts, layer, expert)];
+            let slots = [slot(tiny.experts(), layer, expert), slot(mlx.experts(), layer, expert)];
             for (a, b) in [(a.gate_up, b.gate_up), (a.down, b.down)] {
                 let what = format!("expert {expert} of layer {layer}");
                 assert_close(&what, &place_values(&a, &slots[0]), &place_values(&b, &slots[1]));
             }
         }
     }
-    let formats = |m: &ModelSource| (m.weights.embed_tokens.format, m.weights.layers[0].router.format);
-    assert_eq!(formats(&mlx), (WeightFormat::affine(4, 64), WeightFormat::affine(8, 64)));
+    let formats = ["embed_tokens", "layers.0.router"].map(|name| mlx.weights.matrix(name).unwrap().format);
+    assert_eq!(formats, [WeightFormat::affine(4, 64), WeightFormat::affine(8, 64)]);
 }
 
 #[test]
 fn real_head_sizes_open() {
     let heads = open("oracle/mini_heads");
-    assert_eq!(heads.config.layers, [LayerKind::LinearAttention, LayerKind::FullAttention]);
-    assert_eq!((heads.config.head_dim, heads.config.rotary_dim), (256, 64));
-    assert_eq!(heads.config.linear.unwrap().key_dim, 128);
+    let [linear, full] = &heads.shape.layers[..] else { panic!("{:?}", heads.shape) };
+    let (Mixer::DeltaNet(linear), Mixer::Attention(full)) = (linear.mixer, full.mixer) else {
+        panic!("{:?}", heads.shape)
+    };
+    assert_eq!((full.head_dim, full.rotary_dim), (256, 64));
+    assert_eq!(linear.key_dim, 128);
     assert!(heads.text_files.tokenizer.is_none());
 }
 
 #[test]
 fn the_small_moe_opens_with_its_text_files() {
     let small = open("small-moe/snapshot-8bit");
-    assert_eq!((small.config.layers.len(), small.config.experts, small.config.top_k), (8, 32, 4));
-    assert_eq!(small.weights.layers[3].router.format, WeightFormat::affine(8, 64));
-    assert!(small.experts.layers.iter().all(|layer| layer.slot.gate_up.format == WeightFormat::affine(8, 64)));
+    let moe = small.shape.moe().unwrap();
+    assert_eq!((small.shape.layers.len(), moe.experts, moe.top_k), (8, 32, 4));
+    assert_eq!(small.weights.matrix("layers.3.router").unwrap().format, WeightFormat::affine(8, 64));
+    assert!(small.experts().layers.iter().all(|layer| layer.slot.gate_up.format == WeightFormat::affine(8, 64)));
     let files = small.text_files;
     assert!(files.tokenizer.is_some() && files.chat_template.is_some());
     assert!(files.tokenizer_config.is_some() && files.generation_config.is_some());

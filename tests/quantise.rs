@@ -3,8 +3,9 @@
 
 use std::time::Instant;
 
-use flashflood::formats::WeightFormat;
-use flashflood::formats::quantise::{NotFinite, dequantise_row, quantise_row};
+use flashflood::weights::formats::WeightRows;
+use flashflood::weights::formats::affine::{NotFinite, quantise_row};
+use flashflood::weights::{Affine, WeightFormat};
 use half::bf16;
 use proptest::prelude::*;
 
@@ -23,16 +24,19 @@ fn gaussian(count: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
+/// One row in f32.
+fn unpacked(format: WeightFormat, cols: usize, streams: [&[u8]; 3]) -> Vec<f32> {
+    let mut out = vec![f32::NAN; cols];
+    WeightRows { format, cols, streams }.unpack(0, &mut out);
+    out
+}
+
 /// Quantised and back.
 fn there_and_back(bits: u8, group: u16, weights: &[f32]) -> Vec<f32> {
     let format = WeightFormat::affine(bits, group);
-    let mut codes = vec![0; format.row_bytes(weights.len())];
-    let mut scales = vec![0; format.row_scale_bytes(weights.len())];
-    let mut biases = scales.clone();
+    let [mut codes, mut scales, mut biases] = format.stream_bytes(weights.len()).map(|bytes| vec![0; bytes]);
     quantise_row(bits, group, weights, &mut codes, &mut scales, &mut biases).unwrap();
-    let mut out = vec![f32::NAN; weights.len()];
-    dequantise_row(format, weights.len(), &codes, &scales, &biases, &mut out);
-    out
+    unpacked(format, weights.len(), [&codes, &scales, &biases])
 }
 
 fn squared_error(a: &[f32], b: &[f32]) -> f64 {
@@ -58,7 +62,7 @@ fn min_max(bits: u8, group: &[f32]) -> Vec<f32> {
 #[ignore = "prints figures: cargo test --release --test quantise -- --ignored --nocapture"]
 fn figures() {
     let weights = gaussian(1 << 20, 7);
-    for bits in WeightFormat::BITS {
+    for bits in Affine::BITS {
         let started = Instant::now();
         let back: Vec<f32> = weights.chunks(4096).flat_map(|row| there_and_back(bits, 64, row)).collect();
         let speed = weights.len() as f64 / started.elapsed().as_secs_f64() / 1e6;
@@ -89,13 +93,13 @@ fn least_squares_reaches_its_figures_on_normal_weights() {
 #[test]
 fn codes_of_every_width_lie_lowest_bit_first() {
     // on a grid, with both ends in every group, each weight is its own code
-    for bits in WeightFormat::BITS {
+    for bits in Affine::BITS {
         let levels = (1u32 << bits) - 1;
         let wanted: Vec<u32> =
             (0..128).map(|i| if i % 32 < 2 { (i % 2) * levels } else { i * 7 % (levels + 1) }).collect();
         let weights: Vec<f32> = wanted.iter().map(|code| *code as f32 * 0.5 - 2.0).collect();
         let format = WeightFormat::affine(bits, 32);
-        let mut codes = vec![0; format.row_bytes(128)];
+        let mut codes = vec![0; format.stream_bytes(128)[0]];
         let (mut scales, mut biases) = (vec![0; 8], vec![0; 8]);
         quantise_row(bits, 32, &weights, &mut codes, &mut scales, &mut biases).unwrap();
         for (c, wanted) in wanted.iter().enumerate() {
@@ -105,15 +109,13 @@ fn codes_of_every_width_lie_lowest_bit_first() {
             });
             assert_eq!(found, *wanted, "code {c} of {bits} bits");
         }
-        let mut back = vec![0.0; 128];
-        dequantise_row(format, 128, &codes, &scales, &biases, &mut back);
-        assert_eq!(back, weights, "{bits} bits");
+        assert_eq!(unpacked(format, 128, [&codes, &scales, &biases]), weights, "{bits} bits");
     }
 }
 
 #[test]
 fn zeros_and_constants_stay_what_they_are() {
-    for bits in WeightFormat::BITS {
+    for bits in Affine::BITS {
         assert_eq!(there_and_back(bits, 64, &[0.0; 64]), [0.0; 64], "{bits} bits");
         for value in [1.0f32, -0.75, 0.123_456_79, -3.141_592_7e5, 1e-20, 3e38] {
             for found in there_and_back(bits, 64, &[value; 64]) {
@@ -123,7 +125,7 @@ fn zeros_and_constants_stay_what_they_are() {
     }
     // a mean far above the spread: the rounding of the bias must not eat the group
     let weights: Vec<f32> = gaussian(64, 3).iter().map(|w| 100.0 + 0.01 * w).collect();
-    for bits in WeightFormat::BITS {
+    for bits in Affine::BITS {
         for (found, weight) in there_and_back(bits, 64, &weights).iter().zip(&weights) {
             assert!((found - weight).abs() < 0.05, "{bits} bits: {weight} became {found}");
         }
@@ -132,7 +134,7 @@ fn zeros_and_constants_stay_what_they_are() {
 
 #[test]
 fn scales_of_every_type_are_read() {
-    use flashflood::formats::ScaleType;
+    use flashflood::weights::ScaleType;
     let codes = [0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe].repeat(2);
     for (scales, scale, bias) in [
         (ScaleType::Bf16, bf16::from_f32(-0.5).to_le_bytes().to_vec(), bf16::from_f32(3.0).to_le_bytes().to_vec()),
@@ -143,21 +145,20 @@ fn scales_of_every_type_are_read() {
         ),
         (ScaleType::F32, (-0.5f32).to_le_bytes().to_vec(), 3.0f32.to_le_bytes().to_vec()),
     ] {
-        let mut out = [0.0; 32];
-        dequantise_row(WeightFormat::Affine { bits: 4, group: 32, scales }, 32, &codes, &scale, &bias, &mut out);
+        let format = WeightFormat::Affine(Affine { bits: 4, group: 32, scales });
+        let out = unpacked(format, 32, [&codes, &scale, &bias]);
         let expected: Vec<f32> = (0..32).map(|c| 3.0 - 0.5 * (c % 16) as f32).collect();
         assert_eq!(out, expected[..], "{scales:?}");
     }
     let values = [1.5f32, -2.0, 0.0, 65504.0];
-    let mut out = [0.0; 4];
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    dequantise_row(WeightFormat::F32, 4, &bytes, &[], &[], &mut out);
+    let out = unpacked(WeightFormat::F32, 4, [&bytes, &[], &[]]);
     assert_eq!(out, values);
     let bytes: Vec<u8> = values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
-    dequantise_row(WeightFormat::F16, 4, &bytes, &[], &[], &mut out);
+    let out = unpacked(WeightFormat::F16, 4, [&bytes, &[], &[]]);
     assert_eq!(out, values);
     let bytes: Vec<u8> = values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect();
-    dequantise_row(WeightFormat::Bf16, 4, &bytes, &[], &[], &mut out);
+    let out = unpacked(WeightFormat::Bf16, 4, [&bytes, &[], &[]]);
     assert_eq!(out[..3], values[..3]);
 }
 
@@ -167,7 +168,7 @@ fn a_weight_that_is_not_finite_is_named() {
         let mut weights = gaussian(256, 5);
         weights[201] = bad;
         let format = WeightFormat::affine(4, 64);
-        let mut codes = vec![0; format.row_bytes(256)];
+        let mut codes = vec![0; format.stream_bytes(256)[0]];
         let (mut scales, mut biases) = (vec![0; 8], vec![0; 8]);
         let error = quantise_row(4, 64, &weights, &mut codes, &mut scales, &mut biases).unwrap_err();
         assert!(matches!(error, NotFinite { column: 201, .. }), "{error}");
@@ -180,8 +181,8 @@ proptest! {
 
     #[test]
     fn never_worse_than_min_max(
-        bits in prop::sample::select(WeightFormat::BITS.to_vec()),
-        group in prop::sample::select(WeightFormat::GROUPS.to_vec()),
+        bits in prop::sample::select(Affine::BITS.to_vec()),
+        group in prop::sample::select(Affine::GROUPS.to_vec()),
         seed: u64,
         magnitude in -30i32..30,
         mean in -4.0f32..4.0,
@@ -201,7 +202,7 @@ proptest! {
 
     #[test]
     fn any_finite_weights_give_finite_ones(
-        bits in prop::sample::select(WeightFormat::BITS.to_vec()),
+        bits in prop::sample::select(Affine::BITS.to_vec()),
         weights in prop::collection::vec(prop::num::f32::ANY.prop_filter("finite", |w| w.is_finite()), 128),
         same in prop::option::of(0usize..128),
     ) {
@@ -209,7 +210,7 @@ proptest! {
             Some(at) => vec![weights[at]; 128],
             None => weights,
         };
-        for group in WeightFormat::GROUPS {
+        for group in Affine::GROUPS {
             let found = there_and_back(bits, group, &weights);
             prop_assert!(found.iter().all(|w| !w.is_nan()), "{found:?}");
         }

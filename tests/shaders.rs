@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use costs::Costs;
 use flashflood::compute::ops::{CooperativeTile, ProductShape, Tile};
 use flashflood::compute::shaders::{self, Form};
-use flashflood::formats::{ScaleType, WeightFormat};
+use flashflood::weights::{Affine, ScaleType, WeightFormat};
 use naga::back::PipelineConstants;
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage};
@@ -27,7 +27,7 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
         "f16" => WeightFormat::F16,
         "bf16" => WeightFormat::Bf16,
         suffix => match suffix.strip_prefix('q').and_then(|bits| bits.parse().ok()) {
-            Some(bits) => WeightFormat::Affine { bits, group: 64, scales: ScaleType::F16 },
+            Some(bits) => WeightFormat::Affine(Affine { bits, group: 64, scales: ScaleType::F16 }),
             None => return vec![PipelineConstants::default()],
         },
     };
@@ -205,26 +205,112 @@ fn spirv_is_valid() {
     });
 }
 
-/// A kernel is found by its name: file stem, entry point, first line that says what it does, shapes of its bindings.
+/// Every file of `wgsl/` by its name: kernels as they are called, shared pieces as they are imported.
+fn files(folder: &str) -> BTreeMap<String, String> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let paths = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let files = paths.filter(|path| path.extension().is_some_and(|e| e == "wgsl"));
+    files.map(|p| (p.file_stem().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(p).unwrap())).collect()
+}
+
+/// A kernel is found by its name: file stem, entry point, first line that says what it does, shapes of its bindings, and
+/// the file of the op that runs it.
 #[test]
 fn files_are_what_they_say() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("wgsl");
     let known: Vec<&str> = shaders::names().map(|name| shaders::source(name).unwrap().1).collect();
-    let mut files = 0;
-    for file in std::fs::read_dir(folder).unwrap() {
-        let path = file.unwrap().path();
-        if path.extension().is_none_or(|e| e != "wgsl") {
-            continue;
-        }
-        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let text = std::fs::read_to_string(&path).unwrap();
+    let ops = ops();
+    let files = files("wgsl");
+    for (stem, text) in &files {
         assert!(known.contains(&stem.as_str()), "{stem} is not among the shaders");
+        assert!(ops.contains(&format!("\"{stem}\"")), "{stem} is a stage of no op");
         assert!(text.contains(&format!("fn {stem}(")), "{stem}: the entry point has another name");
         assert!(text.starts_with("// "), "{stem}: the first line says what the kernel does");
         for line in text.lines().filter(|l| l.starts_with("@group")) {
             assert!(line.contains("; // "), "{stem}: a binding without its shape: {line}");
         }
-        files += 1;
     }
-    assert_eq!(files, 24, "one file per kernel");
+    assert_eq!(files.len(), 26, "one file per kernel");
+}
+
+/// What is in `src/compute/ops`, without its tests.
+fn ops() -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/compute/ops");
+    let inside = |folder: &std::path::Path| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let paths = inside(&folder).flat_map(|path| if path.is_dir() { inside(&path).collect() } else { vec![path] });
+    let texts = paths.map(|path| std::fs::read_to_string(path).unwrap());
+    texts.map(|text| text.split("#[cfg(test)]").next().unwrap().to_owned()).collect()
+}
+
+/// The code of a file: no comments.
+fn code(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap().to_owned() + "\n").collect()
+}
+
+/// Words of code, and whether a bracket follows: a call.
+fn words(code: &str) -> impl Iterator<Item = (&str, bool)> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let starts = code.match_indices(is_word).filter(move |(at, _)| !code[..*at].ends_with(is_word));
+    starts.map(move |(at, _)| {
+        let rest = &code[at..];
+        let (word, after) = rest.split_at(rest.find(|c| !is_word(c)).unwrap_or(rest.len()));
+        (word, after.starts_with('('))
+    })
+}
+
+/// What a file declares outside of functions, and whether it is a function.
+fn declared(code: &str) -> BTreeMap<&str, bool> {
+    let declarations = code.lines().filter(|line| !line.starts_with([' ', '}'])).filter_map(|line| {
+        let at = ["fn ", "struct ", "override ", "const ", "var<"].into_iter().find(|word| line.contains(word))?;
+        let name = line.split_once(at)?.1;
+        let name = if at == "var<" { name.split_once("> ")?.1 } else { name };
+        Some((name.split(|c: char| !c.is_alphanumeric() && c != '_').next()?, at == "fn "))
+    });
+    declarations.collect()
+}
+
+/// The shared pieces that an import may stand for.
+fn pieces<'a>(import: &'a str, shared: &'a BTreeMap<String, String>) -> impl Iterator<Item = &'a str> {
+    let is = move |name: &str| match import {
+        "activations" | "weights" | "block" => name.strip_prefix(import).is_some_and(|rest| rest.starts_with('_')),
+        "tile_form" => matches!(name, "tile_f32" | "tile_int8"),
+        _ => name == import,
+    };
+    shared.keys().map(String::as_str).filter(move |name| is(name))
+}
+
+/// A file imports each piece whose functions it calls, and nothing that it does not use.
+#[test]
+fn files_import_what_they_use() {
+    let shared = files("wgsl/shared");
+    let codes: BTreeMap<&str, String> = shared.iter().map(|(name, text)| (name.as_str(), code(text))).collect();
+    let mut used = std::collections::BTreeSet::new();
+    let mut imports_seen = 0;
+    let kernels = files("wgsl");
+    for (file, text) in kernels.iter().chain(&shared) {
+        let imports: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("//import ")).collect();
+        let (code, in_order) = (code(text), imports.is_sorted_by(|a, b| a < b));
+        assert!(in_order, "{file}: imports are sorted, each once: {imports:?}");
+        for import in &imports {
+            let mut of_import = pieces(import, &shared).peekable();
+            assert!(of_import.peek().is_some(), "{file} imports {import}, which is no file and no role");
+            for piece in of_import {
+                used.insert(piece);
+                let names = declared(&codes[piece]);
+                assert!(words(&code).any(|(word, _)| names.contains_key(word)), "{file} uses nothing of {piece}");
+            }
+            imports_seen += 1;
+        }
+        let own = declared(&code);
+        for (word, _) in words(&code).filter(|(word, is_call)| *is_call && !own.contains_key(word)) {
+            let homes: Vec<&str> = codes
+                .iter()
+                .filter(|(_, code)| declared(code).get(word) == Some(&true))
+                .map(|(name, _)| *name)
+                .collect();
+            let is_imported = imports.iter().any(|import| pieces(import, &shared).any(|piece| homes.contains(&piece)));
+            assert!(homes.is_empty() || is_imported, "{file} calls {word} of {homes:?}, which it does not import");
+        }
+    }
+    assert_eq!(used.len(), shared.len(), "pieces that nothing imports");
+    assert!(imports_seen > 80, "{imports_seen}");
 }

@@ -86,7 +86,7 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(gpu: &'a Gpu, case: Case) -> Self {
         let device = &gpu.device;
-        let (codes, scales) = (case.format.row_bytes(case.cols), case.format.row_scale_bytes(case.cols));
+        let [codes, scales, _] = case.format.stream_bytes(case.cols);
         let all_rows = if case.kernel == "expert_gate_up" { 2 * case.rows } else { case.rows };
         let (codes, scales) = (all_rows * codes, all_rows * scales);
         let slot = (codes + 2 * scales).next_multiple_of(256);

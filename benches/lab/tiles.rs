@@ -5,7 +5,7 @@
 use flashflood::compute::gpu::Gpu;
 use flashflood::compute::ops::{CooperativeTile, Tile};
 use flashflood::compute::shaders::{self, Form};
-use flashflood::formats::WeightFormat;
+use flashflood::weights::WeightFormat;
 
 use super::device::{Call, buffer, layout, pipeline, quantise, read, seconds};
 
@@ -197,7 +197,7 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(gpu: &'a Gpu, case: Case) -> Self {
         let Case { format, rows, cols, .. } = case;
-        let (codes, scales) = (rows * format.row_bytes(cols), rows * format.row_scale_bytes(cols));
+        let [codes, scales, _] = format.stream_bytes(cols).map(|row| rows * row);
         let slot = (codes + 2 * scales).next_multiple_of(256);
         let binding = gpu.limits.max_storage_buffer_binding_size.min(1 << 30) as usize;
         let slots = (if case.is_expert() { binding } else { TOTAL } / slot).clamp(1, 64.max(case.matrices()));

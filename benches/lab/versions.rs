@@ -1,7 +1,7 @@
 //! What is measured: shapes of the 397B and 35B models, and versions for each.
 
 use flashflood::compute::shaders::{self, Form};
-use flashflood::formats::WeightFormat;
+use flashflood::weights::WeightFormat;
 
 /// A product.
 #[derive(Clone, Copy)]

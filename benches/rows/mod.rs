@@ -54,7 +54,7 @@ impl Rows {
 
 /// The weight format of the experts: `q4`, or `q2 down q3` when the down projections have another.
 pub(crate) fn format_of(source: &ModelSource) -> String {
-    let Some(layer) = source.experts.layers.first() else { return "none".to_owned() };
+    let Some(layer) = source.experts().layers.first() else { return "none".to_owned() };
     let (gate_up, down) = (layer.slot.gate_up.format.suffix(), layer.slot.down.format.suffix());
     if gate_up == down { gate_up.to_owned() } else { format!("{gate_up} down {down}") }
 }

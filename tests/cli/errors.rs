@@ -3,9 +3,9 @@
 
 use flashflood::compute::LogitRows;
 use flashflood::engine::{Device, Engine, EngineOptions};
-use flashflood::experts::Place;
 use flashflood::model::ModelSource;
 use flashflood::text::{Sampler, SamplerOptions};
+use flashflood::weights::Place;
 use serde_json::Value;
 
 use super::*;
@@ -147,7 +147,7 @@ fn a_damaged_record_in_the_middle_of_a_text() {
     let expert = needed_late(layer);
     let pack = Copy::of_pack();
     let source = ModelSource::open(Path::new(pack.path())).unwrap();
-    let Place::Strided { base, stride, .. } = source.experts.layers[layer].parts[0].place else { panic!("a pack") };
+    let Place::Strided { base, stride, .. } = source.experts().layers[layer].parts[0].place else { panic!("a pack") };
     drop(source);
     pack.change("experts/layer-003.bin", |bytes| bytes[(base + u64::from(expert) * stride) as usize + 99] ^= 1);
     for device in ["cpu", "gpu"] {

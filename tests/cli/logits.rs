@@ -1,6 +1,6 @@
 //! `flashflood logits`: the file that it writes, and that it writes all of it or nothing.
 
-use flashflood::formats::safetensors::{Dtype, TensorSet};
+use flashflood::weights::safetensors::{Dtype, TensorSet};
 
 use super::*;
 

@@ -188,3 +188,15 @@ fn a_device_without_timestamps_says_so() {
     let outcome = story(&["-n", "2", "--device", "cpu", "--profile"]);
     assert!(outcome.stderr.contains("no timestamps"), "{outcome:#?}");
 }
+
+/// The driver's own words are not ours to hide, but nobody asked for a window.
+#[test]
+fn no_desktop_is_looked_for() {
+    let arguments = ["run", "--raw", "Once upon a time", "--max-tokens", "2", "--device", "gpu"];
+    let mut command = flashflood(&arguments);
+    for name in ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"] {
+        command.env_remove(name);
+    }
+    let outcome = ended(command.spawn().unwrap());
+    assert!(outcome.code == Some(0) && !outcome.stderr.contains("XDG_RUNTIME_DIR"), "{outcome:#?}");
+}

@@ -5,18 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashflood::experts::reader::Fault;
-use flashflood::experts::{
-    ExpertFile, ExpertLayout, ExpertStore, FileReader, HostSlots, Place, Reads, SlotMemory, StoreError,
-};
+use flashflood::experts::{ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError};
+use flashflood::weights::{ExpertFile, ExpertLayout, Place};
 
 use crate::model::{HIDDEN, INTERMEDIATE, Model, Shape, slots_of, take};
 
 fn error_of(change: impl Fn(&mut ExpertLayout)) -> String {
     let model = Model::new(2, 4, Shape::Snapshot);
-    let mut layout = (*model.layout).clone();
+    let mut layout = (*model.layout_of(2)).clone();
     change(&mut layout);
     let memory = Arc::new(HostSlots::new(8, layout.slot_bytes()).unwrap());
-    let store = ExpertStore::new(Arc::new(layout), 2, memory, model.reader(), 1);
+    let store = ExpertStore::new(Arc::new(layout), memory, model.reader(), 1);
     store.err().unwrap().to_string()
 }
 
@@ -171,7 +170,7 @@ fn nan_scale_of_a_snapshot() {
     let place = model.layout.layers[0].slot.gate_up;
     // up_proj is the second half of the rows; its scales are part 3
     let (file, offset, _, at) = model.layout.slices(0, 2).nth(3).unwrap();
-    assert_eq!(at, place.scales + INTERMEDIATE * place.format.row_scale_bytes(HIDDEN));
+    assert_eq!(at, place.streams[1] + INTERMEDIATE * place.format.stream_bytes(HIDDEN)[1]);
     let ExpertFile::Path(path) = &model.layout.files[file as usize] else { panic!("a file") };
     let mut bytes = std::fs::read(path).unwrap();
     let row_3_group_1 = offset as usize + (3 * 2 + 1) * 2;
@@ -262,7 +261,7 @@ impl SlotMemory for LostMemory {
 fn memory_that_is_lost_is_an_error() {
     let model = Model::new(1, 4, Shape::Pack);
     let memory = Arc::new(LostMemory(HostSlots::new(4, model.layout.slot_bytes()).unwrap()));
-    let mut store = ExpertStore::new(model.layout.clone(), 2, memory, model.reader(), 1).unwrap();
+    let mut store = ExpertStore::new(model.layout_of(2), memory, model.reader(), 1).unwrap();
     let error = take(&mut store, 0, &[1]).unwrap_err();
     assert_eq!(error.to_string(), "expert slot 0: the device is lost");
 }

@@ -48,9 +48,10 @@ fn a_limit_that_does_not_change_changes_nothing() {
     use flashflood::compute::gpu::{Adapters, GpuSlots, Landing, open};
     let model = Model::new(2, 8, Shape::Pack);
     let gpu = pollster::block_on(open(Adapters::Any)).unwrap();
-    let memory = std::sync::Arc::new(GpuSlots::new(&gpu, 14, 7, 1 << 16, 2, 1 << 30, Some(Landing::Shared)).unwrap());
+    let sets = flashflood::experts::SlotSets::of_lengths([7, 7]);
+    let memory = std::sync::Arc::new(GpuSlots::new(&gpu, sets, 1 << 16, 2, 1 << 30, Some(Landing::Shared)).unwrap());
     let reader = std::sync::Arc::new(flashflood::experts::FileReader::open(&model.layout).unwrap());
-    let mut store = flashflood::experts::ExpertStore::new(model.layout.clone(), 2, memory, reader, 2).unwrap();
+    let mut store = flashflood::experts::ExpertStore::new(model.layout_of(2), memory, reader, 2).unwrap();
     for _ in 0..2 {
         assert_eq!(store.limit(), 14);
         store.set_limit(store.limit());
@@ -120,7 +121,7 @@ proptest! {
         half_life in 1.0f64..20.0,
     ) {
         let model = Model::new(2, 8, Shape::Pack);
-        let shape = TraceShape { layers: 2, experts: 8, top_k: 2, slot_bytes: model.layout.slot_bytes() };
+        let shape = TraceShape::even(2, 8, 2, model.layout.slot_bytes());
         let steps = tokens.iter().map(|ids| vec![ids[..2].to_vec(), ids[2..].to_vec()]).collect();
         let trace = Trace { shape, steps };
         let lfu = AgedLfu { half_life };

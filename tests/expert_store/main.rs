@@ -4,6 +4,7 @@
 
 mod faults;
 mod gpu;
+mod layers;
 mod limit;
 mod look_ahead;
 mod model;
@@ -15,7 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use flashflood::experts::policy::{Policy, SlotUse};
 use flashflood::experts::reader::Fault;
-use flashflood::experts::{ExpertFile, ExpertStore, FileReader, HostSlots, StoreError, auto_budget, plan_slots};
+use flashflood::experts::{ExpertStore, FileReader, HostSlots, StoreError, auto_budget, plan_slots};
+use flashflood::weights::ExpertFile;
 use proptest::prelude::*;
 
 use model::{Model, Shape, slots_of, take};
@@ -191,24 +193,26 @@ mod budget {
     #[test]
     fn slots_follow_the_bytes() {
         let model = Model::new(3, 6, Shape::Pack);
-        let slot = model.layout.slot_bytes() as u64;
-        assert_eq!(plan_slots(&model.layout, 5 * slot + 1, 4).unwrap(), 5);
+        let layout = model.layout_of(4);
+        let slot = layout.slot_bytes() as u64;
+        assert_eq!(plan_slots(&layout, 5 * slot + 1).unwrap(), 5);
         // 14 slots make three sets of 4; the remainder would never be used
-        assert_eq!(plan_slots(&model.layout, 14 * slot, 4).unwrap(), 12);
-        assert_eq!(plan_slots(&model.layout, u64::MAX, 4).unwrap(), 18);
+        assert_eq!(plan_slots(&layout, 14 * slot).unwrap(), 12);
+        assert_eq!(plan_slots(&layout, u64::MAX).unwrap(), 18);
         assert_eq!(auto_budget(0, 0), 0);
     }
 
     #[test]
     fn less_than_a_token_needs_is_an_error_with_the_flag() {
         let model = Model::new(3, 6, Shape::Pack);
-        let slot = model.layout.slot_bytes() as u64;
-        let error = plan_slots(&model.layout, 4 * slot - 1, 4).unwrap_err();
+        let layout = model.layout_of(4);
+        let slot = layout.slot_bytes() as u64;
+        let error = plan_slots(&layout, 4 * slot - 1).unwrap_err();
         let StoreError::BudgetTooSmall { needed, given, experts: 4 } = error else { panic!("{error}") };
         assert_eq!((needed, given), (4 * slot, 4 * slot - 1));
         assert!(error.to_string().contains("--expert-cache 1MB"), "{error}");
         let memory = Arc::new(HostSlots::new(3, model.layout.slot_bytes()).unwrap());
-        let error = ExpertStore::new(model.layout.clone(), 4, memory, model.reader(), 1).err().unwrap();
+        let error = ExpertStore::new(model.layout_of(4), memory, model.reader(), 1).err().unwrap();
         assert!(matches!(error, StoreError::BudgetTooSmall { .. }), "{error}");
     }
 
@@ -216,7 +220,7 @@ mod budget {
     fn slots_smaller_than_an_expert_are_an_error() {
         let model = Model::new(1, 4, Shape::Pack);
         let memory = Arc::new(HostSlots::new(4, model.layout.slot_bytes() - 1).unwrap());
-        let error = ExpertStore::new(model.layout.clone(), 4, memory, model.reader(), 1).err().unwrap();
+        let error = ExpertStore::new(model.layout_of(4), memory, model.reader(), 1).err().unwrap();
         assert!(matches!(error, StoreError::SlotTooSmall { .. }), "{error}");
     }
 }

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use flashflood::experts::policy::Lru;
 use flashflood::experts::reader::{Fault, FaultyReader};
-use flashflood::experts::{
-    Acquired, ExpertFile, ExpertLayout, ExpertReader, ExpertStore, FileReader, HostSlots, LayerExperts, MatrixPlace,
-    Part, Place, SlotLayout, StoreError,
-};
-use flashflood::formats::WeightFormat;
+use flashflood::experts::{Acquired, ExpertReader, ExpertStore, FileReader, HostSlots, StoreError};
+use flashflood::weights::{ExpertFile, ExpertLayout, LayerExperts, MatrixPlace, Part, Place, SlotLayout, WeightFormat};
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -40,21 +37,23 @@ pub(crate) fn record(slot: &SlotLayout, layer: usize, expert: usize) -> Vec<u8> 
 
 /// The slices of a snapshot: (offset in the slot, bytes). Gate and up are tensors of their own there.
 pub(crate) fn snapshot_slices(slot: &SlotLayout) -> Vec<(usize, usize)> {
-    let of = |m: &MatrixPlace| {
-        let (codes, scales) = (m.rows * m.format.row_bytes(m.cols), m.rows * m.format.row_scale_bytes(m.cols));
-        [(m.codes, codes), (m.scales, scales), (m.biases, scales)]
-    };
-    let halves = of(&slot.gate_up).into_iter().flat_map(|(at, len)| [(at, len / 2), (at + len / 2, len / 2)]);
+    let of = MatrixPlace::sections;
+    let halves = of(&slot.gate_up).flat_map(|(at, len)| [(at, len / 2), (at + len / 2, len / 2)]);
     halves.chain(of(&slot.down)).filter(|s| s.1 > 0).collect()
 }
 
 impl Model {
     pub(crate) fn new(layers: usize, experts: usize, shape: Shape) -> Model {
+        Model::of_layers(&vec![(experts, 1, INTERMEDIATE); layers], shape)
+    }
+
+    /// Layers of so many experts, as many of a token, and of such a width.
+    pub(crate) fn of_layers(layers: &[(usize, usize, usize)], shape: Shape) -> Model {
         let folder = tempfile::tempdir().unwrap();
         let (mut files, mut all) = (Vec::new(), Vec::new());
-        for layer in 0..layers {
+        for (layer, &(experts, top_k, intermediate)) in layers.iter().enumerate() {
             let format = if shape == Shape::Dense { WeightFormat::Bf16 } else { WeightFormat::affine(4, 32) };
-            let slot = SlotLayout::new(HIDDEN, INTERMEDIATE, format, format);
+            let slot = SlotLayout::new(HIDDEN, intermediate, format, format);
             let records: Vec<Vec<u8>> = (0..experts).map(|expert| record(&slot, layer, expert)).collect();
             let slices = if shape == Shape::Pack { vec![(0, slot.bytes)] } else { snapshot_slices(&slot) };
             let parts = slices.iter().enumerate().map(|(index, &(at, len))| {
@@ -80,9 +79,16 @@ impl Model {
             });
             let parts = parts.collect();
             let checksums = (shape == Shape::Pack).then(|| records.iter().map(|r| xxh3_64(r)).collect());
-            all.push(LayerExperts { slot, parts, checksums });
+            all.push(LayerExperts { experts, top_k, slot, parts, checksums });
         }
-        Model { layout: Arc::new(ExpertLayout { files, experts, layers: all }), folder }
+        Model { layout: Arc::new(ExpertLayout { files, layers: all }), folder }
+    }
+
+    /// The layout where a token uses `top_k` experts of each layer.
+    pub(crate) fn layout_of(&self, top_k: usize) -> Arc<ExpertLayout> {
+        let mut layout = (*self.layout).clone();
+        layout.layers.iter_mut().for_each(|layer| layer.top_k = top_k);
+        Arc::new(layout)
     }
 
     pub(crate) fn reader(&self) -> Arc<dyn ExpertReader> {
@@ -100,7 +106,7 @@ impl Model {
         reader: Arc<dyn ExpertReader>,
     ) -> (ExpertStore, Arc<HostSlots>) {
         let memory = Arc::new(HostSlots::new(slots, self.layout.slot_bytes()).unwrap());
-        let store = ExpertStore::new(self.layout.clone(), top_k, memory.clone(), reader, 3).unwrap();
+        let store = ExpertStore::new(self.layout_of(top_k), memory.clone(), reader, 3).unwrap();
         // the oldest leaves: what leaves is then easy to see in a test
         (store.with_policy(Lru), memory)
     }

@@ -1,7 +1,7 @@
 //! `attention` and the KV cache: `attention` fills it in decode, `kv_norm_rope` for `attention_prefill`.
 
 use flashflood::compute::ops::Attention;
-use flashflood::formats::WeightFormat;
+use flashflood::weights::WeightFormat;
 use proptest::prelude::*;
 
 use crate::cases;
@@ -17,7 +17,7 @@ pub(crate) struct Heads {
     pub(crate) gate: bool,
 }
 
-fn heads() -> impl Strategy<Value = Heads> {
+pub(crate) fn heads() -> impl Strategy<Value = Heads> {
     let dims = prop_oneof![Just(32usize), Just(64), Just(128), Just(256), (8usize..64).prop_map(|n| 4 * n)];
     let queries_per_key = prop_oneof![1usize..4, 5usize..17];
     (1usize..3, queries_per_key, dims, 0usize..5, any::<bool>()).prop_map(
@@ -28,23 +28,50 @@ fn heads() -> impl Strategy<Value = Heads> {
     )
 }
 
+/// The optional operands of a layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operands {
+    pub(crate) q_norm: bool,
+    pub(crate) k_norm: bool,
+    pub(crate) bias: bool,
+    pub(crate) sinks: bool,
+    pub(crate) window: Option<usize>,
+}
+
+impl Operands {
+    /// As Qwen has it.
+    pub(crate) const NORMS: Operands = Operands { q_norm: true, k_norm: true, bias: false, sinks: false, window: None };
+}
+
 pub(crate) fn attention_layer(seed: u64, h: Heads, max_tokens: usize) -> Trial {
+    attention_with(seed, h, Operands::NORMS, max_tokens)
+}
+
+pub(crate) fn attention_with(seed: u64, h: Heads, operands: Operands, max_tokens: usize) -> Trial {
     let heads = h.kv_heads * h.queries_per_key;
     let (kv_heads, dim, rotary_dim) = (h.kv_heads, h.dim, h.rotary_dim);
     let q_head = if h.gate { 2 * dim } else { dim };
     let mut trial = Trial::new(seed, max_tokens);
     trial.rotary_dim = rotary_dim;
-    let qkv = trial.filled(1, heads * q_head + 2 * kv_heads * dim, |random, row| {
+    let columns = heads * q_head + 2 * kv_heads * dim;
+    let qkv = trial.filled(1, columns, |random, row| {
         let size = random.uniform(0.1, 4.0);
         row.fill_with(|| random.uniform(-size, size));
     });
-    let (q_norm, k_norm) = (trial.vector(dim, -2.0, 2.0), trial.vector(dim, -2.0, 2.0));
+    let q_norm = operands.q_norm.then(|| trial.vector(dim, -2.0, 2.0));
+    let k_norm = operands.k_norm.then(|| trial.vector(dim, -2.0, 2.0));
+    let bias = operands.bias.then(|| trial.vector(columns, -1.0, 1.0));
+    let sinks = operands.sinks.then(|| trial.vector(heads, -4.0, 8.0));
+    let window = operands.window;
     let kv = trial.kv_cache(kv_heads * dim);
     let format = WeightFormat::affine(trial.random.one_of(&[2, 3, 4, 8]), 64);
     let packs = dim % 32 == 0 && trial.random.below(2) == 0;
     let out = if packs { trial.inner(1, heads * dim, format) } else { trial.tensor(1, heads * dim).into() };
     let (gate, eps) = (h.gate, 1e-6);
-    trial.push(Attention { qkv, q_norm, k_norm, kv, out, heads, kv_heads, dim, rotary_dim, gate, eps });
+    #[rustfmt::skip]
+    trial.push(Attention {
+        qkv, q_norm, k_norm, bias, sinks, window, kv, out, heads, kv_heads, dim, rotary_dim, gate, eps,
+    });
     trial.kv_within(1e-6, 3e-6);
     // scores are up to 40 with errors of a few units in the last place of that; exp makes them relative errors
     trial.within(out.view(), 4e-5, 2e-5);
@@ -62,7 +89,7 @@ proptest! {
 
 /// Steps that end at, just before and just after positions where a split of attention begins: every 512 in decode, every
 /// 1,024 in prefill or with a window.
-fn long_steps() -> impl Strategy<Value = Vec<usize>> {
+pub(crate) fn long_steps() -> impl Strategy<Value = Vec<usize>> {
     (500usize..520, 1usize..20, 515usize..540, 1usize..4).prop_map(|(a, b, c, d)| vec![a, b, c, d])
 }
 

@@ -1,8 +1,7 @@
 //! `delta_net`: what carries state from step to step.
 
-use flashflood::compute::ops::{DeltaNet, conv_inputs, head_channels};
-use flashflood::formats::WeightFormat;
-use flashflood::model::config::LinearConfig;
+use flashflood::compute::ops::{DeltaNet, DeltaNetShape, conv_inputs, head_channels};
+use flashflood::weights::WeightFormat;
 use proptest::prelude::*;
 
 use crate::cases;
@@ -10,8 +9,8 @@ use crate::random::Random;
 use crate::trial::Trial;
 
 /// A layer whose β and decays are what they may be: near nothing, near everything, and between.
-fn delta_net_layer(seed: u64, shape: LinearConfig, max_tokens: usize) -> Trial {
-    let LinearConfig { value_heads, key_dim, value_dim, conv_kernel, .. } = shape;
+fn delta_net_layer(seed: u64, shape: DeltaNetShape, max_tokens: usize) -> Trial {
+    let DeltaNetShape { value_heads, key_dim, value_dim, conv_kernel, .. } = shape;
     let mut trial = Trial::new(seed, max_tokens);
     // everything lies in one tensor, as one projection writes it
     let widths = [shape.channels(), value_heads * value_dim, value_heads, value_heads];
@@ -70,7 +69,7 @@ proptest! {
         steps in prop::collection::vec(1usize..12, 1..4),
         few_threads in any::<bool>(),
     ) {
-        let shape = LinearConfig { key_heads, value_heads: key_heads * values_per_key, key_dim, value_dim, conv_kernel };
+        let shape = DeltaNetShape { key_heads, value_heads: key_heads * values_per_key, key_dim, value_dim, conv_kernel };
         let mut trial = delta_net_layer(seed, shape, *steps.iter().max().unwrap());
         trial.threads = if few_threads { 256 } else { u32::MAX };
         trial.check(&steps)?;
@@ -90,7 +89,7 @@ proptest! {
         (chunks, more) in (2usize..5, 1usize..32),
         one_at_a_time in any::<bool>(),
     ) {
-        let shape = LinearConfig { key_heads, value_heads: key_heads * values_per_key, key_dim, value_dim, conv_kernel: 4 };
+        let shape = DeltaNetShape { key_heads, value_heads: key_heads * values_per_key, key_dim, value_dim, conv_kernel: 4 };
         let mut trial = delta_net_layer(seed, shape, chunks * 32 + more);
         if one_at_a_time {
             trial.binding = 256;
@@ -110,7 +109,7 @@ fn dim() -> impl Strategy<Value = usize> {
 /// Every channel's inputs come back in their order, those of key heads from any of the copies.
 #[test]
 fn conv_inputs_of_all_channels() {
-    let shape = LinearConfig { key_heads: 2, value_heads: 4, key_dim: 3, value_dim: 2, conv_kernel: 3 };
+    let shape = DeltaNetShape { key_heads: 2, value_heads: 4, key_dim: 3, value_dim: 2, conv_kernel: 3 };
     let channels = shape.channels();
     let value = |age: usize, channel: usize| (age * 100 + channel) as f32;
     let mut kept = Vec::new();

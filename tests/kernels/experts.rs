@@ -1,12 +1,11 @@
-//! `expert_gate_up` and `expert_down` over slots, `expert_matmul_gate_up` and `expert_matmul_down` for many tokens, and
-//! `combine_norm`.
+//! `expert_gate_up` and `expert_down` over slots, `expert_matmul_gate_up` and `expert_matmul_down` for many tokens.
 
 use std::sync::Arc;
 
-use flashflood::compute::ops::{CombineNorm, Experts};
+use flashflood::compute::Phase;
+use flashflood::compute::ops::{Experts, RouterRule, RouterTopK};
 use flashflood::compute::shaders::Form;
-use flashflood::experts::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout};
-use flashflood::formats::WeightFormat;
+use flashflood::weights::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout, WeightFormat};
 use proptest::prelude::*;
 
 use crate::cases;
@@ -17,8 +16,8 @@ use crate::trial::{self, Trial};
 fn record(random: &mut Random, slot: &SlotLayout) -> Vec<u8> {
     let mut bytes = vec![0xff; slot.bytes];
     for matrix in [&slot.gate_up, &slot.down] {
-        let [codes, scales, biases] = random.weights(matrix.format, matrix.rows, matrix.cols);
-        for (at, section) in [(matrix.codes, codes), (matrix.scales, scales), (matrix.biases, biases)] {
+        let sections = random.weights(matrix.format, matrix.rows, matrix.cols);
+        for (at, section) in matrix.streams.into_iter().zip(sections) {
             bytes[at..at + section.len()].copy_from_slice(&section);
         }
     }
@@ -37,22 +36,24 @@ pub(crate) fn layout(random: &mut Random, experts: usize, formats: &[(WeightForm
         let bytes: Vec<u8> = (0..experts).flat_map(|_| record(random, &slot)).collect();
         let place = Place::Strided { file: files.len() as u32, base: 0, stride: slot.bytes as u64 };
         files.push(ExpertFile::Memory { name: "experts of a trial", bytes: bytes.into() });
-        layers.push(LayerExperts { slot, parts: vec![Part { place, len: slot.bytes, at: 0 }], checksums: None });
+        let parts = vec![Part { place, len: slot.bytes, at: 0 }];
+        layers.push(LayerExperts { experts, top_k: 1, slot, parts, checksums: None });
     }
-    ExpertLayout { files, experts, layers }
+    ExpertLayout { files, layers }
 }
 
 /// All layers of a layout, each with its own random routing of the same activations.
 pub(crate) fn routed(
     seed: u64,
-    layout: ExpertLayout,
+    mut layout: ExpertLayout,
     top_k: usize,
     slots: usize,
     max_tokens: usize,
     form: Form,
 ) -> Trial {
     let mut trial = Trial::new(seed, max_tokens);
-    let (experts, hidden) = (layout.experts, layout.layers[0].slot.gate_up.cols);
+    layout.layers.iter_mut().for_each(|layer| layer.top_k = top_k);
+    let (experts, hidden) = (layout.layers[0].experts, layout.layers[0].slot.gate_up.cols);
     let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
     for (layer, of_layer) in layout.layers.iter().enumerate() {
         let slot = of_layer.slot;
@@ -140,6 +141,43 @@ fn teams_of_experts() {
     }
 }
 
+/// Layers with other numbers of experts, of a token, and of the router before them: streamed through few slots, and looked
+/// up by the router's kernel where every expert is resident.
+#[test]
+fn layers_that_differ() {
+    let mut random = Random::new(9);
+    let format = random.one_of(&formats("q4"));
+    let mut of_layers = layout(&mut random, 9, &[(format, format); 3]);
+    for (layer, (experts, top_k)) in of_layers.layers.iter_mut().zip([(9, 3), (2, 1), (6, 4)]) {
+        (layer.experts, layer.top_k) = (experts, top_k);
+    }
+    let hidden = of_layers.layers[0].slot.gate_up.cols;
+    for (slots, resident) in [(4, false), (10, false), (17, false), (17, true)] {
+        let mut trial = Trial::new(3, 4);
+        let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
+        for (layer, of_layer) in of_layers.layers.iter().enumerate() {
+            let logits = trial.tensor(1, of_layer.experts);
+            let ids = trial.ids(of_layer.top_k, |_, row| row.fill(f32::from_bits(u32::MAX)));
+            let weights = trial.tensor(1, of_layer.top_k);
+            trial.within(weights, 1e-7, 1e-5);
+            let rule = RouterRule::softmax(true);
+            trial.push(RouterTopK { layer, logits, ids, weights, rule, shared: None });
+            let (inner, out) =
+                (trial.tensor(of_layer.top_k, of_layer.slot.down.cols), trial.tensor(of_layer.top_k, hidden));
+            trial.within(inner, 1e-5, 1e-5);
+            trial.within(out, 1e-4, 1e-5);
+            trial.push_experts(ids, Experts { layer, slot: of_layer.slot, x: x.into(), hidden: inner.into(), out });
+        }
+        trial.experts = Some(trial::Experts { layout: Arc::new(of_layers.clone()), slots, top_k: 4 });
+        trial.resident = resident;
+        let [prompt, tokens] = trial.on_cpu([&[4, 2], &[1; 6]]);
+        let [gpu_prompt, gpu_tokens] = trial.on_gpu(false, [(Phase::Prefill, &[4, 2]), (Phase::Decode, &[1; 6])]);
+        for (expected, found) in [(prompt, gpu_prompt), (tokens, gpu_tokens)] {
+            trial.compare(&expected, &found, false).unwrap_or_else(|e| panic!("{slots} slots, {resident}: {e}"));
+        }
+    }
+}
+
 /// Each format once for gate and up and once for down.
 #[test]
 fn experts_in_every_format() {
@@ -150,33 +188,5 @@ fn experts_in_every_format() {
     let layout = layout(&mut random, 5, &chosen);
     for form in [Form::F32, Form::Int8] {
         routed(4, layout.clone(), 2, 3 * names.len(), 4, form).check(&[4, 1]).unwrap();
-    }
-}
-
-proptest! {
-    #![proptest_config(cases(8))]
-
-    #[test]
-    fn combine_norm(
-        seed in any::<u64>(),
-        (quarter, top_k) in (1usize..400, 1usize..33),
-        (with_shared, few_threads) in (any::<bool>(), any::<bool>()),
-        bits in prop::option::of(prop::sample::select(vec![2, 3, 4, 8])),
-        steps in prop::collection::vec(1usize..6, 1..3),
-    ) {
-        let mut trial = Trial::new(seed, *steps.iter().max().unwrap());
-        trial.threads = if few_threads { 256 } else { u32::MAX };
-        let width = 4 * if bits.is_some() { quarter.next_multiple_of(8) } else { quarter };
-        let (x, routed, weights) = (trial.tensor(1, width), trial.tensor(top_k, width), trial.tensor(1, top_k));
-        let shared = with_shared.then(|| (trial.tensor(1, width), trial.columns(1, 1)));
-        let (norm, out) = (trial.vector(width, -2.0, 2.0), trial.tensor(1, width));
-        let packed = bits.and_then(|bits| trial.inner(1, width, WeightFormat::affine(bits, 64)).packed());
-        trial.push(CombineNorm { x, routed, weights, shared, norm, out, packed, eps: 1e-6 });
-        // up to 34 terms around 1; a narrow row of small numbers is made large by the norm
-        trial.within(x, 4e-6, 1e-6);
-        trial.within(out, 2e-5, 1e-5);
-        // a rounded code may be the next one
-        packed.iter().for_each(|packed| trial.within(packed.words, 2e-5, 1e-5));
-        trial.check(&steps)?;
     }
 }

@@ -1,10 +1,10 @@
-//! `logits_top_k`, which has no op of its own: [`Executor::top_logits`] runs it.
+//! `logits_top_k`, which has no op of its own: [`Runner::top_logits`](flashflood::compute::Runner::top_logits) runs it.
 
 use std::sync::Arc;
 
 use flashflood::compute::cpu::CpuExecutor;
 use flashflood::compute::gpu::{GpuExecutor, GpuOptions};
-use flashflood::compute::{ExecuteError, Executor, LogitRows, Recording, Step, TopLogits};
+use flashflood::compute::{ExecuteError, LogitRows, Recording, Step, TopLogits};
 use proptest::prelude::*;
 
 use crate::cases;
@@ -24,16 +24,16 @@ impl Executors {
         let mut recording = Recording::new(2);
         recording.logits = Some(recording.tensor("logits", 1, width));
         let recording = Arc::new(recording);
-        let cpu = CpuExecutor::new(recording.clone(), 2, 0, None);
+        let cpu = CpuExecutor::new(recording.clone(), 2, None);
         let gpus = [false, true].map(|checks| {
             let options = GpuOptions { checks, ..GpuOptions::default() };
-            GpuExecutor::new(gpu(), recording.clone(), 2, 0, None, options).unwrap()
+            GpuExecutor::new(gpu(), recording.clone(), 2, None, options).unwrap()
         });
         // tells the executors how many rows there are
         let step = Step::prefill(2, 0, LogitRows::All);
         let mut executors = Executors { cpu, gpus, width, recording };
-        executors.cpu.run(step, &[], &[0.0; 4]).unwrap();
-        executors.gpus.iter_mut().for_each(|gpu| gpu.run(step, &[], &[0.0; 4]).unwrap());
+        executors.cpu.run(step, &[], &[0.0; 4], None).unwrap();
+        executors.gpus.iter_mut().for_each(|gpu| gpu.run(step, &[], &[0.0; 4], None).unwrap());
         executors
     }
 

@@ -8,16 +8,19 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod attention;
+mod attention_operands;
+mod combine;
 mod delta_net;
 mod experts;
 mod logits_top_k;
-mod matvec;
+mod matmul;
 #[path = "../msl/mod.rs"]
 mod msl;
 mod norms;
 mod random;
 mod router;
 mod stream_read;
+mod swiglu;
 mod tolerance;
 mod trial;
 mod unpack;

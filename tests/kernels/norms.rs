@@ -2,7 +2,7 @@
 
 use flashflood::compute::View;
 use flashflood::compute::ops::RmsNorm;
-use flashflood::formats::WeightFormat;
+use flashflood::weights::WeightFormat;
 use proptest::prelude::*;
 
 use crate::cases;

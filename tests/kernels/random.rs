@@ -1,8 +1,7 @@
 //! Random inputs that a seed repeats.
 
 use bytes::Bytes;
-use flashflood::formats::{ScaleType, WeightFormat};
-use flashflood::model::{Matrix, MatrixBlock};
+use flashflood::weights::{Affine, Dense, Matrix, MatrixBlock, ScaleType, WeightFormat};
 
 /// SplitMix64.
 #[derive(Clone)]
@@ -65,22 +64,17 @@ impl Random {
 
     /// Codes, scales and biases of weights between -1.5 and 1.5.
     pub(crate) fn weights(&mut self, format: WeightFormat, rows: usize, cols: usize) -> [Vec<u8>; 3] {
-        let dense = |random: &mut Self, as_type: ScaleType| {
-            let values = random.floats(rows * cols, -1.0, 1.0);
-            [encode(as_type, &values), Vec::new(), Vec::new()]
-        };
         match format {
-            WeightFormat::F32 => dense(self, ScaleType::F32),
-            WeightFormat::F16 => dense(self, ScaleType::F16),
-            WeightFormat::Bf16 => dense(self, ScaleType::Bf16),
-            WeightFormat::Affine { bits, scales, .. } => {
-                let codes = self.bytes(rows * format.row_bytes(cols));
-                let groups = rows * format.row_scale_bytes(cols) / scales.bytes();
+            WeightFormat::Dense(dense) => [encode(dense, &self.floats(rows * cols, -1.0, 1.0)), Vec::new(), Vec::new()],
+            WeightFormat::Affine(Affine { bits, scales, .. }) => {
+                let [row, row_scales, _] = format.stream_bytes(cols);
+                let codes = self.bytes(rows * row);
+                let groups = rows * row_scales / scales.bytes();
                 let step = 1.0 / f32::from((1u16 << bits) - 1);
                 [
                     codes,
-                    encode(scales, &self.floats(groups, -step, step)),
-                    encode(scales, &self.floats(groups, -0.5, 0.5)),
+                    encode(scales.dense(), &self.floats(groups, -step, step)),
+                    encode(scales.dense(), &self.floats(groups, -0.5, 0.5)),
                 ]
             }
         }
@@ -92,8 +86,7 @@ impl Random {
         let mut left = rows;
         while left > 0 {
             let rows = if blocks.len() == 2 { left } else { 1 + self.below(left) };
-            let [codes, scales, biases] = self.weights(format, rows, cols).map(Bytes::from);
-            blocks.push(MatrixBlock { rows, codes, scales, biases });
+            blocks.push(MatrixBlock { rows, streams: self.weights(format, rows, cols).map(Bytes::from) });
             left -= rows;
         }
         Matrix { name: format!("{format} [{rows}, {cols}]"), rows, cols, format, blocks }
@@ -101,21 +94,21 @@ impl Random {
 }
 
 /// Little-endian numbers.
-pub(crate) fn encode(as_type: ScaleType, values: &[f32]) -> Vec<u8> {
+pub(crate) fn encode(as_type: Dense, values: &[f32]) -> Vec<u8> {
     match as_type {
-        ScaleType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ScaleType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
-        ScaleType::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+        Dense::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        Dense::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+        Dense::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
     }
 }
 
 /// Every weight format: dense, and affine of all group sizes and scale types for each number of bits.
 pub(crate) fn formats(suffix: &str) -> Vec<WeightFormat> {
     let mut all = vec![WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16];
-    for bits in WeightFormat::BITS {
-        for group in WeightFormat::GROUPS {
+    for bits in Affine::BITS {
+        for group in Affine::GROUPS {
             for scales in [ScaleType::Bf16, ScaleType::F16, ScaleType::F32] {
-                all.push(WeightFormat::Affine { bits, group, scales });
+                all.push(WeightFormat::Affine(Affine { bits, group, scales }));
             }
         }
     }

@@ -14,11 +14,10 @@ use flashflood::compute::cpu::CpuExecutor;
 use flashflood::compute::gpu::{Adapters, Gpu, GpuExecutor, GpuOptions, GpuSlots, Teams, open};
 use flashflood::compute::ops;
 use flashflood::compute::{
-    Executor, Kernel, KvId, LogitRows, MatrixId, Phase, Recorded, Recording, Step, TensorId, VectorId, View,
+    CacheId, LogitRows, MatrixId, Op, Phase, Recorded, Recording, Step, TensorId, VectorId, View,
 };
-use flashflood::experts::{ExpertLayout, ExpertStore, FileReader, HostSlots, SlotMemory};
-use flashflood::formats::WeightFormat;
-use flashflood::model::Matrix;
+use flashflood::experts::{ExpertStore, FileReader, HostSlots, SlotMemory, SlotSets};
+use flashflood::weights::{ExpertLayout, Matrix, WeightFormat};
 use proptest::test_runner::TestCaseError;
 
 use crate::msl;
@@ -60,7 +59,7 @@ pub(crate) struct Trial {
     pub(crate) random: Random,
     tensors: Vec<Tensor>,
     states: Vec<Tensor>,
-    kv: Vec<KvId>,
+    kv: Vec<CacheId>,
     kv_tolerance: Tolerance,
     /// Whether to run with wgpu's runtime checks as well.
     pub(crate) with_checks: bool,
@@ -70,6 +69,8 @@ pub(crate) struct Trial {
     pub(crate) logits: LogitRows,
     pub(crate) rotary_dim: usize,
     pub(crate) experts: Option<Experts>,
+    /// Whether all experts are in their slots before the first step on the GPU, for good.
+    pub(crate) resident: bool,
     /// Whether a token of a prompt has the same bits however the prompt is cut.
     pub(crate) same_however_cut: bool,
 }
@@ -97,6 +98,7 @@ impl Trial {
             logits: LogitRows::All,
             rotary_dim: 0,
             experts: None,
+            resident: false,
             same_however_cut: true,
         }
     }
@@ -179,7 +181,7 @@ impl Trial {
         view
     }
 
-    pub(crate) fn kv_cache(&mut self, width: usize) -> KvId {
+    pub(crate) fn kv_cache(&mut self, width: usize) -> CacheId {
         let kv = self.recording().kv_cache("kv", width);
         self.kv.push(kv);
         kv
@@ -187,7 +189,11 @@ impl Trial {
 
     pub(crate) fn vector(&mut self, len: usize, from: f32, to: f32) -> VectorId {
         let values = self.random.floats(len, from, to);
-        self.recording().vector("vector", &values)
+        self.this_vector(&values)
+    }
+
+    pub(crate) fn this_vector(&mut self, values: &[f32]) -> VectorId {
+        self.recording().vector("vector", values)
     }
 
     pub(crate) fn matrix(&mut self, format: WeightFormat, rows: usize, cols: usize) -> MatrixId {
@@ -199,7 +205,8 @@ impl Trial {
         self.recording().matrix(matrix)
     }
 
-    pub(crate) fn push(&mut self, kernel: impl Kernel + 'static) {
+    pub(crate) fn push(&mut self, kernel: impl Into<Op>) {
+        let kernel = kernel.into();
         let name = kernel.name();
         self.recording().push(name, kernel).unwrap();
     }
@@ -283,12 +290,14 @@ impl Trial {
     }
 
     pub(crate) fn on_cpu<const N: usize>(&self, runs: [&[usize]; N]) -> [Outcome; N] {
-        let store = self.experts.as_ref().map(|experts| {
-            let memory = Arc::new(HostSlots::new(experts.slots, experts.layout.slot_bytes()).unwrap());
-            (experts.store(memory.clone()), memory)
-        });
-        let mut executor = CpuExecutor::new(self.recording.clone(), context(&runs), self.expert_count(), store);
-        runs.map(|steps| self.run(&mut executor, |_| Phase::Prefill, steps))
+        let memory = self
+            .experts
+            .as_ref()
+            .map(|experts| Arc::new(HostSlots::new(experts.slots, experts.layout.slot_bytes()).unwrap()));
+        let store = self.experts.as_ref().zip(memory.clone()).map(|(experts, memory)| experts.store(memory));
+        let executor = CpuExecutor::new(self.recording.clone(), context(&runs), memory);
+        let mut device = WithStore { executor, store };
+        runs.map(|steps| self.run(&mut device, |_| Phase::Prefill, steps))
     }
 
     pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [(Phase, &[usize]); N]) -> [Outcome; N] {
@@ -302,17 +311,20 @@ impl Trial {
             cooperative: Some(false),
             ..GpuOptions::default()
         };
-        let store = self.experts.as_ref().map(|experts| {
+        let memory = self.experts.as_ref().map(|experts| {
             let (bytes, binding) = (experts.layout.slot_bytes(), options.binding_on(&gpu));
-            let memory =
-                GpuSlots::new(&gpu, experts.slots, experts.slots, bytes, experts.top_k, binding, options.landing)
-                    .unwrap();
-            let memory = Arc::new(memory);
-            (experts.store(memory.clone()), memory)
+            let sets = SlotSets::new(&experts.layout, experts.slots);
+            let memory = GpuSlots::new(&gpu, sets, bytes, experts.top_k, binding, options.landing).unwrap();
+            Arc::new(memory)
         });
+        let mut store = self.experts.as_ref().zip(memory.clone()).map(|(experts, memory)| experts.store(memory));
         let (recording, context) = (self.recording.clone(), context(&runs.map(|(_, steps)| steps)));
-        let mut executor = GpuExecutor::new(gpu, recording, context, self.expert_count(), store, options).unwrap();
-        runs.map(|(phase, steps)| self.run(&mut executor, |_| phase, steps))
+        let mut executor = GpuExecutor::new(gpu, recording, context, memory, options).unwrap();
+        if let (true, Some(store)) = (self.resident, &mut store) {
+            executor.make_resident(store).unwrap();
+        }
+        let mut device = WithStore { executor, store };
+        runs.map(|(phase, steps)| self.run(&mut device, |_| phase, steps))
     }
 
     /// Compares all teams that products may have, and what measuring chooses, with the built-in one.
@@ -324,10 +336,6 @@ impl Trial {
             let [found] = self.on_gpu(false, [(Phase::Decode, &steps)]);
             self.compare(&expected, &found, true).unwrap_or_else(|e| panic!("{teams:?}: {e}"));
         }
-    }
-
-    fn expert_count(&self) -> usize {
-        self.experts.as_ref().map_or(0, |experts| experts.layout.experts)
     }
 
     /// Runs steps of so many tokens, each of the phase that its index has.
@@ -399,9 +407,10 @@ impl Trial {
         for ((state, expected), found) in self.states.iter().zip(&expected.states).zip(&found.states) {
             close(within(state.tolerance), state.view.stride, expected, found).map_err(|e| format!("state, {e}"))?;
         }
-        for ((spec, expected), found) in self.recording.kv.iter().zip(&expected.kv).zip(&found.kv) {
+        for ((spec, expected), found) in self.recording.caches.iter().zip(&expected.kv).zip(&found.kv) {
             for (what, expected, found) in [("keys", &expected.0, &found.0), ("values", &expected.1, &found.1)] {
-                close(within(self.kv_tolerance), spec.width, expected, found).map_err(|e| format!("{what}, {e}"))?;
+                close(within(self.kv_tolerance), spec.streams[0].width, expected, found)
+                    .map_err(|e| format!("{what}, {e}"))?;
             }
         }
         Ok(())
@@ -426,7 +435,7 @@ impl Trial {
 impl Experts {
     fn store(&self, memory: Arc<dyn SlotMemory>) -> ExpertStore {
         let reader = Arc::new(FileReader::open(&self.layout).unwrap());
-        ExpertStore::new(self.layout.clone(), self.top_k, memory, reader, 2).unwrap()
+        ExpertStore::new(self.layout.clone(), memory, reader, 2).unwrap()
     }
 }
 
@@ -444,33 +453,41 @@ pub(crate) trait Device {
     fn run(&mut self, step: Step, rope: &[f32]);
     fn write(&mut self, tensor: TensorId, values: &[f32]);
     fn read(&mut self, tensor: TensorId) -> Vec<f32>;
-    fn read_kv(&mut self, kv: KvId, positions: usize) -> (Vec<f32>, Vec<f32>);
+    fn read_kv(&mut self, kv: CacheId, positions: usize) -> (Vec<f32>, Vec<f32>);
+}
+
+/// An executor and what reads its experts.
+struct WithStore<E> {
+    executor: E,
+    store: Option<ExpertStore>,
 }
 
 macro_rules! device {
     ($executor:ty, $read:expr) => {
-        impl Device for $executor {
+        impl Device for WithStore<$executor> {
             fn reset(&mut self) {
-                Executor::reset(self).unwrap();
+                self.executor.reset().unwrap();
             }
 
             fn run(&mut self, step: Step, rope: &[f32]) {
-                Executor::run(self, step, &[], rope).unwrap();
+                self.executor.run(step, &[], rope, self.store.as_mut()).unwrap();
             }
 
             fn write(&mut self, tensor: TensorId, values: &[f32]) {
-                self.write(tensor, values);
+                self.executor.write(tensor, values);
             }
 
             fn read(&mut self, tensor: TensorId) -> Vec<f32> {
-                $read(self, tensor)
+                $read(&mut self.executor, tensor)
             }
 
-            fn read_kv(&mut self, kv: KvId, positions: usize) -> (Vec<f32>, Vec<f32>) {
-                Executor::read_kv(self, kv, positions).unwrap()
+            fn read_kv(&mut self, kv: CacheId, positions: usize) -> (Vec<f32>, Vec<f32>) {
+                let mut read = |stream| self.executor.read_cache_rows(kv, stream, 0..positions).unwrap();
+                let [keys, values] = [read(0), read(1)].map(|rows| bytemuck::pod_collect_to_vec(&rows));
+                (keys, values)
             }
         }
     };
 }
-device!(CpuExecutor, |executor, tensor| CpuExecutor::read(executor, tensor).to_vec());
-device!(GpuExecutor, |executor, tensor| GpuExecutor::read(executor, tensor).unwrap());
+device!(CpuExecutor, |executor: &mut CpuExecutor, tensor| CpuExecutor::read(executor, tensor).to_vec());
+device!(GpuExecutor, |executor: &mut GpuExecutor, tensor| GpuExecutor::read(executor, tensor).unwrap());

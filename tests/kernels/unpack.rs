@@ -3,12 +3,10 @@
 use bytes::Bytes;
 use flashflood::compute::cpu::CpuExecutor;
 use flashflood::compute::gpu::{GpuExecutor, GpuOptions};
-use flashflood::compute::ops::{MatVec, RowsOf};
+use flashflood::compute::ops::{Matmul, RowsOf};
 use flashflood::compute::shaders::Form;
-use flashflood::compute::{Executor, LogitRows, Recording, Step};
-use flashflood::formats::quantise::dequantise_row;
-use flashflood::formats::{ScaleType, WeightFormat};
-use flashflood::model::{Matrix, MatrixBlock};
+use flashflood::compute::{LogitRows, Recording, Step};
+use flashflood::weights::{Affine, Dense, Matrix, MatrixBlock, WeightFormat};
 
 use crate::random::{Random, encode, formats};
 use crate::trial::gpu;
@@ -23,42 +21,66 @@ fn columns(matrix: &Matrix, form: Form) -> [Vec<f32>; 2] {
         (Form::Int8, Some(interleave)) => recording.quantised(x, interleave).unwrap().into(),
         _ => x.into(),
     };
-    recording.push("product", MatVec { x: input, matrix: id, out, accumulate: false, rows: RowsOf::Tokens }).unwrap();
+    let product = Matmul { x: input, matrix: id, out, accumulate: false, exact: false, rows: RowsOf::Tokens };
+    recording.push("product", product).unwrap();
     let recording = std::sync::Arc::new(recording);
     let mut identity = vec![0.0; 32 * x.stride];
     (0..32).for_each(|i| identity[i * x.stride + i] = 1.0);
     let step = Step::prefill(32, 0, LogitRows::All);
 
-    let mut cpu = CpuExecutor::new(recording.clone(), 32, 0, None);
+    let mut cpu = CpuExecutor::new(recording.clone(), 32, None);
     cpu.write(x.tensor, &identity);
-    cpu.run(step, &[], &[0.0; 4]).unwrap();
+    cpu.run(step, &[], &[0.0; 4], None).unwrap();
     let on_cpu = cpu.read(out.tensor).to_vec();
-    let mut gpu = GpuExecutor::new(gpu(), recording, 32, 0, None, GpuOptions::default()).unwrap();
+    let mut gpu = GpuExecutor::new(gpu(), recording, 32, None, GpuOptions::default()).unwrap();
     gpu.write(x.tensor, &identity);
-    gpu.run(step, &[], &[0.0; 4]).unwrap();
+    gpu.run(step, &[], &[0.0; 4], None).unwrap();
     let on_gpu = gpu.read(out.tensor).unwrap();
     // [columns, rows] turned
     [on_cpu, on_gpu].map(|out_of| (0..rows * 32).map(|i| out_of[i % 32 * out.stride + i / 32]).collect())
 }
 
-fn matrix(format: WeightFormat, rows: usize, cols: usize, [codes, scales, biases]: [Vec<u8>; 3]) -> Matrix {
-    let block = MatrixBlock { rows, codes: codes.into(), scales: scales.into(), biases: Bytes::from(biases) };
+fn matrix(format: WeightFormat, rows: usize, cols: usize, streams: [Vec<u8>; 3]) -> Matrix {
+    let block = MatrixBlock { rows, streams: streams.map(Bytes::from) };
     Matrix { name: format.to_string(), rows, cols, format, blocks: vec![block] }
 }
 
-/// The same columns by the code that quantises.
-fn dequantised(matrix: &Matrix) -> Vec<f32> {
-    let (format, cols, block) = (matrix.format, matrix.cols, &matrix.blocks[0]);
-    let (row_bytes, scale_bytes) = (format.row_bytes(cols), format.row_scale_bytes(cols));
-    let mut all = Vec::new();
-    for r in 0..matrix.rows {
-        let part = |bytes: &Bytes, len: usize| bytes.slice(r * len..(r + 1) * len);
-        let (codes, scales) = (part(&block.codes, row_bytes), part(&block.scales, scale_bytes));
-        let mut row = vec![0.0; cols];
-        dequantise_row(format, cols, &codes, &scales, &part(&block.biases, scale_bytes), &mut row);
-        all.extend_from_slice(&row[..32]);
+/// The same columns bit by bit: codes are one stream of bits, lowest first.
+fn by_definition(matrix: &Matrix) -> Vec<f32> {
+    let bytes = matrix.format.stream_bytes(matrix.cols);
+    let weight = |r: usize, c: usize| {
+        let [codes, scales, biases] = [0, 1, 2].map(|i| &matrix.blocks[0].streams[i][r * bytes[i]..][..bytes[i]]);
+        match matrix.format {
+            WeightFormat::Dense(dense) => number(dense, codes, c),
+            WeightFormat::Affine(Affine { bits, group, scales: as_type }) => {
+                let first = c * usize::from(bits);
+                let bit = |b: usize| codes[(first + b) / 8] >> ((first + b) % 8) & 1;
+                let code: u8 = (0..usize::from(bits)).map(|b| bit(b) << b).sum();
+                let [scale, bias] = [scales, biases].map(|of| number(as_type.dense(), of, c / usize::from(group)));
+                scale * f32::from(code) + bias
+            }
+        }
+    };
+    (0..matrix.rows).flat_map(|r| (0..32).map(move |c| (r, c))).map(|(r, c)| weight(r, c)).collect()
+}
+
+fn number(of: Dense, bytes: &[u8], i: usize) -> f32 {
+    let bytes = &bytes[i * of.bytes()..][..of.bytes()];
+    match of {
+        Dense::F32 => f32::from_le_bytes(bytes.try_into().unwrap()),
+        Dense::F16 => half::f16::from_le_bytes(bytes.try_into().unwrap()).to_f32(),
+        Dense::Bf16 => half::bf16::from_le_bytes(bytes.try_into().unwrap()).to_f32(),
     }
-    all
+}
+
+/// The same columns of rows as they are unpacked one by one.
+fn unpacked(matrix: &Matrix) -> Vec<f32> {
+    let mut row = vec![0.0; matrix.cols];
+    let mut first = |r| {
+        matrix.unpack_row(r, &mut row);
+        row[..32].to_vec()
+    };
+    (0..matrix.rows).flat_map(&mut first).collect()
 }
 
 fn assert_same(matrix: &Matrix, tolerance: f32) {
@@ -66,8 +88,9 @@ fn assert_same(matrix: &Matrix, tolerance: f32) {
 }
 
 fn assert_close(matrix: &Matrix, form: Form, tolerance: f32) {
-    let expected = dequantised(matrix);
-    for (who, found) in ["CPU", "GPU"].into_iter().zip(columns(matrix, form)) {
+    let expected = by_definition(matrix);
+    let [on_cpu, on_gpu] = columns(matrix, form);
+    for (who, found) in [("unpacked", unpacked(matrix)), ("CPU", on_cpu), ("GPU", on_gpu)] {
         for (i, (e, f)) in expected.iter().zip(&found).enumerate() {
             let place = format!("{}, {who}, row {}, column {}", matrix.name, i / 32, i % 32);
             assert!((e - f).abs() <= tolerance, "{place}: expected {e:e}, found {f:e}");
@@ -97,10 +120,10 @@ fn every_bf16() {
 /// With scale 1 and bias 0 the weight is the code: every place of a code in the words of a block, and every code.
 #[test]
 fn every_code() {
-    for bits in WeightFormat::BITS {
+    for bits in Affine::BITS {
         let format = WeightFormat::affine(bits, 32);
-        let codes = Random::new(u64::from(bits)).bytes(1024 * format.row_bytes(32));
-        let scales = encode(ScaleType::Bf16, &[1.0; 1024]);
+        let codes = Random::new(u64::from(bits)).bytes(1024 * format.stream_bytes(32)[0]);
+        let scales = encode(Dense::Bf16, &[1.0; 1024]);
         let matrix = matrix(format, 1024, 32, [codes, scales, vec![0; 2048]]);
         assert_same(&matrix, 0.0);
         // 1 is 127 steps of 1 / 127
@@ -112,12 +135,12 @@ fn every_code() {
 #[test]
 fn every_scale() {
     for format in formats("q8") {
-        let WeightFormat::Affine { group, scales, .. } = format else { unreachable!("q8 is affine") };
+        let WeightFormat::Affine(Affine { group, scales, .. }) = format else { unreachable!("q8 is affine") };
         let (rows, cols) = (300, 3 * usize::from(group));
         let mut random = Random::new(u64::from(group));
         let mut any = || {
             let values: Vec<f32> = (0..3 * rows).map(|_| 10f32.powf(random.uniform(-7.0, 3.0))).collect();
-            encode(scales, &values)
+            encode(scales.dense(), &values)
         };
         let sections = [vec![1; rows * cols], any(), any()];
         // scale + bias in one rounding or none

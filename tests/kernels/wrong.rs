@@ -1,12 +1,12 @@
 //! The comparison sees what it is there to see: the smallest wrong weight, and each way to break a rule.
 
-use flashflood::compute::Phase;
+use std::sync::Arc;
+
 use flashflood::compute::cpu::CpuMemory;
-use flashflood::compute::ops::{MatVec, RmsNorm, RowsOf};
+use flashflood::compute::ops::{Matmul, RmsNorm, RowsOf};
 use flashflood::compute::shaders::Form;
-use flashflood::compute::{Dispatch, Kernel, Recording, ResidentLayout, ShapeError, Stage, Step, View};
-use flashflood::experts::ExpertFile;
-use flashflood::formats::WeightFormat;
+use flashflood::compute::{Dispatch, Kernel, Op, Phase, Recording, ResidentLayout, ShapeError, Stage, Step, View};
+use flashflood::weights::{ExpertFile, WeightFormat};
 
 use crate::experts::{layout, routed};
 use crate::random::{Random, formats};
@@ -19,21 +19,20 @@ fn product(format: WeightFormat, form: Form, wrong: bool) -> Trial {
     let mut matrix = trial.random.matrix(format, rows, cols);
     if wrong {
         let block = &mut matrix.blocks[0];
-        let mut codes = block.codes.to_vec();
+        let mut codes = block.streams[0].to_vec();
         let middle = codes.len() / 2;
         // of a dense number the lowest bit is nothing, the highest below the sign an exponent's
-        codes[middle] ^= if format.row_scale_bytes(cols) > 0 { 1 } else { 0 };
-        let bytes = format.row_bytes(cols) / cols;
-        if format.row_scale_bytes(cols) == 0 {
-            codes[middle / bytes * bytes + bytes - 1] ^= 1;
+        match format {
+            WeightFormat::Affine(_) => codes[middle] ^= 1,
+            WeightFormat::Dense(dense) => codes[middle / dense.bytes() * dense.bytes() + dense.bytes() - 1] ^= 1,
         }
-        block.codes = codes.into();
+        block.streams[0] = codes.into();
     }
     let (x, out) = (trial.tensor(1, cols), trial.tensor(1, rows));
     let matrix = trial.this_matrix(matrix);
     let x = if form == Form::Int8 { trial.quantised(x, format) } else { x.into() };
-    trial.push(MatVec { x, matrix, out, accumulate: false, rows: RowsOf::Tokens });
-    trial.within(out, crate::matvec::atol(cols), 1e-6);
+    trial.push(Matmul { x, matrix, out, accumulate: false, exact: false, rows: RowsOf::Tokens });
+    trial.within(out, crate::matmul::atol(cols), 1e-6);
     trial
 }
 
@@ -61,7 +60,7 @@ fn one_wrong_code_of_an_expert() {
     let build = |wrong: bool| {
         let mut random = Random::new(2);
         let mut layout = layout(&mut random, 3, &[(WeightFormat::affine(4, 64), WeightFormat::affine(8, 64))]);
-        let at = layout.layers[0].slot.down.codes + 5;
+        let at = layout.layers[0].slot.down.streams[0] + 5;
         if let (true, ExpertFile::Memory { bytes, .. }) = (wrong, &mut layout.files[0]) {
             let mut changed = bytes.to_vec();
             changed[at] ^= 1;
@@ -149,7 +148,7 @@ fn every_mistake() {
         let weight = trial.vector(12, 0.5, 1.0);
         let norm = RmsNorm { x, weight, out, packed: None, eps: 1e-6 };
         match mistake {
-            Some(mistake) => trial.push(Mistaken { norm, mistake, bystander }),
+            Some(mistake) => trial.push(Op::Other(Arc::new(Mistaken { norm, mistake, bystander }))),
             None => trial.push(norm),
         }
         trial.within(out, 1e-6, 1e-6);

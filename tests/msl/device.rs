@@ -6,12 +6,10 @@ use std::sync::Arc;
 
 use flashflood::compute::ops::{self, ExpertTile, Pair, ProductShape, Tile};
 use flashflood::compute::{
-    Dispatch, Kernel, KvId, MatrixId, MatrixPart, Phase, Recorded, Recording, ResidentLayout, Resource, Stage, Step,
-    TensorId,
+    CacheId, Dispatch, Kernel, MatrixId, MatrixPart, Phase, Recorded, Recording, ResidentLayout, Resource, Stage, Step,
+    TensorId, VectorId,
 };
-use flashflood::experts::{ExpertFile, Place};
-use flashflood::formats::WeightFormat;
-use flashflood::model::MatrixBlock;
+use flashflood::weights::{ExpertFile, Matrix, Place, WeightFormat};
 
 use super::script::{self, Range, Script};
 use crate::trial::{Device, Experts};
@@ -40,6 +38,8 @@ struct Layout {
     threads: usize,
     context: usize,
     matrices: Vec<(usize, WeightFormat, Vec<MatrixPart>)>,
+    /// Where each vector begins among all of them, in elements.
+    vectors: Vec<usize>,
     kv_widths: Vec<usize>,
     scratch: usize,
 }
@@ -72,7 +72,8 @@ impl MslDevice {
             threads,
             context,
             matrices: recording.matrices.iter().map(|m| (m.cols, m.format, parts(m, binding))).collect(),
-            kv_widths: recording.kv.iter().map(|kv| kv.width).collect(),
+            vectors: vector_offsets(&recording),
+            kv_widths: recording.caches.iter().map(|cache| cache.streams[0].width).collect(),
             scratch: all.max(least).max(16),
         };
         MslDevice {
@@ -120,10 +121,19 @@ impl MslDevice {
                 bytes.resize(bytes.len().next_multiple_of(16), 0xff);
                 Ok(bytes)
             }
+            Resource::Vectors => {
+                let mut bytes = Vec::new();
+                for ((_, values), at) in recording.vectors.iter().zip(&self.layout.vectors) {
+                    bytes.resize(at * 4, 0xff);
+                    bytes.extend_from_slice(bytemuck::cast_slice(values));
+                }
+                bytes.resize(bytes.len().next_multiple_of(16).max(16), 0xff);
+                Ok(bytes)
+            }
             Resource::Matrix(matrix, part) => Ok(self.matrix_bytes(matrix, part)),
-            Resource::Keys(kv, window) | Resource::Values(kv, window) => {
-                let rows = self.layout.kv_window(kv);
-                Err(rows.min(self.layout.context - window * rows) * recording.kv[kv.0].width * 4)
+            Resource::Cache(kv, stream, window) => {
+                let rows = self.layout.cache_window(kv);
+                Err(rows.min(self.layout.context - window * rows) * recording.caches[kv.0].streams[stream].row_bytes())
             }
             Resource::Rope => Err(256 * 4 * recording.max_tokens),
             Resource::Scratch => Err(self.layout.scratch),
@@ -137,13 +147,10 @@ impl MslDevice {
     fn matrix_bytes(&self, matrix: MatrixId, part: usize) -> Vec<u8> {
         let part = self.layout.matrices[matrix.0].2[part];
         let rows = self.recording.matrices[matrix.0].slice_rows(part.first..part.first + part.rows);
-        let section = |of: fn(&MatrixBlock) -> &bytes::Bytes| -> Vec<u8> {
-            rows.blocks.iter().flat_map(|block| of(block).to_vec()).collect()
-        };
-        let mut bytes = section(|block| &block.codes);
-        for (at, section) in [(part.scales, section(|b| &b.scales)), (part.biases, section(|b| &b.biases))] {
+        let mut bytes = Vec::new();
+        for (stream, at) in part.streams.into_iter().enumerate() {
             bytes.resize(at as usize * 4, 0xff);
-            bytes.extend(section);
+            rows.blocks.iter().for_each(|block| bytes.extend_from_slice(&block.streams[stream]));
         }
         bytes.resize(bytes.len().next_multiple_of(SECTION), 0xff);
         bytes
@@ -155,13 +162,13 @@ impl MslDevice {
 
     /// Every expert of every layer has a slot; a slab holds as many as a binding covers.
     fn slots_per_slab(&self) -> usize {
-        let experts = self.experts.as_ref().map_or(0, |e| e.layout.layers.len() * e.layout.experts);
+        let experts = self.experts.as_ref().map_or(0, |e| e.layout.experts());
         (self.layout.binding as usize / self.slot_bytes()).clamp(1, experts)
     }
 
     fn slabs(&self) -> usize {
         let Some(experts) = &self.experts else { return 0 };
-        (experts.layout.layers.len() * experts.layout.experts).div_ceil(self.slots_per_slab())
+        experts.layout.experts().div_ceil(self.slots_per_slab())
     }
 
     fn slab(&self, slab: usize) -> Vec<u8> {
@@ -169,13 +176,13 @@ impl MslDevice {
         let slots = self.slots_per_slab();
         let mut bytes = vec![0xff; self.slot_bytes() * slots];
         for (place, expert) in (slab * slots..(slab + 1) * slots).enumerate() {
-            let Some(layer) = layout.layers.get(expert / layout.experts) else { break };
+            let Some(layer) = layout.layers.get(expert / layout.layers[0].experts) else { break };
             for part in &layer.parts {
                 let Place::Strided { file, base, stride } = part.place else { panic!("experts of trials are stacked") };
                 let ExpertFile::Memory { bytes: file, .. } = &layout.files[file as usize] else {
                     panic!("experts of trials are in memory")
                 };
-                let from = (base + stride * (expert % layout.experts) as u64) as usize;
+                let from = (base + stride * (expert % layout.layers[0].experts) as u64) as usize;
                 let to = place * self.slot_bytes() + part.at;
                 bytes[to..to + part.len].copy_from_slice(&file[from..from + part.len]);
             }
@@ -195,7 +202,7 @@ impl MslDevice {
 
     fn run_experts(&mut self, op: &ops::Experts, ids: &[u32], step: &Step) {
         let (experts, slots, top_k) =
-            (self.experts.as_ref().unwrap().layout.experts, self.slots_per_slab(), op.out.rows_per_token);
+            (self.experts.as_ref().unwrap().layout.layers[0].experts, self.slots_per_slab(), op.out.rows_per_token);
         let pair = |(row, id): (usize, &u32)| {
             let slot = op.layer * experts + *id as usize;
             Pair {
@@ -278,15 +285,25 @@ fn tiles(pairs: &[Pair]) -> Vec<ExpertTile> {
     all
 }
 
+/// Vectors start at multiples of 4 elements; here with some between them that nobody may read.
+fn vector_offsets(recording: &Recording) -> Vec<usize> {
+    let mut next = 0;
+    let begin = |(_, values): &(String, Arc<Vec<f32>>)| {
+        let at = next;
+        next = (at + values.len() + 1).next_multiple_of(4);
+        at
+    };
+    recording.vectors.iter().map(begin).collect()
+}
+
 /// Rows of a matrix that a binding covers, as the GPU executor cuts them.
-fn parts(matrix: &flashflood::model::Matrix, binding: u64) -> Vec<MatrixPart> {
+fn parts(matrix: &Matrix, binding: u64) -> Vec<MatrixPart> {
     let (cols, format) = (matrix.cols, matrix.format);
     let most = ((binding as usize - 3 * SECTION - 256) / format.matrix_bytes(1, cols)).max(1);
     let part = |first: usize| {
         let rows = most.min(matrix.rows - first);
-        let codes = (rows * format.row_bytes(cols)).next_multiple_of(SECTION);
-        let scales = (rows * format.row_scale_bytes(cols)).next_multiple_of(SECTION);
-        MatrixPart { first, rows, codes: 0, scales: (codes / 4) as u32, biases: ((codes + scales) / 4) as u32 }
+        let [codes, scales, _] = format.stream_bytes(cols).map(|row| (rows * row).next_multiple_of(SECTION));
+        MatrixPart { first, rows, streams: [0, (codes / 4) as u32, ((codes + scales) / 4) as u32] }
     };
     (0..matrix.rows).step_by(most).map(part).collect()
 }
@@ -301,13 +318,17 @@ impl ResidentLayout for Layout {
         (*cols, *format)
     }
 
-    fn kv_window(&self, kv: KvId) -> usize {
+    fn vector_offset(&self, vector: VectorId) -> usize {
+        self.vectors[vector.0]
+    }
+
+    fn cache_window(&self, kv: CacheId) -> usize {
         let most = (self.binding / (self.kv_widths[kv.0] as u64 * 4)) as usize / WINDOW_STEP * WINDOW_STEP;
         most.max(WINDOW_STEP).min(self.context.next_multiple_of(WINDOW_STEP))
     }
 
-    fn kv_windows(&self, kv: KvId) -> usize {
-        self.context.div_ceil(self.kv_window(kv))
+    fn cache_windows(&self, kv: CacheId) -> usize {
+        self.context.div_ceil(self.cache_window(kv))
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -320,6 +341,10 @@ impl ResidentLayout for Layout {
 
     fn all_resident(&self) -> bool {
         false
+    }
+
+    fn first_slot(&self, _: usize) -> usize {
+        0
     }
 
     fn team(&self, shape: &ProductShape) -> ops::Team {
@@ -352,23 +377,24 @@ impl Device for MslDevice {
         let mut ids = Vec::new();
         for recorded in &recording.steps {
             match recorded {
-                Recorded::Kernel { kernel, .. } => self.run_kernel(kernel.as_ref(), &step),
+                Recorded::Kernel { kernel, .. } => self.run_kernel(&**kernel, &step),
                 Recorded::Route(route) => {
                     let rows = self.written[&route.ids.tensor].chunks_exact(route.ids.stride).take(step.tokens);
                     ids = rows.flat_map(|row| row[..route.ids.width].iter().map(|id| id.to_bits())).collect();
                 }
                 Recorded::Experts(op) => self.run_experts(op, &ids, &step),
+                Recorded::LayerDone(_) => {}
             }
         }
     }
 
-    fn read_kv(&mut self, kv: KvId, positions: usize) -> (Vec<f32>, Vec<f32>) {
-        let (rows, width) = (self.layout.kv_window(kv), self.recording.kv[kv.0].width);
-        let mut read = |of: fn(KvId, usize) -> Resource| -> Vec<f32> {
+    fn read_kv(&mut self, kv: CacheId, positions: usize) -> (Vec<f32>, Vec<f32>) {
+        let (rows, width) = (self.layout.cache_window(kv), self.recording.caches[kv.0].streams[0].width);
+        let mut read = |stream: usize| -> Vec<f32> {
             let windows = (0..positions.div_ceil(rows)).map(|w| (w, rows.min(positions - w * rows)));
-            windows.flat_map(|(w, held)| self.read_resource(of(kv, w), held * width)).collect()
+            windows.flat_map(|(w, held)| self.read_resource(Resource::Cache(kv, stream, w), held * width)).collect()
         };
-        (read(Resource::Keys), read(Resource::Values))
+        (read(0), read(1))
     }
 }
 

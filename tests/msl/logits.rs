@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use flashflood::compute::Recording;
 use flashflood::compute::ops::LogitsTopK;
-use flashflood::compute::{Binding, Recording, Resource, Stage};
 
 use super::Case;
 use crate::random::Random;
@@ -18,12 +18,7 @@ fn logits_top_k() {
         let logits: Vec<f32> = (0..width).map(|_| random.uniform(-300.0, 300.0).round()).collect();
         let mut recording = Recording::new(1);
         let view = recording.tensor("logits", 1, width);
-        let (a, b) = (Resource::Scratch, Resource::Scratch2);
-        let stages = [(Resource::Tensor(view.tensor), a), (a, b), (b, a)].map(|(from, to)| Stage {
-            shader: "logits_top_k",
-            constants: vec![],
-            groups: vec![vec![Binding::read(from), Binding::write(to)]],
-        });
+        let stages = LogitsTopK::stages(view.tensor);
         let case = Case::next(phase).unwrap();
         let mut device = case.device(Arc::new(recording), 1, None, (u64::MAX, u32::MAX));
         device.make_scratch(LogitsTopK::scratch_entries(width) * 8);

@@ -11,7 +11,7 @@ use super::{Oracle, folder, run};
 const ALL: usize = 1000;
 
 fn engine(device: Device, slots: usize, chunk: usize) -> Engine {
-    let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
+    let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts().slot_bytes();
     let experts = ExpertBudget::Bytes((slots * slot) as u64);
     let options = EngineOptions { device, context: Some(96), experts, chunk: Some(chunk), ..EngineOptions::default() };
     Engine::open(&folder("tiny"), &options).unwrap()
@@ -44,7 +44,7 @@ fn a_limit_that_changes_between_tokens_changes_nothing() {
 #[test]
 fn a_replayed_trace_has_the_hits_of_the_run() {
     let oracle = Oracle::open("tiny");
-    let layers = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.layers.len();
+    let layers = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts().layers.len();
     for slots_per_layer in [4, 7, 12] {
         let mut engine = engine(Device::Cpu, slots_per_layer * layers, 16);
         let mut session = engine.session().unwrap();

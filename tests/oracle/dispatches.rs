@@ -2,9 +2,11 @@
 //! whatever it does.
 
 use flashflood::compute::shaders::Form;
-use flashflood::compute::{KvId, MatrixId, MatrixPart, Recorded, Recording, ResidentLayout, Step};
-use flashflood::formats::WeightFormat;
-use flashflood::model::{LayerKind, ModelSource, forward};
+use flashflood::compute::{
+    CacheId, Lowering, MatrixId, MatrixPart, Recorded, Recording, ResidentLayout, Step, VectorId, lower,
+};
+use flashflood::model::{Mixer, ModelSource};
+use flashflood::weights::WeightFormat;
 
 use crate::folder;
 
@@ -13,15 +15,18 @@ struct OnePiece;
 
 impl ResidentLayout for OnePiece {
     fn matrix_parts(&self, _: MatrixId) -> &[MatrixPart] {
-        &[MatrixPart { first: 0, rows: 1, codes: 0, scales: 0, biases: 0 }]
+        &[MatrixPart { first: 0, rows: 1, streams: [0; 3] }]
     }
     fn matrix(&self, _: MatrixId) -> (usize, WeightFormat) {
         (4096, WeightFormat::Bf16)
     }
-    fn kv_window(&self, _: KvId) -> usize {
+    fn vector_offset(&self, _: VectorId) -> usize {
+        0
+    }
+    fn cache_window(&self, _: CacheId) -> usize {
         1 << 20
     }
-    fn kv_windows(&self, _: KvId) -> usize {
+    fn cache_windows(&self, _: CacheId) -> usize {
         1
     }
     fn scratch_bytes(&self) -> usize {
@@ -32,6 +37,9 @@ impl ResidentLayout for OnePiece {
     }
     fn all_resident(&self) -> bool {
         true
+    }
+    fn first_slot(&self, _: usize) -> usize {
+        0
     }
 }
 
@@ -44,10 +52,12 @@ fn dispatches(recording: &Recording, layers: usize, position: usize) -> (Vec<usi
         let layer = match recorded {
             Recorded::Kernel { label, kernel } => {
                 kernel.dispatch(&OnePiece, &step, &mut all);
-                label.strip_prefix("layer.").map(|rest| rest.split('.').next().unwrap().parse::<usize>().unwrap())
+                // what only packs activations is counted for itself
+                let of_layer = label.strip_prefix("layer.").filter(|rest| !rest.ends_with(".int8"));
+                of_layer.map(|rest| rest.split('.').next().unwrap().parse::<usize>().unwrap())
             }
             // nothing is left of it when slots are looked up by the router's kernel
-            Recorded::Route(_) => continue,
+            Recorded::Route(_) | Recorded::LayerDone(_) => continue,
             Recorded::Experts(op) => {
                 op.dispatch(&OnePiece, 0, 0, op.out.rows_per_token, 256, &mut all);
                 Some(op.layer)
@@ -74,26 +84,28 @@ fn dispatches_of_one_token() {
         ("tiny_mlx4", snapshot("tiny_mlx4"), 11, 12),
         ("a pack", ModelSource::embedded().unwrap(), 12, 12),
     ] {
-        let layers = &source.config.layers;
+        let layers = &source.shape.layers;
         for (form, position) in [(Form::F32, 10), (Form::F32, 5000), (Form::Int8, 10), (Form::Int8, 5000)] {
             // what is packed in 8 bits is packed by the kernel before
-            let recorded = forward::record(&source.config, &source.weights, &source.experts, 8, form, false).unwrap();
-            let (mut counts, outside) = dispatches(&recorded.recording, layers.len(), position);
+            let mut recording = source.recording().clone();
+            recording.max_tokens = 8;
+            let recording = lower(recording, Lowering { activations: form, look_ahead: false }).unwrap();
+            let (mut counts, outside) = dispatches(&recording, layers.len(), position);
             println!("{name}, {form:?} at {position}: {counts:?} and {outside}");
             counts[0] -= 1;
-            for (i, (kind, &count)) in layers.iter().zip(&counts).enumerate() {
-                let expected = match kind {
-                    LayerKind::LinearAttention => linear,
+            for (i, (layer, &count)) in layers.iter().zip(&counts).enumerate() {
+                let expected = match layer.mixer {
+                    Mixer::DeltaNet(_) => linear,
                     // one split of the cache needs no merge
-                    LayerKind::FullAttention => full - usize::from(position == 10),
+                    Mixer::Attention(_) => full - usize::from(position == 10),
                 };
                 assert!(count <= 12);
-                assert_eq!(count, expected, "{name}, {form:?} at {position}, layer {i} ({kind:?})");
+                assert_eq!(count, expected, "{name}, {form:?} at {position}, layer {i} ({layer:?})");
             }
             // a pack has two formats of quantised weights behind one norm, and the norm packs for one
             let packed = if form == Form::Int8 && name == "a pack" { layers.len() } else { 0 };
             assert_eq!(outside, 1 + packed, "{name}, {form:?}: the logits");
         }
-        assert!(layers.contains(&LayerKind::FullAttention));
+        assert!(layers.iter().any(|layer| matches!(layer.mixer, Mixer::Attention(_))));
     }
 }

@@ -6,6 +6,7 @@
 
 mod cache;
 mod dispatches;
+mod plain;
 mod prefill;
 
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ use flashflood::compute::LogitRows;
 use flashflood::compute::gpu::{GpuOptions, Landing, Teams};
 use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
-use flashflood::formats::safetensors::TensorSet;
 use flashflood::session::{LayerContents, Session};
+use flashflood::weights::safetensors::TensorSet;
 
 const TOLERANCE: f32 = 3e-4;
 
@@ -149,7 +150,7 @@ fn check_oracle_with(name: &str, device: Device, gpu: GpuOptions) {
     let oracle = Oracle::open(name);
     let tokens = &oracle.tokens;
     let mut engine = engine(name, device, 96, gpu);
-    let top_k = engine.config().top_k;
+    let top_k = engine.shape().moe().unwrap().top_k;
     let prefill = oracle.floats("logits_prefill").or_else(|| oracle.floats("logits")).unwrap();
     let singles: Vec<&[u32]> = tokens.chunks(1).collect();
     let mut continued = vec![&tokens[..50], &tokens[50..91]];
@@ -210,9 +211,9 @@ fn expert_cache_size_changes_nothing() {
     for device in [Device::Cpu, Device::Gpu] {
         let oracle = Oracle::open("tiny");
         let source = flashflood::model::ModelSource::open(&folder("tiny")).unwrap();
-        let (slot, layers) = (source.experts.slot_bytes() as u64, source.experts.layers.len() as u64);
+        let (slot, layers) = (source.experts().slot_bytes() as u64, source.experts().layers.len() as u64);
         let mut all = Vec::new();
-        for slots in [source.config.top_k as u64, 4 * layers, 8 * layers, 16 * layers] {
+        for slots in [source.shape.moe().unwrap().top_k as u64, 4 * layers, 8 * layers, 16 * layers] {
             let options = EngineOptions {
                 device,
                 context: Some(96),
@@ -291,7 +292,7 @@ fn kind_of_reads_changes_nothing() {
         {
             let gpu = GpuOptions { landing, ..GpuOptions::default() };
             // slots for a third of the experts, so that they are overwritten
-            let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
+            let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts().slot_bytes();
             let experts = ExpertBudget::Bytes(30 * slot as u64);
             let options = EngineOptions {
                 device,
@@ -328,7 +329,7 @@ fn look_ahead_changes_nothing() {
         let gpu = GpuOptions { landing, ..GpuOptions::default() };
         let mut all = Vec::new();
         for look_ahead in [0, 1, 3, 100] {
-            let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts.slot_bytes();
+            let slot = flashflood::model::ModelSource::open(&folder("tiny")).unwrap().experts().slot_bytes();
             let experts = ExpertBudget::Bytes(30 * slot as u64);
             let options =
                 EngineOptions { device, gpu, context: Some(96), experts, look_ahead, ..EngineOptions::default() };

@@ -11,7 +11,7 @@ use super::{Oracle, TOLERANCE, check_routing, folder, largest_difference};
 fn chunks_of_every_length() {
     let oracle = Oracle::open("tiny");
     let source = flashflood::model::ModelSource::open(&folder("tiny")).unwrap();
-    let (top_k, layers) = (source.config.top_k, source.experts.layers.len());
+    let (top_k, layers) = (source.shape.moe().unwrap().top_k, source.experts().layers.len());
     let expected = oracle.floats("logits_prefill").unwrap();
     for device in [Device::Cpu, Device::Gpu] {
         for (n, slots) in [top_k, 5 * layers, 16 * layers].into_iter().enumerate() {
@@ -20,7 +20,7 @@ fn chunks_of_every_length() {
                 activations: Activations::F32,
                 context: Some(96),
                 chunk: Some(96),
-                experts: ExpertBudget::Bytes((slots * source.experts.slot_bytes()) as u64),
+                experts: ExpertBudget::Bytes((slots * source.experts().slot_bytes()) as u64),
                 ..EngineOptions::default()
             };
             let mut engine = Engine::open(&folder("tiny"), &options).unwrap();

@@ -1,17 +1,15 @@
 //! Packs and sources that are damaged: refused with what was expected and found, never with a panic.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use flashflood::experts::{ExpertFile, Place};
-use flashflood::formats::WeightFormat;
-use flashflood::formats::pack::{self, Manifest, PackError, PackOptions, write_pack};
-use flashflood::model::{Matrix, MatrixBlock};
+use flashflood::model::ModelSource;
+use flashflood::weights::pack::{self, Manifest, PackError, PackOptions};
+use flashflood::weights::{ExpertFile, Matrix, MatrixBlock, Place, WeightFormat};
 use flashflood_backends::positioned::{read_exact_at, write_all_at};
 use proptest::prelude::*;
-use tempfile::TempDir;
 
-use crate::model::{QUIET, Random, folders, made, options, source};
+use crate::model::{HIDDEN, QUIET, Random, VOCAB, folders, made, options, replace, source};
 
 fn flip(path: &Path, offset: u64) {
     let file = fs::File::options().read(true).write(true).open(path).unwrap();
@@ -33,35 +31,27 @@ fn a_weight_that_is_not_finite_is_named() {
     let mut source = source(&model, 1);
     // layer 1, expert 3, up, row 5
     let (offset, file) = {
-        let (file, offset, _, _) = source.experts.slices(1, 3).nth(1).unwrap();
+        let (file, offset, _, _) = source.experts().slices(1, 3).nth(1).unwrap();
         (offset + 5 * 128 * 2 + 14, file as usize)
     };
-    let ExpertFile::Path(path) = &source.experts.files[file] else { panic!("on disk") };
+    let ExpertFile::Path(path) = &source.experts().files[file] else { panic!("on disk") };
     write_all_at(&fs::File::options().write(true).open(path).unwrap(), &[0xc0, 0x7f], offset).unwrap();
-    let error = write_pack(&source, None, &out, &options(4), QUIET).unwrap_err();
+    let error = source.write_pack(None, &out, &options(4), QUIET).unwrap_err();
     assert!(matches!(error, PackError::ExpertWeight { layer: 1, expert: 3, matrix: "up", row: 5, .. }), "{error}");
     assert!(error.to_string().contains("column 7 is NaN"), "{error}");
 
     // NaN scales of a matrix that stays as it is, and of one that does not
     for bits in [4, 8] {
         let format = WeightFormat::affine(bits, 64);
-        let mut scales = vec![0; 100 * 4];
-        scales[42 * 4 + 2..42 * 4 + 4].copy_from_slice(&[0xc0, 0x7f]);
-        source.weights.lm_head = Matrix {
-            name: "lm_head".into(),
-            rows: 100,
-            cols: 128,
-            format,
-            blocks: vec![MatrixBlock {
-                rows: 100,
-                codes: vec![0; 100 * format.row_bytes(128)].into(),
-                scales: scales.into(),
-                biases: vec![0; 100 * 4].into(),
-            }],
-        };
+        let [codes, scales, biases] = format.stream_bytes(HIDDEN).map(|row| vec![0; VOCAB * row]);
+        let mut streams = [codes, scales, biases];
+        streams[1][42 * 4 + 2..42 * 4 + 4].copy_from_slice(&[0xc0, 0x7f]);
+        let blocks = vec![MatrixBlock { rows: VOCAB, streams: streams.map(Into::into) }];
+        let matrix = Matrix { name: "lm_head".into(), rows: VOCAB, cols: HIDDEN, format, blocks };
+        replace(&mut source, "lm_head", matrix);
         fs::remove_dir_all(&out).unwrap();
         let options = PackOptions { resident_bits: 4, ..options(4) };
-        let error = write_pack(&source, None, &out, &options, QUIET).unwrap_err();
+        let error = source.write_pack(None, &out, &options, QUIET).unwrap_err();
         assert!(matches!(&error, PackError::ResidentWeight { row: 42, .. }), "{error}");
         assert!(error.to_string().starts_with("lm_head, row 42: weight at column 64 is NaN"), "{error}");
     }
@@ -70,55 +60,90 @@ fn a_weight_that_is_not_finite_is_named() {
 #[test]
 fn another_version_is_refused_with_what_helps() {
     let (_temp, out) = made();
-    edit_manifest(&out, |manifest| manifest["version"] = 2.into());
-    let error = pack::open(&out).unwrap_err();
-    assert!(matches!(error, PackError::Version { .. }), "{error}");
-    let text = error.to_string();
-    assert!(text.contains("expected flashflood-pack version 1") && text.contains("version 2"), "{text}");
-    assert!(text.contains("a newer flashflood made this pack"), "{text}");
+    for (version, helps) in [(3, "a newer flashflood made this pack"), (0, "an older flashflood made this pack")] {
+        edit_manifest(&out, |manifest| manifest["version"] = version.into());
+        let error = pack::open(&out).map(drop).unwrap_err();
+        assert!(matches!(error, PackError::File(_)), "{error}");
+        let text = error.to_string();
+        assert!(text.starts_with(&out.join(pack::MANIFEST).display().to_string()), "{text}");
+        assert!(text.contains("expected flashflood-pack version 2"), "{text}");
+        assert!(text.contains(&format!("found \"flashflood-pack\" version {version}")), "{text}");
+        assert!(text.contains(&format!("\nhint: {helps}")), "{text}");
+    }
     edit_manifest(&out, |manifest| manifest["format"] = "zip".into());
-    assert!(pack::open(&out).unwrap_err().to_string().contains("not a flashflood pack"));
+    assert!(pack::open(&out).map(drop).unwrap_err().to_string().contains("not a flashflood pack"));
 }
 
 #[test]
 fn values_that_do_not_hold_are_refused_by_key() {
-    for (pointer, value, key) in [
-        ("/config/hidden", 1_000_000_000_000u64.into(), "config.hidden"),
-        ("/config/head_dim", 0.into(), "config.head_dim"),
-        ("/config/top_k", 7.into(), "config.top_k"),
-        ("/config/experts", 7.into(), "layers[0].xxh3"),
-        ("/config/linear", serde_json::Value::Null, "config.linear"),
-        ("/config/norm_plus_one", true.into(), "config.norm_plus_one"),
-        ("/record_align", 3000.into(), "record_align"),
-        ("/layers/1/stride", 512.into(), "layers[1].stride"),
-        ("/layers/1/slot/down/codes", 64.into(), "layers[1].slot"),
-        ("/layers/2/slot/gate_up/format/affine/bits", 7.into(), "layers[2].slot.gate_up.format"),
-        ("/layers/2/slot/gate_up/format/affine/group", 0.into(), "layers[2].slot.gate_up.format"),
+    let (_temp, out) = made();
+    let path = out.join(pack::MANIFEST);
+    let whole = fs::read_to_string(&path).unwrap();
+    // (of the manifest, what it becomes, key, what is expected)
+    for (pointer, value, key, expected) in [
+        // the config's keys have the names that they have in config.json
+        ("/config/hidden_size", 1_000_000_000_000u64.into(), "`hidden_size`", "1 to 131072"),
+        ("/config/head_dim", 0.into(), "`head_dim`", "1 to 256"),
+        ("/config/num_experts_per_tok", 7.into(), "`num_experts_per_tok`", "1 to 6"),
+        ("/config/linear_num_key_heads", serde_json::Value::Null, "`linear_num_key_heads`", "a whole number"),
+        ("/record_align", 3000.into(), "record_align", "a power of two"),
+        ("/layers/1/stride", 512.into(), "layers[1].stride", ""),
+        ("/layers/1/bytes", 64.into(), "layers[1].", ""),
+        ("/layers/1/layer", 0.into(), "layers", "ascending order"),
+        ("/layers/2/gate_up/affine/bits", 7.into(), "layers[2].gate_up", "2, 3, 4, 5, 6 or 8 bits"),
+        ("/layers/2/gate_up/affine/group", 0.into(), "layers[2].gate_up", "groups of 32, 64 or 128"),
+        ("/layers/2/down/affine/group", 64.into(), "layers[2].down", "a format whose groups divide 96 columns"),
+        ("/layers/2/down/affine/bits", 5.into(), "layers[2].bytes", ""),
     ] {
-        let (_temp, out) = made();
         edit_manifest(&out, |manifest| *manifest.pointer_mut(pointer).unwrap() = value);
-        match pack::open(&out).unwrap_err() {
-            PackError::Value { key: found, .. } => assert_eq!(found, key),
-            PackError::Config(error) => {
-                // the config knows its keys by the names they have in config.json
-                assert!(pointer.starts_with("/config/"), "{pointer}: {error}");
-                assert!(error.to_string().contains("manifest.json"), "{error}");
-            }
-            other => panic!("{pointer}: {other}"),
-        }
+        let error = ModelSource::open(&out).unwrap_err().to_string();
+        fs::write(&path, &whole).unwrap();
+        assert!(error.starts_with(&format!("{}: {key}", path.display())), "{pointer}: {error}");
+        assert!(error.contains("expected ") && error.contains(expected), "{pointer}: {error}");
     }
+
+    // lengths whose sum no number holds
+    edit_manifest(&out, |manifest| manifest["resident"]["bytes"] = u64::MAX.into());
+    let error = pack::verify(&out, QUIET).unwrap_err().to_string();
+    assert!(error.contains(&format!("expected {} bytes", u64::MAX)), "{error}");
+    fs::write(&path, &whole).unwrap();
+
+    // a model of more experts than the pack has
+    edit_manifest(&out, |manifest| manifest["config"]["num_experts"] = 7.into());
+    let error = ModelSource::open(&out).unwrap_err().to_string();
+    assert!(error.contains("tensor layers.0.router.weight: expected [7, 128]"), "{error}");
+    fs::write(&path, &whole).unwrap();
+
+    // a layer without its records, and one with too few
+    edit_manifest(&out, |manifest| drop(manifest["layers"].as_array_mut().unwrap().pop()));
+    let error = ModelSource::open(&out).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("{}: `layers` is missing: expected records of layer 2", path.display())),
+        "{error}"
+    );
+    fs::write(&path, &whole).unwrap();
+    let mut stride = 0;
+    edit_manifest(&out, |manifest| {
+        stride = manifest["layers"][0]["stride"].as_u64().unwrap();
+        manifest["layers"][0]["xxh3"].as_array_mut().unwrap().pop();
+    });
+    fs::File::options().write(true).open(out.join(pack::layer_file(0))).unwrap().set_len(5 * stride).unwrap();
+    let error = ModelSource::open(&out).unwrap_err().to_string();
+    let expected = format!("{}: layers[0].xxh3: expected 6 checksums, one per expert, found 5", path.display());
+    assert_eq!(error, expected);
 }
 
 #[test]
 fn a_flipped_byte_is_found() {
     let (_temp, out) = made();
-    let pack = pack::open(&out).unwrap();
-    let slot = pack.experts.layers[1].slot;
-    let Place::Strided { stride, .. } = pack.experts.layers[1].parts[0].place else { panic!("strided") };
+    let source = ModelSource::open(&out).unwrap();
+    let slot = source.experts().layers[1].slot;
+    let Place::Strided { stride, .. } = source.experts().layers[1].parts[0].place else { panic!("strided") };
     let layer = out.join(pack::layer_file(1));
-    drop(pack);
+    drop(source);
 
-    let offset = 4 * stride + slot.down.scales as u64 + 3;
+    let [_, scales, _] = slot.down.streams;
+    let offset = 4 * stride + scales as u64 + 3;
     flip(&layer, offset);
     flip(&layer, 5 * stride);
     let error = pack::verify(&out, QUIET).unwrap_err();
@@ -148,26 +173,18 @@ fn a_file_of_another_length_or_none_is_refused() {
         let length = fs::metadata(&path).unwrap().len();
         fs::File::options().write(true).open(&path).unwrap().set_len(length - 1).unwrap();
         for error in [pack::open(&out).map(drop).unwrap_err(), pack::verify(&out, QUIET).map(drop).unwrap_err()] {
-            assert!(matches!(error, PackError::Length { .. }), "{error}");
+            assert!(matches!(error, PackError::File(_)), "{error}");
             let text = error.to_string();
+            assert!(text.ends_with("hint: the file is damaged; make the pack again"), "{text}");
             assert!(text.contains(&format!("expected {length} bytes, found {}", length - 1)), "{text}");
             assert!(text.contains(&name), "{text}");
         }
         fs::remove_file(&path).unwrap();
-        let error = pack::open(&out).unwrap_err();
-        assert!(matches!(error, PackError::Io { .. }) && error.to_string().contains(&name), "{error}");
+        let error = pack::open(&out).map(drop).unwrap_err();
+        let PackError::File(file) = &error else { panic!("{error}") };
+        assert_eq!(file.io_error().unwrap().kind(), std::io::ErrorKind::NotFound, "{error}");
+        assert!(error.to_string().contains(&name), "{error}");
     }
-}
-
-/// The text of a manifest and the resident file that goes with it, made once.
-fn specimen() -> &'static (TempDir, PathBuf, String, Vec<u8>) {
-    static SPECIMEN: std::sync::OnceLock<(TempDir, PathBuf, String, Vec<u8>)> = std::sync::OnceLock::new();
-    SPECIMEN.get_or_init(|| {
-        let (temp, out) = made();
-        let text = fs::read_to_string(out.join(pack::MANIFEST)).unwrap();
-        let resident = fs::read(out.join(pack::RESIDENT)).unwrap();
-        (temp, out, text, resident)
-    })
 }
 
 /// A value somewhere in a JSON document, chosen by `pick`.
@@ -188,57 +205,69 @@ fn somewhere<'a>(value: &'a mut serde_json::Value, pick: &mut Random) -> &'a mut
     }
 }
 
+const CASES: u32 = 400;
+
+/// Opening and checking a folder, whatever is in it: neither may panic.
+fn try_all(folder: &Path) {
+    let _ = ModelSource::open(folder);
+    let _ = pack::verify(folder, QUIET);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
     fn no_text_makes_the_manifest_reader_panic(text in ".{0,200}") {
         let _ = Manifest::parse(Path::new("manifest.json"), &text);
     }
+}
 
-    #[test]
-    fn no_edit_of_a_manifest_makes_opening_panic(
-        seed: u64,
-        value in prop_oneof![
-            Just(serde_json::Value::Null),
-            any::<u64>().prop_map(Into::into),
-            (0..64u64).prop_map(|shift| (1u64 << shift).into()),
-            any::<i32>().prop_map(Into::into),
-            any::<f64>().prop_map(Into::into),
-            Just("bf16".into()),
-            Just(serde_json::json!([])),
-            Just(serde_json::json!({})),
-        ],
-    ) {
-        let (_, _, text, resident) = specimen();
-        let mut manifest: serde_json::Value = serde_json::from_str(text).unwrap();
+#[test]
+fn no_edit_of_a_manifest_makes_opening_panic() {
+    let (_temp, out) = made();
+    let path = out.join(pack::MANIFEST);
+    let whole: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let value = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<u64>().prop_map(Into::into),
+        (0..64u64).prop_map(|shift| (1u64 << shift).into()),
+        any::<i32>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        Just("bf16".into()),
+        Just(serde_json::json!([])),
+        Just(serde_json::json!({})),
+    ];
+    proptest!(ProptestConfig::with_cases(CASES), |(seed: u64, value in value)| {
+        let mut manifest = whole.clone();
         *somewhere(&mut manifest, &mut Random(seed)) = value;
-        let text = manifest.to_string();
-        if Manifest::parse(Path::new("manifest.json"), &text).is_ok() {
-            let resident = resident.clone().leak();
-            let _ = pack::open_embedded(text.leak(), resident, &[]);
-        }
-    }
+        fs::write(&path, manifest.to_string()).unwrap();
+        try_all(&out);
+    });
+}
 
-    #[test]
-    fn no_byte_of_a_manifest_makes_the_reader_panic(at in 0usize..4000, byte: u8) {
-        let mut text = specimen().2.clone().into_bytes();
-        let at = at % text.len();
+#[test]
+fn no_byte_of_a_manifest_makes_the_reader_panic() {
+    let (_temp, out) = made();
+    let path = out.join(pack::MANIFEST);
+    let whole = fs::read(&path).unwrap();
+    proptest!(ProptestConfig::with_cases(CASES), |(at in 0..whole.len(), byte: u8)| {
+        let mut text = whole.clone();
         text[at] = byte;
-        if let Ok(text) = String::from_utf8(text) {
-            let _ = Manifest::parse(Path::new("manifest.json"), &text);
-        }
-    }
+        fs::write(&path, &text).unwrap();
+        try_all(&out);
+    });
+}
 
-    #[test]
-    fn no_byte_of_the_resident_header_makes_opening_panic(at in 0usize..6000, byte: u8) {
-        let (_, out, text, resident) = specimen();
-        static LAYERS: std::sync::OnceLock<Vec<(&'static str, &'static [u8])>> = std::sync::OnceLock::new();
-        let layers = LAYERS.get_or_init(|| {
-            (0..3).map(|n| ("layer", &*fs::read(out.join(pack::layer_file(n))).unwrap().leak())).collect()
-        });
-        let mut resident = resident.clone();
+#[test]
+fn no_byte_of_the_resident_header_makes_opening_panic() {
+    let (_temp, out) = made();
+    let path = out.join(pack::RESIDENT);
+    let whole = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    proptest!(ProptestConfig::with_cases(CASES), |(at in 0..header, byte: u8)| {
+        let mut resident = whole.clone();
         resident[at] = byte;
-        let _ = pack::open_embedded(text.clone().leak(), resident.leak(), layers);
-    }
+        fs::write(&path, &resident).unwrap();
+        try_all(&out);
+    });
 }

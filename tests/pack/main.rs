@@ -2,19 +2,26 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod damage;
+mod embedded;
 mod model;
+mod resume;
+mod version_1;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
-use flashflood::experts::ExpertFile;
-use flashflood::formats::pack::{self, PackError, PackOptions, Progress, write_pack};
-use flashflood::formats::{ScaleType, WeightFormat};
-use flashflood::model::weights::MixerWeights;
-use flashflood::model::{Config, Matrix, MatrixBlock, ModelSource};
+use flashflood::model::ModelSource;
+use flashflood::weights::pack::{self, PackError, PackOptions, Progress};
+use flashflood::weights::safetensors::TensorSet;
+use flashflood::weights::{Affine, Listed, Matrix, MatrixBlock, ScaleType, WeightFormat};
+use serde_json::Value;
 
-use model::{QUIET, contents, expert_rows, folders, image, made, matrix_rows, options, quantised, repack, source};
+use model::{
+    EXPERTS, HIDDEN, QUIET, VOCAB, assert_same_bytes, config, contents, expert_rows, folders, image, matrix_rows,
+    options, quantised, replace, source, source_of,
+};
 
 #[test]
 fn a_pack_holds_the_quantised_weights_of_its_source() {
@@ -22,14 +29,16 @@ fn a_pack_holds_the_quantised_weights_of_its_source() {
     let source = source(&model, 1);
     for (bits, down_bits) in [(4, None), (3, Some(4)), (2, Some(3)), (5, Some(6)), (8, None)] {
         let options = PackOptions { bits, down_bits, ..PackOptions::default() };
-        let summary = write_pack(&source, None, &out, &options, QUIET).unwrap();
+        let summary = source.write_pack(None, &out, &options, QUIET).unwrap();
         assert_eq!((summary.layers_written, summary.layers_kept), (3, 0));
-        let pack = pack::open(&out).unwrap();
-        assert_eq!(pack.config, Config { norm_plus_one: false, ..source.config.clone() });
+        let pack = ModelSource::open(&out).unwrap();
+        assert_eq!(pack.shape, source.shape);
+        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(json(&pack.config), json(&source.config));
         for layer in 0..3 {
-            for expert in 0..6 {
-                let (from, to) = (&source.experts.layers[layer].slot, &pack.experts.layers[layer].slot);
-                let (was, is) = (image(&source.experts, layer, expert), image(&pack.experts, layer, expert));
+            for expert in 0..EXPERTS {
+                let (from, to) = (&source.experts().layers[layer].slot, &pack.experts().layers[layer].slot);
+                let (was, is) = (image(source.experts(), layer, expert), image(pack.experts(), layer, expert));
                 let down = down_bits.unwrap_or(bits);
                 assert_eq!(to.gate_up.format, WeightFormat::affine(bits, 64));
                 assert_eq!(to.down.format, WeightFormat::affine(down, 32), "96 columns");
@@ -37,7 +46,7 @@ fn a_pack_holds_the_quantised_weights_of_its_source() {
                 assert_eq!(expert_rows(&to.gate_up, &is), gate_up, "layer {layer}, expert {expert}");
                 let down = quantised(&expert_rows(&from.down, &was), down, 32);
                 assert_eq!(expert_rows(&to.down, &is), down, "layer {layer}, expert {expert}");
-                let sum = pack.experts.layers[layer].checksums.as_ref().unwrap()[expert];
+                let sum = pack.experts().layers[layer].checksums.as_ref().unwrap()[expert];
                 assert_eq!(sum, xxhash_rust::xxh3::xxh3_64(&is));
             }
         }
@@ -48,71 +57,96 @@ fn a_pack_holds_the_quantised_weights_of_its_source() {
     }
 }
 
+/// Of layers of attention and of delta-nets: (those in 8 bits, those that stay as they are, vectors).
+const OF_A_LAYER: [[&[&str]; 3]; 2] = [
+    [
+        &["delta_net.qkv", "delta_net.z", "delta_net.out"],
+        &["delta_net.b", "delta_net.a"],
+        &["delta_net.conv", "delta_net.a_log", "delta_net.dt_bias", "delta_net.norm"],
+    ],
+    [&["attention.q", "attention.k", "attention.v", "attention.o"], &[], &["attention.q_norm", "attention.k_norm"]],
+];
+
 #[test]
 fn resident_weights_keep_their_names_shapes_and_values() {
     let (_temp, model, out) = folders();
     let source = source(&model, 2);
-    write_pack(&source, None, &out, &options(4), QUIET).unwrap();
-    let pack = pack::open(&out).unwrap();
-    let (was, is) = (&source.weights, &pack.weights);
-    let eight = |was: &Matrix, is: &Matrix| {
-        assert_eq!(is.format, WeightFormat::affine(8, 64), "{}", is.name);
-        assert_eq!(matrix_rows(is), quantised(&matrix_rows(was), 8, 64), "{}", is.name);
+    source.write_pack(None, &out, &options(4), QUIET).unwrap();
+    let pack = ModelSource::open(&out).unwrap();
+
+    let mut eight = vec!["embed_tokens".to_owned(), "lm_head".to_owned()];
+    let (mut same, mut vectors) = (Vec::new(), vec!["norm".to_owned()]);
+    for layer in 0..3 {
+        let mut add = |[as_eight, as_same, as_vectors]: [&[&str]; 3]| {
+            let name = |rest: &&str| format!("layers.{layer}.{rest}");
+            eight.extend(as_eight.iter().map(name));
+            same.extend(as_same.iter().map(name));
+            vectors.extend(as_vectors.iter().map(name));
+        };
+        add(OF_A_LAYER[layer % 2]);
+        let shared: &[&str] = &["shared.gate", "shared.up", "shared.down"];
+        add([shared, &["router", "shared.scalar_gate"], &["input_norm", "post_norm"]]);
+    }
+    let names = |source: &ModelSource| -> Vec<String> {
+        source.weights.resident.iter().map(|listed| listed.name().to_owned()).collect()
     };
-    let same = |was: &Matrix, is: &Matrix| {
-        assert_eq!(is.format, was.format, "{}", is.name);
-        assert_eq!(matrix_rows(is), matrix_rows(was), "{}", is.name);
-    };
-    eight(&was.embed_tokens, &is.embed_tokens);
-    eight(&was.lm_head, &is.lm_head);
-    assert_eq!(was.norm, is.norm);
-    assert_eq!(is.layers.len(), 3);
-    for (was, is) in was.layers.iter().zip(&is.layers) {
-        assert_eq!((&was.input_norm, &was.post_norm), (&is.input_norm, &is.post_norm));
-        same(&was.router, &is.router);
-        let (was_shared, is_shared) = (was.shared.as_ref().unwrap(), is.shared.as_ref().unwrap());
-        eight(&was_shared.gate, &is_shared.gate);
-        eight(&was_shared.up, &is_shared.up);
-        eight(&was_shared.down, &is_shared.down);
-        same(&was_shared.scalar_gate, &is_shared.scalar_gate);
-        match (&was.mixer, &is.mixer) {
-            (MixerWeights::Attention(was), MixerWeights::Attention(is)) => {
-                eight(&was.q, &is.q);
-                eight(&was.k, &is.k);
-                eight(&was.v, &is.v);
-                eight(&was.o, &is.o);
-                assert_eq!((&was.q_norm, &was.k_norm), (&is.q_norm, &is.k_norm));
-            }
-            (MixerWeights::DeltaNet(was), MixerWeights::DeltaNet(is)) => {
-                eight(&was.qkv, &is.qkv);
-                eight(&was.z, &is.z);
-                same(&was.b, &is.b);
-                same(&was.a, &is.a);
-                eight(&was.out, &is.out);
-                assert_eq!((&was.conv, &was.a_log), (&is.conv, &is.a_log));
-                assert_eq!((&was.dt_bias, &was.norm), (&is.dt_bias, &is.norm));
-            }
-            _ => panic!("another mixer"),
+    assert_eq!(names(&pack), names(&source));
+    let all: BTreeSet<String> = [&eight[..], &same, &vectors].concat().into_iter().collect();
+    assert_eq!(names(&pack).into_iter().collect::<BTreeSet<_>>(), all);
+
+    let both = |name: &str| (source.weights.matrix(name).unwrap(), pack.weights.matrix(name).unwrap());
+    for name in &eight {
+        let (was, is) = both(name);
+        assert_eq!(was.format, WeightFormat::Bf16, "{name}");
+        assert_eq!(is.format, WeightFormat::affine(8, 64), "{name}");
+        assert_eq!(matrix_rows(is), quantised(&matrix_rows(was), 8, 64), "{name}");
+    }
+    for name in &same {
+        let (was, is) = both(name);
+        assert_eq!(is.format, was.format, "{name}");
+        assert_eq!(matrix_rows(is), matrix_rows(was), "{name}");
+    }
+    for name in &vectors {
+        assert_eq!(pack.weights.vector(name).unwrap(), source.weights.vector(name).unwrap(), "{name}");
+    }
+    assert!(both("layers.0.delta_net.qkv").0.blocks.len() > 1, "rows of several blocks are in order");
+    for (was, is) in source.weights.resident.iter().zip(&pack.weights.resident) {
+        if let (Listed::Vector { shape: was, .. }, Listed::Vector { shape, name, .. }) = (was, is) {
+            assert_eq!(shape, was, "{name}");
         }
     }
+
+    // norms are plain weights on disk: the 1 of `1 + w` is added
+    let tensors = TensorSet::open_file(&out.join(pack::RESIDENT)).unwrap();
+    let of_snapshot = TensorSet::open(&model).unwrap().get("model.norm.weight").unwrap().to_f32().unwrap();
+    let plain: Vec<f32> = of_snapshot.iter().map(|w| w + 1.0).collect();
+    assert_eq!(tensors.get("norm").unwrap().to_f32().unwrap(), plain);
+    let streams = |name: &String| ["weight", "scales", "biases"].map(|stream| format!("{name}.{stream}"));
+    let expected: BTreeSet<String> = eight.iter().flat_map(streams).collect();
+    let expected = expected.into_iter().chain(same.iter().map(|name| format!("{name}.weight"))).chain(vectors);
+    assert_eq!(tensors.names().map(str::to_owned).collect::<BTreeSet<_>>(), expected.collect());
 }
 
 #[test]
 fn tied_embeddings_are_stored_once() {
     let (_temp, model, out) = folders();
-    let mut source = source(&model, 2);
-    source.config.tied_embeddings = true;
-    source.weights.lm_head = source.weights.embed_tokens.clone();
-    write_pack(&source, None, &out, &options(4), QUIET).unwrap();
-    let pack = pack::open(&out).unwrap();
-    assert_eq!(pack.weights.lm_head.blocks[0].codes.as_ptr(), pack.weights.embed_tokens.blocks[0].codes.as_ptr());
+    let mut config = config();
+    config["tie_word_embeddings"] = true.into();
+    let source = source_of(&model, 2, &config);
+    source.write_pack(None, &out, &options(4), QUIET).unwrap();
+    let pack = ModelSource::open(&out).unwrap();
+    assert!(source.shape.tied_embeddings && pack.shape.tied_embeddings);
+    assert!(pack.weights.matrix("lm_head").is_none());
+    assert_eq!(pack.weights.matrix("embed_tokens").unwrap().rows, VOCAB);
+    let tensors = TensorSet::open_file(&out.join(pack::RESIDENT)).unwrap();
+    assert!(tensors.names().all(|name| !name.starts_with("lm_head")));
 }
 
 #[test]
 fn what_has_the_wanted_format_is_copied() {
     let (temp, model, out) = folders();
-    write_pack(&source(&model, 1), None, &out, &options(4), QUIET).unwrap();
-    let four = repack(pack::open(&out).unwrap());
+    source(&model, 1).write_pack(None, &out, &options(4), QUIET).unwrap();
+    let four = ModelSource::open(&out).unwrap();
     let again = temp.path().join("again");
     let warnings = Mutex::new(Vec::new());
     let observer = |progress: Progress<'_>| {
@@ -120,7 +154,7 @@ fn what_has_the_wanted_format_is_copied() {
             warnings.lock().unwrap().push(text.to_owned());
         }
     };
-    write_pack(&four, None, &again, &options(4), &observer).unwrap();
+    four.write_pack(None, &again, &options(4), &observer).unwrap();
     let records = |out: &Path| fs::read(out.join(pack::layer_file(1))).unwrap();
     assert_eq!(records(&out), records(&again));
     let resident = |out: &Path| fs::read(out.join(pack::RESIDENT)).unwrap();
@@ -130,15 +164,15 @@ fn what_has_the_wanted_format_is_copied() {
     // 0 keeps everything
     let kept = temp.path().join("kept");
     let keep = PackOptions { bits: 0, resident_bits: 0, ..PackOptions::default() };
-    write_pack(&source(&model, 1), None, &kept, &keep, QUIET).unwrap();
-    let kept = pack::open(&kept).unwrap();
-    assert_eq!(kept.experts.layers[0].slot.gate_up.format, WeightFormat::Bf16);
-    assert_eq!(kept.weights.lm_head.format, WeightFormat::Bf16);
-    assert_eq!(image(&kept.experts, 2, 5), image(&source(&model, 1).experts, 2, 5));
+    source(&model, 1).write_pack(None, &kept, &keep, QUIET).unwrap();
+    let kept = ModelSource::open(&kept).unwrap();
+    assert_eq!(kept.experts().layers[0].slot.gate_up.format, WeightFormat::Bf16);
+    assert_eq!(kept.weights.matrix("lm_head").unwrap().format, WeightFormat::Bf16);
+    assert_eq!(image(kept.experts(), 2, 5), image(source(&model, 1).experts(), 2, 5));
 
     // fewer bits from few bits
     let two = temp.path().join("two");
-    write_pack(&four, None, &two, &options(2), &observer).unwrap();
+    four.write_pack(None, &two, &options(2), &observer).unwrap();
     assert!(warnings.lock().unwrap()[0].contains("make low-bit packs from BF16"), "{warnings:?}");
     pack::verify(&two, QUIET).unwrap();
 }
@@ -150,11 +184,12 @@ fn text_files_go_along() {
     fs::write(model.join("tokenizer.json"), "{}").unwrap();
     fs::write(model.join("chat_template.jinja"), "{{ messages }}").unwrap();
     fs::write(model.join("README.md"), "no").unwrap();
-    write_pack(&source, Some(&model), &out, &options(4), QUIET).unwrap();
+    source.write_pack(Some(&model), &out, &options(4), QUIET).unwrap();
     assert_eq!(fs::read_to_string(out.join("chat_template.jinja")).unwrap(), "{{ messages }}");
     let names: Vec<String> = contents(&out).into_iter().map(|(name, _)| name).collect();
     let expected = [
         "chat_template.jinja",
+        "config.json",
         "layer-000.bin",
         "layer-001.bin",
         "layer-002.bin",
@@ -163,65 +198,6 @@ fn text_files_go_along() {
         "tokenizer.json",
     ];
     assert_eq!(names, expected);
-}
-
-#[test]
-fn an_interrupted_run_goes_on_where_it_stopped() {
-    let (temp, model, out) = folders();
-    let source = source(&model, 1);
-    let whole = temp.path().join("whole");
-    write_pack(&source, None, &whole, &options(4), QUIET).unwrap();
-
-    // the last layer's file is cut in the middle of expert 4
-    let ExpertFile::Path(cut) = &source.experts.files[2] else { panic!("on disk") };
-    let bytes = fs::read(cut).unwrap();
-    fs::write(cut, &bytes[..bytes.len() - 100]).unwrap();
-    let error = write_pack(&source, None, &out, &options(4), QUIET).unwrap_err();
-    // experts lie backwards in this file
-    assert!(matches!(error, PackError::Read { layer: 2, expert: 0, .. }), "{error}");
-    assert!(error.to_string().contains(&*cut.to_string_lossy()), "{error}");
-    assert!(!pack::is_pack(&out));
-    assert!(matches!(pack::open(&out), Err(PackError::Io { .. })));
-    assert!(contents(&out).iter().all(|(name, _)| !name.ends_with(".part")));
-
-    // with other options it does not go on
-    let error = write_pack(&source, None, &out, &options(3), QUIET).unwrap_err();
-    assert!(matches!(error, PackError::OtherPack { .. }), "{error}");
-    assert!(error.to_string().contains("bits 4") && error.to_string().contains("bits 3"), "{error}");
-
-    fs::write(cut, &bytes).unwrap();
-    let resumed = Mutex::new(0);
-    let observer = |progress: Progress<'_>| {
-        if let Progress::Resumed { layers, .. } = progress {
-            *resumed.lock().unwrap() = layers;
-        }
-    };
-    let summary = write_pack(&source, None, &out, &options(4), &observer).unwrap();
-    assert_eq!((summary.layers_written, summary.layers_kept, *resumed.lock().unwrap()), (1, 2, 2));
-    assert_eq!(contents(&out), contents(&whole));
-
-    // a finished pack is left as it is; what is missing of it is made again
-    let summary = write_pack(&source, None, &out, &options(4), QUIET).unwrap();
-    assert_eq!((summary.layers_written, summary.layers_kept), (0, 3));
-    fs::remove_file(out.join(pack::layer_file(0))).unwrap();
-    let summary = write_pack(&source, None, &out, &options(4), QUIET).unwrap();
-    assert_eq!((summary.layers_written, summary.layers_kept), (1, 2));
-    assert_eq!(contents(&out), contents(&whole));
-}
-
-#[test]
-fn a_folder_with_something_else_is_left_alone() {
-    let (temp, model, out) = folders();
-    let first = source(&model, 1);
-    let error = write_pack(&first, Some(&model), &model, &options(4), QUIET).unwrap_err();
-    assert!(matches!(error, PackError::NotEmpty { .. }), "{error}");
-    write_pack(&first, None, &out, &options(4), QUIET).unwrap();
-    let other = temp.path().join("other");
-    fs::create_dir(&other).unwrap();
-    let before = contents(&out);
-    let error = write_pack(&source(&other, 9), None, &out, &options(4), QUIET).unwrap_err();
-    assert!(matches!(error, PackError::OtherPack { .. }), "{error}");
-    assert_eq!(contents(&out), before);
 }
 
 #[test]
@@ -234,75 +210,49 @@ fn options_without_a_format_are_refused() {
         PackOptions { down_bits: Some(16), ..options(4) },
         PackOptions { group: 48, ..options(4) },
     ] {
-        let error = write_pack(&source, None, &out, &options, QUIET).unwrap_err();
+        let error = source.write_pack(None, &out, &options, QUIET).unwrap_err();
         assert!(matches!(error, PackError::Option { .. }), "{error}");
         assert!(!out.exists());
     }
 }
 
 #[test]
-fn an_embedded_pack_is_the_same_pack() {
-    let (_temp, out) = made();
-    let leak = |name: &str| -> &'static [u8] { fs::read(out.join(name)).unwrap().leak() };
-    let manifest = std::str::from_utf8(leak(pack::MANIFEST)).unwrap();
-    let layers: Vec<(&'static str, &'static [u8])> =
-        (0..3).map(|n| (&*pack::layer_file(n).leak(), leak(&pack::layer_file(n)))).collect();
-    let embedded = pack::open_embedded(manifest, leak(pack::RESIDENT), &layers).unwrap();
-    let mapped = pack::open(&out).unwrap();
-    assert_eq!(embedded.config, mapped.config);
-    assert_eq!(embedded.source, mapped.source);
-    assert_eq!(embedded.weights.lm_head.blocks[0].codes, mapped.weights.lm_head.blocks[0].codes);
-    assert_eq!(image(&embedded.experts, 2, 1), image(&mapped.experts, 2, 1));
-    assert!(matches!(pack::open_embedded(manifest, leak(pack::RESIDENT), &layers[1..]), Err(PackError::Value { .. })));
-    let short = [layers[0], layers[1], (layers[2].0, &layers[2].1[1..])];
-    assert!(matches!(pack::open_embedded(manifest, leak(pack::RESIDENT), &short), Err(PackError::Length { .. })));
-    // and can be a source
-    write_pack(&repack(embedded), None, &out.join("again"), &options(4), QUIET).unwrap();
-    assert_eq!(contents(&out.join("again/experts")), contents(&out.join("experts")));
-}
-
-#[test]
 fn scales_of_other_types_survive() {
     let (_temp, model, out) = folders();
     let mut source = source(&model, 1);
-    let format = WeightFormat::Affine { bits: 3, group: 32, scales: ScaleType::F16 };
-    let block = MatrixBlock {
-        rows: 100,
-        codes: vec![0x5a; 100 * format.row_bytes(128)].into(),
-        scales: vec![0x11; 100 * 8].into(),
-        biases: vec![0x22; 100 * 8].into(),
-    };
-    source.weights.lm_head =
-        Matrix { name: "lm_head".into(), rows: 100, cols: 128, format, blocks: vec![block.clone()] };
-    write_pack(&source, None, &out, &options(4), QUIET).unwrap();
-    let lm_head = pack::open(&out).unwrap().weights.lm_head;
-    assert_eq!(lm_head.format, format);
-    assert_eq!((&lm_head.blocks[0].codes, &lm_head.blocks[0].scales), (&block.codes, &block.scales));
-    assert_eq!(lm_head.blocks[0].biases, block.biases);
+    let format = WeightFormat::Affine(Affine { bits: 3, group: 32, scales: ScaleType::F16 });
+    let [codes, scales, biases] = format.stream_bytes(HIDDEN).map(|row| VOCAB * row);
+    let streams = [vec![0x5a; codes].into(), vec![0x11; scales].into(), vec![0x22; biases].into()];
+    let blocks = vec![MatrixBlock { rows: VOCAB, streams }];
+    let matrix = Matrix { name: "lm_head".into(), rows: VOCAB, cols: HIDDEN, format, blocks };
+    replace(&mut source, "lm_head", matrix.clone());
+    source.write_pack(None, &out, &options(4), QUIET).unwrap();
+    let pack = ModelSource::open(&out).unwrap();
+    assert_same_bytes(pack.weights.matrix("lm_head").unwrap(), &matrix);
 }
 
 /// A layer's file is read from the first stripe that has it, and may be missing in the pack then.
 #[test]
 fn layers_may_lie_on_several_disks() {
     let (temp, model, out) = folders();
-    write_pack(&source(&model, 1), None, &out, &options(4), QUIET).unwrap();
-    let whole = pack::open(&out).unwrap();
-    let expected: Vec<_> = (0..3).map(|layer| image(&whole.experts, layer, 1)).collect();
+    source(&model, 1).write_pack(None, &out, &options(4), QUIET).unwrap();
+    let whole = ModelSource::open(&out).unwrap();
+    let expected: Vec<_> = (0..3).map(|layer| image(whole.experts(), layer, 1)).collect();
     let stripes = [temp.path().join("disk-2"), temp.path().join("disk-3")];
     for (stripe, layer) in stripes.iter().zip(1..) {
         fs::create_dir_all(stripe.join("experts")).unwrap();
         let name = format!("experts/layer-{layer:03}.bin");
         fs::rename(out.join(&name), stripe.join(&name)).unwrap();
     }
-    let striped = pack::open_striped(&out, &stripes).unwrap();
+    let striped = ModelSource::open_striped(&out, &stripes).unwrap();
     for (layer, expected) in expected.iter().enumerate() {
-        assert!(image(&striped.experts, layer, 1) == *expected, "layer {layer}");
+        assert!(image(striped.experts(), layer, 1) == *expected, "layer {layer}");
     }
-    let error = pack::open(&out).unwrap_err().to_string();
+    let error = ModelSource::open(&out).unwrap_err().to_string();
     assert!(error.contains("layer-001.bin"), "{error}");
     let file = stripes[1].join("experts/layer-002.bin");
     fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(10).unwrap();
-    let error = pack::open_striped(&out, &stripes).unwrap_err().to_string();
+    let error = pack::open_striped(&out, &stripes).map(drop).unwrap_err().to_string();
     assert!(error.starts_with(&file.display().to_string()), "{error}");
     let error = ModelSource::open_striped(&out, &[out.join("none")]).unwrap_err().to_string();
     assert!(error.contains("expected a folder with layers of the pack"), "{error}");

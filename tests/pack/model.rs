@@ -1,21 +1,25 @@
-//! A small random model as a BF16 snapshot would open, and what reads weights back.
+//! A small random model as a snapshot on disk, and what reads weights back.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use flashflood::experts::{ExpertFile, ExpertLayout, LayerExperts, MatrixPlace, Part, Place, SlotLayout};
-use flashflood::formats::WeightFormat;
-use flashflood::formats::pack::{Observer, Pack, PackOptions, write_pack};
-use flashflood::formats::quantise::{dequantise_row, quantise_row};
-use flashflood::model::config::LinearConfig;
-use flashflood::model::weights::{AttentionWeights, DeltaNetWeights, LayerWeights, MixerWeights, SharedExpertWeights};
-use flashflood::model::{Config, LayerKind, Matrix, MatrixBlock, ModelSource, ModelType, ModelWeights, TextFiles};
+use flashflood::model::ModelSource;
+use flashflood::weights::formats::WeightRows;
+use flashflood::weights::formats::affine::quantise_row;
+use flashflood::weights::pack::{Observer, PackOptions};
+use flashflood::weights::{ExpertFile, ExpertLayout, Listed, Matrix, MatrixPlace, WeightFormat};
 use flashflood_backends::positioned::read_exact_at;
 use half::bf16;
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 pub(crate) const QUIET: &Observer<'static> = &|_| {};
+
+pub(crate) const HIDDEN: usize = 128;
+pub(crate) const VOCAB: usize = 100;
+pub(crate) const EXPERTS: usize = 6;
+/// Not a multiple of 64: down projections fall back to groups of 32.
+const WIDTH: usize = 96;
 
 /// Uniform weights in -1..1 from a seed.
 pub(crate) struct Random(pub(crate) u64);
@@ -25,140 +29,170 @@ impl Random {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
+}
 
-    fn vector(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| self.next()).collect()
+/// Qwen3-Next, because its projections of a delta-net come in several blocks of rows.
+pub(crate) fn config() -> Value {
+    json!({
+        "model_type": "qwen3_next",
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": 3,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "vocab_size": VOCAB,
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 4096,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "partial_rotary_factor": 0.25,
+        "rope_theta": 1e7,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_conv_kernel_dim": 4,
+        "num_experts": EXPERTS,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": true,
+        "moe_intermediate_size": WIDTH,
+        "shared_expert_intermediate_size": 64,
+        "tie_word_embeddings": false,
+    })
+}
+
+/// A safetensors file whose tensors lie in the order in which they are added.
+struct File<'a> {
+    random: &'a mut Random,
+    header: Map<String, Value>,
+    data: Vec<u8>,
+}
+
+impl<'a> File<'a> {
+    fn new(random: &'a mut Random) -> Self {
+        File { random, header: Map::new(), data: Vec::new() }
     }
 
-    fn bf16(&mut self, count: usize) -> Vec<u8> {
-        (0..count).flat_map(|_| bf16::from_f32(self.next()).to_le_bytes()).collect()
+    fn add(&mut self, name: String, dtype: &str, shape: &[usize], bytes: impl Iterator<Item = u8>) {
+        let start = self.data.len();
+        self.data.extend(bytes);
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, self.data.len()] });
+        self.header.insert(name, entry);
     }
 
-    /// A BF16 matrix of two blocks.
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Matrix {
-        let format = WeightFormat::Bf16;
-        let block =
-            |rows, bytes| MatrixBlock { rows, codes: Bytes::from(bytes), scales: Bytes::new(), biases: Bytes::new() };
-        let first = rows / 3;
-        let blocks = [first, rows - first].into_iter().filter(|rows| *rows > 0);
-        let blocks = blocks.map(|rows| block(rows, self.bf16(rows * cols))).collect();
-        Matrix { name: name.to_owned(), rows, cols, format, blocks }
+    fn bf16(&mut self, name: impl Into<String>, shape: &[usize]) {
+        let count = shape.iter().product();
+        let bytes: Vec<u8> = (0..count).flat_map(|_| bf16::from_f32(self.random.next()).to_le_bytes()).collect();
+        self.add(name.into(), "BF16", shape, bytes.into_iter());
+    }
+
+    fn f32(&mut self, name: impl Into<String>, shape: &[usize]) {
+        let count = shape.iter().product();
+        let bytes: Vec<u8> = (0..count).flat_map(|_| self.random.next().to_le_bytes()).collect();
+        self.add(name.into(), "F32", shape, bytes.into_iter());
+    }
+
+    /// Writes the file; `index` learns what is in it.
+    fn write(self, folder: &Path, name: &str, index: &mut Map<String, Value>) {
+        index.extend(self.header.keys().map(|tensor| (tensor.clone(), name.into())));
+        let header = Value::Object(self.header).to_string();
+        let length = (header.len() as u64).to_le_bytes();
+        fs::write(folder.join(name), [&length, header.as_bytes(), &self.data].concat()).unwrap();
     }
 }
 
-pub(crate) fn config() -> Config {
-    Config {
-        model_type: ModelType::Qwen35Moe,
-        hidden: 128,
-        layers: vec![LayerKind::LinearAttention, LayerKind::FullAttention, LayerKind::LinearAttention],
-        vocab: 100,
-        rms_eps: 1e-6,
-        max_positions: 4096,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 32,
-        rotary_dim: 8,
-        rope_theta: 1e7,
-        attention_gate: true,
-        norm_plus_one: true,
-        linear: Some(LinearConfig { key_heads: 1, value_heads: 2, key_dim: 32, value_dim: 32, conv_kernel: 4 }),
-        experts: 6,
-        top_k: 2,
-        renormalise: true,
-        // not a multiple of 64: down projections fall back to groups of 32
-        moe_intermediate: 96,
-        shared_intermediate: Some(64),
-        tied_embeddings: false,
+fn resident(file: &mut File<'_>, has_head: bool) {
+    file.bf16("model.embed_tokens.weight", &[VOCAB, HIDDEN]);
+    if has_head {
+        file.bf16("lm_head.weight", &[VOCAB, HIDDEN]);
     }
-}
-
-pub(crate) fn weights(config: &Config, random: &mut Random) -> ModelWeights {
-    let hidden = config.hidden;
-    let linear = config.linear.unwrap();
-    let (inner, shared) = (linear.value_heads * linear.value_dim, config.shared_intermediate.unwrap());
-    let layers = config.layers.iter().map(|kind| LayerWeights {
-        input_norm: random.vector(hidden),
-        post_norm: random.vector(hidden),
-        mixer: match kind {
-            LayerKind::LinearAttention => MixerWeights::DeltaNet(DeltaNetWeights {
-                qkv: random.matrix("in_proj_qkv", linear.channels(), hidden),
-                z: random.matrix("in_proj_z", inner, hidden),
-                b: random.matrix("in_proj_b", linear.value_heads, hidden),
-                a: random.matrix("in_proj_a", linear.value_heads, hidden),
-                conv: random.vector(linear.channels() * linear.conv_kernel),
-                a_log: random.vector(linear.value_heads),
-                dt_bias: random.vector(linear.value_heads),
-                norm: random.vector(linear.value_dim),
-                out: random.matrix("out_proj", hidden, inner),
-            }),
-            LayerKind::FullAttention => MixerWeights::Attention(AttentionWeights {
-                q: random.matrix("q_proj", 2 * config.heads * config.head_dim, hidden),
-                k: random.matrix("k_proj", config.kv_heads * config.head_dim, hidden),
-                v: random.matrix("v_proj", config.kv_heads * config.head_dim, hidden),
-                o: random.matrix("o_proj", hidden, config.heads * config.head_dim),
-                q_norm: random.vector(config.head_dim),
-                k_norm: random.vector(config.head_dim),
-            }),
-        },
-        router: random.matrix("mlp.gate", config.experts, hidden),
-        shared: Some(SharedExpertWeights {
-            gate: random.matrix("shared.gate", shared, hidden),
-            up: random.matrix("shared.up", shared, hidden),
-            down: random.matrix("shared.down", hidden, shared),
-            scalar_gate: random.matrix("shared_expert_gate", 1, hidden),
-        }),
-    });
-    let layers = layers.collect();
-    ModelWeights {
-        embed_tokens: random.matrix("embed_tokens", config.vocab, hidden),
-        lm_head: random.matrix("lm_head", config.vocab, hidden),
-        norm: random.vector(hidden),
-        layers,
-    }
-}
-
-/// Experts as a BF16 snapshot has them: gate and up stacked in one file per layer, down one tensor per expert.
-pub(crate) fn experts(config: &Config, folder: &Path, random: &mut Random) -> ExpertLayout {
-    let slot = SlotLayout::new(config.hidden, config.moe_intermediate, WeightFormat::Bf16, WeightFormat::Bf16);
-    let half = slot.gate_up.rows / 2 * config.hidden * 2;
-    let down = slot.down.rows * config.moe_intermediate * 2;
-    let mut files = Vec::new();
-    let layers = config.layers.iter().enumerate().map(|(n, _)| {
-        let path = folder.join(format!("model-{n}.bin"));
-        fs::write(&path, random.bf16(config.experts * (2 * half + down) / 2)).unwrap();
-        let file = files.len() as u32;
-        files.push(ExpertFile::Path(path));
-        let stacked = |at: u64| Place::Strided { file, base: at, stride: 2 * half as u64 };
-        let downs = (2 * half * config.experts) as u64;
-        let listed = (0..config.experts as u64).rev().map(|e| (file, downs + e * down as u64)).collect();
-        LayerExperts {
-            slot,
-            parts: vec![
-                Part { place: stacked(0), len: half, at: slot.gate_up.codes },
-                Part { place: stacked(half as u64), len: half, at: slot.gate_up.codes + half },
-                Part { place: Place::Listed(listed), len: down, at: slot.down.codes },
-            ],
-            checksums: None,
+    file.f32("model.norm.weight", &[HIDDEN]);
+    for layer in 0..3 {
+        let name = |rest: &str| format!("model.layers.{layer}.{rest}");
+        file.f32(name("input_layernorm.weight"), &[HIDDEN]);
+        file.f32(name("post_attention_layernorm.weight"), &[HIDDEN]);
+        if layer == 1 {
+            for (projection, shape) in
+                [("q", [256, HIDDEN]), ("k", [64, HIDDEN]), ("v", [64, HIDDEN]), ("o", [HIDDEN, 128])]
+            {
+                file.bf16(name(&format!("self_attn.{projection}_proj.weight")), &shape);
+            }
+            file.f32(name("self_attn.q_norm.weight"), &[32]);
+            file.f32(name("self_attn.k_norm.weight"), &[32]);
+        } else {
+            file.bf16(name("linear_attn.in_proj_qkvz.weight"), &[256, HIDDEN]);
+            file.bf16(name("linear_attn.in_proj_ba.weight"), &[4, HIDDEN]);
+            file.bf16(name("linear_attn.out_proj.weight"), &[HIDDEN, 64]);
+            file.f32(name("linear_attn.conv1d.weight"), &[192, 1, 4]);
+            file.f32(name("linear_attn.A_log"), &[2]);
+            file.f32(name("linear_attn.dt_bias"), &[2]);
+            file.f32(name("linear_attn.norm.weight"), &[32]);
         }
-    });
-    let layers = layers.collect();
-    ExpertLayout { files, experts: config.experts, layers }
+        file.bf16(name("mlp.gate.weight"), &[EXPERTS, HIDDEN]);
+        file.bf16(name("mlp.shared_expert.gate_proj.weight"), &[64, HIDDEN]);
+        file.bf16(name("mlp.shared_expert.up_proj.weight"), &[64, HIDDEN]);
+        file.bf16(name("mlp.shared_expert.down_proj.weight"), &[HIDDEN, 64]);
+        file.bf16(name("mlp.shared_expert_gate.weight"), &[1, HIDDEN]);
+    }
 }
 
-pub(crate) fn source_of(config: Config, weights: ModelWeights, experts: ExpertLayout) -> ModelSource {
-    ModelSource { root: PathBuf::new(), config, weights, experts, text_files: TextFiles::default() }
+/// The experts of a layer in one of the forms that snapshots have: fused, stacked, and one tensor each (backwards).
+fn experts(file: &mut File<'_>, layer: usize) {
+    let shapes = [("gate_proj", [WIDTH, HIDDEN]), ("up_proj", [WIDTH, HIDDEN]), ("down_proj", [HIDDEN, WIDTH])];
+    let mlp = format!("model.layers.{layer}.mlp");
+    match layer {
+        0 => {
+            file.bf16(format!("{mlp}.experts.gate_up_proj"), &[EXPERTS, 2 * WIDTH, HIDDEN]);
+            file.bf16(format!("{mlp}.experts.down_proj"), &[EXPERTS, HIDDEN, WIDTH]);
+        }
+        1 => {
+            for (projection, [rows, cols]) in shapes {
+                file.bf16(format!("{mlp}.switch_mlp.{projection}.weight"), &[EXPERTS, rows, cols]);
+            }
+        }
+        _ => {
+            for expert in (0..EXPERTS).rev() {
+                for (projection, shape) in shapes {
+                    file.bf16(format!("{mlp}.experts.{expert}.{projection}.weight"), &shape);
+                }
+            }
+        }
+    }
 }
 
-/// A small random model whose experts lie in `folder`.
+/// Writes a small random model into `folder` and opens it.
+pub(crate) fn source_of(folder: &Path, seed: u64, config: &Value) -> ModelSource {
+    let (random, mut index) = (&mut Random(seed), Map::new());
+    let mut file = File::new(random);
+    resident(&mut file, config["tie_word_embeddings"] == false);
+    file.write(folder, "resident.safetensors", &mut index);
+    for layer in 0..3 {
+        let mut file = File::new(random);
+        experts(&mut file, layer);
+        file.write(folder, &format!("experts-{layer}.safetensors"), &mut index);
+    }
+    let index = json!({ "metadata": {}, "weight_map": index });
+    fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    ModelSource::open(folder).unwrap()
+}
+
+/// A small random model whose weights lie in `folder`.
 pub(crate) fn source(folder: &Path, seed: u64) -> ModelSource {
-    let (config, random) = (config(), &mut Random(seed));
-    let weights = weights(&config, random);
-    let experts = experts(&config, folder, random);
-    source_of(config, weights, experts)
+    source_of(folder, seed, &config())
 }
 
-pub(crate) fn repack(pack: Pack) -> ModelSource {
-    source_of(pack.config, pack.weights, pack.experts)
+/// Puts `matrix` in the place of the resident matrix `name`.
+pub(crate) fn replace(source: &mut ModelSource, name: &str, matrix: Matrix) {
+    let listed = source.weights.resident.iter_mut().find(|listed| listed.name() == name);
+    let Some(Listed::Matrix { matrix: place, .. }) = listed else { panic!("no matrix {name}") };
+    *place = matrix;
+}
+
+/// The file that an expert's first slice lies in.
+pub(crate) fn file_of(experts: &ExpertLayout, layer: usize, expert: usize) -> &Path {
+    let (file, ..) = experts.slices(layer, expert).next().unwrap();
+    let ExpertFile::Path(path) = &experts.files[file as usize] else { panic!("on disk") };
+    path
 }
 
 /// The slot image of an expert.
@@ -174,39 +208,38 @@ pub(crate) fn image(layout: &ExpertLayout, layer: usize, expert: usize) -> Vec<u
     image
 }
 
-pub(crate) fn expert_rows(place: &MatrixPlace, image: &[u8]) -> Vec<Vec<f32>> {
-    let (rb, sb) = (place.format.row_bytes(place.cols), place.format.row_scale_bytes(place.cols));
+fn rows_of(rows: WeightRows<'_>) -> Vec<Vec<f32>> {
     let row = |row: usize| {
-        let mut out = vec![0.0; place.cols];
-        let (codes, scales) = (&image[place.codes + row * rb..][..rb], &image[place.scales + row * sb..][..sb]);
-        dequantise_row(place.format, place.cols, codes, scales, &image[place.biases + row * sb..][..sb], &mut out);
+        let mut out = vec![f32::NAN; rows.cols];
+        rows.unpack(row, &mut out);
         out
     };
-    (0..place.rows).map(row).collect()
+    (0..rows.count()).map(row).collect()
+}
+
+pub(crate) fn expert_rows(place: &MatrixPlace, image: &[u8]) -> Vec<Vec<f32>> {
+    let rows = rows_of(place.rows_in(image));
+    assert_eq!(rows.len(), place.rows);
+    rows
 }
 
 pub(crate) fn matrix_rows(matrix: &Matrix) -> Vec<Vec<f32>> {
-    (0..matrix.rows)
-        .map(|row| {
-            let block = &matrix.slice_rows(row..row + 1).blocks[0];
-            let mut out = vec![0.0; matrix.cols];
-            dequantise_row(matrix.format, matrix.cols, &block.codes, &block.scales, &block.biases, &mut out);
-            out
-        })
-        .collect()
+    let row = |row: usize| {
+        let mut out = vec![f32::NAN; matrix.cols];
+        matrix.unpack_row(row, &mut out);
+        out
+    };
+    (0..matrix.rows).map(row).collect()
 }
 
 /// Rows as the quantiser gives them back.
 pub(crate) fn quantised(rows: &[Vec<f32>], bits: u8, group: u16) -> Vec<Vec<f32>> {
+    let format = WeightFormat::affine(bits, group);
     let row = |row: &Vec<f32>| {
-        let format = WeightFormat::affine(bits, group);
-        let mut codes = vec![0; format.row_bytes(row.len())];
-        let mut scales = vec![0; format.row_scale_bytes(row.len())];
-        let mut biases = scales.clone();
+        let [mut codes, mut scales, mut biases] = format.stream_bytes(row.len()).map(|bytes| vec![0; bytes]);
         quantise_row(bits, group, row, &mut codes, &mut scales, &mut biases).unwrap();
-        let mut out = vec![0.0; row.len()];
-        dequantise_row(format, row.len(), &codes, &scales, &biases, &mut out);
-        out
+        let rows = WeightRows { format, cols: row.len(), streams: [&codes, &scales, &biases] };
+        rows_of(rows).remove(0)
     };
     rows.iter().map(row).collect()
 }
@@ -226,7 +259,7 @@ pub(crate) fn folders() -> (TempDir, PathBuf, PathBuf) {
 /// A pack of 4 bits in its own folder.
 pub(crate) fn made() -> (TempDir, PathBuf) {
     let (temp, model, out) = folders();
-    write_pack(&source(&model, 1), None, &out, &options(4), QUIET).unwrap();
+    source(&model, 1).write_pack(None, &out, &options(4), QUIET).unwrap();
     (temp, out)
 }
 
@@ -243,4 +276,45 @@ pub(crate) fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     }
     files.sort();
     files
+}
+
+/// That two models have the same weights: every resident one by name, role, shape and bytes, and every expert.
+pub(crate) fn assert_same(found: &ModelSource, expected: &ModelSource) {
+    assert_eq!(found.shape, expected.shape);
+    assert_eq!(found.weights.resident.len(), expected.weights.resident.len());
+    for (found, expected) in found.weights.resident.iter().zip(&expected.weights.resident) {
+        let name = expected.name();
+        assert_eq!(found.name(), name);
+        match (found, expected) {
+            (Listed::Matrix { role, matrix, .. }, Listed::Matrix { role: as_role, matrix: as_matrix, .. }) => {
+                assert_eq!((role, matrix.rows, matrix.cols), (as_role, as_matrix.rows, as_matrix.cols), "{name}");
+                assert_same_bytes(matrix, as_matrix);
+            }
+            (
+                Listed::Vector { role, shape, values, .. },
+                Listed::Vector { role: as_role, shape: as_shape, values: as_values, .. },
+            ) => assert_eq!((role, shape, values), (as_role, as_shape, as_values), "{name}"),
+            _ => panic!("{name}: a matrix and a vector"),
+        }
+    }
+    assert_same_experts(found.experts(), expected.experts());
+}
+
+pub(crate) fn assert_same_bytes(found: &Matrix, expected: &Matrix) {
+    assert_eq!(found.format, expected.format, "{}", found.name);
+    assert_eq!(found.blocks.len(), expected.blocks.len(), "{}", found.name);
+    for (found_block, expected) in found.blocks.iter().zip(&expected.blocks) {
+        assert!(found_block.streams == expected.streams, "{}", found.name);
+    }
+}
+
+pub(crate) fn assert_same_experts(found: &ExpertLayout, expected: &ExpertLayout) {
+    assert_eq!(found.layers.len(), expected.layers.len());
+    for (n, (layer, as_layer)) in found.layers.iter().zip(&expected.layers).enumerate() {
+        assert_eq!((layer.experts, layer.top_k), (as_layer.experts, as_layer.top_k), "layer {n}");
+        assert_eq!((layer.slot, &layer.checksums), (as_layer.slot, &as_layer.checksums), "layer {n}");
+        for expert in 0..layer.experts {
+            assert!(image(found, n, expert) == image(expected, n, expert), "layer {n}, expert {expert}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Back to every position of a timeline, and on from there.
 
 use flashflood::compute::LogitRows;
-use flashflood::formats::safetensors::TensorSet;
+use flashflood::weights::safetensors::TensorSet;
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn all_logits(session: &mut Session<'_>, tokens: &[u32]) -> Vec<f32> {
 fn check_every_cut(device: Device) {
     let (tokens, golden) = oracle();
     let mut engine = engine(&tiny(), device, 96);
-    let vocab = engine.config().vocab;
+    let vocab = engine.shape().vocab;
     let expected = all_logits(&mut engine.session().unwrap(), &tokens);
     let difference = largest_difference(&expected, &golden);
     assert!(difference <= TOLERANCE, "{device:?}: uninterrupted logits differ by {difference}");

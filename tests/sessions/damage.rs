@@ -118,8 +118,10 @@ fn absurd_numbers() {
 fn another_version_or_none() {
     let mut saved = Saved::new();
     let mut bytes = saved.bytes.clone();
-    bytes[8] = 2;
-    saved.refused(&bytes, &["session file of version 1", "version 2"]);
+    bytes[8] = 3;
+    saved.refused(&bytes, &["session file of version 2", "version 3"]);
+    bytes[8] = 1;
+    saved.refused(&bytes, &["session file of version 2", "version 1", "earlier release", "computed again"]);
     bytes[..8].copy_from_slice(b"GGUF\x03\0\0\0");
     saved.refused(&bytes, &["a session file", "begins with GGUF"]);
     saved.refused(b"", &["0 bytes"]);

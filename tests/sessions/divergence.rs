@@ -126,7 +126,7 @@ fn random_prompts_on_the_gpu() {
 fn progress_and_interrupts() {
     for device in DEVICES {
         let mut engine = engine(&tiny(), device, 16);
-        let layers = engine.config().layers.len();
+        let layers = engine.shape().layers.len();
         let mut session = engine.session().unwrap();
         session.keep_checkpoints(CheckpointOptions { every: 100, ..EVERYWHERE });
         let tokens: Vec<u32> = (0..40).map(|n| (n * 13 + 5) % 100).collect();
@@ -186,11 +186,11 @@ fn a_failed_step_costs_what_came_after_the_last_checkpoint() {
         let source = ModelSource::open(&tiny()).unwrap();
         let failing = Arc::new(AtomicU64::new(u64::MAX));
         let which = failing.clone();
-        let files = Arc::new(FileReader::open(&source.experts).unwrap());
+        let files = Arc::new(FileReader::open(source.experts()).unwrap());
         let fault = move |index| (index == which.load(Ordering::SeqCst)).then_some(Fault::InputOutput);
         let reader = Arc::new(FaultyReader::new(files, fault));
         // slots for a third of the experts, so that there is something to read
-        let experts = flashflood::engine::ExpertBudget::Bytes(30 * source.experts.slot_bytes() as u64);
+        let experts = flashflood::engine::ExpertBudget::Bytes(30 * source.experts().slot_bytes() as u64);
         let options = EngineOptions { device, context: Some(96), chunk: Some(8), experts, ..EngineOptions::default() };
         let mut engine = Engine::with_reader(source, reader.clone(), &options).unwrap();
         let tokens: Vec<u32> = (0..60).map(|n| (n * 13 + 5) % 100).collect();

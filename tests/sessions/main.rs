@@ -7,6 +7,7 @@ mod damage;
 mod divergence;
 mod files;
 mod process;
+#[cfg(feature = "cli")]
 mod program;
 
 use std::path::{Path, PathBuf};

@@ -5,8 +5,8 @@
 
 use flashflood::compute::LogitRows;
 use flashflood::engine::Device;
-use flashflood::formats::safetensors::TensorSet;
 use flashflood::text::{Sampler, SamplerOptions};
+use flashflood::weights::safetensors::TensorSet;
 use serde_json::Value;
 
 use super::score::{log_probability, loss, read_kinds};
@@ -76,7 +76,7 @@ fn check_log_probabilities(device: Device) {
     let golden = Golden::open();
     let mut engine = snapshot(&options(device));
     let tokenizer = engine.tokenizer().unwrap();
-    let vocab = engine.config().vocab;
+    let vocab = engine.shape().vocab;
     let (mut off_logs, mut off_logits) = (0.0f64, 0.0f64);
     for (n, text) in golden.texts().iter().enumerate() {
         let ids = tokenizer.encode(text).unwrap();

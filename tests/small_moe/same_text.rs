@@ -30,7 +30,7 @@ fn sampled(engine: &mut Engine, tokens: usize) -> (Vec<u32>, Vec<u32>, StoreStat
 }
 
 fn slots_per_layer(source: &ModelSource, options: &EngineOptions, each: usize) -> EngineOptions {
-    let bytes = each * source.experts.layers.len() * source.experts.slot_bytes();
+    let bytes = each * source.experts().layers.len() * source.experts().slot_bytes();
     EngineOptions { experts: ExpertBudget::Bytes(bytes as u64), ..options.clone() }
 }
 
@@ -41,7 +41,8 @@ fn check(device: Device, activations: Activations, tokens: usize) {
         ("pack", ModelSource::embedded().unwrap(), embedded),
     ] {
         let what = format!("{name} on {device:?}, {activations:?}");
-        let (top_k, experts) = (source.config.top_k, source.config.experts);
+        let moe = source.shape.moe().unwrap();
+        let (top_k, experts) = (moe.top_k, moe.experts);
         let few = slots_per_layer(&source, &of_device, top_k);
         let half = slots_per_layer(&source, &of_device, experts / 2);
         let whole = slots_per_layer(&source, &of_device, experts);

@@ -93,7 +93,7 @@ impl std::ops::AddAssign for Loss {
 
 /// The loss of `texts`.
 pub(crate) fn loss(engine: &mut Engine, tokenizer: &Tokenizer, texts: &[String]) -> anyhow::Result<Loss> {
-    let vocab = engine.config().vocab;
+    let vocab = engine.shape().vocab;
     let mut loss = Loss::default();
     for text in texts {
         let ids = tokenizer.encode(text)?;

@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 """trim.py DIR... [--drop=REGEX]: rewrites DIR/oracle.safetensors with only what the tests read, and lists the kept tensors in oracle.json.
 
-What goes: embed, input_norm, post_norm, mlp_out, router_logits, gdn_*, attn_*_rope and mtp_*; and logits_stepwise where it equals
-logits_prefill bit for bit, as mlx-lm's does on a CPU. oracle.py and mlx_check.py make them again.
---drop also removes the tensors in whose name REGEX is found, such as --drop=mixer_out. Trimming twice changes nothing.
+What goes: embed, input_norm, post_norm, mixer_out, mlp_out, out, final_norm, router_logits, router_weights, gdn_*, attn_*_rope and mtp_*; and
+logits_stepwise where it equals logits_prefill bit for bit, as mlx-lm's does on a CPU. oracle.py and mlx_check.py make them again.
+--drop also removes the tensors in whose name REGEX is found, such as --drop=stepwise. Trimming twice changes nothing.
 """
 import json, os, re, sys
 from safetensors.numpy import load_file, save_file
 
-KEEP = re.compile(r"tokens|logits_(prefill|stepwise|continued)|greedy_24|cache\.layer\..*|prefill\.final_norm"
-                  r"|prefill\.layer\.\d+\.(router_experts|router_weights|out|mixer_out)")
+KEEP = re.compile(r"tokens|logits_(prefill|stepwise|continued)|greedy_24|cache\.layer\..*|prefill\.layer\.\d+\.router_experts")
 
 drop = [re.compile(x[7:]) for x in sys.argv[1:] if x.startswith("--drop=")]
 

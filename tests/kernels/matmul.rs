@@ -1,9 +1,9 @@
-//! `matvec` (one token) and `matmul` (many) in every weight format, with f32 and with what `quantise` packs.
+//! `matmul`, by `matvec` for one token and `matmul` for many, in every weight format, with f32 and with what `quantise` packs.
 
 use flashflood::compute::LogitRows;
-use flashflood::compute::ops::{MatVec, RowsOf};
+use flashflood::compute::ops::{Matmul, RowsOf};
 use flashflood::compute::shaders::Form;
-use flashflood::formats::WeightFormat;
+use flashflood::weights::WeightFormat;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
@@ -38,7 +38,7 @@ fn products(formats: &[WeightFormat], seed: u64, steps: &[usize], binding: u64, 
             let accumulate = trial.random.coin();
             let of = trial.random.one_of(&[RowsOf::Tokens, RowsOf::Logits]);
             let x = if form == Form::Int8 { trial.quantised(x, format) } else { x.into() };
-            trial.push(MatVec { x, matrix, out, accumulate, rows: of });
+            trial.push(Matmul { x, matrix, out, accumulate, exact: false, rows: of });
             trial.within(out, atol(cols), 1e-6);
         }
     }
@@ -73,24 +73,24 @@ macro_rules! each_format {
 }
 each_format! {
     Form::F32,
-    matvec_f32 "f32"
-    matvec_f16 "f16"
-    matvec_bf16 "bf16"
-    matvec_q2 "q2"
-    matvec_q3 "q3"
-    matvec_q4 "q4"
-    matvec_q5 "q5"
-    matvec_q6 "q6"
-    matvec_q8 "q8"
+    matmul_f32 "f32"
+    matmul_f16 "f16"
+    matmul_bf16 "bf16"
+    matmul_q2 "q2"
+    matmul_q3 "q3"
+    matmul_q4 "q4"
+    matmul_q5 "q5"
+    matmul_q6 "q6"
+    matmul_q8 "q8"
 }
 each_format! {
     Form::Int8,
-    matvec_int8_q2 "q2"
-    matvec_int8_q3 "q3"
-    matvec_int8_q4 "q4"
-    matvec_int8_q5 "q5"
-    matvec_int8_q6 "q6"
-    matvec_int8_q8 "q8"
+    matmul_int8_q2 "q2"
+    matmul_int8_q3 "q3"
+    matmul_int8_q4 "q4"
+    matmul_int8_q5 "q5"
+    matmul_int8_q6 "q6"
+    matmul_int8_q8 "q8"
 }
 
 proptest! {
@@ -128,13 +128,13 @@ fn matmul_of_a_large_sum() {
 
 /// More workgroups than one dimension of a grid holds: the vocabulary of a large model.
 #[test]
-fn matvec_folds_its_grid() {
+fn matmul_folds_its_grid() {
     // matvec has 32 rows in a workgroup, matmul 16 of few tokens
     let (rows, cols) = (4 * 8 * 32_768 + 37, 32);
     let mut trial = Trial::new(1, 2);
     let matrix = trial.matrix(WeightFormat::affine(2, 32), rows, cols);
     let (x, out) = (trial.tensor(1, cols), trial.tensor(1, rows));
-    trial.push(MatVec { x: x.into(), matrix, out, accumulate: false, rows: RowsOf::Tokens });
+    trial.push(Matmul { x: x.into(), matrix, out, accumulate: false, exact: false, rows: RowsOf::Tokens });
     trial.within(out, atol(cols), 1e-6);
     trial.with_checks = false;
     trial.check(&[2]).unwrap();
