@@ -22,9 +22,9 @@ const SHORT: u64 = 600;
 
 /// Barriers that the Metal could do without: the kernel, which of its barriers, and why.
 const NEEDLESS: [(&str, usize, &str); 3] = [
-    ("combine_norm", 4, "a storage barrier is right before it: Metal waits for threads at either"),
+    ("combine_norm", 2, "a storage barrier is right before it: Metal waits for threads at either"),
     ("logits_top_k", 2, "the thread that ends the reduction is the one that goes on"),
-    ("rms_norm", 4, "as in combine_norm"),
+    ("rms_norm", 2, "as in combine_norm"),
 ];
 
 /// A script with the workgroups that it runs of each kernel.
