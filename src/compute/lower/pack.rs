@@ -34,13 +34,19 @@ impl Readers {
     }
 }
 
+/// An operation of the plain recording with the tensors that it touches: told once, as every writer looks at all behind it.
+type Step<'a> = (&'a Recorded, &'a [(Use, TensorId)]);
+
 /// Packs what products take in 8 bits.
 pub(super) fn activations(recording: &mut Recording) {
-    let plain_steps = recording.steps.clone();
+    let mut plain_steps = recording.steps.clone();
+    let touched: Vec<Vec<(Use, TensorId)>> = plain_steps.iter_mut().map(touched).collect();
+    let plain_steps: Vec<Step<'_>> = plain_steps.iter().zip(touched.iter().map(Vec::as_slice)).collect();
     // (what it is of, in 8 bits), as long as it is not written again
     let mut known: Vec<(View, Quantised)> = Vec::new();
     let mut steps = Vec::with_capacity(plain_steps.len());
-    for (at, mut recorded) in plain_steps.iter().cloned().enumerate() {
+    for (at, &(plain_step, _)) in plain_steps.iter().enumerate() {
+        let mut recorded = plain_step.clone();
         let taken = taken_by(&recorded, recording);
         if let Some((view, order)) = taken {
             let packed = packed_for(view, order, &mut known, recording, &mut steps);
@@ -53,7 +59,7 @@ pub(super) fn activations(recording: &mut Recording) {
         for tensor in written(&mut recorded) {
             known.retain(|(view, _)| view.tensor != tensor);
         }
-        pack_output(&mut recorded, at, &plain_steps, recording, &mut known);
+        pack_output(&mut recorded, &plain_steps[at + 1..], recording, &mut known);
         steps.push(recorded);
     }
     recording.steps = steps;
@@ -80,12 +86,10 @@ fn packed_for(
 /// Lets an operation write its output in 8 bits where that is wanted.
 fn pack_output(
     recorded: &mut Recorded,
-    at: usize,
-    steps: &[Recorded],
+    behind: &[Step<'_>],
     recording: &mut Recording,
     known: &mut Vec<(View, Quantised)>,
 ) {
-    let behind = &steps[at + 1..];
     match recorded {
         Recorded::Kernel { kernel: Op::RmsNorm(norm), .. } => {
             norm.packed = beside(norm.out, behind, recording, known);
@@ -120,7 +124,7 @@ fn pack_output(
 /// 8 bits beside f32, where somebody behind takes them.
 fn beside(
     out: View,
-    behind: &[Recorded],
+    behind: &[Step<'_>],
     recording: &mut Recording,
     known: &mut Vec<(View, Quantised)>,
 ) -> Option<Quantised> {
@@ -132,7 +136,7 @@ fn beside(
 }
 
 /// 8 bits and no f32, where all behind take them.
-fn instead(out: &mut Input, behind: &[Recorded], recording: &mut Recording, known: &mut Vec<(View, Quantised)>) {
+fn instead(out: &mut Input, behind: &[Step<'_>], recording: &mut Recording, known: &mut Vec<(View, Quantised)>) {
     let Some(view) = plain(out) else { return };
     let Some(order) = readers(view, behind, recording).only_wanted() else { return };
     let label = recording.spec(view.tensor).label.clone();
@@ -161,26 +165,26 @@ fn weight_rows(recorded: &Recorded) -> usize {
     }
 }
 
-fn readers(view: View, behind: &[Recorded], recording: &Recording) -> Readers {
+fn readers(view: View, behind: &[Step<'_>], recording: &Recording) -> Readers {
     let mut readers = Readers::default();
-    for recorded in behind {
+    for &(recorded, touched) in behind {
+        let uses = |what: Use| touched.contains(&(what, view.tensor));
         match taken_by(recorded, recording) {
             Some((taken, order)) if taken == view => readers.packed.push((order, weight_rows(recorded))),
-            _ => readers.plain |= uses(recorded, view.tensor).contains(&Use::Read),
+            _ => readers.plain |= uses(Use::Read),
         }
-        if uses(recorded, view.tensor).contains(&Use::Write) {
+        if uses(Use::Write) {
             break;
         }
     }
     readers
 }
 
-fn uses(recorded: &Recorded, tensor: TensorId) -> Vec<Use> {
-    let mut copy = recorded.clone();
-    copy.operands().into_iter().filter(|(_, view)| view.tensor == tensor).map(|(how, _)| how).collect()
+/// The tensors of an operation, and what it does with them.
+fn touched(recorded: &mut Recorded) -> Vec<(Use, TensorId)> {
+    recorded.operands().into_iter().map(|(how, view)| (how, view.tensor)).collect()
 }
 
 fn written(recorded: &mut Recorded) -> Vec<TensorId> {
-    let written = recorded.operands().into_iter().filter(|(how, _)| *how != Use::Read);
-    written.map(|(_, view)| view.tensor).collect()
+    touched(recorded).into_iter().filter(|(how, _)| *how != Use::Read).map(|(_, tensor)| tensor).collect()
 }
