@@ -10,8 +10,9 @@ use std::ops::Range;
 /// What releases of a family call its tensors.
 #[derive(Clone, Debug)]
 pub struct Names {
-    /// (canonical, in a release), of one layer: without `layers.N.`, and without `.weight` where a module has one.
-    pub layer: &'static [(&'static str, &'static str)],
+    /// (canonical, in a release), of the parts of one layer: without `layers.N.`, and without `.weight` where a module has
+    /// one.
+    pub layer: &'static [&'static [(&'static str, &'static str)]],
     /// Norm weights in the release are `w` of `1 + w`, but for those that are [plain](super::VectorRole::PlainNorm).
     pub norms_plus_one: bool,
     /// Matrices that some releases keep as one, with rows out of order.
@@ -58,7 +59,7 @@ impl Names {
         match of_layer(name) {
             None => name.to_owned(),
             Some((layer, rest)) => {
-                let found = self.layer.iter().find(|(canonical, _)| *canonical == rest);
+                let found = self.layer.iter().copied().flatten().find(|(canonical, _)| *canonical == rest);
                 let (_, module) = found.unwrap_or_else(|| panic!("{name} is not in the family's table of names"));
                 format!("layers.{layer}.{module}")
             }

@@ -2,8 +2,9 @@
 
 use super::Model;
 use super::keys::{AttentionOf, ConfigKeys, MoeKeys, Trunk};
+use super::tensor_names::ATTENTION;
 use crate::file_error::FileError;
-use crate::model::blocks::{attention, moe};
+use crate::model::blocks::decoder;
 use crate::model::recorder::{RecordError, Recorder};
 use crate::model::shape::{AttentionShape, FeedForward, LayerShape, Mixer, MoeShape, Shape};
 use crate::weights::names::{ExpertNames, Names};
@@ -36,30 +37,15 @@ impl Model for Mixtral {
 
     fn names(&self) -> Names {
         let experts = ExpertNames { module: "block_sparse_moe", listed: ["w1", "w3", "w2"] };
-        Names { layer: &LAYER, norms_plus_one: false, fused: Vec::new(), experts }
+        Names {
+            layer: &[ATTENTION, &[("router", "block_sparse_moe.gate")]],
+            norms_plus_one: false,
+            fused: Vec::new(),
+            experts,
+        }
     }
 
     fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError> {
-        let x = r.embed(self.trunk.vocab, self.trunk.hidden)?;
-        for i in 0..self.layers {
-            r.begin_layer(i);
-            let normed = r.norm("input_norm", x)?;
-            attention(r, &self.attention, normed, x)?;
-            let normed = r.norm("post_norm", x)?;
-            moe(r, &self.moe, normed, x)?;
-            r.end_layer(i);
-        }
-        let normed = r.norm("norm", x)?;
-        r.logits(normed, self.trunk.tied_embeddings)
+        decoder(r, &self.shape())
     }
 }
-
-const LAYER: [(&str, &str); 7] = [
-    ("input_norm", "input_layernorm"),
-    ("post_norm", "post_attention_layernorm"),
-    ("attention.q", "self_attn.q_proj"),
-    ("attention.k", "self_attn.k_proj"),
-    ("attention.v", "self_attn.v_proj"),
-    ("attention.o", "self_attn.o_proj"),
-    ("router", "block_sparse_moe.gate"),
-];

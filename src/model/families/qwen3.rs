@@ -2,8 +2,9 @@
 
 use super::Model;
 use super::keys::{AttentionOf, ConfigKeys, Trunk};
+use super::tensor_names::{ATTENTION, FEED_FORWARD, HEAD_NORMS};
 use crate::file_error::FileError;
-use crate::model::blocks::{attention, feed_forward};
+use crate::model::blocks::decoder;
 use crate::model::recorder::{RecordError, Recorder};
 use crate::model::shape::{AttentionShape, FeedForward, LayerShape, Mixer, Shape};
 use crate::weights::names::{MLP_EXPERTS, Names};
@@ -38,34 +39,15 @@ impl Model for Qwen3 {
     }
 
     fn names(&self) -> Names {
-        Names { layer: &LAYER, norms_plus_one: false, fused: Vec::new(), experts: MLP_EXPERTS }
+        Names {
+            layer: &[ATTENTION, HEAD_NORMS, FEED_FORWARD],
+            norms_plus_one: false,
+            fused: Vec::new(),
+            experts: MLP_EXPERTS,
+        }
     }
 
     fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError> {
-        let x = r.embed(self.trunk.vocab, self.trunk.hidden)?;
-        for i in 0..self.layers {
-            r.begin_layer(i);
-            let normed = r.norm("input_norm", x)?;
-            attention(r, &self.attention, normed, x)?;
-            let normed = r.norm("post_norm", x)?;
-            feed_forward(r, self.width, normed, x)?;
-            r.end_layer(i);
-        }
-        let normed = r.norm("norm", x)?;
-        r.logits(normed, self.trunk.tied_embeddings)
+        decoder(r, &self.shape())
     }
 }
-
-const LAYER: [(&str, &str); 11] = [
-    ("input_norm", "input_layernorm"),
-    ("post_norm", "post_attention_layernorm"),
-    ("attention.q", "self_attn.q_proj"),
-    ("attention.k", "self_attn.k_proj"),
-    ("attention.v", "self_attn.v_proj"),
-    ("attention.o", "self_attn.o_proj"),
-    ("attention.q_norm", "self_attn.q_norm"),
-    ("attention.k_norm", "self_attn.k_norm"),
-    ("ffn.gate", "mlp.gate_proj"),
-    ("ffn.up", "mlp.up_proj"),
-    ("ffn.down", "mlp.down_proj"),
-];

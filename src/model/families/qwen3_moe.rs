@@ -2,8 +2,9 @@
 
 use super::Model;
 use super::keys::{AttentionOf, ConfigKeys, MoeKeys, Trunk};
+use super::tensor_names::{ATTENTION, HEAD_NORMS, ROUTER};
 use crate::file_error::FileError;
-use crate::model::blocks::{attention, moe};
+use crate::model::blocks::decoder;
 use crate::model::recorder::{RecordError, Recorder};
 use crate::model::shape::{AttentionShape, FeedForward, LayerShape, Mixer, MoeShape, Shape};
 use crate::weights::names::{MLP_EXPERTS, Names};
@@ -39,32 +40,15 @@ impl Model for Qwen3Moe {
     }
 
     fn names(&self) -> Names {
-        Names { layer: &LAYER, norms_plus_one: false, fused: Vec::new(), experts: MLP_EXPERTS }
+        Names {
+            layer: &[ATTENTION, HEAD_NORMS, ROUTER],
+            norms_plus_one: false,
+            fused: Vec::new(),
+            experts: MLP_EXPERTS,
+        }
     }
 
     fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError> {
-        let x = r.embed(self.trunk.vocab, self.trunk.hidden)?;
-        for i in 0..self.layers {
-            r.begin_layer(i);
-            let normed = r.norm("input_norm", x)?;
-            attention(r, &self.attention, normed, x)?;
-            let normed = r.norm("post_norm", x)?;
-            moe(r, &self.moe, normed, x)?;
-            r.end_layer(i);
-        }
-        let normed = r.norm("norm", x)?;
-        r.logits(normed, self.trunk.tied_embeddings)
+        decoder(r, &self.shape())
     }
 }
-
-const LAYER: [(&str, &str); 9] = [
-    ("input_norm", "input_layernorm"),
-    ("post_norm", "post_attention_layernorm"),
-    ("attention.q", "self_attn.q_proj"),
-    ("attention.k", "self_attn.k_proj"),
-    ("attention.v", "self_attn.v_proj"),
-    ("attention.o", "self_attn.o_proj"),
-    ("attention.q_norm", "self_attn.q_norm"),
-    ("attention.k_norm", "self_attn.k_norm"),
-    ("router", "mlp.gate"),
-];
