@@ -117,6 +117,12 @@ impl ModelSource {
 
     fn from_pack(root: &Path, pack: Pack, text_files: TextFiles) -> Result<ModelSource, SourceError> {
         let model = families::read(&pack.manifest, &pack.config)?;
+        let with_experts = model.shape().moe_layers();
+        if let Some(layer) = pack.layers.iter().find(|layer| !with_experts.contains(layer)) {
+            let expected = format!("records of the {} layers with routed experts", with_experts.len());
+            let found = format!("records of layer {layer}, which has none");
+            return Err(FileError::new(&pack.manifest, "layers", expected, found).into());
+        }
         ModelSource::record(root, model.as_ref(), pack.config, pack.weights.as_ref(), text_files)
     }
 

@@ -114,6 +114,17 @@ fn values_that_do_not_hold_are_refused_by_key() {
     assert!(error.contains("tensor layers.0.router.weight: expected [7, 128]"), "{error}");
     fs::write(&path, &whole).unwrap();
 
+    // records of more layers than the model has
+    edit_manifest(&out, |manifest| {
+        manifest["config"]["num_hidden_layers"] = 2.into();
+        drop(manifest["config"]["layer_types"].as_array_mut().unwrap().pop());
+    });
+    let error = ModelSource::open(&out).unwrap_err().to_string();
+    let expected =
+        "layers: expected records of the 2 layers with routed experts, found records of layer 2, which has none";
+    assert_eq!(error, format!("{}: {expected}", path.display()));
+    fs::write(&path, &whole).unwrap();
+
     // a layer without its records, and one with too few
     edit_manifest(&out, |manifest| drop(manifest["layers"].as_array_mut().unwrap().pop()));
     let error = ModelSource::open(&out).unwrap_err().to_string();

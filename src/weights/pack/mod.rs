@@ -97,6 +97,8 @@ pub struct Pack {
     pub config: String,
     /// Its weights: resident ones as views of the mapped or embedded file, experts as one part each with its checksum.
     pub weights: Box<dyn WeightSource>,
+    /// The layers of the model that it has records of.
+    pub layers: Vec<usize>,
     /// How the pack was made.
     pub source: SourceDescription,
 }

@@ -72,8 +72,9 @@ pub fn open_embedded(
 
 fn pack(path: PathBuf, manifest: Manifest, resident: Resident, files: Vec<ExpertFile>) -> Pack {
     let Manifest { config, source, record_align, layers, .. } = manifest;
+    let of_layers = layers.iter().map(|records| records.layer).collect();
     let weights = PackWeights { resident, manifest: path.clone(), record_align, layers, files };
-    Pack { manifest: path, config: config.to_string(), weights: Box::new(weights), source }
+    Pack { manifest: path, config: config.to_string(), weights: Box::new(weights), layers: of_layers, source }
 }
 
 /// Reads and checks the manifest of `folder`.
