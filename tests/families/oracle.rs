@@ -37,6 +37,7 @@ fn check(name: &str, device: Device) {
         let found = run(&mut engine.session().unwrap(), &parts);
         let difference = largest_difference(&found.logits, &expected);
         assert!(difference <= TOLERANCE, "{what}: logits differ by {difference}");
+        println!("{what}: logits within {difference:.1e}");
         check_routing(&oracle, &found.routing, tokens.len(), &what);
     }
 }

@@ -172,10 +172,7 @@ impl Manifest {
     /// # Errors
     /// Anything that is not a manifest of these versions whose every value holds.
     pub fn parse(path: &Path, text: &str) -> Result<Manifest, PackError> {
-        let json = |text: &str| -> Result<serde_json::Value, FileError> {
-            serde_json::from_str(text).map_err(FileError::syntax(path, NOT_A_MANIFEST))
-        };
-        let value = json(text)?;
+        let value: serde_json::Value = serde_json::from_str(text).map_err(FileError::syntax(path, NOT_A_MANIFEST))?;
         let head = Head::deserialize(&value).map_err(FileError::syntax(path, NOT_A_MANIFEST))?;
         let manifest = match head.version.as_u64() {
             Some(VERSION) if head.format == FORMAT => {
