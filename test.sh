@@ -88,7 +88,7 @@ vulkan_drivers() {
     done
 }
 
-# A clang that runs the kernels' Metal, and its ThreadSanitizer; as tests/msl/clang.rs looks for it.
+# A clang that runs the kernels' Metal, and its ThreadSanitizer; as tests/inside/kernels/msl/clang.rs looks for it.
 has_clang() {
     local name
     for name in clang++-{29,28,27,26,25,24,23,22,21,20,19} clang++; do

@@ -59,6 +59,10 @@ pub mod state;
 pub mod text;
 pub mod weights;
 
+#[cfg(test)]
+#[path = "../tests/inside/mod.rs"]
+mod inside;
+
 pub use check::{CheckError, CheckOptions, CheckReport, CheckShapes, check};
 pub use engine::{
     Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, OpenRequest, Suspension,

@@ -20,7 +20,7 @@ prepare_random_bytes
 $mingw-gcc -Wall -O1 -o "$programs/dxc.exe" targets/windows/dxc.c
 
 rm -rf "$tools/hlsl" && mkdir -p "$tools/hlsl"
-FLASHFLOOD_HLSL=$tools/hlsl cargo test -q --test shaders lowers_to_hlsl
+FLASHFLOOD_HLSL=$tools/hlsl cargo test -q --lib shaders::lowers_to_hlsl
 [[ -s $tools/hlsl/list ]] || { echo "tests/shaders.rs wrote no HLSL" && exit 1; }
 
 # the list names its files without a folder; a process for each of two cores

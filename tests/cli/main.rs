@@ -17,6 +17,7 @@ mod messages;
 mod pack;
 mod pull;
 mod run;
+mod sessions;
 
 use std::fs;
 use std::io::Write;

@@ -1,0 +1,192 @@
+//! `expert_gate_up` and `expert_down` over slots, `expert_matmul_gate_up` and `expert_matmul_down` for many tokens.
+
+use std::sync::Arc;
+
+use crate::compute::Phase;
+use crate::compute::ops::{Experts, RouterRule, RouterTopK};
+use crate::compute::shaders::Form;
+use crate::weights::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout, WeightFormat};
+use proptest::prelude::*;
+
+use super::cases;
+use super::random::{Random, formats};
+use super::trial::{self, Trial};
+
+/// The bytes of one expert. Gaps between sections hold ones: NaN as a scale.
+fn record(random: &mut Random, slot: &SlotLayout) -> Vec<u8> {
+    let mut bytes = vec![0xff; slot.bytes];
+    for matrix in [&slot.gate_up, &slot.down] {
+        let sections = random.weights(matrix.format, matrix.rows, matrix.cols);
+        for (at, section) in matrix.streams.into_iter().zip(sections) {
+            bytes[at..at + section.len()].copy_from_slice(&section);
+        }
+    }
+    bytes
+}
+
+/// Layers of `experts` experts with the formats of (gate and up, down) given for each.
+pub(crate) fn layout(random: &mut Random, experts: usize, formats: &[(WeightFormat, WeightFormat)]) -> ExpertLayout {
+    // all layers share the residual stream, so its width suits every format
+    let hidden = 128 * (1 + random.below(3));
+    let (mut files, mut layers) = (Vec::new(), Vec::new());
+    for &(gate_up, down) in formats {
+        let multiple = down.column_multiple();
+        let intermediate = multiple * (1 + random.below(256 / multiple));
+        let slot = SlotLayout::new(hidden, intermediate, gate_up, down);
+        let bytes: Vec<u8> = (0..experts).flat_map(|_| record(random, &slot)).collect();
+        let place = Place::Strided { file: files.len() as u32, base: 0, stride: slot.bytes as u64 };
+        files.push(ExpertFile::Memory { name: "experts of a trial", bytes: bytes.into() });
+        let parts = vec![Part { place, len: slot.bytes, at: 0 }];
+        layers.push(LayerExperts { experts, top_k: 1, slot, parts, checksums: None });
+    }
+    ExpertLayout { files, layers }
+}
+
+/// All layers of a layout, each with its own random routing of the same activations.
+pub(crate) fn routed(
+    seed: u64,
+    mut layout: ExpertLayout,
+    top_k: usize,
+    slots: usize,
+    max_tokens: usize,
+    form: Form,
+) -> Trial {
+    let mut trial = Trial::new(seed, max_tokens);
+    layout.layers.iter_mut().for_each(|layer| layer.top_k = top_k);
+    let (experts, hidden) = (layout.layers[0].experts, layout.layers[0].slot.gate_up.cols);
+    let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
+    for (layer, of_layer) in layout.layers.iter().enumerate() {
+        let slot = of_layer.slot;
+        let ids = trial.ids(top_k, move |random, row| {
+            let chosen = random.distinct(top_k, experts);
+            row.iter_mut().zip(chosen).for_each(|(id, expert)| *id = f32::from_bits(expert as u32));
+        });
+        let out = trial.tensor(top_k, hidden);
+        let (of_tokens, inner) = match form {
+            Form::F32 => (x.into(), trial.tensor(top_k, slot.down.cols).into()),
+            Form::Int8 => {
+                (trial.quantised(x, slot.gate_up.format), trial.inner(top_k, slot.down.cols, slot.down.format))
+            }
+        };
+        trial.push_experts(ids, Experts { layer, slot, x: of_tokens, hidden: inner, out });
+        // the two projections are a few units wide, and the second takes the first one's errors along
+        trial.within(inner.view(), 1e-5, 1e-5);
+        // a hidden value between two codes may get either: of 5 at most in steps of 1/127, times weights of 1.5
+        let steps = if inner.form() == Form::Int8 { 0.06 } else { 0.0 };
+        trial.within(out, 1e-4 + steps, 1e-5);
+    }
+    trial.experts = Some(trial::Experts { layout: Arc::new(layout), slots, top_k });
+    trial
+}
+
+proptest! {
+    #![proptest_config(cases(4))]
+
+    /// From barely enough slots for one token, shared by all layers, to one for every expert; and few or many in a slab.
+    #[test]
+    fn experts(
+        seed in any::<u64>(),
+        (count, top_k) in (1usize..14).prop_flat_map(|count| (Just(count), 1..=count.min(5))),
+        layers in 1usize..4,
+        extra in 0.0..1.0,
+        form in prop::sample::select(vec![Form::F32, Form::Int8]),
+        slab in prop_oneof![1u64..4, Just(1 << 20)],
+        steps in prop::collection::vec(1usize..10, 1..4),
+    ) {
+        let mut random = Random::new(seed);
+        let all = formats("");
+        let chosen: Vec<_> = (0..layers).map(|_| (random.one_of(&all), random.one_of(&all))).collect();
+        let layout = layout(&mut random, count, &chosen);
+        let slot = layout.slot_bytes().next_multiple_of(256) as u64;
+        let slots = top_k + ((layers * count - top_k) as f64 * extra) as usize;
+        let mut trial = routed(seed, layout, top_k, slots, *steps.iter().max().unwrap(), form);
+        trial.binding = slab * slot;
+        trial.check(&steps)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(2))]
+
+    /// Experts that many tokens chose and experts that few did: tiles of every size, full ones and others, in one slab
+    /// or several, with prompts that are cut between them.
+    #[test]
+    fn expert_tiles(
+        seed in any::<u64>(),
+        (count, top_k) in (2usize..6).prop_flat_map(|count| (Just(count), 1..=count.min(3))),
+        (many, few) in (40usize..150, 1usize..20),
+        form in prop::sample::select(vec![Form::F32, Form::Int8]),
+        (slab, slots) in (1u64..4, 0.0..1.0),
+    ) {
+        let mut random = Random::new(seed);
+        let all = formats("");
+        let of = (random.one_of(&all), random.one_of(&all));
+        let layout = layout(&mut random, count, &[of]);
+        let slot = layout.slot_bytes().next_multiple_of(256) as u64;
+        let slots = top_k + ((count - top_k) as f64 * slots) as usize;
+        let mut trial = routed(seed, layout, top_k, slots, many, form);
+        trial.binding = slab * slot;
+        trial.check_cut(&[many], &[many - few, few])?;
+    }
+}
+
+/// How many threads experts are spread over changes nothing, to the bit; nor does measuring it.
+#[test]
+fn teams_of_experts() {
+    let mut random = Random::new(5);
+    for form in [Form::F32, Form::Int8] {
+        let format = random.one_of(&formats("q4"));
+        let layout = layout(&mut random, 5, &[(format, format); 2]);
+        routed(6, layout, 2, 10, 4, form).same_with_any_team(3);
+    }
+}
+
+/// Layers with other numbers of experts, of a token, and of the router before them: streamed through few slots, and looked
+/// up by the router's kernel where every expert is resident.
+#[test]
+fn layers_that_differ() {
+    let mut random = Random::new(9);
+    let format = random.one_of(&formats("q4"));
+    let mut of_layers = layout(&mut random, 9, &[(format, format); 3]);
+    for (layer, (experts, top_k)) in of_layers.layers.iter_mut().zip([(9, 3), (2, 1), (6, 4)]) {
+        (layer.experts, layer.top_k) = (experts, top_k);
+    }
+    let hidden = of_layers.layers[0].slot.gate_up.cols;
+    for (slots, resident) in [(4, false), (10, false), (17, false), (17, true)] {
+        let mut trial = Trial::new(3, 4);
+        let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
+        for (layer, of_layer) in of_layers.layers.iter().enumerate() {
+            let logits = trial.tensor(1, of_layer.experts);
+            let ids = trial.ids(of_layer.top_k, |_, row| row.fill(f32::from_bits(u32::MAX)));
+            let weights = trial.tensor(1, of_layer.top_k);
+            trial.within(weights, 1e-7, 1e-5);
+            let rule = RouterRule::softmax(true);
+            trial.push(RouterTopK { layer, logits, ids, weights, rule, shared: None });
+            let (inner, out) =
+                (trial.tensor(of_layer.top_k, of_layer.slot.down.cols), trial.tensor(of_layer.top_k, hidden));
+            trial.within(inner, 1e-5, 1e-5);
+            trial.within(out, 1e-4, 1e-5);
+            trial.push_experts(ids, Experts { layer, slot: of_layer.slot, x: x.into(), hidden: inner.into(), out });
+        }
+        trial.experts = Some(trial::Experts { layout: Arc::new(of_layers.clone()), slots, top_k: 4 });
+        trial.resident = resident;
+        let [prompt, tokens] = trial.on_cpu([&[4, 2], &[1; 6]]);
+        let [gpu_prompt, gpu_tokens] = trial.on_gpu(false, [(Phase::Prefill, &[4, 2]), (Phase::Decode, &[1; 6])]);
+        for (expected, found) in [(prompt, gpu_prompt), (tokens, gpu_tokens)] {
+            trial.compare(&expected, &found, false).unwrap_or_else(|e| panic!("{slots} slots, {resident}: {e}"));
+        }
+    }
+}
+
+/// Each format once for gate and up and once for down.
+#[test]
+fn experts_in_every_format() {
+    let mut random = Random::new(3);
+    let names = ["f32", "f16", "bf16", "q2", "q3", "q4", "q5", "q6", "q8"];
+    let mut one = |name: &str| random.one_of(&formats(name));
+    let chosen: Vec<_> = (0..names.len()).map(|i| (one(names[i]), one(names[(i + 4) % names.len()]))).collect();
+    let layout = layout(&mut random, 5, &chosen);
+    for form in [Form::F32, Form::Int8] {
+        routed(4, layout.clone(), 2, 3 * names.len(), 4, form).check(&[4, 1]).unwrap();
+    }
+}

@@ -1,0 +1,44 @@
+//! Short scripts of what the property tests only reach in long ones: `barriers` tries these first.
+
+use crate::compute::shaders::Form;
+
+use crate::inside::kernels::attention::{Heads, attention_layer};
+use crate::inside::kernels::experts::{layout, routed};
+use crate::inside::kernels::random::{Random, formats};
+
+/// Experts whose inputs are packed in 8 bits, or the values in between, or both.
+#[test]
+fn packed_experts() {
+    if super::phase().is_none() {
+        return;
+    }
+    for [gate_up, down] in [["q4", "q4"], ["bf16", "q4"], ["q4", "bf16"]] {
+        let mut random = Random::new(1);
+        let layout = layout(&mut random, 2, &[(formats(gate_up)[0], formats(down)[0])]);
+        routed(2, layout, 2, 2, 2, Form::Int8).check(&[2]).unwrap();
+    }
+}
+
+/// Tiles of many tokens of an expert.
+#[test]
+fn large_tiles() {
+    if super::phase().is_none() {
+        return;
+    }
+    for form in [Form::F32, Form::Int8] {
+        let mut random = Random::new(1);
+        let format = formats("q4")[0];
+        let layout = layout(&mut random, 1, &[(format, format)]);
+        routed(2, layout, 1, 1, 41, form).check(&[41]).unwrap();
+    }
+}
+
+/// A prompt of more positions than a workgroup takes at a time.
+#[test]
+fn long_prompt() {
+    if super::phase().is_none() {
+        return;
+    }
+    let heads = Heads { kv_heads: 1, queries_per_key: 1, dim: 32, rotary_dim: 16, gate: true };
+    attention_layer(1, heads, 66).check(&[66]).unwrap();
+}
