@@ -12,9 +12,11 @@ use std::sync::{Arc, OnceLock};
 
 pub use device::{Activations, Device, OpenedDevice};
 pub use options::OpenRequest;
-pub use pace::{ConditionsSource, Suspension};
+pub(crate) use pace::ConditionsSource;
+pub use pace::Suspension;
 pub(crate) use pace::{Pace, Wait};
-pub use plan::{ExpertBudget, MemoryPlan, PlanError};
+pub(crate) use plan::PlanError;
+pub use plan::{ExpertBudget, MemoryPlan};
 
 use plan::Wishes;
 use pressure::PressureWatch;
@@ -57,8 +59,6 @@ pub struct EngineOptions {
     pub stripe: Vec<PathBuf>,
     /// Percent of the time to work, 1 to 100: the rest is for other programs, for the fan and for the battery.
     pub power: u32,
-    /// Runtime checks in shaders, and smaller bindings: for tests.
-    pub gpu: GpuOptions,
 }
 
 impl Default for EngineOptions {
@@ -74,7 +74,6 @@ impl Default for EngineOptions {
             autotune: false,
             stripe: Vec::new(),
             power: 100,
-            gpu: GpuOptions::default(),
         }
     }
 }
@@ -131,7 +130,12 @@ struct Planned {
 }
 
 impl Planned {
-    fn new(source: &ModelSource, device: &OpenedDevice, options: &EngineOptions) -> Result<Planned, EngineError> {
+    fn new(
+        source: &ModelSource,
+        device: &OpenedDevice,
+        options: &EngineOptions,
+        gpu_options: GpuOptions,
+    ) -> Result<Planned, EngineError> {
         let how = Lowering { activations: options.activations.on(device), look_ahead: options.guessed() > 0 };
         let mut recording = lower(source.recording.clone(), how)?;
         let context = match options.context {
@@ -139,7 +143,7 @@ impl Planned {
             None => source.shape.max_positions.clamp(1, plan::DEFAULT_CONTEXT),
         };
         let binding = match device {
-            OpenedDevice::Gpu(gpu) => options.gpu.binding_on(gpu),
+            OpenedDevice::Gpu(gpu) => gpu_options.binding_on(gpu),
             OpenedDevice::Cpu => u64::MAX,
         };
         let wishes = Wishes { context, chunk: options.chunk, experts: options.experts, binding };
@@ -179,7 +183,7 @@ impl Engine {
         device: &OpenedDevice,
         options: &EngineOptions,
     ) -> Result<MemoryPlan, EngineError> {
-        Ok(Planned::new(source, device, options)?.plan)
+        Ok(Planned::new(source, device, options, GpuOptions::default())?.plan)
     }
 
     /// Opens the model at `path` (a snapshot folder or a pack).
@@ -200,6 +204,15 @@ impl Engine {
 
     /// Opens a model whose source is open.
     pub fn from_source(source: ModelSource, options: &EngineOptions) -> Result<Engine, EngineError> {
+        Self::with_gpu_options(source, options, GpuOptions::default())
+    }
+
+    /// Opens a model, made ready for a GPU as `gpu_options` say.
+    pub(crate) fn with_gpu_options(
+        source: ModelSource,
+        options: &EngineOptions,
+        gpu_options: GpuOptions,
+    ) -> Result<Engine, EngineError> {
         let direct = options.reads.is_direct(source.experts(), flashflood_backends::memory::available_memory());
         let mut reader = FileReader::open_for(source.experts(), direct)?;
         if options.reads == Reads::Threads {
@@ -215,17 +228,18 @@ impl Engine {
             }
             (false, _) => tracing::info!("experts are read through the page cache"),
         }
-        Self::with_reader(source, reader, options)
+        Self::with_parts(source, reader, options, gpu_options)
     }
 
-    /// Opens a model whose experts come from `reader`: tests inject faults here.
-    pub fn with_reader(
+    /// Opens a model whose experts come from `reader`, made ready for a GPU as `gpu_options` say.
+    pub(crate) fn with_parts(
         source: ModelSource,
         reader: Arc<dyn ExpertReader>,
         options: &EngineOptions,
+        gpu_options: GpuOptions,
     ) -> Result<Engine, EngineError> {
         let device = OpenedDevice::open(options.device)?;
-        let Planned { recording, plan, binding } = Planned::new(&source, &device, options)?;
+        let Planned { recording, plan, binding } = Planned::new(&source, &device, options, gpu_options)?;
         // the lowered recording holds views of what it needs; the rest of the resident file can go
         let ModelSource { shape, weights, config, root, text_files, embedding: embed, recording: _ } = source;
         let context = plan.context;
@@ -238,7 +252,7 @@ impl Engine {
             |memory: Arc<dyn SlotMemory>| ExpertStore::new(experts.clone(), memory, reader.clone(), READ_THREADS);
         let (runner, store): (Box<Runner<dyn compute::Device>>, _) = match device {
             OpenedDevice::Gpu(gpu) => {
-                let (top_k, landing) = (experts.most_of_a_token(), options.gpu.landing);
+                let (top_k, landing) = (experts.most_of_a_token(), gpu_options.landing);
                 let slots = || {
                     let sets = SlotSets::new(&experts, plan.slots);
                     GpuSlots::new(&gpu, sets, experts.slot_bytes(), top_k, binding, landing).map(Arc::new)
@@ -248,9 +262,9 @@ impl Engine {
                 let is_software = gpu.info.device_type == wgpu::DeviceType::Cpu;
                 let teams = match options.autotune && !is_software {
                     true => Teams::Measured { kept: true },
-                    false => options.gpu.teams,
+                    false => gpu_options.teams,
                 };
-                let gpu_options = GpuOptions { teams, ..options.gpu };
+                let gpu_options = GpuOptions { teams, ..gpu_options };
                 let runner = GpuExecutor::new(*gpu, recording.clone(), context, slots, gpu_options)?;
                 let mut runner = runner.with_look_ahead(look_ahead);
                 if let (ExpertBudget::All, Some(store)) = (options.experts, &mut store) {

@@ -85,7 +85,7 @@ impl FileError {
     }
 
     /// Key, tensor or record in the file; empty for the file itself.
-    pub fn place(&self) -> &str {
+    pub(crate) fn place(&self) -> &str {
         &self.0.place
     }
 

@@ -12,7 +12,8 @@
 //! The README has an example.
 //!
 //! The items of the crate root are what the commands `run`, `chat` and `serve` and the C library are made of, and what
-//! other programs should use. The modules below are open for tests, benches and readers; they change more often.
+//! other programs should use. Of the modules below that is open which the commands and benches use; it changes more often.
+//! `cargo doc --document-private-items` shows the whole house.
 //!
 //! # A tour
 //!
@@ -59,6 +60,9 @@ pub mod state;
 pub mod text;
 pub mod weights;
 
+// suites that look inside, and what they take from the program
+#[cfg(test)]
+extern crate self as flashflood;
 #[cfg(test)]
 #[path = "../tests/inside/mod.rs"]
 mod inside;

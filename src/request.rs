@@ -118,12 +118,12 @@ pub enum RequestErrorKind {
 
 impl RequestError {
     /// The request cannot be meant.
-    pub fn invalid(message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
         RequestError { kind: RequestErrorKind::Invalid, message: message.into(), field: None }
     }
 
     /// The request asks for what is not there.
-    pub fn unsupported(field: &str, what: &str) -> Self {
+    pub(crate) fn unsupported(field: &str, what: &str) -> Self {
         RequestError { kind: RequestErrorKind::Unsupported, ..Self::invalid(what) }.at(field)
     }
 
@@ -138,7 +138,7 @@ impl RequestError {
     }
 
     /// Names the field.
-    pub fn at(mut self, field: impl Into<String>) -> Self {
+    pub(crate) fn at(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
     }

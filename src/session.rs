@@ -1,5 +1,7 @@
 //! One timeline of tokens: extend it, make it another one that begins alike, read logits.
 
+#[cfg(test)]
+pub(crate) mod contents;
 mod saved;
 mod sync;
 
@@ -10,8 +12,7 @@ pub use sync::{PrefillProgress, Synced};
 
 use rayon::prelude::*;
 
-use crate::compute::ops::conv_inputs;
-use crate::compute::{ExecuteError, KernelTime, LayerState, LogitRows, ProfiledSteps, Step};
+use crate::compute::{ExecuteError, KernelTime, LogitRows, ProfiledSteps, Step};
 use crate::engine::{Engine, Pace};
 use crate::experts::trace::Trace;
 use crate::experts::{ExpertStore, StoreStats};
@@ -58,25 +59,6 @@ pub enum SessionError {
     /// A session file.
     #[error(transparent)]
     File(#[from] SessionFileError),
-}
-
-/// What a layer holds after some tokens.
-#[derive(Clone, Debug)]
-pub enum LayerContents {
-    /// `[positions, kv_heads * head_dim]` each.
-    Attention {
-        /// Normed and rotated.
-        keys: Vec<f32>,
-        /// As projected.
-        values: Vec<f32>,
-    },
-    /// Gated delta-net.
-    DeltaNet {
-        /// `[taps - 1, channels]`
-        conv: Vec<f32>,
-        /// `[value_heads, key_dim, value_dim]`
-        recurrent: Vec<f32>,
-    },
 }
 
 /// How likely tokens were, before penalties, masks and the temperature.
@@ -129,7 +111,7 @@ impl<'a> Session<'a> {
     }
 
     /// Positions that there is room for.
-    pub fn context(&self) -> usize {
+    pub(crate) fn context(&self) -> usize {
         self.engine.context
     }
 
@@ -276,7 +258,7 @@ impl<'a> Session<'a> {
 
     /// As [`sample`](Self::sample), among the tokens of `mask` if there is one; with the probabilities of the chosen token
     /// and of the `top` most likely ones if they are asked for.
-    pub fn sample_among(
+    pub(crate) fn sample_among(
         &mut self,
         sampler: &mut Sampler,
         vocab: usize,
@@ -305,27 +287,6 @@ impl<'a> Session<'a> {
     /// What the operations of the last step wrote that were asked for: (label, width, values).
     pub fn take_dumps(&mut self) -> Vec<(String, usize, Vec<f32>)> {
         self.engine.runner.take_dumps()
-    }
-
-    /// What every layer holds now.
-    pub fn contents(&mut self) -> Result<Vec<LayerContents>, SessionError> {
-        let positions = self.tokens.len();
-        let engine = &mut *self.engine;
-        let mut all = Vec::new();
-        for state in &engine.state {
-            all.push(match *state {
-                LayerState::Attention { kv } => {
-                    let mut read = |stream| engine.runner.read_cache_rows(kv, stream, 0..positions);
-                    let [keys, values] = [read(0)?, read(1)?].map(|rows| bytemuck::pod_collect_to_vec(&rows));
-                    LayerContents::Attention { keys, values }
-                }
-                LayerState::DeltaNet { conv, recurrent, shape } => LayerContents::DeltaNet {
-                    conv: conv_inputs(&shape, &engine.runner.read_state(conv.tensor)?),
-                    recurrent: engine.runner.read_state(recurrent.tensor)?,
-                },
-            });
-        }
-        Ok(all)
     }
 
     /// Times every kernel from now on; `false` when the device has no timestamps.

@@ -14,7 +14,7 @@ mod subject;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-pub use report::{CheckReport, DeviceReport, KernelRow, SmallMoeRow, TimedBy};
+pub use report::{CheckReport, KernelRow, TimedBy};
 
 use crate::compute::gpu::{Adapters, Gpu, bandwidth, open};
 use crate::compute::shaders::{self, Form};
@@ -23,7 +23,7 @@ use crate::engine::EngineError;
 use crate::model::published::Published;
 use crate::model::{Shape, SourceError};
 use crate::session::SessionError;
-use operations::{Pair, Rows, Times};
+use operations::{KernelRows, Pair, Times};
 use subject::{CheckedShape, FormatShapes};
 
 /// Of the vocabulary at most so many rows are computed: the whole one takes half a gigabyte.
@@ -121,10 +121,10 @@ pub fn check(options: &CheckOptions, progress: &mut dyn FnMut(&str, &str) -> boo
     }
     let gpu = pollster::block_on(open(Adapters::Any))?;
     let mut watch = Watch(progress);
-    let plan = Plan::new(options, &gpu)?;
+    let rounds = Rounds::new(options, &gpu)?;
     let mut failures = Vec::new();
-    let mut rows = Rows::default();
-    plan.run(&gpu, options, &mut watch, &mut rows, &mut failures)?;
+    let mut rows = KernelRows::default();
+    rounds.run(&gpu, options, &mut watch, &mut rows, &mut failures)?;
     let mut small_moe = Vec::new();
     if options.kernels.is_empty() {
         match small_moe::compare(&mut watch) {
@@ -144,7 +144,7 @@ pub fn check(options: &CheckOptions, progress: &mut dyn FnMut(&str, &str) -> boo
         version: env!("CARGO_PKG_VERSION"),
         system: report::system(),
         device: report::DeviceReport::of(&gpu, bandwidth),
-        shapes: plan.describe(),
+        shapes: rounds.describe(),
         rows: rows.into_vec(),
         not_on_this_device,
         not_checked,
@@ -161,7 +161,7 @@ fn is_used(kernel: &str, gpu: &Gpu) -> bool {
 
 /// What is run one after the other: memory holds one at a time.
 #[derive(Clone, Copy)]
-enum Part {
+enum Round {
     ModelF32,
     ModelInt8,
     /// Products without matrix units, which the model's may use.
@@ -170,7 +170,7 @@ enum Part {
 }
 
 /// The shapes of a check.
-struct Plan {
+struct Rounds {
     shape: CheckedShape,
     bits: u8,
     small: bool,
@@ -178,7 +178,7 @@ struct Plan {
     times: Times,
 }
 
-impl Plan {
+impl Rounds {
     fn new(options: &CheckOptions, gpu: &Gpu) -> Result<Self, CheckError> {
         let default = Published::Qwen35A17b.shape().map_err(CheckError::Source)?;
         let (shape, bits) = options.model.clone().unwrap_or_else(|| (default.clone(), 4));
@@ -195,7 +195,7 @@ impl Plan {
             false => FormatShapes { hidden: 2048, rows: 4096, intermediate: 512 },
         };
         let times = Times { runs: if gpu.is_software() { 1 } else { 10 }, by_host: options.host_clock };
-        Ok(Plan { shape, bits, small, formats, times })
+        Ok(Rounds { shape, bits, small, formats, times })
     }
 
     fn describe(&self) -> String {
@@ -223,17 +223,17 @@ impl Plan {
         gpu: &Gpu,
         options: &CheckOptions,
         watch: &mut Watch<'_>,
-        rows: &mut Rows,
+        rows: &mut KernelRows,
         failures: &mut Vec<String>,
     ) -> Result<(), CheckError> {
         let (shape, bits, both) = (&self.shape, self.bits, [Form::F32, Form::Int8]);
-        for part in [Part::ModelF32, Part::ModelInt8, Part::Formats, Part::FormatsOnMatrixUnits] {
-            let (subject, cooperative) = match part {
-                Part::ModelF32 => (subject::model(shape, bits, Form::F32), false),
-                Part::ModelInt8 => (subject::model(shape, bits, Form::Int8), true),
-                Part::Formats => (subject::formats(self.formats, &both), false),
-                Part::FormatsOnMatrixUnits if !gpu.cooperative => continue,
-                Part::FormatsOnMatrixUnits => (subject::formats(self.formats, &[Form::Int8]), true),
+        for round in [Round::ModelF32, Round::ModelInt8, Round::Formats, Round::FormatsOnMatrixUnits] {
+            let (subject, cooperative) = match round {
+                Round::ModelF32 => (subject::model(shape, bits, Form::F32), false),
+                Round::ModelInt8 => (subject::model(shape, bits, Form::Int8), true),
+                Round::Formats => (subject::formats(self.formats, &both), false),
+                Round::FormatsOnMatrixUnits if !gpu.cooperative => continue,
+                Round::FormatsOnMatrixUnits => (subject::formats(self.formats, &[Form::Int8]), true),
             };
             let subject = subject?;
             watch.at(&subject.name, "made ready")?;

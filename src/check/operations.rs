@@ -138,7 +138,7 @@ impl<'a> Pair<'a> {
         &mut self,
         options: &CheckOptions,
         watch: &mut Watch<'_>,
-        rows: &mut Rows,
+        rows: &mut KernelRows,
     ) -> Result<(), CheckError> {
         for (phase, tokens) in [(Phase::Decode, 1), (Phase::Prefill, TOKENS), (Phase::Prefill, FEW_TOKENS)] {
             let step = Step { phase, tokens, position: HISTORY, logits: LogitRows::Last };
@@ -152,7 +152,7 @@ impl<'a> Pair<'a> {
         step: Step,
         options: &CheckOptions,
         watch: &mut Watch<'_>,
-        rows: &mut Rows,
+        rows: &mut KernelRows,
     ) -> Result<(), CheckError> {
         let recording = self.recording.clone();
         let width = recording.input.map_or(0, |input| input.width);
@@ -189,7 +189,7 @@ impl<'a> Pair<'a> {
         operation: &Operation<'_>,
         written: &Written,
         options: &CheckOptions,
-        rows: &mut Rows,
+        rows: &mut KernelRows,
     ) -> Result<(), CheckError> {
         let Operation { index, step, shaders, .. } = operation;
         self.gpu.set_routing(self.cpu.routing());
@@ -396,11 +396,11 @@ fn disturb(values: &mut [f32], element: Element) {
     }
 }
 
-/// Rows by phase, kernel and shape: of operations of one shape the worst.
+/// KernelRows by phase, kernel and shape: of operations of one shape the worst.
 #[derive(Default)]
-pub(super) struct Rows(BTreeMap<(bool, &'static str, String), KernelRow>);
+pub(super) struct KernelRows(BTreeMap<(bool, &'static str, String), KernelRow>);
 
-impl Rows {
+impl KernelRows {
     fn add(&mut self, row: KernelRow) {
         let key = (row.tokens > 1, row.kernel, row.shape.clone());
         match self.0.entry(key) {

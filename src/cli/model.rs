@@ -72,7 +72,6 @@ impl ResourceArgs {
             autotune: !self.no_autotune,
             stripe: self.stripe.clone(),
             power: self.power,
-            ..EngineOptions::default()
         }
     }
 }

@@ -10,7 +10,7 @@ use super::recording::{CacheId, TensorId, View};
 use super::step::{ExecuteError, KernelTime, ProfiledSteps, Step, TopLogits};
 
 /// The routed experts of one layer in one step.
-pub struct ExpertLayer<'a> {
+pub(crate) struct ExpertLayer<'a> {
     /// Place of the operation in the recording.
     pub index: usize,
     /// The operation.
@@ -20,7 +20,7 @@ pub struct ExpertLayer<'a> {
 }
 
 /// An expert whose bytes have landed.
-pub struct LandedExpert<'a> {
+pub(crate) struct LandedExpert<'a> {
     /// The slot they are for.
     pub slot: usize,
     /// The (token, expert) pairs that chose it, in order of tokens; where their slot is, is not set yet.
@@ -29,7 +29,7 @@ pub struct LandedExpert<'a> {
 
 /// What a router chose.
 #[derive(Debug, Default)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// `[tokens, top_k]`
     pub ids: Vec<u32>,
     /// The guess at the next layer's choice, of the same shape; empty where none was asked for.
@@ -38,7 +38,7 @@ pub struct Choice {
 
 /// Computes the operations of a recording that it was made for, in the order in which [`Runner`](super::Runner) asks for
 /// them. Work may be put off: whoever reads waits for it.
-pub trait Device: Send {
+pub(crate) trait Device: Send {
     /// For people.
     fn name(&self) -> String;
 

@@ -10,7 +10,7 @@ use crate::weights::WeightFormat;
 use super::recording::{CacheId, MatrixId, Recording, ShapeError, TensorId, VectorId, View};
 
 /// An operation with its operands: a file in `ops/` each. Its kernels are those of [`stages`](Kernel::stages).
-pub trait Kernel: Send + Sync {
+pub(crate) trait Kernel: Send + Sync {
     /// Name of the file, the test and, where it has one kernel, that.
     fn name(&self) -> &'static str;
 
@@ -60,7 +60,7 @@ pub trait Kernel: Send + Sync {
 
 /// How the GPU has laid weights and caches out: bindings are limited (128 MiB on some drivers), so a large
 /// matrix is several parts and a long cache several windows.
-pub trait ResidentLayout {
+pub(crate) trait ResidentLayout {
     /// The parts of a matrix, top to bottom.
     fn matrix_parts(&self, matrix: MatrixId) -> &[MatrixPart];
     /// Columns and format of a matrix.
@@ -92,7 +92,7 @@ pub trait ResidentLayout {
 
 /// Rows of a matrix that one binding covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MatrixPart {
+pub(crate) struct MatrixPart {
     /// First row.
     pub first: usize,
     /// Rows.
@@ -103,7 +103,7 @@ pub struct MatrixPart {
 
 /// Whether a binding is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
+pub(crate) enum Access {
     /// `var<storage, read>`
     Read,
     /// `var<storage, read_write>`
@@ -112,7 +112,7 @@ pub enum Access {
 
 /// What a binding points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Resource {
+pub(crate) enum Resource {
     /// Activations or state.
     Tensor(TensorId),
     /// Weights in f32.
@@ -141,22 +141,22 @@ pub enum Resource {
 
 /// One binding of a bind group; its number is its place in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Binding(pub Access, pub Resource);
+pub(crate) struct Binding(pub Access, pub Resource);
 
 impl Binding {
     /// Read-only.
-    pub fn read(resource: Resource) -> Self {
+    pub(crate) fn read(resource: Resource) -> Self {
         Binding(Access::Read, resource)
     }
     /// Read and written.
-    pub fn write(resource: Resource) -> Self {
+    pub(crate) fn write(resource: Resource) -> Self {
         Binding(Access::Write, resource)
     }
 }
 
 /// A pipeline with the bind groups it is used with.
 #[derive(Clone, Debug)]
-pub struct Stage {
+pub(crate) struct Stage {
     /// Shader, a key of [`super::shaders::source`].
     pub shader: &'static str,
     /// WGSL `override` constants.
@@ -167,7 +167,7 @@ pub struct Stage {
 
 /// Values that a dispatch passes without a buffer: at most 16 words (`var<immediate>`), as `params!` names them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Immediates {
+pub(crate) struct Immediates {
     words: [u32; 16],
     names: &'static [&'static str],
 }
@@ -182,7 +182,7 @@ impl Immediates {
     }
 
     /// As bytes.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.words[..self.names.len()])
     }
 
@@ -209,7 +209,7 @@ pub(crate) use params;
 
 /// One dispatch of one stage.
 #[derive(Clone, Copy, Debug)]
-pub struct Dispatch {
+pub(crate) struct Dispatch {
     /// Index into [`Kernel::stages`].
     pub stage: usize,
     /// Index into [`Stage::groups`].
@@ -224,7 +224,7 @@ pub struct Dispatch {
 
 impl Dispatch {
     /// A dispatch that reads no weights worth counting.
-    pub fn new(stage: usize, group: usize, immediates: Immediates, grid: [u32; 3]) -> Self {
+    pub(crate) fn new(stage: usize, group: usize, immediates: Immediates, grid: [u32; 3]) -> Self {
         Dispatch { stage, group, immediates, grid, weight_bytes: 0 }
     }
 }

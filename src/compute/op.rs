@@ -1,6 +1,7 @@
 //! The operations there are, as one type: what a recording holds, and what lowering looks into.
 
 use std::ops::Deref;
+#[cfg(test)]
 use std::sync::Arc;
 
 use super::kernel::Kernel;
@@ -37,9 +38,10 @@ macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// An operation with its operands.
         #[derive(Clone)]
-        pub enum Op {
+        pub(crate) enum Op {
             $($(#[$doc])* $name($name),)*
             /// One that lowering leaves as it is, and whose tensors it does not know: for tests of executors.
+            #[cfg(test)]
             Other(Arc<dyn Kernel>),
         }
 
@@ -55,6 +57,7 @@ macro_rules! operations {
             fn deref(&self) -> &Self::Target {
                 match self {
                     $(Op::$name(op) => op,)*
+                    #[cfg(test)]
                     Op::Other(op) => op.as_ref(),
                 }
             }
@@ -65,6 +68,7 @@ macro_rules! operations {
             pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
                 match self {
                     $(Op::$name(op) => op.operands(),)*
+                    #[cfg(test)]
                     Op::Other(_) => Vec::new(),
                 }
             }

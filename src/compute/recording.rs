@@ -15,23 +15,23 @@ const LOGIT_BYTES: usize = 16 << 20;
 
 /// A tensor of activations or state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TensorId(pub(crate) usize);
+pub(crate) struct TensorId(pub(crate) usize);
 
 /// A vector of weights in f32: its place in [`Recording::vectors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VectorId(pub usize);
+pub(crate) struct VectorId(pub usize);
 
 /// A matrix of weights: its place in [`Recording::matrices`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MatrixId(pub usize);
+pub(crate) struct MatrixId(pub usize);
 
 /// The cache of one layer: its place in [`Recording::caches`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CacheId(pub usize);
+pub(crate) struct CacheId(pub usize);
 
 /// How many rows a tensor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
+pub(crate) enum Rows {
     /// So many rows for every token of the step.
     PerToken(usize),
     /// One for every token that gets logits: [`Recording::logit_rows`] at most.
@@ -42,7 +42,7 @@ pub enum Rows {
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Element {
+pub(crate) enum Element {
     /// Activations and state.
     F32,
     /// Expert ids, packed activations.
@@ -51,7 +51,7 @@ pub enum Element {
 
 /// A tensor of activations or state: rows of `width` elements, `stride` apart.
 #[derive(Clone, Debug)]
-pub struct TensorSpec {
+pub(crate) struct TensorSpec {
     /// Name in dumps and messages.
     pub label: String,
     /// Number of rows.
@@ -66,7 +66,7 @@ pub struct TensorSpec {
 
 /// Some columns of every row of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View {
+pub(crate) struct View {
     /// Which tensor.
     pub tensor: TensorId,
     /// First column.
@@ -84,7 +84,7 @@ impl View {
     ///
     /// # Panics
     /// When they reach past the view: a mistake in model code.
-    pub fn columns(self, offset: usize, width: usize) -> View {
+    pub(crate) fn columns(self, offset: usize, width: usize) -> View {
         assert!(offset + width <= self.width, "columns {offset}+{width} of a view of {}", self.width);
         View { offset: self.offset + offset, width, ..self }
     }
@@ -92,7 +92,7 @@ impl View {
 
 /// What a layer keeps of every position: rows of one or more streams, side by side.
 #[derive(Clone, Debug)]
-pub struct CacheSpec {
+pub(crate) struct CacheSpec {
     /// Name in dumps and messages.
     pub label: String,
     /// Attention has two: keys, and values.
@@ -101,7 +101,7 @@ pub struct CacheSpec {
 
 /// Rows of one kind, one for each position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheStream {
+pub(crate) struct CacheStream {
     /// Such as "keys".
     pub name: &'static str,
     /// Elements of a row; of keys and values, KV heads times head_dim.
@@ -112,21 +112,21 @@ pub struct CacheStream {
 
 impl CacheStream {
     /// Bytes of a row: a multiple of 4.
-    pub fn row_bytes(&self) -> usize {
+    pub(crate) fn row_bytes(&self) -> usize {
         self.format.row_bytes(self.width)
     }
 }
 
 /// How the elements of a row are stored. Kernels that read and write a cache know it; all others move bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheFormat {
+pub(crate) enum CacheFormat {
     /// As they are computed.
     F32,
 }
 
 impl CacheFormat {
     /// Bytes of a row of `width` elements: a multiple of 4. Saturates.
-    pub fn row_bytes(self, width: usize) -> usize {
+    pub(crate) fn row_bytes(self, width: usize) -> usize {
         match self {
             CacheFormat::F32 => width.saturating_mul(4),
         }
@@ -151,7 +151,7 @@ pub struct ShapeError {
 
 /// What a layer keeps from step to step.
 #[derive(Clone, Copy, Debug)]
-pub enum LayerState {
+pub(crate) enum LayerState {
     /// Full attention.
     Attention {
         /// Keys and values of every position.
@@ -164,6 +164,7 @@ pub enum LayerState {
         /// `[value_heads * key_dim, value_dim]`
         recurrent: View,
         /// Heads and their sizes.
+        #[cfg_attr(not(test), expect(dead_code, reason = "what is stored is read by tests alone"))]
         shape: DeltaNetShape,
     },
 }
@@ -171,7 +172,7 @@ pub enum LayerState {
 /// One entry of a recording.
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "a model has some hundreds of them, made once")]
-pub enum Recorded {
+pub(crate) enum Recorded {
     /// A kernel; the label names it in dumps and profiles.
     Kernel {
         /// Such as `layer.3.mixer_out`.
@@ -201,7 +202,7 @@ impl Recorded {
 
 /// The operations of one step in order, and everything they touch.
 #[derive(Clone, Default)]
-pub struct Recording {
+pub(crate) struct Recording {
     /// Most tokens a step may have.
     pub max_tokens: usize,
     /// Activations and state.
@@ -228,17 +229,17 @@ pub struct Recording {
 
 impl Recording {
     /// An empty recording for steps of at most `max_tokens` tokens.
-    pub fn new(max_tokens: usize) -> Self {
+    pub(crate) fn new(max_tokens: usize) -> Self {
         Recording { max_tokens, ..Default::default() }
     }
 
     /// Adds a tensor with `rows` rows per token.
-    pub fn tensor(&mut self, label: impl Into<String>, rows: usize, width: usize) -> View {
+    pub(crate) fn tensor(&mut self, label: impl Into<String>, rows: usize, width: usize) -> View {
         self.add(label.into(), Rows::PerToken(rows), width, Element::F32)
     }
 
     /// Adds the tensor of logits, `[rows, vocab]`.
-    pub fn logits_tensor(&mut self, vocab: usize) -> View {
+    pub(crate) fn logits_tensor(&mut self, vocab: usize) -> View {
         let view = self.add("logits".to_owned(), Rows::PerLogits, vocab, Element::F32);
         self.logits = Some(view);
         view
@@ -246,23 +247,23 @@ impl Recording {
 
     /// Tokens of a step that may get logits: all of them, or as many as 16 MB hold. A row of a large vocabulary is
     /// 1 MB, and a chunk has thousands of tokens.
-    pub fn logit_rows(&self) -> usize {
+    pub(crate) fn logit_rows(&self) -> usize {
         let row = self.logits.map_or(1, |logits| logits.stride * 4);
         (LOGIT_BYTES / row).clamp(1, self.max_tokens.max(1))
     }
 
     /// Adds a tensor of ids with one row per token.
-    pub fn ids(&mut self, label: impl Into<String>, width: usize) -> View {
+    pub(crate) fn ids(&mut self, label: impl Into<String>, width: usize) -> View {
         self.add(label.into(), Rows::PerToken(1), width, Element::U32)
     }
 
     /// Adds a tensor of words with `rows` rows per token.
-    pub fn words(&mut self, label: impl Into<String>, rows: usize, width: usize) -> View {
+    pub(crate) fn words(&mut self, label: impl Into<String>, rows: usize, width: usize) -> View {
         self.add(label.into(), Rows::PerToken(rows), width, Element::U32)
     }
 
     /// Adds a state tensor `[rows, width]`.
-    pub fn state(&mut self, label: impl Into<String>, rows: usize, width: usize) -> View {
+    pub(crate) fn state(&mut self, label: impl Into<String>, rows: usize, width: usize) -> View {
         let view = self.add(label.into(), Rows::Fixed(rows), width, Element::F32);
         self.state.push(view.tensor);
         view
@@ -280,31 +281,31 @@ impl Recording {
     }
 
     /// Adds a vector of weights.
-    pub fn vector(&mut self, label: impl Into<String>, values: &[f32]) -> VectorId {
+    pub(crate) fn vector(&mut self, label: impl Into<String>, values: &[f32]) -> VectorId {
         self.vectors.push((label.into(), Arc::new(values.to_vec())));
         VectorId(self.vectors.len() - 1)
     }
 
     /// Adds a matrix of weights.
-    pub fn matrix(&mut self, matrix: Matrix) -> MatrixId {
+    pub(crate) fn matrix(&mut self, matrix: Matrix) -> MatrixId {
         self.matrices.push(matrix);
         MatrixId(self.matrices.len() - 1)
     }
 
     /// Adds a cache of some streams.
-    pub fn cache(&mut self, label: impl Into<String>, streams: Vec<CacheStream>) -> CacheId {
+    pub(crate) fn cache(&mut self, label: impl Into<String>, streams: Vec<CacheStream>) -> CacheId {
         self.caches.push(CacheSpec { label: label.into(), streams });
         CacheId(self.caches.len() - 1)
     }
 
     /// Adds a cache of `width` keys and as many values per position, in f32.
-    pub fn kv_cache(&mut self, label: impl Into<String>, width: usize) -> CacheId {
+    pub(crate) fn kv_cache(&mut self, label: impl Into<String>, width: usize) -> CacheId {
         let stream = |name| CacheStream { name, width, format: CacheFormat::F32 };
         self.cache(label, ["keys", "values"].map(stream).into())
     }
 
     /// Appends a kernel after checking the shapes of its operands.
-    pub fn push(&mut self, label: impl Into<String>, kernel: impl Into<Op>) -> Result<(), ShapeError> {
+    pub(crate) fn push(&mut self, label: impl Into<String>, kernel: impl Into<Op>) -> Result<(), ShapeError> {
         let (label, kernel) = (label.into(), kernel.into());
         kernel.check(self).map_err(|e| ShapeError { label: label.clone(), ..e })?;
         kernel.outputs().iter().for_each(|view| self.outdate(view.tensor));
@@ -313,7 +314,7 @@ impl Recording {
     }
 
     /// The specification of a tensor.
-    pub fn spec(&self, id: TensorId) -> &TensorSpec {
+    pub(crate) fn spec(&self, id: TensorId) -> &TensorSpec {
         &self.tensors[id.0]
     }
 
@@ -326,7 +327,7 @@ impl Recording {
     }
 
     /// Elements of a tensor when a step has `max_tokens` tokens.
-    pub fn elements(&self, id: TensorId) -> usize {
+    pub(crate) fn elements(&self, id: TensorId) -> usize {
         let spec = self.spec(id);
         spec.stride
             * match spec.rows {
@@ -337,7 +338,7 @@ impl Recording {
     }
 
     /// Rows of a tensor that a step writes.
-    pub fn rows(&self, id: TensorId, step: &Step) -> usize {
+    pub(crate) fn rows(&self, id: TensorId, step: &Step) -> usize {
         match self.spec(id).rows {
             Rows::PerToken(n) => n * step.tokens,
             Rows::PerLogits => step.logit_rows().1,
@@ -346,12 +347,12 @@ impl Recording {
     }
 
     /// Bytes of the largest tensor.
-    pub fn largest_tensor(&self) -> u64 {
+    pub(crate) fn largest_tensor(&self) -> u64 {
         (0..self.tensors.len()).map(|i| self.elements(TensorId(i)) as u64 * 4).max().unwrap_or(0)
     }
 
     /// Bytes of all activations, or of all state.
-    pub fn tensor_bytes(&self, state: bool) -> u64 {
+    pub(crate) fn tensor_bytes(&self, state: bool) -> u64 {
         (0..self.tensors.len())
             .filter(|&i| self.state.contains(&TensorId(i)) == state)
             .map(|i| self.elements(TensorId(i)) as u64 * 4)
@@ -359,12 +360,12 @@ impl Recording {
     }
 
     /// Bytes that one position takes in all caches.
-    pub fn kv_bytes_per_position(&self) -> u64 {
+    pub(crate) fn kv_bytes_per_position(&self) -> u64 {
         self.caches.iter().flat_map(|cache| &cache.streams).map(|stream| stream.row_bytes() as u64).sum()
     }
 
     /// Bytes of all resident weights that a device holds.
-    pub fn weight_bytes(&self) -> u64 {
+    pub(crate) fn weight_bytes(&self) -> u64 {
         let matrices: u64 = self.matrices.iter().map(|m| m.bytes() as u64).sum();
         matrices + self.vectors.iter().map(|(_, v)| v.len() as u64 * 4).sum::<u64>()
     }

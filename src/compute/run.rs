@@ -22,7 +22,7 @@ use super::step::{ExecuteError, KernelTime, LogitRows, Phase, ProfiledSteps, Ste
 const HAS_STORE: &str = "a recording with experts is run with a store";
 
 /// Runs a recording on a device, step after step. State lives in the device until [`Runner::reset`].
-pub struct Runner<D: Device + ?Sized> {
+pub(crate) struct Runner<D: Device + ?Sized> {
     pub(super) recording: Arc<Recording>,
     pub(super) context: usize,
     /// Experts of the next layer that are read before its router has chosen.
@@ -65,14 +65,14 @@ impl<D: Device> Runner<D> {
 
     /// Reads `experts` experts of the next layer before its router has chosen; the recording must have guesses.
     #[must_use]
-    pub fn with_look_ahead(self, experts: usize) -> Self {
+    pub(crate) fn with_look_ahead(self, experts: usize) -> Self {
         Runner { look_ahead: experts, ..self }
     }
 }
 
 impl<D: Device + ?Sized> Runner<D> {
     /// Name of the device, for people.
-    pub fn device(&self) -> String {
+    pub(crate) fn device(&self) -> String {
         self.device.name()
     }
 
@@ -81,7 +81,7 @@ impl<D: Device + ?Sized> Runner<D> {
     ///
     /// # Errors
     /// As [`run_watched`](Self::run_watched).
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         step: Step,
         embedded: &[f32],
@@ -99,7 +99,7 @@ impl<D: Device + ?Sized> Runner<D> {
     /// A step that does not fit, experts that cannot be read, the device's errors, and [`ExecuteError::Interrupted`] where
     /// it was asked to end. The recurrent state of some layers may have seen the tokens then: [`reset`](Self::reset) or
     /// [`write_state`](Self::write_state) come next. Rows of caches before the step's position are as they were.
-    pub fn run_watched(
+    pub(crate) fn run_watched(
         &mut self,
         step: Step,
         embedded: &[f32],
@@ -125,7 +125,7 @@ impl<D: Device + ?Sized> Runner<D> {
     ///
     /// # Errors
     /// A step that does not fit the recording or the caches.
-    pub fn begin(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
+    pub(crate) fn begin(&mut self, step: Step, embedded: &[f32], rope: &[f32]) -> Result<(), ExecuteError> {
         step.check(&self.recording, self.context)?;
         self.routing.clear();
         self.guess.clear();
@@ -169,7 +169,7 @@ impl<D: Device + ?Sized> Runner<D> {
     ///
     /// # Errors
     /// Experts that cannot be read, and the device's.
-    pub fn run_operation(
+    pub(crate) fn run_operation(
         &mut self,
         index: usize,
         step: &Step,
@@ -311,68 +311,68 @@ impl<D: Device + ?Sized> Runner<D> {
     /// Asks the next step, one of a prompt, to keep copies of the recurrent state after so many of its tokens: in ascending
     /// order, each at least [`Step::LEAST_MARK`] and at most the step's tokens. So the experts of a chunk are read once
     /// however many checkpoints it has.
-    pub fn mark(&mut self, after_tokens: Vec<usize>) {
+    pub(crate) fn mark(&mut self, after_tokens: Vec<usize>) {
         self.marks = after_tokens;
     }
 
     /// Asks for the outputs of operations whose label contains one of `patterns`, from the next step on.
-    pub fn dump(&mut self, patterns: Vec<String>) {
+    pub(crate) fn dump(&mut self, patterns: Vec<String>) {
         self.patterns = patterns;
     }
 
     /// What the operations wrote that were asked for: (label, width, values), in order.
-    pub fn take_dumps(&mut self) -> Vec<(String, usize, Vec<f32>)> {
+    pub(crate) fn take_dumps(&mut self) -> Vec<(String, usize, Vec<f32>)> {
         std::mem::take(&mut self.dumps)
     }
 
     /// Makes [`routing`](Self::routing) known after every step, also where the host does not need it: this costs a wait.
-    pub fn keep_routing(&mut self) {
+    pub(crate) fn keep_routing(&mut self) {
         self.keep_routing = true;
     }
 
     /// The experts that each token of the last step chose: per layer with experts `[tokens, top_k]`.
-    pub fn routing(&self) -> &[Vec<u32>] {
+    pub(crate) fn routing(&self) -> &[Vec<u32>] {
         &self.routing
     }
 
     /// Lets [`run_operation`](Self::run_operation) run these experts, whatever the device's router chooses.
-    pub fn set_routing(&mut self, routing: &[Vec<u32>]) {
+    pub(crate) fn set_routing(&mut self, routing: &[Vec<u32>]) {
         self.routing = routing.to_vec();
     }
 
     /// Times every kernel from now on. This costs a pass per kernel; `false` when the device has no timestamps.
-    pub fn profile(&mut self) -> bool {
+    pub(crate) fn profile(&mut self) -> bool {
         self.device.profile()
     }
 
     /// Times since [`Runner::profile`], longest first.
-    pub fn kernel_times(&self) -> Vec<KernelTime> {
+    pub(crate) fn kernel_times(&self) -> Vec<KernelTime> {
         self.device.kernel_times()
     }
 
     /// Steps since [`Runner::profile`].
-    pub fn profiled_steps(&self) -> ProfiledSteps {
+    pub(crate) fn profiled_steps(&self) -> ProfiledSteps {
         self.device.profiled_steps()
     }
 
     /// Time that the host has waited for the device so far, reads of experts left out.
-    pub fn waited(&self) -> Duration {
+    pub(crate) fn waited(&self) -> Duration {
         self.device.waited()
     }
 
     /// How long the host waits for a submission that does nothing: what each wait for the router costs at least.
     /// `None` for a device that the host does not wait for.
-    pub fn round_trip(&mut self) -> Result<Option<Duration>, ExecuteError> {
+    pub(crate) fn round_trip(&mut self) -> Result<Option<Duration>, ExecuteError> {
         self.device.round_trip()
     }
 
     /// Bytes per second at which the device reads its memory, measured now; `None` where that cannot be timed.
-    pub fn bandwidth(&self) -> Result<Option<f64>, ExecuteError> {
+    pub(crate) fn bandwidth(&self) -> Result<Option<f64>, ExecuteError> {
         self.device.bandwidth()
     }
 
     /// Waits until the device has done everything asked of it.
-    pub fn finish(&mut self) -> Result<(), ExecuteError> {
+    pub(crate) fn finish(&mut self) -> Result<(), ExecuteError> {
         self.device.finish()
     }
 }

@@ -11,7 +11,7 @@ use super::recording::Recording;
 /// many tokens are with it. The exception is [`DeltaNet`](super::ops::DeltaNet) in prefill: a prompt gives the same bits
 /// however memory decides its chunks as long as all of them but the last are multiples of 32 tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Tokens of a prompt: kernels that share every weight they read among many tokens.
     Prefill,
     /// One token after the other: kernels that read every weight as fast as memory gives it.
@@ -20,7 +20,7 @@ pub enum Phase {
 
 /// One run of a recording.
 #[derive(Clone, Copy, Debug)]
-pub struct Step {
+pub(crate) struct Step {
     /// What it is part of.
     pub phase: Phase,
     /// Tokens of this step, at most the recording's `max_tokens`.
@@ -34,7 +34,7 @@ pub struct Step {
 impl Step {
     /// The least tokens of a step after which its state can be [marked](super::Runner::mark): as many inputs as a convolution
     /// may look back at.
-    pub const LEAST_MARK: usize = 8;
+    pub(crate) const LEAST_MARK: usize = 8;
 
     /// The parts of its tokens that end at `marks`, and the rest.
     pub(crate) fn parts<'a>(&self, marks: &'a [usize]) -> impl Iterator<Item = (Range<usize>, Option<usize>)> + 'a {
@@ -45,12 +45,12 @@ impl Step {
     }
 
     /// A token that follows those that were run, and whose logits are wanted.
-    pub fn decode(position: usize) -> Step {
+    pub(crate) fn decode(position: usize) -> Step {
         Step { phase: Phase::Decode, tokens: 1, position, logits: LogitRows::Last }
     }
 
     /// Tokens of a prompt.
-    pub fn prefill(tokens: usize, position: usize, logits: LogitRows) -> Step {
+    pub(crate) fn prefill(tokens: usize, position: usize, logits: LogitRows) -> Step {
         Step { phase: Phase::Prefill, tokens, position, logits }
     }
 
@@ -69,7 +69,7 @@ impl Step {
     }
 
     /// First row and number of rows that get logits.
-    pub fn logit_rows(&self) -> (usize, usize) {
+    pub(crate) fn logit_rows(&self) -> (usize, usize) {
         match self.logits {
             LogitRows::None => (0, 0),
             LogitRows::Last => (self.tokens - 1, 1),
@@ -90,7 +90,7 @@ pub enum LogitRows {
 }
 
 /// The largest logits of the last token, largest first.
-pub type TopLogits = Vec<(u32, f32)>;
+pub(crate) type TopLogits = Vec<(u32, f32)>;
 
 /// What can go wrong while a recording runs.
 #[derive(Debug, thiserror::Error)]

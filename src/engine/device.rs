@@ -63,7 +63,7 @@ pub enum Activations {
 
 impl Activations {
     /// The form to record for a device.
-    pub fn on(self, device: &OpenedDevice) -> Form {
+    pub(crate) fn on(self, device: &OpenedDevice) -> Form {
         match self {
             Activations::F32 => Form::F32,
             Activations::Int8 => Form::Int8,

@@ -72,7 +72,6 @@ impl OpenRequest {
                 Some(other) => return Err(format!("power: expected 1 to 100 percent, found {other}")),
                 None => built_in.power,
             },
-            ..built_in
         };
         Ok(OpenRequest { model: keys.model, options })
     }

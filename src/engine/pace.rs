@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use flashflood_backends::conditions::{Conditions, Sensors, ThermalState};
 
 /// Where an engine learns the state of the machine: the system's own notices, or a stand-in of a test.
-pub type ConditionsSource = Box<dyn FnMut() -> Conditions + Send>;
+pub(crate) type ConditionsSource = Box<dyn FnMut() -> Conditions + Send>;
 
 /// Time between two looks at the machine: asking takes a fraction of a millisecond, and systems start to swap or to end
 /// programs within seconds.

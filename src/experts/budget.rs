@@ -5,12 +5,12 @@ use super::sets::SlotSets;
 use crate::weights::ExpertLayout;
 
 /// The least memory that an automatic budget leaves to everything else on the machine.
-pub const LEAST_RESERVE: u64 = 1 << 30;
+pub(crate) const LEAST_RESERVE: u64 = 1 << 30;
 
 /// Slots for `budget_bytes`: never more than the model has experts, and no remainder that the sets of
 /// [`super::ExpertStore`] would leave unused. What a token needs of any one layer must fit; a model without experts needs
 /// no slot.
-pub fn plan_slots(layout: &ExpertLayout, budget_bytes: u64) -> Result<usize, StoreError> {
+pub(crate) fn plan_slots(layout: &ExpertLayout, budget_bytes: u64) -> Result<usize, StoreError> {
     let slot_bytes = layout.slot_bytes().max(1) as u64;
     let affordable = usize::try_from(budget_bytes / slot_bytes).unwrap_or(usize::MAX);
     let slots = affordable.min(layout.experts());
@@ -21,12 +21,12 @@ pub fn plan_slots(layout: &ExpertLayout, budget_bytes: u64) -> Result<usize, Sto
 /// Bytes for experts on a machine with `available` bytes free of which `other_needs` go to weights, state and scratch
 /// that are not allocated yet. The reserve is the larger of [`LEAST_RESERVE`] and a tenth, but at most half of what
 /// is available, so that a small machine runs too.
-pub fn auto_budget(available: u64, other_needs: u64) -> u64 {
+pub(crate) fn auto_budget(available: u64, other_needs: u64) -> u64 {
     available.saturating_sub(reserve(available)).saturating_sub(other_needs)
 }
 
 /// What an automatic budget leaves of `available` bytes to everything else on the machine.
-pub fn reserve(available: u64) -> u64 {
+pub(crate) fn reserve(available: u64) -> u64 {
     LEAST_RESERVE.max(available / 10).min(available / 2)
 }
 

@@ -4,10 +4,10 @@ use super::error::StoreError;
 use crate::weights::{ExpertLayout, LayerExperts, MatrixPlace, Place};
 
 /// The bytes `at .. at + len` of a slot.
-type Section = (usize, usize);
+type Span = (usize, usize);
 
 /// The streams of a matrix in its slot, by name.
-fn sections(matrix: &MatrixPlace) -> impl Iterator<Item = (&'static str, Section)> {
+fn sections(matrix: &MatrixPlace) -> impl Iterator<Item = (&'static str, Span)> {
     matrix.format.stream_names().iter().copied().zip(matrix.sections())
 }
 
@@ -59,7 +59,7 @@ fn check_layer(layout: &ExpertLayout, layer: &LayerExperts) -> Result<(), String
 
 /// Whether the parts cover every section and do not overlap.
 fn check_cover(layer: &LayerExperts) -> Result<(), String> {
-    let mut parts: Vec<Section> = layer.parts.iter().map(|part| (part.at, part.len)).collect();
+    let mut parts: Vec<Span> = layer.parts.iter().map(|part| (part.at, part.len)).collect();
     parts.sort_unstable();
     if let Some(pair) = parts.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
         return Err(format!("two parts overlap at byte {} of the slot", pair[1].0));

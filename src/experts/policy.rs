@@ -51,7 +51,7 @@ impl AgedLfu {
     pub const TOKENS: usize = 32;
 
     /// For a model of so many layers.
-    pub fn for_layers(layers: usize) -> Self {
+    pub(crate) fn for_layers(layers: usize) -> Self {
         AgedLfu { half_life: (Self::TOKENS * layers.max(1)) as f64 }
     }
 }

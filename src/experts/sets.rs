@@ -7,7 +7,7 @@ use crate::weights::{ExpertLayout, LayerExperts};
 
 /// Slots in sets that follow one another: one for each layer with experts, or one that all of them share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlotSets {
+pub(crate) struct SlotSets {
     /// Where each set ends; it begins where the one before ends.
     ends: Vec<usize>,
     is_shared: bool,
@@ -17,7 +17,7 @@ impl SlotSets {
     /// Shares `slots` slots out among the layers of `layout`: first what a token needs of each, then the rest in
     /// proportion to the experts that are left, never more than a layer has. Fewer slots than that make one set of them
     /// all. Layers that are alike get equal sets, and what remains is in none.
-    pub fn new(layout: &ExpertLayout, slots: usize) -> SlotSets {
+    pub(crate) fn new(layout: &ExpertLayout, slots: usize) -> SlotSets {
         let needed: usize = layout.layers.iter().map(|layer| layer.top_k).sum();
         if slots < needed {
             return SlotSets { ends: vec![slots], is_shared: true };
@@ -40,7 +40,7 @@ impl SlotSets {
     }
 
     /// A set for each layer, of so many slots.
-    pub fn of_lengths(lengths: impl IntoIterator<Item = usize>) -> SlotSets {
+    pub(crate) fn of_lengths(lengths: impl IntoIterator<Item = usize>) -> SlotSets {
         let mut end = 0;
         let ends = lengths.into_iter().map(|length| {
             end += length;
@@ -53,7 +53,7 @@ impl SlotSets {
     ///
     /// # Panics
     /// For a layer that has no experts.
-    pub fn of_layer(&self, layer: usize) -> Range<usize> {
+    pub(crate) fn of_layer(&self, layer: usize) -> Range<usize> {
         let set = self.set_of(layer);
         let start = if set == 0 { 0 } else { self.ends[set - 1] };
         start..self.ends[set]
@@ -65,18 +65,18 @@ impl SlotSets {
     }
 
     /// Whether all layers share one set.
-    pub fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         self.is_shared
     }
 
     /// The sets, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, &end)| start..end)
     }
 
     /// Slots of all sets.
-    pub fn slots(&self) -> usize {
+    pub(crate) fn slots(&self) -> usize {
         self.ends.last().copied().unwrap_or(0)
     }
 }

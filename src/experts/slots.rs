@@ -8,7 +8,7 @@ use flashflood_backends::AlignedBuffer;
 use super::error::StoreError;
 
 /// Memory that experts are read into and that a device computes from.
-pub trait SlotMemory: Send + Sync {
+pub(crate) trait SlotMemory: Send + Sync {
     /// Slots, all of `slot_bytes`.
     fn slots(&self) -> usize;
     /// Bytes of one slot.
@@ -40,7 +40,7 @@ pub trait SlotMemory: Send + Sync {
 /// Slots in host memory, for the CPU. A slot takes memory when it is first filled, so that a large budget
 /// costs nothing before it is used; it is whole pages, so that reads past the page cache go straight in.
 #[derive(Debug)]
-pub struct HostSlots {
+pub(crate) struct HostSlots {
     slots: Vec<RwLock<AlignedBuffer>>,
     slot_bytes: usize,
 }
@@ -48,14 +48,14 @@ pub struct HostSlots {
 /// The bytes of one slot; the slot cannot be filled while this is held. Derefs to `slot_bytes` bytes, or to none when
 /// the slot was never filled.
 #[derive(Debug)]
-pub struct HostSlot<'a> {
+pub(crate) struct HostSlot<'a> {
     bytes: RwLockReadGuard<'a, AlignedBuffer>,
     slot_bytes: usize,
 }
 
 impl HostSlots {
     /// `slots` slots of `slot_bytes` bytes each.
-    pub fn new(slots: usize, slot_bytes: usize) -> Result<Self, StoreError> {
+    pub(crate) fn new(slots: usize, slot_bytes: usize) -> Result<Self, StoreError> {
         let mut all = Vec::new();
         all.try_reserve_exact(slots).map_err(|_| StoreError::OutOfMemory { slot: 0, bytes: slot_bytes })?;
         all.resize_with(slots, || RwLock::new(AlignedBuffer::empty()));
@@ -63,7 +63,7 @@ impl HostSlots {
     }
 
     /// The bytes of a slot that was acquired and waited for. Panics on a slot that does not exist.
-    pub fn read(&self, slot: usize) -> HostSlot<'_> {
+    pub(crate) fn read(&self, slot: usize) -> HostSlot<'_> {
         // a panic in a read leaves half a record, which the store never hands out
         let bytes = self.slots[slot].read().unwrap_or_else(PoisonError::into_inner);
         HostSlot { bytes, slot_bytes: self.slot_bytes }

@@ -2,7 +2,7 @@
 //!
 //! A request ([`ExpertStore::acquire`]) names the experts of one layer that the router chose. Those in slots are known
 //! at once; the others get slots, and their reads start at once, all in parallel. The caller computes what is there,
-//! then waits: for all ([`ExpertStore::wait`]) or for some at a time as they land ([`ExpertStore::wait_some`]).
+//! then waits: for some at a time as they land ([`ExpertStore::wait_some`]).
 //!
 //! Slots belong to layers as long as each layer can hold the experts of a token: a layer then cannot push out what
 //! the next one is about to need. A smaller budget makes one set that all layers share.
@@ -23,17 +23,13 @@ use super::sets::SlotSets;
 use super::worker::{Done, Job, Workers};
 use crate::weights::ExpertLayout;
 
-pub use super::error::StoreError;
-pub use super::slots::SlotMemory;
+pub(crate) use super::error::StoreError;
+pub(crate) use super::slots::SlotMemory;
 pub use super::stats::StoreStats;
-
-/// Threads that read experts when the caller does not know better: enough requests in flight for an NVMe disk to
-/// work in parallel.
-pub const READ_THREADS: usize = 8;
 
 /// An expert and the slot it is in, or is on the way to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acquired {
+pub(crate) struct Acquired {
     /// The expert, counted from 0 in its layer.
     pub expert: u32,
     /// Its slot.
@@ -46,7 +42,7 @@ pub struct Acquired {
 ///
 /// The slots that a request returns stay as they are until the next request, and longer while they are
 /// [held](ExpertStore::hold).
-pub struct ExpertStore {
+pub(crate) struct ExpertStore {
     layout: Arc<ExpertLayout>,
     memory: Arc<dyn SlotMemory>,
     policy: Box<dyn Policy>,
@@ -96,7 +92,7 @@ impl ExpertStore {
     ///
     /// # Errors
     /// A layout without experts, or one that contradicts itself; slots that are too small or too few; no threads.
-    pub fn new(
+    pub(crate) fn new(
         layout: Arc<ExpertLayout>,
         memory: Arc<dyn SlotMemory>,
         reader: Arc<dyn ExpertReader>,
@@ -131,45 +127,47 @@ impl ExpertStore {
 
     /// The same store with another eviction policy than [`AgedLfu`].
     #[must_use]
-    pub fn with_policy(mut self, policy: impl Policy + 'static) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_policy(mut self, policy: impl Policy + 'static) -> Self {
         self.policy = Box::new(policy);
         self
     }
 
     /// The most experts of one layer that one request may name.
-    pub fn capacity(&self, layer: usize) -> usize {
+    pub(crate) fn capacity(&self, layer: usize) -> usize {
         self.limit_of(layer).min(self.layout.layers[layer].experts)
     }
 
     /// Whether every expert of the model has a slot, so that none is ever evicted.
-    pub fn holds_all(&self) -> bool {
+    pub(crate) fn holds_all(&self) -> bool {
         let layers = self.layout.layers.iter().zip(&self.limits);
         !self.sets.is_shared() && layers.into_iter().all(|(layer, limit)| layer.experts == *limit)
     }
 
     /// What it reads: the layers with experts.
-    pub fn layout(&self) -> &ExpertLayout {
+    pub(crate) fn layout(&self) -> &ExpertLayout {
         &self.layout
     }
 
     /// The slot of an expert whose bytes are there.
-    pub fn slot_of(&self, layer: usize, expert: u32) -> Option<usize> {
+    #[cfg(test)]
+    pub(crate) fn slot_of(&self, layer: usize, expert: u32) -> Option<usize> {
         let slot = *self.places.get(&(layer, expert))?;
         matches!(self.slots[slot].state, State::Ready { .. }).then_some(slot)
     }
 
     /// Whether an expert is in a slot or on the way to one.
-    pub fn has_place(&self, layer: usize, expert: u32) -> bool {
+    pub(crate) fn has_place(&self, layer: usize, expert: u32) -> bool {
         self.places.contains_key(&(layer, expert))
     }
 
     /// What happened so far. Reads under way are not counted.
-    pub fn stats(&self) -> StoreStats {
+    pub(crate) fn stats(&self) -> StoreStats {
         self.stats
     }
 
     /// Sets all counters to zero.
-    pub fn reset_stats(&mut self) {
+    pub(crate) fn reset_stats(&mut self) {
         self.stats = StoreStats::default();
         self.busy_since = Instant::now();
     }
@@ -179,7 +177,7 @@ impl ExpertStore {
     /// is a slot that is held or being read; others may be.
     ///
     /// Blocks only when slots are short because earlier reads were not waited for.
-    pub fn acquire(&mut self, layer: usize, experts: &[u32]) -> Result<Vec<Acquired>, StoreError> {
+    pub(crate) fn acquire(&mut self, layer: usize, experts: &[u32]) -> Result<Vec<Acquired>, StoreError> {
         self.check_request(layer, experts)?;
         while let Some(done) = self.workers.poll() {
             self.land(done);
@@ -213,7 +211,8 @@ impl ExpertStore {
 
     /// Blocks until the reads into `slots` are done. The first in the list that failed is the error; all that failed
     /// are empty afterwards, so that another request reads them again.
-    pub fn wait(&mut self, slots: &[usize]) -> Result<(), StoreError> {
+    #[cfg(test)]
+    pub(crate) fn wait(&mut self, slots: &[usize]) -> Result<(), StoreError> {
         let mut outcome = Ok(());
         for &slot in slots {
             let landed = self.wait_one(slot);
@@ -227,7 +226,7 @@ impl ExpertStore {
     /// Blocks until a read is done, of `pending` or not, and takes those of `pending` whose reads are done out of it:
     /// each with why its read failed, if it did (it is empty then). Call it again until `pending` is empty: a read of
     /// another slot may hold memory that those of `pending` wait for, and the caller makes it free.
-    pub fn wait_some(&mut self, pending: &mut Vec<usize>) -> Vec<(usize, Result<(), StoreError>)> {
+    pub(crate) fn wait_some(&mut self, pending: &mut Vec<usize>) -> Vec<(usize, Result<(), StoreError>)> {
         let mut any = false;
         while let Some(done) = self.workers.poll() {
             self.land(done);
@@ -243,14 +242,14 @@ impl ExpertStore {
 
     /// Keeps slots from being evicted until they are [released](Self::release) as often as they were held: for
     /// commands that are still to run when the next request comes. Panics on a slot that does not exist.
-    pub fn hold(&mut self, slots: &[usize]) {
+    pub(crate) fn hold(&mut self, slots: &[usize]) {
         for &slot in slots {
             self.slots[slot].holds += 1;
         }
     }
 
     /// Ends one [`hold`](Self::hold) of each slot. Panics on a slot that does not exist.
-    pub fn release(&mut self, slots: &[usize]) {
+    pub(crate) fn release(&mut self, slots: &[usize]) {
         for &slot in slots {
             self.slots[slot].holds = self.slots[slot].holds.saturating_sub(1);
         }

@@ -5,7 +5,7 @@
 //! the one before is computed, so two of them share the slots.
 
 /// What is to be done for each expert of a layer, in the order in which it is done.
-pub(crate) struct Sweep<T> {
+pub struct Sweep<T> {
     order: Vec<T>,
     window: usize,
     overlaps: bool,
@@ -14,7 +14,7 @@ pub(crate) struct Sweep<T> {
 impl<T> Sweep<T> {
     /// `all` come in the order of the file. Those in memory go first, so that nothing that is read takes the place of one
     /// that is still to be computed; the others stay in the order of the file. The layer has `slots` slots.
-    pub(crate) fn new(all: Vec<T>, slots: usize, is_there: impl FnMut(&T) -> bool) -> Self {
+    pub fn new(all: Vec<T>, slots: usize, is_there: impl FnMut(&T) -> bool) -> Self {
         let (mut order, missing): (Vec<T>, Vec<T>) = all.into_iter().partition(is_there);
         order.extend(missing);
         let window = if order.len() <= slots { slots } else { slots / 2 };
@@ -22,12 +22,12 @@ impl<T> Sweep<T> {
     }
 
     /// What is acquired together.
-    pub(crate) fn windows(&self) -> std::slice::Chunks<'_, T> {
+    pub fn windows(&self) -> std::slice::Chunks<'_, T> {
         self.order.chunks(self.window)
     }
 
     /// Whether the slots hold two windows.
-    pub(crate) fn overlaps(&self) -> bool {
+    pub fn overlaps(&self) -> bool {
         self.overlaps
     }
 }

@@ -75,7 +75,7 @@ pub enum TraceError {
 
 impl Trace {
     /// A trace of no tokens.
-    pub fn new(shape: TraceShape) -> Self {
+    pub(crate) fn new(shape: TraceShape) -> Self {
         Trace { shape, steps: Vec::new() }
     }
 

@@ -57,7 +57,7 @@ pub fn is_repository_name(text: &str) -> bool {
 
 impl Cache {
     /// The cache in `root`, which need not exist.
-    pub fn at(root: impl Into<PathBuf>) -> Cache {
+    pub(crate) fn at(root: impl Into<PathBuf>) -> Cache {
         Cache { root: root.into() }
     }
 
@@ -76,7 +76,7 @@ impl Cache {
     }
 
     /// The folder of the repository `name`, which need not exist.
-    pub fn folder(&self, name: &str) -> PathBuf {
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
         self.root.join(format!("models--{}", name.replace('/', "--")))
     }
 

@@ -23,7 +23,7 @@ pub struct Hub {
 
 /// A repository at one commit.
 #[derive(Clone, Debug)]
-pub struct Revision {
+pub(crate) struct Revision {
     /// Hash of the commit.
     pub commit: String,
     /// Its files.
@@ -32,7 +32,7 @@ pub struct Revision {
 
 /// A file of a repository.
 #[derive(Clone, Debug)]
-pub struct RepositoryFile {
+pub(crate) struct RepositoryFile {
     /// Path in the repository, with `/`.
     pub name: String,
     /// Length.
@@ -112,7 +112,7 @@ impl Hub {
     ///
     /// # Errors
     /// The network, an answer that is no success, and one that is not what the hub's are.
-    pub fn revision(&self, name: &str, revision: &str) -> Result<Revision, HubError> {
+    pub(crate) fn revision(&self, name: &str, revision: &str) -> Result<Revision, HubError> {
         if !is_repository_name(name) {
             return Err(HubError::Name { name: name.to_owned() });
         }

@@ -6,7 +6,9 @@ mod download;
 mod error;
 mod hash;
 
-pub use cache::{Cache, Repository, Snapshot, is_repository_name};
-pub use client::{Hub, RepositoryFile, Revision};
+pub use cache::{Cache, is_repository_name};
+
+pub use client::Hub;
+pub(crate) use client::{RepositoryFile, Revision};
 pub use download::{Pull, Pulled, Report};
 pub use error::HubError;

@@ -9,7 +9,9 @@ mod recorder;
 mod shape;
 
 pub use families::shape_of_config;
-pub use open::{ModelSource, SourceError, TextFiles};
+pub use open::ModelSource;
+pub(crate) use open::{SourceError, TextFiles};
 pub use published::Published;
-pub use recorder::RecordError;
-pub use shape::{AttentionShape, FeedForward, LayerShape, Mixer, MoeShape, Shape};
+
+pub(crate) use shape::{AttentionShape, MoeShape};
+pub use shape::{FeedForward, Mixer, Shape};

@@ -164,7 +164,8 @@ impl ModelSource {
     }
 
     /// What a token does, as plain operations: what [`compute::lower`](crate::compute::lower) takes.
-    pub fn recording(&self) -> &Recording {
+    #[cfg(test)]
+    pub(crate) fn recording(&self) -> &Recording {
         &self.recording
     }
 
@@ -197,7 +198,7 @@ impl TextFiles {
     /// # Errors
     /// A file that is there but cannot be read or is not UTF-8, and a `tokenizer_config.json` that is not JSON or whose
     /// `chat_template` is neither a string nor a list of named templates.
-    pub fn read(dir: &Path) -> Result<TextFiles, FileError> {
+    pub(crate) fn read(dir: &Path) -> Result<TextFiles, FileError> {
         let config_path = dir.join("tokenizer_config.json");
         let tokenizer_config = read_text(&config_path)?;
         let chat_template = match (read_text(&dir.join("chat_template.jinja"))?, &tokenizer_config) {

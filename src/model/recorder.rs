@@ -9,7 +9,7 @@ use crate::weights::{ExpertShape, Listed, Listing, Matrix, MatrixRole, SlotLayou
 
 /// Why a model cannot be recorded.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordError {
+pub(crate) enum RecordError {
     /// A weight that is missing or not as the model needs it.
     #[error(transparent)]
     Weights(#[from] FileError),

@@ -125,7 +125,7 @@ impl Shape {
     ///
     /// Made on the CPU: WGSL only specifies sine and cosine on [-pi, pi]. The angle is a product of f32 as in the reference.
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "f32 as in the reference")]
-    pub fn rope_table(&self, first: usize, tokens: usize) -> Vec<f32> {
+    pub(crate) fn rope_table(&self, first: usize, tokens: usize) -> Vec<f32> {
         let Some(AttentionShape { rotary_dim, rope_theta, .. }) = self.attention() else {
             return vec![0.0; 4];
         };

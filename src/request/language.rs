@@ -36,7 +36,7 @@ pub struct GenerateOptions {
     /// Strings that end the text; they are not part of it. They are looked for in the answer, not in thoughts or calls.
     pub stop_strings: Vec<String>,
     /// Positions of the prompt at which the state is kept, because later prompts are likely to begin with the same
-    /// tokens; [`chat_boundaries`](crate::state::chat_boundaries) finds those of a conversation.
+    /// tokens; [`chat_boundaries`] finds those of a conversation.
     pub boundaries: Vec<usize>,
     /// Takes the answer apart; the default gives everything as text.
     pub reply: ReplyParser,
@@ -110,7 +110,7 @@ impl Language {
     }
 
     /// The text of tokens, special ones among them.
-    pub fn decode(&self, tokens: &[u32]) -> String {
+    pub(crate) fn decode(&self, tokens: &[u32]) -> String {
         self.text.tokenizer.decode(tokens, false)
     }
 

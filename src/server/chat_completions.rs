@@ -19,7 +19,7 @@ use crate::{Generated, Request};
 
 /// What of the body is about the response; the rest is a [`Request`].
 #[derive(Default, Deserialize)]
-struct Shape {
+struct ResponseKeys {
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
 }
@@ -31,7 +31,7 @@ struct StreamOptions {
 
 pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
     let body: Value = body::json(request).await?;
-    let shape = Shape::deserialize(&body).map_err(|e| ApiError::invalid(e.to_string()))?;
+    let shape = ResponseKeys::deserialize(&body).map_err(|e| ApiError::invalid(e.to_string()))?;
     let is_stream = shape.stream.unwrap_or(false);
     let tells_usage = shape.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
     let wanted = Request::from_openai_chat(body)?;

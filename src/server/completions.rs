@@ -74,7 +74,7 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     };
     request.sampling.fill(&mut wanted)?;
     let mut running = server.submit(wanted).await?;
-    let mut shape = Shape {
+    let mut shape = CompletionObject {
         id: new_id("cmpl-"),
         created: now(),
         model: running.model.name.clone(),
@@ -93,7 +93,7 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
 }
 
 /// What every `text_completion` object has.
-struct Shape {
+struct CompletionObject {
     id: String,
     created: u64,
     model: String,
@@ -140,7 +140,7 @@ impl Probabilities {
     }
 }
 
-impl Shape {
+impl CompletionObject {
     fn json(&mut self, text: &str, done: Option<&Generated>) -> Value {
         let told = self.told.take();
         let finish = done.map(|done| if is_cut(done) { "length" } else { "stop" });
@@ -158,7 +158,7 @@ impl Shape {
     }
 }
 
-impl StreamWriter for Shape {
+impl StreamWriter for CompletionObject {
     fn begin(&mut self) -> Vec<Frame> {
         Vec::new()
     }

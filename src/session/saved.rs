@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use super::{Session, SessionError};
 use crate::compute::{LayerState, Recording};
 use crate::state::{
-    CACHE_BLOCK, Checkpoint, FileReader, FileWriter, Header, Identity, Reason, SessionFileError, SessionFolder, Usable,
+    CACHE_BLOCK, Checkpoint, Header, Identity, Reason, SessionFileError, SessionFolder, SessionReader, SessionWriter,
+    Usable,
 };
 
 /// What [`Session::restore`] found.
@@ -38,8 +39,9 @@ impl Session<'_> {
             if usable <= self.usable(tokens) || usable > self.engine.context {
                 continue;
             }
-            let loaded =
-                FileReader::open(&path, &identity).map_err(SessionError::from).and_then(|file| self.load(file, usable));
+            let loaded = SessionReader::open(&path, &identity)
+                .map_err(SessionError::from)
+                .and_then(|file| self.load(file, usable));
             match loaded {
                 Ok(()) => {
                     folder.touch(&path);
@@ -84,7 +86,7 @@ impl Session<'_> {
         Identity::new(engine.config.as_bytes(), &engine.embed, &engine.recording, &engine.state)
     }
 
-    fn write_sections(&mut self, header: &Header, writer: &mut FileWriter) -> Result<(), SessionError> {
+    fn write_sections(&mut self, header: &Header, writer: &mut SessionWriter) -> Result<(), SessionError> {
         let engine = &mut *self.engine;
         let live = engine.runner.read_states(&engine.recording.state)?;
         for section in header.sections() {
@@ -112,7 +114,7 @@ impl Session<'_> {
     }
 
     /// Loads the state after `usable` tokens, and the checkpoints before.
-    fn load(&mut self, mut file: FileReader, usable: usize) -> Result<(), SessionError> {
+    fn load(&mut self, mut file: SessionReader, usable: usize) -> Result<(), SessionError> {
         self.forget()?;
         self.broken = true;
         let header = file.header.clone();

@@ -46,7 +46,8 @@ impl Session<'_> {
     }
 
     /// Positions of the checkpoints there are.
-    pub fn checkpoints(&self) -> Vec<usize> {
+    #[cfg(test)]
+    pub(crate) fn checkpoints(&self) -> Vec<usize> {
         self.checkpoints.kept().iter().map(|checkpoint| checkpoint.position).collect()
     }
 
@@ -64,7 +65,7 @@ impl Session<'_> {
     /// # Errors
     /// Ids that are no tokens and more tokens than the context has room for, before anything is changed; and whatever
     /// stops a step.
-    pub fn sync(
+    pub(crate) fn sync(
         &mut self,
         tokens: &[u32],
         boundaries: &[usize],

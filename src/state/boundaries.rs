@@ -17,7 +17,7 @@ const FILLERS: [&str; 2] = ["a", "Z"];
 ///
 /// `tools` and `extra` are as given to [`ChatTemplate::render`]. Every prefix of `tokens` is found by comparing token
 /// ids, as tokens may reach over the end of a message. A rendering that the template refuses gives no position.
-pub fn chat_boundaries(
+pub(crate) fn chat_boundaries(
     template: &ChatTemplate,
     tokenizer: &Tokenizer,
     messages: &[Message],

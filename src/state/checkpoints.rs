@@ -6,7 +6,7 @@
 
 /// Why a checkpoint was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// Some tokens have passed since the last one.
     Interval,
     /// The caller asked for it: the end of a system prompt, or where the next turn will part from this one.
@@ -17,7 +17,7 @@ pub enum Reason {
 
 /// The state of all linear layers after `position` tokens of the timeline.
 #[derive(Clone, Debug)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// Tokens that the state has seen.
     pub position: usize,
     /// Why it was taken.
@@ -39,12 +39,12 @@ pub struct CheckpointOptions {
 
 impl CheckpointOptions {
     /// Tokens between two checkpoints within a long prompt. A prompt of 100,000 tokens makes 25, which are thinned out.
-    pub const EVERY: usize = 4096;
+    pub(crate) const EVERY: usize = 4096;
     /// Tokens that are sooner computed again than kept.
-    pub const LEAST_GAP: usize = 32;
+    pub(crate) const LEAST_GAP: usize = 32;
 
     /// The least of 1 GiB and a sixteenth of what the machine has free.
-    pub fn on_this_machine() -> Self {
+    pub(crate) fn on_this_machine() -> Self {
         let bytes = (flashflood_backends::memory::available_memory() / 16).clamp(1, 1 << 30);
         CheckpointOptions { bytes, every: Self::EVERY, least_gap: Self::LEAST_GAP }
     }
@@ -60,7 +60,7 @@ impl CheckpointOptions {
 /// When there is one too many, that one goes whose loss would cost the least: the first that was asked for (the system
 /// prompt) and the newest stay, and the others get sparser with their distance from the end.
 #[derive(Clone, Debug)]
-pub struct Checkpoints {
+pub(crate) struct Checkpoints {
     kept: Vec<Checkpoint>,
     options: CheckpointOptions,
     state_bytes: u64,
@@ -68,12 +68,12 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// None yet, of `state_bytes` bytes each.
-    pub fn new(options: CheckpointOptions, state_bytes: u64) -> Self {
+    pub(crate) fn new(options: CheckpointOptions, state_bytes: u64) -> Self {
         Checkpoints { kept: Vec::new(), options, state_bytes }
     }
 
     /// How many are kept at most; 0 for a model without recurrent state, which needs none.
-    pub fn most(&self) -> usize {
+    pub(crate) fn most(&self) -> usize {
         match self.options.bytes {
             0 => 0,
             _ if self.state_bytes == 0 => 0,
@@ -82,17 +82,17 @@ impl Checkpoints {
     }
 
     /// Those that are kept, in order of their positions.
-    pub fn kept(&self) -> &[Checkpoint] {
+    pub(crate) fn kept(&self) -> &[Checkpoint] {
         &self.kept
     }
 
     /// The last one at `position` or before.
-    pub fn last_until(&self, position: usize) -> Option<&Checkpoint> {
+    pub(crate) fn last_until(&self, position: usize) -> Option<&Checkpoint> {
         self.kept.iter().rev().find(|checkpoint| checkpoint.position <= position)
     }
 
     /// Keeps `checkpoint`, and drops another when there are too many.
-    pub fn insert(&mut self, checkpoint: Checkpoint) {
+    pub(crate) fn insert(&mut self, checkpoint: Checkpoint) {
         let at = self.kept.partition_point(|kept| kept.position < checkpoint.position);
         match self.kept.get_mut(at) {
             // one that was asked for stays so
@@ -108,18 +108,18 @@ impl Checkpoints {
     }
 
     /// Drops those beyond `position`: the timeline has left them.
-    pub fn forget_beyond(&mut self, position: usize) {
+    pub(crate) fn forget_beyond(&mut self, position: usize) {
         self.kept.retain(|checkpoint| checkpoint.position <= position);
     }
 
     /// Drops all.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.kept.clear();
     }
 
     /// Where steps from `start` to before `end` must stop for a checkpoint: at `boundaries`, which the caller knows, and
     /// at multiples of the interval.
-    pub fn stops(&self, start: usize, end: usize, boundaries: &[usize]) -> Vec<(usize, Reason)> {
+    pub(crate) fn stops(&self, start: usize, end: usize, boundaries: &[usize]) -> Vec<(usize, Reason)> {
         if self.most() == 0 {
             return Vec::new();
         }
@@ -141,7 +141,7 @@ impl Checkpoints {
     }
 
     /// Whether a state at `position` is worth keeping beside those that are.
-    pub fn is_worth(&self, position: usize) -> bool {
+    pub(crate) fn is_worth(&self, position: usize) -> bool {
         let last = self.last_until(position).map_or(0, |checkpoint| checkpoint.position);
         self.most() > 0 && position >= last + self.options.least_gap.max(1)
     }

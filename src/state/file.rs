@@ -47,15 +47,16 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::boundaries::common_prefix;
-use super::identity::{Identity, LayerShape, StreamShape};
+use super::identity::{Identity, LayerContent, StreamShape};
 use super::{Reason, SessionFileError};
 use crate::compute::CacheFormat;
+use crate::file_error::FileError;
 
 const MAGIC: &[u8; 8] = b"FLSESSN\0";
 const VERSION: u32 = 2;
 const FIXED: usize = 48;
 /// Positions whose rows are stored together, stream after stream.
-pub const CACHE_BLOCK: usize = 1024;
+pub(crate) const CACHE_BLOCK: usize = 1024;
 const MOST_FORM: u64 = 512;
 const MOST_LAYERS: u64 = 4096;
 const MOST_STATES: u64 = 4096;
@@ -64,7 +65,7 @@ const MOST_TOKENS: u64 = 1 << 24;
 
 /// What a session file says before its sections.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// The model.
     pub identity: Identity,
     /// The timeline.
@@ -75,7 +76,7 @@ pub struct Header {
 
 /// What a section holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The tensors of a layer's state.
     State = 1,
     /// The rows of all positions, in blocks of [`CACHE_BLOCK`].
@@ -84,7 +85,7 @@ pub enum Kind {
 
 /// One section of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Section {
+pub(crate) struct Section {
     /// What it holds.
     pub kind: Kind,
     /// Of which layer.
@@ -121,19 +122,19 @@ impl Section {
 
 impl Header {
     /// The sections, in order.
-    pub fn sections(&self) -> impl Iterator<Item = Section> {
+    pub(crate) fn sections(&self) -> impl Iterator<Item = Section> {
         let end = self.tokens.len();
         let layers = || self.identity.layers.iter().enumerate();
-        let bytes = |shape: &LayerShape| shape.streams().iter().fold(0u64, |sum, of| sum.saturating_add(of.bytes()));
+        let bytes = |shape: &LayerContent| shape.streams().iter().fold(0u64, |sum, of| sum.saturating_add(of.bytes()));
         let states = self.states.iter().flat_map(move |&(position, _)| {
             layers().filter_map(move |(layer, shape)| match shape {
-                LayerShape::Cache(_) => None,
-                LayerShape::State(_) => Some(Section { kind: Kind::State, layer, position, bytes: bytes(shape) }),
+                LayerContent::Cache(_) => None,
+                LayerContent::State(_) => Some(Section { kind: Kind::State, layer, position, bytes: bytes(shape) }),
             })
         });
         let caches = layers().filter_map(move |(layer, shape)| match shape {
-            LayerShape::State(_) => None,
-            LayerShape::Cache(_) => {
+            LayerContent::State(_) => None,
+            LayerContent::Cache(_) => {
                 let bytes = bytes(shape).saturating_mul(end as u64);
                 Some(Section { kind: Kind::Cache, layer, position: end, bytes })
             }
@@ -142,13 +143,13 @@ impl Header {
     }
 
     /// Bytes of the whole file.
-    pub fn file_bytes(&self) -> u64 {
+    pub(crate) fn file_bytes(&self) -> u64 {
         let sections = self.sections().fold(0u64, |sum, section| sum.saturating_add(section.file_bytes()));
         sections.saturating_add(self.to_bytes().len() as u64)
     }
 
     /// How many of `tokens` the file has a state for: at most all but the last, whose logits are wanted.
-    pub fn usable(&self, tokens: &[u32]) -> usize {
+    pub(crate) fn usable(&self, tokens: &[u32]) -> usize {
         let most = common_prefix(&self.tokens, tokens).min(tokens.len().saturating_sub(1));
         if !self.identity.is_recurrent() {
             return most;
@@ -169,7 +170,7 @@ impl Header {
         bytes.extend((streams as u64).to_le_bytes());
         bytes.extend(form);
         for layer in &self.identity.layers {
-            let kept: u32 = if matches!(layer, LayerShape::Cache(_)) { 0 } else { 1 };
+            let kept: u32 = if matches!(layer, LayerContent::Cache(_)) { 0 } else { 1 };
             bytes.extend(kept.to_le_bytes());
             bytes.extend((layer.streams().len() as u32).to_le_bytes());
             for stream in layer.streams() {
@@ -200,21 +201,21 @@ fn reason_code(reason: Reason) -> u64 {
 }
 
 /// Makes a session file, section by section.
-pub struct FileWriter {
+pub(crate) struct SessionWriter {
     path: PathBuf,
     out: BufWriter<File>,
     sum: Xxh3,
 }
 
-impl FileWriter {
+impl SessionWriter {
     /// Creates the file and writes its header.
     ///
     /// # Errors
     /// What the system refuses.
-    pub fn create(path: &Path, header: &Header) -> Result<FileWriter, SessionFileError> {
+    pub(crate) fn create(path: &Path, header: &Header) -> Result<SessionWriter, SessionFileError> {
         let file = File::create(path).map_err(SessionFileError::io("create", path))?;
         let mut writer =
-            FileWriter { path: path.to_owned(), out: BufWriter::with_capacity(1 << 20, file), sum: Xxh3::new() };
+            SessionWriter { path: path.to_owned(), out: BufWriter::with_capacity(1 << 20, file), sum: Xxh3::new() };
         writer.write(&header.to_bytes())?;
         Ok(writer)
     }
@@ -225,31 +226,31 @@ impl FileWriter {
     }
 
     /// Begins the next section.
-    pub fn begin(&mut self, section: &Section) -> Result<(), SessionFileError> {
+    pub(crate) fn begin(&mut self, section: &Section) -> Result<(), SessionFileError> {
         self.sum.reset();
         self.write(&section.head())
     }
 
     /// Writes some of the section's bytes.
-    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), SessionFileError> {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), SessionFileError> {
         self.write(bytes)
     }
 
     /// Ends the section.
-    pub fn end(&mut self) -> Result<(), SessionFileError> {
+    pub(crate) fn end(&mut self) -> Result<(), SessionFileError> {
         let sum = self.sum.digest();
         self.write(&sum.to_le_bytes())
     }
 
     /// Makes the file durable.
-    pub fn finish(self) -> Result<(), SessionFileError> {
+    pub(crate) fn finish(self) -> Result<(), SessionFileError> {
         let file = self.out.into_inner().map_err(|e| SessionFileError::io("write", &self.path)(e.into_error()))?;
         file.sync_all().map_err(SessionFileError::io("sync", &self.path))
     }
 }
 
 /// Reads a session file, section by section.
-pub struct FileReader {
+pub(crate) struct SessionReader {
     path: PathBuf,
     from: BufReader<File>,
     sum: Xxh3,
@@ -257,23 +258,22 @@ pub struct FileReader {
     pub header: Header,
 }
 
-impl FileReader {
+impl SessionReader {
     /// Opens a file of the model `expected` and reads its header.
     ///
     /// # Errors
     /// Anything but a whole file of this version and model.
-    pub fn open(path: &Path, expected: &Identity) -> Result<FileReader, SessionFileError> {
+    pub(crate) fn open(path: &Path, expected: &Identity) -> Result<SessionReader, SessionFileError> {
         let io = |action| SessionFileError::io(action, path);
         // asked before it is opened: a pipe would wait for a writer
         let meta = std::fs::metadata(path).map_err(io("open"))?;
         if !meta.is_file() {
-            let (expected, found) = ("a session file".to_owned(), "something else".to_owned());
-            return Err(SessionFileError::Format { path: path.to_owned(), expected, found });
+            return Err(FileError::new(path, "", "a session file", "something else").into());
         }
         let file = File::open(path).map_err(io("open"))?;
         let mut from = BufReader::with_capacity(1 << 16, file);
         let header = read_header(path, &mut from, meta.len(), expected)?;
-        Ok(FileReader { path: path.to_owned(), from, sum: Xxh3::new(), header })
+        Ok(SessionReader { path: path.to_owned(), from, sum: Xxh3::new(), header })
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), SessionFileError> {
@@ -283,7 +283,7 @@ impl FileReader {
     }
 
     /// Begins the next section, which must be this one.
-    pub fn begin(&mut self, section: &Section) -> Result<(), SessionFileError> {
+    pub(crate) fn begin(&mut self, section: &Section) -> Result<(), SessionFileError> {
         self.sum.reset();
         let mut head = [0; 24];
         self.read(&mut head)?;
@@ -294,19 +294,19 @@ impl FileReader {
     }
 
     /// Passes over a section.
-    pub fn skip(&mut self, section: &Section) -> Result<(), SessionFileError> {
+    pub(crate) fn skip(&mut self, section: &Section) -> Result<(), SessionFileError> {
         // the whole file's length is known to fit
         let bytes = i64::try_from(section.file_bytes()).unwrap_or(i64::MAX);
         self.from.seek_relative(bytes).map_err(SessionFileError::io("read", &self.path))
     }
 
     /// Reads some of the section's bytes; they are not to be believed before [`end`](Self::end).
-    pub fn bytes(&mut self, bytes: &mut [u8]) -> Result<(), SessionFileError> {
+    pub(crate) fn bytes(&mut self, bytes: &mut [u8]) -> Result<(), SessionFileError> {
         self.read(bytes)
     }
 
     /// Ends the section: holds its checksum against its bytes.
-    pub fn end(&mut self, section: &Section) -> Result<(), SessionFileError> {
+    pub(crate) fn end(&mut self, section: &Section) -> Result<(), SessionFileError> {
         let expected = self.sum.digest();
         let mut found = [0; 8];
         self.read(&mut found)?;
@@ -318,7 +318,7 @@ impl FileReader {
 
     fn damaged<const N: usize>(&self, what: String, expected: [u8; N], found: [u8; N]) -> SessionFileError {
         let hex = |bytes: [u8; N]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        SessionFileError::Damaged { path: self.path.clone(), what, expected: hex(expected), found: hex(found) }
+        SessionFileError::damaged(&self.path, &what, hex(expected), &hex(found))
     }
 }
 
@@ -352,11 +352,8 @@ fn read_header(
     model: &Identity,
 ) -> Result<Header, SessionFileError> {
     let io = |action| SessionFileError::io(action, path);
-    let format = |expected: String, found: String| SessionFileError::Format { path: path.to_owned(), expected, found };
-    let damaged = |what: &str, expected: String, found: String| {
-        let what = what.to_owned();
-        SessionFileError::Damaged { path: path.to_owned(), what, expected, found }
-    };
+    let format = |expected: String, found: String| FileError::new(path, "", expected, found).into();
+    let damaged = |what: &str, expected: String, found: String| SessionFileError::damaged(path, what, expected, &found);
     if file_bytes < (FIXED + 8) as u64 {
         return Err(format(format!("a session file of at least {} bytes", FIXED + 8), format!("{file_bytes} bytes")));
     }
@@ -416,7 +413,7 @@ fn read_header(
             let unknown = || damaged("format of a stream", "0 (f32)".to_owned(), code.to_string());
             shape.push(StreamShape { format: format.ok_or_else(unknown)?, width: numbers.u64() });
         }
-        shapes.push(if kept == 0 { LayerShape::Cache(shape) } else { LayerShape::State(shape) });
+        shapes.push(if kept == 0 { LayerContent::Cache(shape) } else { LayerContent::State(shape) });
     }
     if streams_left > 0 {
         let (expected, found) = (streams.to_string(), (streams - streams_left).to_string());

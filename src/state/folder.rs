@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use flashflood_backends::positioned::sync_folder;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::file::{FileReader, FileWriter, Header};
+use super::file::{Header, SessionReader, SessionWriter};
 use super::{Identity, SessionFileError};
 use crate::sizes::bytes_for_people;
 
@@ -32,7 +32,7 @@ pub struct SessionFolder {
 
 /// A file that a prompt can go on from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usable {
+pub(crate) struct Usable {
     /// The file.
     pub path: PathBuf,
     /// How many tokens of the prompt it has the state of.
@@ -57,20 +57,20 @@ impl SessionFolder {
 
     /// Files of the model `identity` that have the state of the beginning of `tokens`, the best first, and what is wrong
     /// with those that cannot be used. Reads headers only. Files that are called after another model are passed over.
-    pub fn find(&self, identity: &Identity, tokens: &[u32]) -> (Vec<Usable>, Vec<SessionFileError>) {
+    pub(crate) fn find(&self, identity: &Identity, tokens: &[u32]) -> (Vec<Usable>, Vec<SessionFileError>) {
         let (mut usable, mut refused) = (Vec::new(), Vec::new());
         let prefix = format!("{:016x}-", identity.fingerprint);
         for (path, _, used) in self.files(EXTENSION) {
             if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)) {
                 continue;
             }
-            match FileReader::open(&path, identity) {
+            match SessionReader::open(&path, identity) {
                 Ok(file) => match file.header.usable(tokens) {
                     0 => {}
                     tokens => usable.push(Usable { path, tokens, used }),
                 },
                 // another process made room
-                Err(SessionFileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                Err(SessionFileError::File(e)) if e.io_error().is_some_and(|e| e.kind() == ErrorKind::NotFound) => {}
                 Err(e) => refused.push(e),
             }
         }
@@ -79,7 +79,7 @@ impl SessionFolder {
     }
 
     /// Says that a file is in use, so that others make room first.
-    pub fn touch(&self, path: &Path) {
+    pub(crate) fn touch(&self, path: &Path) {
         // where that fails, the file is merely dropped sooner
         let _ = fs::File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
     }
@@ -89,10 +89,10 @@ impl SessionFolder {
     ///
     /// # Errors
     /// A session larger than the folder may hold, and what the system refuses: then the files are as they were.
-    pub fn save<E: From<SessionFileError>>(
+    pub(crate) fn save<E: From<SessionFileError>>(
         &mut self,
         header: &Header,
-        write: impl FnOnce(&mut FileWriter) -> Result<(), E>,
+        write: impl FnOnce(&mut SessionWriter) -> Result<(), E>,
     ) -> Result<PathBuf, E> {
         let bytes = header.file_bytes();
         if bytes > self.space {
@@ -104,7 +104,7 @@ impl SessionFolder {
         let path = self.path.join(format!("{name}.{EXTENSION}"));
         // several programs may save the same timeline at the same time
         let part = self.path.join(format!("{name}.{}.{PART}", std::process::id()));
-        let written = FileWriter::create(&part, header).map_err(E::from).and_then(|mut writer| {
+        let written = SessionWriter::create(&part, header).map_err(E::from).and_then(|mut writer| {
             write(&mut writer)?;
             writer.finish()?;
             fs::rename(&part, &path).map_err(SessionFileError::io("rename to", &path))?;
@@ -125,7 +125,7 @@ impl SessionFolder {
     fn drop_replaced(&mut self, header: &Header, path: &Path) {
         let mut replaced: Vec<PathBuf> = self.saved.take().into_iter().collect();
         for (other, ..) in self.files(EXTENSION) {
-            let Ok(file) = FileReader::open(&other, &header.identity) else { continue };
+            let Ok(file) = SessionReader::open(&other, &header.identity) else { continue };
             if file.header.tokens.len() < header.tokens.len() && header.tokens.starts_with(&file.header.tokens) {
                 replaced.push(other);
             }

@@ -14,25 +14,25 @@ const SAMPLE: usize = 4096;
 
 /// What one layer keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LayerShape {
+pub(crate) enum LayerContent {
     /// Rows of every position, in some streams: keys and values.
     Cache(Vec<StreamShape>),
     /// Tensors that do not grow with the tokens: the last inputs of a convolution, a recurrent state.
     State(Vec<StreamShape>),
 }
 
-impl LayerShape {
+impl LayerContent {
     /// What it keeps, one stream or tensor after the other.
-    pub fn streams(&self) -> &[StreamShape] {
+    pub(crate) fn streams(&self) -> &[StreamShape] {
         match self {
-            LayerShape::Cache(streams) | LayerShape::State(streams) => streams,
+            LayerContent::Cache(streams) | LayerContent::State(streams) => streams,
         }
     }
 }
 
 /// A stream of a cache, or a tensor of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamShape {
+pub(crate) struct StreamShape {
     /// Elements of a position, or of the tensor.
     pub width: u64,
     /// How they are stored.
@@ -41,7 +41,7 @@ pub struct StreamShape {
 
 impl StreamShape {
     /// Bytes of a position, or of the tensor. Saturates.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         let width = usize::try_from(self.width).unwrap_or(usize::MAX);
         self.format.row_bytes(width) as u64
     }
@@ -49,18 +49,18 @@ impl StreamShape {
 
 /// What must be equal for a saved state to go on: the model, how its weights are stored, and the form of activations.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// xxh3 of the configuration, the norms, and a sample of every resident matrix.
     pub fingerprint: u64,
     /// Formats of weights and activations, for people.
     pub form: String,
     /// One per layer.
-    pub layers: Vec<LayerShape>,
+    pub layers: Vec<LayerContent>,
 }
 
 impl Identity {
     /// Of a model that is open; `config` is its `config.json` as it was found.
-    pub fn new(config: &[u8], embed: &Matrix, recording: &Recording, state: &[LayerState]) -> Identity {
+    pub(crate) fn new(config: &[u8], embed: &Matrix, recording: &Recording, state: &[LayerState]) -> Identity {
         let mut sum = Xxh3::new();
         sum.update(config);
         // Tensors of the model, each once and in no order, however they are stacked: options that change no bits, such as
@@ -90,7 +90,7 @@ impl Identity {
         let layers = state.iter().map(|layer| match layer {
             LayerState::Attention { kv } => {
                 let stream = |of: &CacheStream| StreamShape { width: of.width as u64, format: of.format };
-                LayerShape::Cache(recording.caches[kv.0].streams.iter().map(stream).collect())
+                LayerContent::Cache(recording.caches[kv.0].streams.iter().map(stream).collect())
             }
             LayerState::DeltaNet { conv, recurrent, .. } => {
                 let tensor = |view: &View| {
@@ -98,15 +98,15 @@ impl Identity {
                     let width = (recording.elements(view.tensor) / spec.stride * spec.width) as u64;
                     StreamShape { width, format: CacheFormat::F32 }
                 };
-                LayerShape::State([conv, recurrent].map(tensor).into())
+                LayerContent::State([conv, recurrent].map(tensor).into())
             }
         });
         Identity { fingerprint: sum.digest(), form, layers: layers.collect() }
     }
 
     /// Whether there is a state that cannot be gone back in.
-    pub fn is_recurrent(&self) -> bool {
-        self.layers.iter().any(|layer| matches!(layer, LayerShape::State(_)))
+    pub(crate) fn is_recurrent(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, LayerContent::State(_)))
     }
 }
 

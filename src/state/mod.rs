@@ -12,10 +12,11 @@ mod file;
 mod folder;
 mod identity;
 
-pub use boundaries::chat_boundaries;
-pub(crate) use boundaries::common_prefix;
-pub use checkpoints::{Checkpoint, CheckpointOptions, Checkpoints, Reason};
+pub(crate) use boundaries::{chat_boundaries, common_prefix};
+pub use checkpoints::CheckpointOptions;
+pub(crate) use checkpoints::{Checkpoint, Checkpoints, Reason};
 pub use error::SessionFileError;
-pub use file::{CACHE_BLOCK, FileReader, FileWriter, Header, Kind, Section};
-pub use folder::{SessionFolder, Usable};
-pub use identity::{Identity, LayerShape, StreamShape};
+pub(crate) use file::{CACHE_BLOCK, Header, SessionReader, SessionWriter};
+pub use folder::SessionFolder;
+pub(crate) use folder::Usable;
+pub(crate) use identity::Identity;

@@ -29,7 +29,7 @@ pub enum GrammarError {
 
 /// What an answer must look like.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct AnswerForm {
+pub(crate) struct AnswerForm {
     /// The schema of a JSON text; `None` allows none.
     pub json: Option<Value>,
     /// Functions as OpenAI describes them, of which at least one is called. With `json` as well it is one or the other.
@@ -41,14 +41,18 @@ pub struct AnswerForm {
 }
 
 /// Makes grammars for one tokenizer and one dialect of calls. Takes a moment to make: keep it.
-pub struct GrammarCompiler {
+pub(crate) struct GrammarCompiler {
     factory: ParserFactory,
     dialect: &'static Dialect,
 }
 
 impl GrammarCompiler {
     /// For a vocabulary whose texts end with one of `stop_ids`.
-    pub fn new(tokenizer: &Tokenizer, stop_ids: &[u32], dialect: &'static Dialect) -> Result<Self, GrammarError> {
+    pub(crate) fn new(
+        tokenizer: &Tokenizer,
+        stop_ids: &[u32],
+        dialect: &'static Dialect,
+    ) -> Result<Self, GrammarError> {
         let size = tokenizer.vocab_size();
         let ends: Vec<u32> = stop_ids.iter().copied().filter(|id| (*id as usize) < size).collect();
         let first = *ends.first().ok_or(GrammarError::NoEnd)?;
@@ -71,7 +75,7 @@ impl GrammarCompiler {
     }
 
     /// The grammar of answers of this form.
-    pub fn compile(&self, form: &AnswerForm) -> Result<Grammar, GrammarError> {
+    pub(crate) fn compile(&self, form: &AnswerForm) -> Result<Grammar, GrammarError> {
         let grammar = TopLevelGrammar::from_lark(lark(form, self.dialect));
         let parser = self.factory.create_parser(grammar).map_err(unusable)?;
         let matcher = Matcher::new(Ok(parser));
@@ -96,12 +100,12 @@ pub struct Grammar {
 
 impl Grammar {
     /// The tokens that may come now.
-    pub fn mask(&mut self) -> Result<TokenMask, GrammarError> {
+    pub(crate) fn mask(&mut self) -> Result<TokenMask, GrammarError> {
         Ok(TokenMask { allowed: self.matcher.compute_mask_or_eos().map_err(unusable)? })
     }
 
     /// Takes the token that came, which the mask allowed.
-    pub fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
+    pub(crate) fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
         self.matcher.consume_token(token).map_err(unusable)
     }
 }
@@ -114,18 +118,18 @@ impl std::fmt::Debug for Grammar {
 
 /// Tokens that may come next.
 #[derive(Clone, Debug)]
-pub struct TokenMask {
+pub(crate) struct TokenMask {
     allowed: SimpleVob,
 }
 
 impl TokenMask {
     /// Whether `id` may come.
-    pub fn allows(&self, id: u32) -> bool {
+    pub(crate) fn allows(&self, id: u32) -> bool {
         (id as usize) < self.allowed.len() && self.allowed.is_allowed(id)
     }
 
     /// Sets the logits (`[vocab]`) of all other tokens to -inf.
-    pub fn apply(&self, logits: &mut [f32]) {
+    pub(crate) fn apply(&self, logits: &mut [f32]) {
         for (id, logit) in (0..).zip(logits) {
             if !self.allows(id) {
                 *logit = f32::NEG_INFINITY;

@@ -28,15 +28,17 @@ use std::path::PathBuf;
 
 pub use chat_message::{Content, Message};
 pub use chat_template::ChatTemplate;
-pub use dialects::{Dialect, QWEN};
+pub(crate) use dialects::{Dialect, QWEN};
 pub use generation_config::GenerationConfig;
-pub use grammar::{AnswerForm, Grammar, GrammarCompiler, GrammarError, TokenMask};
+pub(crate) use grammar::{AnswerForm, Grammar, GrammarCompiler, GrammarError, TokenMask};
 pub(crate) use model_text::ModelText;
-pub use reply::{ReplyParser, ReplyPart, ToolCall};
+pub use reply::ToolCall;
+pub(crate) use reply::{ReplyParser, ReplyPart};
 pub use sampler::Sampler;
-pub use sampler_options::{SamplerOptions, SamplerSettings};
-pub use stop_strings::{StopCheck, StopStrings};
-pub use text_stream::TextStream;
+pub use sampler_options::SamplerOptions;
+pub(crate) use sampler_options::SamplerSettings;
+pub(crate) use stop_strings::StopStrings;
+pub(crate) use text_stream::TextStream;
 pub use tokenizer::Tokenizer;
 
 /// What can go wrong between text and ids.

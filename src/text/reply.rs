@@ -7,7 +7,7 @@ use super::dialects::{Dialect, QWEN};
 
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq)]
-pub enum ReplyPart {
+pub(crate) enum ReplyPart {
     /// More of what the model thinks before it answers.
     Thinking(String),
     /// More of the answer.
@@ -60,7 +60,7 @@ impl Default for ReplyParser {
 
 impl ReplyParser {
     /// For an answer to `prompt`, which may end by opening thoughts. Without `tools` calls are text.
-    pub fn new(dialect: &'static Dialect, prompt: &str, tools: Vec<Value>) -> Self {
+    pub(crate) fn new(dialect: &'static Dialect, prompt: &str, tools: Vec<Value>) -> Self {
         // not anywhere in the prompt: a user may write of thoughts
         let opened = prompt.trim_end().ends_with(dialect.think);
         let state = if opened { State::Thinking } else { State::Start };
@@ -68,12 +68,12 @@ impl ReplyParser {
     }
 
     /// Whether the answer is among its thoughts.
-    pub fn is_thinking(&self) -> bool {
+    pub(crate) fn is_thinking(&self) -> bool {
         self.state == State::Thinking
     }
 
     /// Whether the answer is within a call.
-    pub fn is_calling(&self) -> bool {
+    pub(crate) fn is_calling(&self) -> bool {
         self.state == State::Call
     }
 
@@ -83,12 +83,12 @@ impl ReplyParser {
     }
 
     /// Whether everything is text.
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.state == State::Text && !self.has_tools()
     }
 
     /// Takes the next piece of text and gives what is certain now.
-    pub fn push(&mut self, piece: &str) -> Vec<ReplyPart> {
+    pub(crate) fn push(&mut self, piece: &str) -> Vec<ReplyPart> {
         self.held.push_str(piece);
         let mut parts = Vec::new();
         while self.step(&mut parts) {}
@@ -96,7 +96,7 @@ impl ReplyParser {
     }
 
     /// Ends the answer: what was held back.
-    pub fn finish(&mut self) -> Vec<ReplyPart> {
+    pub(crate) fn finish(&mut self) -> Vec<ReplyPart> {
         let rest = std::mem::take(&mut self.held);
         let mut parts = Vec::new();
         match self.state {

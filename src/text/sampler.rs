@@ -29,13 +29,13 @@ impl Sampler {
     }
 
     /// What the options came to.
-    pub fn settings(&self) -> &SamplerSettings {
+    pub(crate) fn settings(&self) -> &SamplerSettings {
         &self.settings
     }
 
     /// Whether [`Sampler::sample_from`] with the `candidates` most likely tokens is not enough, and
     /// [`Sampler::sample`] must see all logits: with penalties, or without a top-k that small.
-    pub fn needs_full_logits(&self, candidates: usize) -> bool {
+    pub(crate) fn needs_full_logits(&self, candidates: usize) -> bool {
         self.settings.candidates_needed().is_none_or(|needed| needed > candidates)
     }
 
@@ -43,7 +43,7 @@ impl Sampler {
     ///
     /// `history` holds the tokens that the penalties count; the penalties are applied to `logits` in place. -inf masks
     /// a token. Draws one random number per call, none if greedy. NaN and +inf are errors that name the token.
-    pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32, TextError> {
+    pub(crate) fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32, TextError> {
         self.penalise(logits, history);
         // after the penalties, which keep NaN and infinity and could overflow to it
         check_finite((0..).zip(logits.iter().copied()))?;
@@ -59,7 +59,7 @@ impl Sampler {
     /// choose from all logits, wherever [`Sampler::needs_full_logits`] is false.
     ///
     /// Of tokens with equal logits at the end of the list, those with the lowest ids must have been taken.
-    pub fn sample_from(&mut self, candidates: &[(u32, f32)]) -> Result<u32, TextError> {
+    pub(crate) fn sample_from(&mut self, candidates: &[(u32, f32)]) -> Result<u32, TextError> {
         if self.needs_full_logits(candidates.len()) {
             return Err(TextError::Candidates {
                 needed: match self.settings.candidates_needed() {

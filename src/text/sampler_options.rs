@@ -35,7 +35,7 @@ impl SamplerOptions {
     ///
     /// A temperature given here also overrides a `do_sample: false` of the weaker source: whoever asks for a
     /// temperature wants it used.
-    pub fn or(self, fallback: Self) -> Self {
+    pub(crate) fn or(self, fallback: Self) -> Self {
         let do_sample = match (self.do_sample, self.temperature) {
             (None, Some(_)) => Some(true),
             (None, None) => fallback.do_sample,
@@ -103,7 +103,7 @@ impl SamplerSettings {
     }
 
     /// Whether tokens that have occurred are penalised.
-    pub fn has_penalties(&self) -> bool {
+    pub(crate) fn has_penalties(&self) -> bool {
         self.presence_penalty != 0.0 || self.frequency_penalty != 0.0 || self.repetition_penalty != 1.0
     }
 

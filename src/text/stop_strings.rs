@@ -2,7 +2,7 @@
 
 /// Watches streamed text for stop strings and holds back what may be the beginning of one.
 #[derive(Clone, Debug, Default)]
-pub struct StopStrings {
+pub(crate) struct StopStrings {
     stops: Vec<String>,
     /// The end of the text so far that is also the beginning of a stop string.
     held: String,
@@ -11,7 +11,7 @@ pub struct StopStrings {
 
 /// What [`StopStrings::push`] makes of a piece of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StopCheck {
+pub(crate) struct StopCheck {
     /// Text to show now; it ends before the stop string.
     pub text: String,
     /// Which stop string (its index among those given) ended the text, if one did.
@@ -20,7 +20,7 @@ pub struct StopCheck {
 
 impl StopStrings {
     /// Watches for any of `stops`. An empty string never stops a text.
-    pub fn new(stops: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub(crate) fn new(stops: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { stops: stops.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
@@ -28,7 +28,7 @@ impl StopStrings {
     ///
     /// The stop string whose last character comes first wins, and of those that end together the longest, so that the
     /// outcome does not depend on how the text is cut into pieces. After a stop nothing more is given.
-    pub fn push(&mut self, piece: &str) -> StopCheck {
+    pub(crate) fn push(&mut self, piece: &str) -> StopCheck {
         if self.stopped {
             return StopCheck::default();
         }
@@ -53,7 +53,7 @@ impl StopStrings {
     }
 
     /// Ends the text: what was held back and turned out not to be a stop string. Ready for another text afterwards.
-    pub fn finish(&mut self) -> String {
+    pub(crate) fn finish(&mut self) -> String {
         self.stopped = false;
         std::mem::take(&mut self.held)
     }

@@ -24,13 +24,13 @@ pub struct MatrixPlace {
 
 impl MatrixPlace {
     /// The bytes `at .. at + len` of each stream of the format, in order.
-    pub fn sections(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+    pub(crate) fn sections(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let bytes = self.format.stream_bytes(self.cols).map(|row| row * self.rows);
         self.streams.into_iter().zip(bytes).take(self.format.stream_names().len())
     }
 
     /// Its rows in the bytes of a slot.
-    pub fn rows_in<'a>(&self, slot: &'a [u8]) -> WeightRows<'a> {
+    pub(crate) fn rows_in<'a>(&self, slot: &'a [u8]) -> WeightRows<'a> {
         let mut streams: [&[u8]; MOST_STREAMS] = [&[]; MOST_STREAMS];
         for (stream, (at, len)) in streams.iter_mut().zip(self.sections()) {
             *stream = &slot[at..][..len];
@@ -39,7 +39,7 @@ impl MatrixPlace {
     }
 
     /// Bytes of all streams.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.format.matrix_bytes(self.rows, self.cols)
     }
 }
@@ -154,7 +154,7 @@ impl ExpertLayout {
     }
 
     /// Experts of all layers.
-    pub fn experts(&self) -> usize {
+    pub(crate) fn experts(&self) -> usize {
         self.layers.iter().map(|layer| layer.experts).sum()
     }
 

@@ -38,7 +38,8 @@ pub enum Listed {
 
 impl Listed {
     /// Its canonical name.
-    pub fn name(&self) -> &str {
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &str {
         match self {
             Listed::Matrix { name, .. } | Listed::Vector { name, .. } => name,
         }
@@ -63,7 +64,8 @@ impl Listing {
     }
 
     /// A vector by its canonical name.
-    pub fn vector(&self, name: &str) -> Option<&Vector> {
+    #[cfg(test)]
+    pub(crate) fn vector(&self, name: &str) -> Option<&Vector> {
         self.resident.iter().find_map(|listed| match listed {
             Listed::Vector { name: found, values, .. } if found == name => Some(values),
             _ => None,
@@ -71,7 +73,8 @@ impl Listing {
     }
 
     /// All matrices with their roles.
-    pub fn matrices(&self) -> impl Iterator<Item = (&Matrix, MatrixRole)> {
+    #[cfg(test)]
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = (&Matrix, MatrixRole)> {
         self.resident.iter().filter_map(|listed| match listed {
             Listed::Matrix { matrix, role, .. } => Some((matrix, *role)),
             Listed::Vector { .. } => None,

@@ -48,7 +48,7 @@ impl Matrix {
     }
 
     /// A block of this matrix, as rows to unpack.
-    pub fn rows_of<'a>(&self, block: &'a MatrixBlock) -> WeightRows<'a> {
+    pub(crate) fn rows_of<'a>(&self, block: &'a MatrixBlock) -> WeightRows<'a> {
         WeightRows { format: self.format, cols: self.cols, streams: block.streams.each_ref().map(|bytes| &bytes[..]) }
     }
 
@@ -56,7 +56,7 @@ impl Matrix {
     ///
     /// # Panics
     /// When there is no such row: callers have checked it.
-    pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
+    pub(crate) fn unpack_row(&self, row: usize, out: &mut [f32]) {
         let mut first = 0;
         for block in &self.blocks {
             if row < first + block.rows {
@@ -71,7 +71,7 @@ impl Matrix {
     ///
     /// # Panics
     /// When the range reaches past the last row: callers have checked shapes.
-    pub fn slice_rows(&self, range: std::ops::Range<usize>) -> Matrix {
+    pub(crate) fn slice_rows(&self, range: std::ops::Range<usize>) -> Matrix {
         assert!(range.end <= self.rows, "rows {range:?} of {} with {} rows", self.name, self.rows);
         let mut blocks = Vec::new();
         let mut first = 0;
@@ -87,14 +87,14 @@ impl Matrix {
     }
 
     /// The rows of `ranges`, one range after the other, under another name.
-    pub fn list_rows(&self, name: String, ranges: &[std::ops::Range<usize>]) -> Matrix {
+    pub(crate) fn list_rows(&self, name: String, ranges: &[std::ops::Range<usize>]) -> Matrix {
         let blocks: Vec<_> = ranges.iter().flat_map(|range| self.slice_rows(range.clone()).blocks).collect();
         let rows = blocks.iter().map(|block| block.rows).sum();
         Matrix { name, rows, cols: self.cols, format: self.format, blocks }
     }
 
     /// Puts matrices of one format and width one under the other; `None` when they differ.
-    pub fn stack(name: &str, parts: &[&Matrix]) -> Option<Matrix> {
+    pub(crate) fn stack(name: &str, parts: &[&Matrix]) -> Option<Matrix> {
         let first = parts.first()?;
         if parts.iter().any(|m| m.cols != first.cols || m.format != first.format) {
             return None;
@@ -110,4 +110,4 @@ impl Matrix {
 }
 
 /// A vector, already in f32: norms, conv taps, decays.
-pub type Vector = Vec<f32>;
+pub(crate) type Vector = Vec<f32>;

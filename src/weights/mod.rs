@@ -5,21 +5,27 @@
 //! sources. What was asked for is the model's [`Listing`]: packs are written and `inspect` counts from it, so no second
 //! list of a model's tensors exists.
 
-pub mod formats;
+pub(crate) mod formats;
 mod json;
 mod layout;
 mod listing;
 mod matrix;
-pub mod names;
+pub(crate) mod names;
 pub mod pack;
 pub(crate) mod random;
 pub mod safetensors;
-pub mod snapshot;
+pub(crate) mod snapshot;
 mod source;
 
-pub use formats::{Affine, Dense, MOST_STREAMS, ScaleType, WeightFormat};
+#[cfg(test)]
+pub(crate) use formats::Dense;
+pub use formats::WeightFormat;
+pub(crate) use formats::{Affine, MOST_STREAMS, ScaleType};
 pub(crate) use json::{Keys, shown};
-pub use layout::{ExpertFile, ExpertLayout, LayerExperts, MatrixPlace, Part, Place, SlotLayout};
+pub(crate) use layout::MatrixPlace;
+pub use layout::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout};
 pub use listing::{Listed, Listing};
-pub use matrix::{Matrix, MatrixBlock, Vector};
-pub use source::{ExpertShape, MatrixRole, VectorRole, WeightSource};
+#[cfg(test)]
+pub(crate) use matrix::Vector;
+pub(crate) use matrix::{Matrix, MatrixBlock};
+pub(crate) use source::{ExpertShape, MatrixRole, VectorRole, WeightSource};

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// What releases of a family call its tensors.
 #[derive(Clone, Debug)]
-pub struct Names {
+pub(crate) struct Names {
     /// (canonical, in a release), of the parts of one layer: without `layers.N.`, and without `.weight` where a module has
     /// one.
     pub layer: &'static [&'static [(&'static str, &'static str)]],
@@ -23,7 +23,7 @@ pub struct Names {
 
 /// One tensor in a release that holds the rows of several canonical matrices.
 #[derive(Clone, Debug)]
-pub struct FusedRows {
+pub(crate) struct FusedRows {
     /// In a release, below the layer.
     pub module: &'static str,
     /// Rows of it.
@@ -34,7 +34,7 @@ pub struct FusedRows {
 
 /// Routed experts of a layer in a release.
 #[derive(Clone, Copy, Debug)]
-pub struct ExpertNames {
+pub(crate) struct ExpertNames {
     /// The module that holds them: `mlp`.
     pub module: &'static str,
     /// Gate, up and down of one expert, behind `experts.N.`.
@@ -42,7 +42,8 @@ pub struct ExpertNames {
 }
 
 /// [`ExpertNames`] of the Qwen families.
-pub const MLP_EXPERTS: ExpertNames = ExpertNames { module: "mlp", listed: ["gate_proj", "up_proj", "down_proj"] };
+pub(crate) const MLP_EXPERTS: ExpertNames =
+    ExpertNames { module: "mlp", listed: ["gate_proj", "up_proj", "down_proj"] };
 
 /// The layer of a canonical name, and the rest of it: `layers.3.attention.q` is (3, `attention.q`).
 pub(crate) fn of_layer(name: &str) -> Option<(usize, &str)> {

@@ -11,7 +11,7 @@ pub use safetensors::Dtype;
 use serde::Deserialize;
 
 use header::IS_COMPLETE;
-pub use header::{Entry, read_header};
+pub(crate) use header::{Entry, read_header};
 
 use super::formats::Dense;
 use crate::file_error::FileError;
@@ -35,7 +35,7 @@ pub struct Tensor {
 
 impl Tensor {
     /// Its numbers' format; `None` when they are no floats of a kind that is computed with.
-    pub fn dense(&self) -> Option<Dense> {
+    pub(crate) fn dense(&self) -> Option<Dense> {
         Dense::of(self.dtype)
     }
 
@@ -68,7 +68,7 @@ impl TensorSet {
     ///
     /// # Errors
     /// Missing, truncated or damaged files; each names the file, the tensor, what was expected and what was found.
-    pub fn open(dir: &Path) -> Result<TensorSet, FileError> {
+    pub(crate) fn open(dir: &Path) -> Result<TensorSet, FileError> {
         let index = dir.join("model.safetensors.index.json");
         if index.is_file() {
             return TensorSet::open_index(dir, &index);
@@ -96,7 +96,7 @@ impl TensorSet {
     ///
     /// # Errors
     /// A damaged header, as [`TensorSet::open`].
-    pub fn from_bytes(name: impl Into<PathBuf>, bytes: Bytes) -> Result<TensorSet, FileError> {
+    pub(crate) fn from_bytes(name: impl Into<PathBuf>, bytes: Bytes) -> Result<TensorSet, FileError> {
         let path = name.into();
         let tensors = tensors(&path, 0, &bytes)?.collect();
         Ok(TensorSet { root: path.clone(), files: vec![path], tensors })
@@ -142,17 +142,17 @@ impl TensorSet {
     }
 
     /// The folder (or the one file) that was opened, for messages about tensors that are not there.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The files that tensors lie in.
-    pub fn files(&self) -> &[PathBuf] {
+    pub(crate) fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
     /// The file that a tensor lies in.
-    pub fn path_of(&self, tensor: &Tensor) -> &Path {
+    pub(crate) fn path_of(&self, tensor: &Tensor) -> &Path {
         &self.files[tensor.file]
     }
 
@@ -167,7 +167,7 @@ impl TensorSet {
     }
 
     /// The names that start with `prefix`, sorted.
-    pub fn names_with(&self, prefix: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn names_with(&self, prefix: &str) -> impl Iterator<Item = &str> {
         let from = self.tensors.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
         from.map(|(name, _)| name.as_str()).take_while(move |name| name.starts_with(prefix))
     }

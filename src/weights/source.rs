@@ -28,7 +28,7 @@ pub enum MatrixRole {
 
 impl MatrixRole {
     /// The part of a model that it is counted with.
-    pub fn part(self) -> &'static str {
+    pub(crate) fn part(self) -> &'static str {
         match self {
             MatrixRole::Embedding => "embedding",
             MatrixRole::Head => "lm_head",
@@ -41,7 +41,7 @@ impl MatrixRole {
     }
 
     /// Whether a pack leaves it as it is: small, and everything else depends on it.
-    pub fn is_kept(self) -> bool {
+    pub(crate) fn is_kept(self) -> bool {
         matches!(self, MatrixRole::Router | MatrixRole::SharedGate | MatrixRole::DeltaNetGate)
     }
 }
@@ -63,7 +63,7 @@ pub enum VectorRole {
 
 impl VectorRole {
     /// The part of a model that it is counted with.
-    pub fn part(self) -> &'static str {
+    pub(crate) fn part(self) -> &'static str {
         match self {
             VectorRole::Norm | VectorRole::PlainNorm => "norms",
             VectorRole::Taps | VectorRole::Decay | VectorRole::DecayBias => "delta-net",

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::compute::gpu::GpuOptions;
 use crate::engine::{Device, Engine, EngineOptions, ExpertBudget};
-use crate::experts::reader::{Fault, FaultyReader};
 use crate::experts::{FileReader, Reads};
 use crate::generate::{Finish, GenerateOptions, Generated, generate};
+use crate::inside::faulty_reader::{Fault, FaultyReader};
 use crate::model::ModelSource;
 use crate::session::SessionError;
 use crate::text::{Sampler, SamplerOptions};
@@ -38,7 +39,7 @@ impl Setup {
         let bytes = source.experts().slot_bytes() * source.experts().experts() / 2;
         let experts = ExpertBudget::Bytes(bytes as u64);
         let options = EngineOptions { device, context: Some(128), experts, ..EngineOptions::default() };
-        let engine = Engine::with_reader(source, reader.clone(), &options).unwrap();
+        let engine = Engine::with_parts(source, reader.clone(), &options, GpuOptions::default()).unwrap();
         Setup { engine, reader, failing }
     }
 

@@ -7,18 +7,14 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 
+use super::kernels::msl::costs::Costs;
+use super::kernels::msl::lower;
 use crate::compute::ops::{CooperativeTile, ProductShape, Tile};
 use crate::compute::shaders::{self, Form};
 use crate::weights::{Affine, ScaleType, WeightFormat};
-use costs::Costs;
 use naga::back::PipelineConstants;
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage};
-
-#[path = "kernels/msl/costs.rs"]
-mod costs;
-#[path = "kernels/msl/lower.rs"]
-mod lower;
 
 /// Constants as the engine sets them, for the widest and the narrowest matrices; none for plain kernels.
 fn constants(shader: &str) -> Vec<PipelineConstants> {

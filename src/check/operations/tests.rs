@@ -33,7 +33,7 @@ fn one_wrong_weight_is_seen() {
     recording.matrices.iter_mut().for_each(damage);
     let (times, recording) = (Times { runs: 1, by_host: false }, Arc::new(recording));
     let mut pair = Pair::with_recording_of_gpu(&subject, recording, &gpu, false, times).unwrap();
-    let (mut rows, mut progress) = (Rows::default(), |_: &str, _: &str| true);
+    let (mut rows, mut progress) = (KernelRows::default(), |_: &str, _: &str| true);
     pair.compare(&CheckOptions::default(), &mut Watch(&mut progress), &mut rows).unwrap();
     let rows = rows.into_vec();
     let is_product = |kernel: &str| kernel.starts_with("matvec") || kernel.starts_with("matmul");

@@ -4,6 +4,7 @@ mod ceiling;
 mod decode;
 mod experts;
 mod prefill;
+mod replay;
 mod trace;
 
 use std::path::PathBuf;

@@ -8,11 +8,11 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use flashflood::bytes_for_people;
 use flashflood::experts::policy::{AgedLfu, Lru};
-use flashflood::experts::replay::{Replayed, optimum, replay};
 use flashflood::experts::trace::{Trace, TraceShape};
 use serde_json::{Value, json};
 
 use super::BenchArgs;
+use super::replay::{Replayed, optimum, replay};
 
 /// Tokens after which a use counts half, for the policy that counts uses.
 const HALF_LIVES: [usize; 3] = [8, AgedLfu::TOKENS, 128];

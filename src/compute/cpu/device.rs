@@ -12,10 +12,10 @@ use crate::experts::HostSlots;
 use super::memory::{CpuMemory, row};
 
 /// Runs a recording on the CPU.
-pub type CpuExecutor = Runner<CpuDevice>;
+pub(crate) type CpuExecutor = Runner<CpuDevice>;
 
 /// The processor, with the CPU twin of each kernel.
-pub struct CpuDevice {
+pub(crate) struct CpuDevice {
     recording: Arc<Recording>,
     memory: CpuMemory,
     slots: Option<Arc<HostSlots>>,
@@ -28,7 +28,7 @@ pub struct CpuDevice {
 impl Runner<CpuDevice> {
     /// Allocates tensors and caches for `context` positions. Experts are computed in `slots`; a recording without routed
     /// experts needs none.
-    pub fn new(recording: Arc<Recording>, context: usize, slots: Option<Arc<HostSlots>>) -> Self {
+    pub(crate) fn new(recording: Arc<Recording>, context: usize, slots: Option<Arc<HostSlots>>) -> Self {
         let device = CpuDevice {
             memory: CpuMemory::new(&recording, context),
             recording: recording.clone(),
@@ -40,12 +40,12 @@ impl Runner<CpuDevice> {
     }
 
     /// Writes a tensor, rows of its stride: for tests of kernels.
-    pub fn write(&mut self, tensor: TensorId, values: &[f32]) {
+    pub(crate) fn write(&mut self, tensor: TensorId, values: &[f32]) {
         self.device.memory.write(tensor, values);
     }
 
     /// Reads a tensor, rows of its stride: for tests of kernels.
-    pub fn read(&self, tensor: TensorId) -> &[f32] {
+    pub(crate) fn read(&self, tensor: TensorId) -> &[f32] {
         self.device.memory.tensor(tensor)
     }
 }

@@ -4,7 +4,7 @@ use crate::compute::recording::{CacheId, CacheSpec, CacheStream, MatrixId, Recor
 use crate::weights::Matrix;
 
 /// Everything that the CPU twins read and write.
-pub struct CpuMemory {
+pub(crate) struct CpuMemory {
     tensors: Vec<Vec<f32>>,
     vectors: Vec<Arc<Vec<f32>>>,
     matrices: Vec<Matrix>,
@@ -14,7 +14,7 @@ pub struct CpuMemory {
 
 /// One cache: the rows of every position, stream by stream.
 #[derive(Default)]
-pub struct CpuCache {
+pub(crate) struct CpuCache {
     /// Words, so that bytes of any format lie as their elements need it.
     streams: Vec<Vec<u32>>,
 }
@@ -26,12 +26,12 @@ impl CpuCache {
     }
 
     /// A stream in f32, `[positions, width]`.
-    pub fn floats(&self, stream: usize) -> &[f32] {
+    pub(crate) fn floats(&self, stream: usize) -> &[f32] {
         bytemuck::cast_slice(&self.streams[stream])
     }
 
     /// The same, to write.
-    pub fn floats_mut(&mut self, stream: usize) -> &mut [f32] {
+    pub(crate) fn floats_mut(&mut self, stream: usize) -> &mut [f32] {
         bytemuck::cast_slice_mut(&mut self.streams[stream])
     }
 
@@ -60,47 +60,47 @@ impl CpuMemory {
     }
 
     /// Elements of a tensor, row after row. U32 tensors hold their bits.
-    pub fn tensor(&self, id: TensorId) -> &[f32] {
+    pub(crate) fn tensor(&self, id: TensorId) -> &[f32] {
         &self.tensors[id.0]
     }
 
     /// Takes a tensor out to write it while others are read; [`CpuMemory::put_back`] returns it.
-    pub fn take(&mut self, id: TensorId) -> Vec<f32> {
+    pub(crate) fn take(&mut self, id: TensorId) -> Vec<f32> {
         std::mem::take(&mut self.tensors[id.0])
     }
 
     /// Returns what [`CpuMemory::take`] gave.
-    pub fn put_back(&mut self, id: TensorId, values: Vec<f32>) {
+    pub(crate) fn put_back(&mut self, id: TensorId, values: Vec<f32>) {
         self.tensors[id.0] = values;
     }
 
     /// A vector of weights.
-    pub fn vector(&self, id: VectorId) -> &[f32] {
+    pub(crate) fn vector(&self, id: VectorId) -> &[f32] {
         &self.vectors[id.0]
     }
 
     /// A matrix of weights.
-    pub fn matrix(&self, id: MatrixId) -> &Matrix {
+    pub(crate) fn matrix(&self, id: MatrixId) -> &Matrix {
         &self.matrices[id.0]
     }
 
     /// A cache.
-    pub fn cache(&self, id: CacheId) -> &CpuCache {
+    pub(crate) fn cache(&self, id: CacheId) -> &CpuCache {
         &self.caches[id.0]
     }
 
     /// Takes a cache out to write it; [`CpuMemory::put_back_cache`] returns it.
-    pub fn take_cache(&mut self, id: CacheId) -> CpuCache {
+    pub(crate) fn take_cache(&mut self, id: CacheId) -> CpuCache {
         std::mem::take(&mut self.caches[id.0])
     }
 
     /// Returns what [`CpuMemory::take_cache`] gave.
-    pub fn put_back_cache(&mut self, id: CacheId, cache: CpuCache) {
+    pub(crate) fn put_back_cache(&mut self, id: CacheId, cache: CpuCache) {
         self.caches[id.0] = cache;
     }
 
     /// Cosines, then sines, of a token of the step.
-    pub fn rope(&self, token: usize, rotary_dim: usize) -> &[f32] {
+    pub(crate) fn rope(&self, token: usize, rotary_dim: usize) -> &[f32] {
         &self.rope[token * rotary_dim..][..rotary_dim]
     }
 

@@ -7,8 +7,8 @@ mod memory;
 mod product;
 mod quantised;
 
-pub use device::{CpuDevice, CpuExecutor};
-pub use memory::{CpuCache, CpuMemory};
+pub(crate) use device::CpuExecutor;
+pub(crate) use memory::CpuMemory;
 pub(crate) use memory::{row, row_mut};
 pub(crate) use product::{TokenRows, expert_product, matrix_product};
 pub(crate) use quantised::{Int8Row, pack_row};

@@ -23,7 +23,7 @@ use crate::experts::SlotMemory;
 
 /// How many threads products are spread over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Teams {
+pub(crate) enum Teams {
     /// What is best on the machine of the developers.
     #[default]
     BuiltIn,
@@ -33,6 +33,7 @@ pub enum Teams {
         kept: bool,
     },
     /// The candidate of this number, 0 being the built-in one: for tests that the text does not depend on it.
+    #[cfg(test)]
     Candidate(usize),
 }
 
@@ -65,6 +66,7 @@ impl Subject<'_> {
     pub(super) fn choose(&self, teams: Teams, pipelines: &mut Pipelines, resident: &mut Resident) {
         match teams {
             Teams::BuiltIn => {}
+            #[cfg(test)]
             Teams::Candidate(number) => {
                 for (shape, _) in self.products(resident) {
                     let candidates = shape.candidates();

@@ -27,7 +27,7 @@ const SUBMIT_AFTER: usize = 64;
 
 /// How a recording is made ready for a device.
 #[derive(Clone, Copy, Debug)]
-pub struct GpuOptions {
+pub(crate) struct GpuOptions {
     /// wgpu's runtime checks in shaders: for tests.
     pub checks: bool,
     /// Largest binding, where less than the device's limit: for tests of what is split.
@@ -57,7 +57,7 @@ impl Default for GpuOptions {
 
 impl GpuOptions {
     /// The largest binding to use on a device, less than 2 GiB.
-    pub fn binding_on(&self, gpu: &Gpu) -> u64 {
+    pub(crate) fn binding_on(&self, gpu: &Gpu) -> u64 {
         let limits = &gpu.limits;
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min((2 << 30) - (1 << 20));
         self.binding.min(most) / 256 * 256
@@ -71,10 +71,10 @@ impl GpuOptions {
 }
 
 /// Runs a recording on a GPU.
-pub type GpuExecutor = Runner<GpuDevice>;
+pub(crate) type GpuExecutor = Runner<GpuDevice>;
 
 /// A GPU with everything that a recording touches in its memory.
-pub struct GpuDevice {
+pub(crate) struct GpuDevice {
     pub(super) gpu: Gpu,
     pub(super) recording: Arc<Recording>,
     pub(super) resident: Resident,
@@ -104,7 +104,7 @@ impl Runner<GpuDevice> {
     ///
     /// # Errors
     /// What the device refuses.
-    pub fn new(
+    pub(crate) fn new(
         gpu: Gpu,
         recording: Arc<Recording>,
         context: usize,
@@ -116,12 +116,12 @@ impl Runner<GpuDevice> {
     }
 
     /// Writes a tensor, rows of its stride: for tests of kernels.
-    pub fn write(&mut self, tensor: TensorId, values: &[f32]) {
+    pub(crate) fn write(&mut self, tensor: TensorId, values: &[f32]) {
         self.device.write_rows(tensor, values);
     }
 
     /// Reads a tensor, rows of its stride: for tests of kernels.
-    pub fn read(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError> {
+    pub(crate) fn read(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError> {
         let elements = self.recording.elements(tensor);
         self.device.read_buffer(self.device.resident.tensor(tensor).clone(), elements)
     }

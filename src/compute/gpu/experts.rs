@@ -30,7 +30,7 @@ impl Runner<GpuDevice> {
     ///
     /// # Errors
     /// Experts that cannot be read, and the device's.
-    pub fn make_resident(&mut self, store: &mut ExpertStore) -> Result<(), ExecuteError> {
+    pub(crate) fn make_resident(&mut self, store: &mut ExpertStore) -> Result<(), ExecuteError> {
         if !store.holds_all() {
             return Ok(());
         }

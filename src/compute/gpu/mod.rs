@@ -14,9 +14,12 @@ mod slots;
 mod staging;
 mod state;
 
-pub use autotune::Teams;
-pub use device::{GpuDevice, GpuExecutor, GpuOptions};
-pub use flashflood_backends::gpu::{Adapters, Gpu, GpuError, open};
-pub use one_operation::{OperationTime, Written};
-pub use profile::bandwidth;
-pub use slots::{GpuSlots, Landing};
+pub(crate) use autotune::Teams;
+pub(crate) use device::{GpuExecutor, GpuOptions};
+pub use flashflood_backends::gpu::{Adapters, Gpu, open};
+
+pub(crate) use one_operation::{OperationTime, Written};
+pub(crate) use profile::bandwidth;
+pub(crate) use slots::GpuSlots;
+#[cfg(test)]
+pub(crate) use slots::Landing;

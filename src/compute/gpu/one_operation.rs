@@ -12,7 +12,7 @@ use crate::experts::ExpertStore;
 
 /// What an operation may write.
 #[derive(Clone, Debug, Default)]
-pub struct Written {
+pub(crate) struct Written {
     /// Activations and state.
     pub tensors: Vec<TensorId>,
     /// Rows of positions.
@@ -21,7 +21,7 @@ pub struct Written {
 
 /// How long one run of an operation took.
 #[derive(Clone, Debug)]
-pub struct OperationTime {
+pub(crate) struct OperationTime {
     /// One entry for each kernel; all kernels together, under the name of the first, where the device has no timestamps.
     pub kernels: Vec<(&'static str, Duration)>,
     /// Weights that one run reads, for each entry.
@@ -33,7 +33,7 @@ pub struct OperationTime {
 impl Runner<GpuDevice> {
     /// Runs an operation `runs` times (at least once) after another, and says what one run took. What it leaves in memory
     /// is that of so many runs.
-    pub fn time_operation(
+    pub(crate) fn time_operation(
         &mut self,
         index: usize,
         step: &Step,
@@ -58,7 +58,7 @@ impl Runner<GpuDevice> {
     }
 
     /// As [`time_operation`](Self::time_operation), by the host's clock: submissions one behind the other, and a wait.
-    pub fn time_operation_by_host(
+    pub(crate) fn time_operation_by_host(
         &mut self,
         index: usize,
         step: &Step,
@@ -80,7 +80,7 @@ impl Runner<GpuDevice> {
     }
 
     /// The kernels that an operation dispatches in a step, in order, each once.
-    pub fn shaders_of(&self, index: usize, step: &Step) -> Vec<&'static str> {
+    pub(crate) fn shaders_of(&self, index: usize, step: &Step) -> Vec<&'static str> {
         let ready = &self.device.ready[index];
         let mut stages: Vec<usize> = match &self.recording.steps[index] {
             Recorded::Kernel { kernel, .. } => {
@@ -104,7 +104,7 @@ impl Runner<GpuDevice> {
     }
 
     /// What the bindings of an operation let it write.
-    pub fn written_by(&self, index: usize) -> Written {
+    pub(crate) fn written_by(&self, index: usize) -> Written {
         let stages: Vec<Stage> = match &self.recording.steps[index] {
             Recorded::Kernel { kernel, .. } => kernel.stages(&self.device.resident),
             Recorded::Route(_) | Recorded::LayerDone(_) => Vec::new(),
@@ -123,7 +123,7 @@ impl Runner<GpuDevice> {
     }
 
     /// The products of one token that an operation is: its matrices' columns, forms and formats.
-    pub fn products_of(&self, index: usize) -> Vec<ProductShape> {
+    pub(crate) fn products_of(&self, index: usize) -> Vec<ProductShape> {
         match &self.recording.steps[index] {
             Recorded::Kernel { kernel, .. } => kernel.products(&self.device.resident),
             Recorded::Route(_) | Recorded::LayerDone(_) => Vec::new(),

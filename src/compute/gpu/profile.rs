@@ -20,7 +20,7 @@ const STREAM: u64 = 256 << 20;
 
 /// Bytes per second at which a device reads its memory when a kernel does nothing else: the ceiling of all others.
 /// The best of several runs; `None` when the device has no timestamps.
-pub fn bandwidth(gpu: &Gpu) -> Result<Option<f64>, ExecuteError> {
+pub(crate) fn bandwidth(gpu: &Gpu) -> Result<Option<f64>, ExecuteError> {
     let bytes = GpuOptions::default().binding_on(gpu).min(STREAM);
     let width = bytes as usize / 4;
     let mut recording = Recording::new(1);

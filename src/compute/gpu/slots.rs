@@ -9,7 +9,7 @@ use crate::experts::{SlotMemory, SlotSets, StoreError};
 
 /// How expert bytes get from the disk to where the GPU computes from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Landing {
+pub(crate) enum Landing {
     /// Reads fill the slots themselves: for a GPU that computes from the processor's memory.
     Shared,
     /// Reads fill a ring of host memory that the GPU sees, and the GPU copies from there: for a GPU with memory of its
@@ -24,7 +24,7 @@ pub enum Landing {
 /// A slot is overwritten only after every submission that computes from it. With [`Landing::Shared`] the store's
 /// caller sees to that: it asks for experts when it has waited for the layer before. Else the copy into the slot is a
 /// command of the queue, which the queue runs in its place.
-pub struct GpuSlots {
+pub(crate) struct GpuSlots {
     gpu: Gpu,
     sets: SlotSets,
     slabs: Vec<Mutex<Slab>>,
@@ -71,7 +71,7 @@ impl GpuSlots {
     ///
     /// # Errors
     /// [`StoreError::Landing`] where the device has not so much memory, or not of the kind asked for.
-    pub fn new(
+    pub(crate) fn new(
         gpu: &Gpu,
         sets: SlotSets,
         slot_bytes: usize,
@@ -191,12 +191,13 @@ impl GpuSlots {
     }
 
     /// How many slabs there are, or room for.
-    pub fn slabs(&self) -> usize {
+    pub(crate) fn slabs(&self) -> usize {
         self.slabs.len()
     }
 
     /// Bytes of the slabs that are there.
-    pub fn allocated(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn allocated(&self) -> u64 {
         self.slabs.iter().filter_map(|slab| lock(slab).buffer.as_ref().map(wgpu::Buffer::size)).sum()
     }
 
@@ -224,13 +225,13 @@ impl GpuSlots {
     }
 
     /// Slab of a slot, and its place there.
-    pub fn place(&self, slot: usize) -> (usize, usize) {
+    pub(crate) fn place(&self, slot: usize) -> (usize, usize) {
         let slab = self.slab_of[slot] as usize;
         (slab, slot - self.slots_of[slab].start)
     }
 
     /// How experts get into the slots.
-    pub fn landing(&self) -> Landing {
+    pub(crate) fn landing(&self) -> Landing {
         match self.way {
             Way::Shared(_) => Landing::Shared,
             Way::Staged(_) => Landing::Staged,

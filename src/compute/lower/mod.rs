@@ -20,7 +20,7 @@ use super::shaders::Form;
 
 /// What a recording is lowered for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lowering {
+pub(crate) struct Lowering {
     /// What products multiply weights with that can be multiplied with 8 bits.
     pub activations: Form,
     /// Whether every layer guesses what the next one's router will choose.
@@ -31,7 +31,7 @@ pub struct Lowering {
 ///
 /// # Errors
 /// Operands that do not fit together: a mistake in a model or here.
-pub fn lower(mut recording: Recording, how: Lowering) -> Result<Recording, ShapeError> {
+pub(crate) fn lower(mut recording: Recording, how: Lowering) -> Result<Recording, ShapeError> {
     if how.look_ahead {
         guess::insert(&mut recording);
     }

@@ -25,7 +25,7 @@ const SPLIT: usize = 512;
 /// Bias, RMS norm and rotation of queries and keys, the write of keys and values into the KV cache, causal attention of the
 /// step's queries over it, and the output gate. What is optional costs nothing where it is absent.
 #[derive(Clone)]
-pub struct Attention {
+pub(crate) struct Attention {
     /// `[tokens, q | k | v]`, a whole tensor; with a gate the elements of a query head are followed by those of its gate,
     /// before the sigmoid
     pub qkv: View,

@@ -12,7 +12,7 @@ const THREADS: usize = 64;
 
 /// Adds the weighted routed experts and the shared expert to the residual stream.
 #[derive(Clone)]
-pub struct Combine {
+pub(crate) struct Combine {
     /// `[tokens, width]`: the residual stream, a whole tensor
     pub x: View,
     /// `[tokens * top_k, width]`, a whole tensor with `top_k` rows per token

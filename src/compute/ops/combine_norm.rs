@@ -10,7 +10,7 @@ use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
 
 /// [`Combine`], and the norm of the sum for what comes next.
 #[derive(Clone)]
-pub struct CombineNorm {
+pub(crate) struct CombineNorm {
     /// `[tokens, width]`: the residual stream, a whole tensor
     pub x: View,
     /// `[tokens * top_k, width]`, a whole tensor with `top_k` rows per token

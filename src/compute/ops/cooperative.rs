@@ -17,7 +17,7 @@ pub struct CooperativeTile {
 
 impl CooperativeTile {
     /// Those that the kernel is made with: for few tokens, and for many.
-    pub const MATRIX: [CooperativeTile; 2] = [
+    pub(crate) const MATRIX: [CooperativeTile; 2] = [
         CooperativeTile { row_subgroups: 2, token_subgroups: 1, step_blocks: 1 },
         CooperativeTile { row_subgroups: 4, token_subgroups: 2, step_blocks: 2 },
     ];
@@ -44,7 +44,8 @@ impl CooperativeTile {
     }
 
     /// Threads of its workgroup.
-    pub fn threads(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn threads(&self) -> usize {
         32 * self.row_subgroups * self.token_subgroups
     }
 }

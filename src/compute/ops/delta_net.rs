@@ -28,7 +28,7 @@ pub struct DeltaNetShape {
 
 impl DeltaNetShape {
     /// Channels of the convolution: q, k and v.
-    pub fn channels(&self) -> usize {
+    pub(crate) fn channels(&self) -> usize {
         2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
     }
 }
@@ -44,7 +44,7 @@ const HELD: usize = 16;
 /// chunks of 32 tokens in prefill, so a token's bits depend on how its prompt is cut into steps, unless it is cut at
 /// multiples of 32.
 #[derive(Clone)]
-pub struct DeltaNet {
+pub(crate) struct DeltaNet {
     /// `[tokens, q | k | v]`, as projected
     pub qkv: View,
     /// `[tokens, value_heads * value_dim]`: the gate of the norm
@@ -86,12 +86,13 @@ fn places(s: &DeltaNetShape, head: usize) -> [usize; 3] {
 }
 
 /// Columns of [`DeltaNet::conv`].
-pub fn head_channels(s: &DeltaNetShape) -> usize {
+pub(crate) fn head_channels(s: &DeltaNetShape) -> usize {
     2 * s.key_dim + s.value_dim
 }
 
 /// The last inputs of the convolution of all channels, `[taps - 1, channels]`, from the contents of [`DeltaNet::conv`].
-pub fn conv_inputs(s: &DeltaNetShape, conv: &[f32]) -> Vec<f32> {
+#[cfg(test)]
+pub(crate) fn conv_inputs(s: &DeltaNetShape, conv: &[f32]) -> Vec<f32> {
     let (kept, width) = (s.conv_kernel - 1, head_channels(s));
     let mut all = vec![0.0; kept * s.channels()];
     for (i, row) in conv.chunks_exact(width).enumerate() {

@@ -8,7 +8,7 @@ use crate::weights::{MatrixPlace, SlotLayout};
 
 /// The router's choice becomes known to the host.
 #[derive(Clone, Copy, Debug)]
-pub struct Route {
+pub(crate) struct Route {
     /// Layer among those with experts.
     pub layer: usize,
     /// `[tokens, top_k]` ids, a whole tensor.
@@ -22,7 +22,7 @@ pub struct Route {
 /// Each pair has its own row of the output and nothing is added up here, so results do not depend on the order in which
 /// experts arrive, nor on how many fit in memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Experts {
+pub(crate) struct Experts {
     /// Layer among those with experts.
     pub layer: usize,
     /// What a slot of this layer holds.
@@ -38,7 +38,7 @@ pub struct Experts {
 /// One (token, expert) pair: the token, its row in `hidden` and `out`, and the slot (in its slab, on the GPU).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// Token of the step.
     pub token: u32,
     /// `token * top_k + rank`.
@@ -52,7 +52,7 @@ pub struct Pair {
 /// Pairs of one expert that a workgroup takes together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct ExpertTile {
+pub(crate) struct ExpertTile {
     /// In the list of pairs.
     pub first_pair: u32,
     /// One at least, and at most the tokens of the largest of [`Tile::EXPERT`].
@@ -84,7 +84,7 @@ impl Experts {
     }
 
     /// Whether the operands fit together.
-    pub fn check(&self, _: &Recording) -> Result<(), ShapeError> {
+    pub(crate) fn check(&self, _: &Recording) -> Result<(), ShapeError> {
         let name = "experts";
         self.x.check(name, self.slot.gate_up.format.interleave())?;
         self.hidden.check(name, self.slot.down.format.interleave())?;
@@ -99,7 +99,7 @@ impl Experts {
     }
 
     /// The CPU twin for the pairs of one expert, whose slot holds `bytes`.
-    pub fn run_on_cpu(&self, memory: &mut CpuMemory, pairs: &[Pair], bytes: &[u8], _: &Step) {
+    pub(crate) fn run_on_cpu(&self, memory: &mut CpuMemory, pairs: &[Pair], bytes: &[u8], _: &Step) {
         let stride = self.hidden.view().stride;
         let mut hidden = memory.take(self.hidden.view().tensor);
         let tokens = pairs.iter().map(|p| p.token as usize);
@@ -128,7 +128,7 @@ impl Experts {
     }
 
     /// Its products of one token, one a stage.
-    pub fn products(&self) -> [ProductShape; 2] {
+    pub(crate) fn products(&self) -> [ProductShape; 2] {
         self.shapes(["expert_gate_up", "expert_down"])
     }
 
@@ -142,7 +142,7 @@ impl Experts {
 
     /// Stage 0 is `expert_gate_up`, stage 1 `expert_down`. Then come `expert_matmul_gate_up` and `expert_matmul_down` for
     /// each of [`Tile::EXPERT`]. One group per slab.
-    pub fn stages(&self, resident: &dyn ResidentLayout, slabs: usize) -> Vec<Stage> {
+    pub(crate) fn stages(&self, resident: &dyn ResidentLayout, slabs: usize) -> Vec<Stage> {
         let hidden = self.hidden.view();
         let groups = |x: View, out: View, with_tiles: bool| -> Vec<Vec<Binding>> {
             let of_slab = |slab| {
@@ -179,7 +179,7 @@ impl Experts {
     }
 
     /// Dispatches for `pairs` pairs from `first_pair` on; those of other slabs are passed over.
-    pub fn dispatch(
+    pub(crate) fn dispatch(
         &self,
         resident: &dyn ResidentLayout,
         slab: usize,
@@ -212,7 +212,7 @@ impl Experts {
         one(1, down, &self.slot.down, self.out.width, hidden, self.out);
     }
     /// Dispatches for `tiles` tiles from `first_tile` on, all in `slab` and for number `kind` of [`Tile::EXPERT`].
-    pub fn dispatch_tiles(
+    pub(crate) fn dispatch_tiles(
         &self,
         slab: usize,
         kind: usize,

@@ -6,7 +6,7 @@ const RUN: usize = 1024;
 
 /// The largest logits of one row, found on the GPU in passes over runs of 1,024: a large vocabulary takes three.
 #[derive(Clone, Copy, Debug)]
-pub struct LogitsTopK {
+pub(crate) struct LogitsTopK {
     /// How many, at most [`LogitsTopK::MOST`].
     pub top_k: usize,
     /// Entries of the row that are tokens; those behind are padding.
@@ -17,10 +17,10 @@ pub struct LogitsTopK {
 
 impl LogitsTopK {
     /// Most candidates: a pass must make less than it reads.
-    pub const MOST: usize = 256;
+    pub(crate) const MOST: usize = 256;
 
     /// Stage 0 is the first pass, from the logits to the first scratch buffer; 1 goes from there to the second, 2 back.
-    pub fn stages(logits: TensorId) -> [Stage; 3] {
+    pub(crate) fn stages(logits: TensorId) -> [Stage; 3] {
         let (first, second) = (Resource::Scratch, Resource::Scratch2);
         [(Resource::Tensor(logits), first), (first, second), (second, first)].map(|(from, to)| Stage {
             shader: "logits_top_k",
@@ -31,7 +31,7 @@ impl LogitsTopK {
 
     /// The passes: even ones (from 0) write the first scratch buffer, odd ones the second; the first reads the logits.
     /// Also tells which holds the result.
-    pub fn dispatches(&self) -> (Vec<Dispatch>, usize) {
+    pub(crate) fn dispatches(&self) -> (Vec<Dispatch>, usize) {
         let mut out = Vec::new();
         let mut count = self.vocab;
         loop {
@@ -53,12 +53,12 @@ impl LogitsTopK {
     }
 
     /// Entries that the first pass writes for a vocabulary.
-    pub fn scratch_entries(vocab: usize) -> usize {
+    pub(crate) fn scratch_entries(vocab: usize) -> usize {
         vocab.div_ceil(RUN) * Self::MOST
     }
 
     /// The CPU twin.
-    pub fn on_cpu(&self, logits: &[f32]) -> Vec<(u32, f32)> {
+    pub(crate) fn on_cpu(&self, logits: &[f32]) -> Vec<(u32, f32)> {
         let row = &logits[self.offset..][..self.vocab];
         let mut order: Vec<u32> = (0..row.len() as u32).filter(|&i| !row[i as usize].is_nan()).collect();
         let before = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));

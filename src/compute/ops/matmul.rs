@@ -11,7 +11,7 @@ use crate::compute::{Phase, Step};
 /// On devices whose matrix units are known every product of a prompt with int8 activations is theirs
 /// (`matmul_cooperative`), however few its tokens: otherwise the bits of a token would depend on how a prompt is cut.
 #[derive(Clone)]
-pub struct Matmul {
+pub(crate) struct Matmul {
     /// `[tokens, cols]`
     pub x: Input,
     /// `[rows, cols]`
@@ -28,7 +28,7 @@ pub struct Matmul {
 
 /// The tokens that a product is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowsOf {
+pub(crate) enum RowsOf {
     /// All of the step.
     Tokens,
     /// Those that get logits; the first of them is row 0 of the output.

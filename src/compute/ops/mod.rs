@@ -16,21 +16,26 @@ mod router_top_k;
 mod stream_read;
 mod swiglu;
 
-pub use attention::Attention;
-pub use combine::Combine;
-pub use combine_norm::CombineNorm;
+pub(crate) use attention::Attention;
+pub(crate) use combine::Combine;
+pub(crate) use combine_norm::CombineNorm;
 pub use cooperative::CooperativeTile;
-pub use delta_net::{DeltaNet, DeltaNetShape, conv_inputs, head_channels};
-pub use experts::{ExpertTile, Experts, Pair, Route};
-pub use logits_top_k::LogitsTopK;
-pub use matmul::{Matmul, RowsOf};
-pub use product::{ProductShape, Team, Tile};
+#[cfg(test)]
+pub(crate) use delta_net::conv_inputs;
+pub(crate) use delta_net::{DeltaNet, DeltaNetShape, head_channels};
+pub(crate) use experts::{ExpertTile, Experts, Pair, Route};
+pub(crate) use logits_top_k::LogitsTopK;
+pub(crate) use matmul::{Matmul, RowsOf};
+pub(crate) use product::Team;
+pub use product::{ProductShape, Tile};
 pub(crate) use quantise::Known;
-pub use quantise::{Input, Quantise, Quantised};
-pub use rms_norm::RmsNorm;
-pub use router_top_k::{Groups, RouterRule, RouterTopK, Scoring};
-pub use stream_read::StreamRead;
-pub use swiglu::Swiglu;
+pub(crate) use quantise::{Input, Quantise, Quantised};
+pub(crate) use rms_norm::RmsNorm;
+#[cfg(test)]
+pub(crate) use router_top_k::{Groups, Scoring};
+pub(crate) use router_top_k::{RouterRule, RouterTopK};
+pub(crate) use stream_read::StreamRead;
+pub(crate) use swiglu::Swiglu;
 
 /// The logistic function.
 pub(crate) fn sigmoid(v: f32) -> f32 {

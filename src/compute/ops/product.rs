@@ -28,7 +28,7 @@ pub struct ProductShape {
 /// How many threads a product is spread over. It changes the speed and nothing else: the order of additions is that of
 /// the lanes, which depend on the shape alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Team {
+pub(crate) struct Team {
     /// Threads of a workgroup.
     pub threads: usize,
     /// Sums that a thread keeps.
@@ -54,7 +54,7 @@ impl Tile {
         Tile { row_threads: 8, token_threads: 16, row_sums: 8 },
     ];
     /// Those for the pairs of an expert, few or many. They have 64 rows: 32 hidden values, which share a scale.
-    pub const EXPERT: [Tile; 2] = [
+    pub(crate) const EXPERT: [Tile; 2] = [
         Tile { row_threads: 32, token_threads: 4, row_sums: 2 },
         Tile { row_threads: 8, token_threads: 16, row_sums: 8 },
     ];
@@ -109,7 +109,7 @@ impl ProductShape {
     }
 
     /// What is best, or close to it, on an H200 over the shapes of published models: `benches/results/README.md`.
-    pub fn team(&self) -> Team {
+    pub(crate) fn team(&self) -> Team {
         let (threads, sums) = match (self.kernel, self.form) {
             // a workgroup of gate and up makes the 32 hidden values that share a scale
             ("expert_gate_up", _) => (256, 64 * self.lanes() / 256),
@@ -121,7 +121,7 @@ impl ProductShape {
     }
 
     /// Teams to choose from on a device, the built-in one first.
-    pub fn candidates(&self) -> Vec<Team> {
+    pub(crate) fn candidates(&self) -> Vec<Team> {
         let lanes = self.lanes();
         let mut all = vec![self.team()];
         let mut add = |threads, sums| {
@@ -159,7 +159,7 @@ impl ProductShape {
     }
 
     /// WGSL constants of the shader of one token's product.
-    pub fn constants(&self, team: Team) -> Vec<(&'static str, f64)> {
+    pub(crate) fn constants(&self, team: Team) -> Vec<(&'static str, f64)> {
         let team = [("lanes", self.lanes()), ("threads", team.threads), ("sums", team.sums)];
         self.with_scales(team)
     }

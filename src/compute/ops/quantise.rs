@@ -11,7 +11,7 @@ use crate::compute::shaders::Form;
 ///
 /// A row is `cols / 4` words of codes, then `cols / 32` pairs of f32 (scale, scale * sum of the codes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quantised {
+pub(crate) struct Quantised {
     /// `[rows, cols / 4 + cols / 16]` words, a whole tensor.
     pub words: View,
     /// Activations in a row.
@@ -22,7 +22,7 @@ pub struct Quantised {
 
 /// What a product multiplies weights with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
+pub(crate) enum Input {
     /// `[rows, cols]` in f32.
     F32(View),
     /// In 8 bits.
@@ -43,7 +43,7 @@ impl From<Quantised> for Input {
 
 impl Input {
     /// Their 8 bits, if that is what they are.
-    pub fn packed(&self) -> Option<Quantised> {
+    pub(crate) fn packed(&self) -> Option<Quantised> {
         match self {
             Input::F32(_) => None,
             Input::Int8(quantised) => Some(*quantised),
@@ -51,7 +51,7 @@ impl Input {
     }
 
     /// Activations in a row.
-    pub fn cols(&self) -> usize {
+    pub(crate) fn cols(&self) -> usize {
         match self {
             Input::F32(view) => view.width,
             Input::Int8(quantised) => quantised.cols,
@@ -59,7 +59,7 @@ impl Input {
     }
 
     /// The columns of the tensor that hold them.
-    pub fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         match self {
             Input::F32(view) => *view,
             Input::Int8(quantised) => quantised.words,
@@ -67,7 +67,7 @@ impl Input {
     }
 
     /// Which kernels read them.
-    pub fn form(&self) -> Form {
+    pub(crate) fn form(&self) -> Form {
         match self {
             Input::F32(_) => Form::F32,
             Input::Int8(_) => Form::Int8,
@@ -107,7 +107,7 @@ impl Input {
 
 impl Quantised {
     /// Words of a row of `cols` activations.
-    pub fn words(cols: usize) -> usize {
+    pub(crate) fn words(cols: usize) -> usize {
         cols / 4 + cols / 16
     }
 
@@ -123,7 +123,13 @@ impl Quantised {
     }
 
     /// Adds a tensor for `rows` rows of `cols` activations per token.
-    pub fn tensor(recording: &mut Recording, label: &str, rows: usize, cols: usize, interleave: usize) -> Quantised {
+    pub(crate) fn tensor(
+        recording: &mut Recording,
+        label: &str,
+        rows: usize,
+        cols: usize,
+        interleave: usize,
+    ) -> Quantised {
         let words = recording.words(format!("{label}.int8"), rows, Quantised::words(cols));
         Quantised { words, cols, interleave }
     }
@@ -131,7 +137,7 @@ impl Quantised {
 
 impl Recording {
     /// `x` in 8 bits: quantised once for all products until an operation writes the tensor of `x` again.
-    pub fn quantised(&mut self, x: View, interleave: usize) -> Result<Quantised, ShapeError> {
+    pub(crate) fn quantised(&mut self, x: View, interleave: usize) -> Result<Quantised, ShapeError> {
         let known = self.quantised.iter().position(|known| known.x == x && known.out.interleave == interleave);
         let at = match known {
             Some(at) if self.quantised[at].is_current => return Ok(self.quantised[at].out),
@@ -147,12 +153,6 @@ impl Recording {
         self.push(self.spec(out.words.tensor).label.clone(), Quantise { x, out })?;
         self.quantised[at].is_current = true;
         Ok(out)
-    }
-
-    /// Remembers that an operation which was pushed last has written `x` in 8 bits as well.
-    pub fn packed(&mut self, x: View, out: Quantised) {
-        self.quantised.retain(|known| known.x != x || known.out.interleave != out.interleave);
-        self.quantised.push(Known { x, out, is_current: true });
     }
 
     /// Forgets what was quantised of a tensor that is written.
@@ -171,7 +171,7 @@ pub(crate) struct Known {
 
 /// Packs activations in 8 bits.
 #[derive(Clone)]
-pub struct Quantise {
+pub(crate) struct Quantise {
     /// `[tokens, cols]`
     pub x: View,
     /// The same in 8 bits.

@@ -9,7 +9,7 @@ use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
 
 /// `out = x / sqrt(mean(x²) + eps) * weight`, row by row.
 #[derive(Clone)]
-pub struct RmsNorm {
+pub(crate) struct RmsNorm {
     /// `[tokens, width]`
     pub x: View,
     /// `[width]`

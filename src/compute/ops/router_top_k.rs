@@ -11,7 +11,7 @@ const MOST_CHOSEN: usize = 32;
 
 /// What the scores of experts are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scoring {
+pub(crate) enum Scoring {
     /// A softmax over the logits of all experts.
     Softmax,
     /// The sigmoid of each logit.
@@ -20,7 +20,7 @@ pub enum Scoring {
 
 /// Experts in groups of equal size, side by side, of which only the best are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Groups {
+pub(crate) struct Groups {
     /// How many there are.
     pub count: usize,
     /// How many of them are looked at: those with the largest sums of their two best corrected scores.
@@ -29,7 +29,7 @@ pub struct Groups {
 
 /// How experts are chosen and weighted.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RouterRule {
+pub(crate) struct RouterRule {
     /// What is made of the logits.
     pub scoring: Scoring,
     /// `[experts]`: added to the scores for the choice alone; weights are without it.
@@ -44,7 +44,7 @@ pub struct RouterRule {
 
 impl RouterRule {
     /// The experts with the largest logits, weighted by a softmax over them (`renormalise`) or over all.
-    pub fn softmax(renormalise: bool) -> Self {
+    pub(crate) fn softmax(renormalise: bool) -> Self {
         RouterRule { scoring: Scoring::Softmax, correction: None, groups: None, renormalise, scale: 1.0 }
     }
 
@@ -149,7 +149,7 @@ fn sort_by_value(order: &mut [usize], values: &[f32]) {
 /// looks their slots up as well. Beside it the SwiGLU of the shared expert is taken, which waits for the same product and
 /// no other.
 #[derive(Clone)]
-pub struct RouterTopK {
+pub(crate) struct RouterTopK {
     /// Layer among those with experts, for slots.
     pub layer: usize,
     /// `[tokens, experts]`

@@ -9,7 +9,7 @@ const RUN: usize = 8192;
 
 /// Reads memory and nothing else: how fast a device can, for profiles. The exclusive or of every 8,192 words.
 #[derive(Clone)]
-pub struct StreamRead {
+pub(crate) struct StreamRead {
     /// `[tokens, width]`, a whole tensor
     pub x: View,
     /// `[tokens, width / 8192]`, rounded up, a whole tensor of words
@@ -18,7 +18,7 @@ pub struct StreamRead {
 
 impl StreamRead {
     /// Columns of `out` for `width` columns of `x`.
-    pub fn columns(width: usize) -> usize {
+    pub(crate) fn columns(width: usize) -> usize {
         width.div_ceil(RUN)
     }
 }

@@ -12,7 +12,7 @@ const THREADS: usize = 64;
 
 /// `out = silu(gate) * up`, row by row.
 #[derive(Clone)]
-pub struct Swiglu {
+pub(crate) struct Swiglu {
     /// Gate and up side by side, `[tokens, 2 * width]`
     pub gate_up: View,
     /// `[tokens, width]`, a whole tensor

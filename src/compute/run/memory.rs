@@ -11,13 +11,13 @@ use super::{Runner, rows_of};
 
 impl<D: Device + ?Sized> Runner<D> {
     /// Forgets everything: recurrent state to zero; caches are overwritten from position 0.
-    pub fn reset(&mut self) -> Result<(), ExecuteError> {
+    pub(crate) fn reset(&mut self) -> Result<(), ExecuteError> {
         self.last = None;
         self.device.zero(&self.recording.state)
     }
 
     /// The logits of the last step's rows, `[rows, vocab]`.
-    pub fn logits(&mut self) -> Result<Vec<f32>, ExecuteError> {
+    pub(crate) fn logits(&mut self) -> Result<Vec<f32>, ExecuteError> {
         let (Some(view), Some(step)) = (self.recording.logits, self.last) else { return Ok(Vec::new()) };
         let rows = self.device.read_rows(&[(view.tensor, step.logit_rows().1)])?;
         Ok(rows.iter().flat_map(|rows| rows_of(rows, view)).collect())
@@ -27,7 +27,7 @@ impl<D: Device + ?Sized> Runner<D> {
     ///
     /// # Errors
     /// [`ExecuteError::NotANumber`] where there is none, and the device's.
-    pub fn top_logits(&mut self, top_k: usize, vocab: usize) -> Result<TopLogits, ExecuteError> {
+    pub(crate) fn top_logits(&mut self, top_k: usize, vocab: usize) -> Result<TopLogits, ExecuteError> {
         let (Some(view), Some(step)) = (self.recording.logits, self.last) else { return Ok(Vec::new()) };
         let last = step.logit_rows().1.saturating_sub(1);
         let op = LogitsTopK { top_k, vocab: vocab.min(view.width), offset: last * view.stride };
@@ -37,12 +37,12 @@ impl<D: Device + ?Sized> Runner<D> {
 
     /// The copies that the last step made: for each mark the state tensors of the recording, in its order and as
     /// [`read_states`](Self::read_states) gives them.
-    pub fn take_marked(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError> {
+    pub(crate) fn take_marked(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError> {
         self.device.take_marked()
     }
 
     /// Reads state tensors, rows of their width, with few waits for the device.
-    pub fn read_states(&mut self, tensors: &[TensorId]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+    pub(crate) fn read_states(&mut self, tensors: &[TensorId]) -> Result<Vec<Vec<f32>>, ExecuteError> {
         let rows =
             |tensor: &TensorId| (*tensor, self.recording.elements(*tensor) / self.recording.spec(*tensor).stride);
         let rows: Vec<_> = tensors.iter().map(rows).collect();
@@ -51,16 +51,11 @@ impl<D: Device + ?Sized> Runner<D> {
         Ok(states.map(|(rows, tensor)| without_padding(self.recording.spec(*tensor), rows)).collect())
     }
 
-    /// Reads a state tensor, rows of `width` elements.
-    pub fn read_state(&mut self, tensor: TensorId) -> Result<Vec<f32>, ExecuteError> {
-        Ok(self.read_states(&[tensor])?.remove(0))
-    }
-
-    /// Overwrites a state tensor with what [`read_state`](Self::read_state) gave.
+    /// Overwrites a state tensor with what [`read_states`](Self::read_states) gave.
     ///
     /// # Errors
     /// [`ExecuteError::StateSize`] for another number of values, and the device's.
-    pub fn write_state(&mut self, tensor: TensorId, values: &[f32]) -> Result<(), ExecuteError> {
+    pub(crate) fn write_state(&mut self, tensor: TensorId, values: &[f32]) -> Result<(), ExecuteError> {
         let spec = self.recording.spec(tensor);
         let elements = self.recording.elements(tensor);
         check_size(&spec.label, "values", elements / spec.stride * spec.width, values.len())?;
@@ -82,7 +77,7 @@ impl<D: Device + ?Sized> Runner<D> {
     ///
     /// # Errors
     /// Positions beyond the cache, and the device's.
-    pub fn read_cache_rows(
+    pub(crate) fn read_cache_rows(
         &mut self,
         cache: CacheId,
         stream: usize,
@@ -96,7 +91,7 @@ impl<D: Device + ?Sized> Runner<D> {
     ///
     /// # Errors
     /// Bytes that are no whole rows, positions beyond the cache, and the device's.
-    pub fn write_cache_rows(
+    pub(crate) fn write_cache_rows(
         &mut self,
         cache: CacheId,
         stream: usize,

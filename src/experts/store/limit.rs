@@ -9,7 +9,7 @@ impl ExpertStore {
     /// each, never more than there are. A lower limit takes effect layer by layer, as each is asked for next: the
     /// policy chooses what leaves, and its memory goes back to the system where it can. Slots that are held or being
     /// read stay until they no longer are. Call it between steps: it changes [`capacity`](Self::capacity).
-    pub fn set_limit(&mut self, slots: usize) {
+    pub(crate) fn set_limit(&mut self, slots: usize) {
         let (all, granule) = (self.sets.slots(), self.memory.granule());
         let needed = |set: usize| match self.sets.is_shared() {
             true => self.layout.most_of_a_token(),
@@ -27,22 +27,22 @@ impl ExpertStore {
     }
 
     /// The most slots that may be filled now.
-    pub fn limit(&self) -> usize {
+    pub(crate) fn limit(&self) -> usize {
         self.limits.iter().sum()
     }
 
     /// Slots that hold an expert or are about to.
-    pub fn filled(&self) -> usize {
+    pub(crate) fn filled(&self) -> usize {
         self.slots.iter().filter(|slot| !matches!(slot.state, State::Empty)).count()
     }
 
     /// Slots by which a limit rises or falls at least, all layers together.
-    pub fn limit_step(&self) -> usize {
+    pub(crate) fn limit_step(&self) -> usize {
         self.memory.granule() * self.limits.len()
     }
 
     /// Whether a lower limit gives memory back to the system.
-    pub fn gives_back(&self) -> bool {
+    pub(crate) fn gives_back(&self) -> bool {
         self.memory.gives_back()
     }
 

@@ -7,7 +7,7 @@ impl ExpertStore {
     /// Starts to read experts that the next request for `layer` will probably name, as far as slots can be had without
     /// waiting and without taking one from the current request or from another of `experts`. What nobody asks for
     /// leaves before anything that was.
-    pub fn prefetch(&mut self, layer: usize, mut experts: &[u32]) -> Result<(), StoreError> {
+    pub(crate) fn prefetch(&mut self, layer: usize, mut experts: &[u32]) -> Result<(), StoreError> {
         if layer < self.layout.layers.len() {
             experts = &experts[..experts.len().min(self.capacity(layer))];
         }

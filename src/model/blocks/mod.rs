@@ -1,5 +1,5 @@
 //! Parts of layers that families share, one file each. Each reads normed activations and adds to the residual stream `x`;
-//! weights are asked for by their canonical names in the layer that is being recorded. [`decoder`] puts them together.
+//! weights are asked for by their canonical names in the layer that is being recorded. [`decoder()`] puts them together.
 
 mod attention;
 mod decoder;

@@ -4,7 +4,7 @@ mod qwen;
 
 use serde_json::{Map, Value};
 
-pub use qwen::QWEN;
+pub(crate) use qwen::QWEN;
 
 /// Reads what stands between the marks of a call, given the functions that may be called, as OpenAI describes them: its name
 /// and arguments; `None` for what is no call.
@@ -13,7 +13,7 @@ type ReadCall = fn(&str, &[Value]) -> Option<(String, Map<String, Value>)>;
 /// How thoughts and calls are written. [`ReplyParser`](super::ReplyParser) takes answers apart by it, and where a call must
 /// come, [`GrammarCompiler`](super::GrammarCompiler) allows what it says.
 #[derive(Debug)]
-pub struct Dialect {
+pub(crate) struct Dialect {
     /// What begins thoughts.
     pub(super) think: &'static str,
     /// What ends them.
@@ -37,7 +37,7 @@ pub struct Dialect {
 impl Dialect {
     /// What the parts of an answer are told apart by. Some tokenizers call these tokens special; a decoder must give their
     /// text to [`ReplyParser`](super::ReplyParser) all the same.
-    pub fn markers(&self) -> [&'static str; 4] {
+    pub(crate) fn markers(&self) -> [&'static str; 4] {
         [self.think, self.end_think, self.call, self.end_call]
     }
 

@@ -11,7 +11,7 @@ use super::super::lark::{json_of, literal, rule};
 use super::Dialect;
 
 /// Of Qwen3 and later.
-pub static QWEN: Dialect = Dialect {
+pub(crate) static QWEN: Dialect = Dialect {
     think: "<think>",
     end_think: "</think>",
     call: "<tool_call>",

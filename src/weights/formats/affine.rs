@@ -16,7 +16,7 @@ use pulp::{Arch, Simd, WithSimd};
 use safetensors::Dtype;
 
 pub(super) use quantise::check_finite;
-pub use quantise::{NotFinite, quantise_row};
+pub(crate) use quantise::{NotFinite, quantise_row};
 
 use super::{BLOCK, Family, Fill, MOST_STREAMS, ScaleType, WeightRows, split_mix};
 
@@ -33,12 +33,12 @@ pub struct Affine {
 
 impl Affine {
     /// The bits that a code may have.
-    pub const BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
+    pub(crate) const BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
     /// The group sizes there are.
-    pub const GROUPS: [u16; 3] = [32, 64, 128];
+    pub(crate) const GROUPS: [u16; 3] = [32, 64, 128];
 
     /// Whether kernels exist for it.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         Affine::BITS.contains(&self.bits) && Affine::GROUPS.contains(&self.group)
     }
 

@@ -18,7 +18,7 @@ pub enum Dense {
 
 impl Dense {
     /// Bytes of an element.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Dense::F32 => 4,
             Dense::F16 | Dense::Bf16 => 2,
@@ -84,7 +84,7 @@ impl Dense {
     }
 
     /// As safetensors files call it.
-    pub fn dtype(self) -> Dtype {
+    pub(crate) fn dtype(self) -> Dtype {
         match self {
             Dense::F32 => Dtype::F32,
             Dense::F16 => Dtype::F16,
@@ -93,7 +93,7 @@ impl Dense {
     }
 
     /// The format of tensors of a dtype; `None` for what is not computed with.
-    pub fn of(dtype: Dtype) -> Option<Dense> {
+    pub(crate) fn of(dtype: Dtype) -> Option<Dense> {
         [Dense::F32, Dense::F16, Dense::Bf16].into_iter().find(|dense| dense.dtype() == dtype)
     }
 

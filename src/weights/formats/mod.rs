@@ -4,7 +4,7 @@
 //! take activations in 8 bits. Everything else (matrices, slots, packs, uploads, products on the CPU) loops over
 //! streams and knows no format. A new one is a file here, a row in `compute/shaders.rs` and its WGSL.
 
-pub mod affine;
+pub(crate) mod affine;
 mod dense;
 mod fill;
 
@@ -12,15 +12,15 @@ use std::fmt;
 
 use safetensors::Dtype;
 
-pub use affine::{Affine, NotFinite};
-pub use dense::Dense;
+pub(crate) use affine::{Affine, NotFinite};
+pub(crate) use dense::Dense;
 pub(crate) use fill::{Fill, random_bytes, split_mix};
 
 /// The most streams that a format has.
-pub const MOST_STREAMS: usize = 3;
+pub(crate) const MOST_STREAMS: usize = 3;
 
 /// Columns that are unpacked and multiplied at a time: rows of every format are whole blocks of these.
-pub const BLOCK: usize = 32;
+pub(crate) const BLOCK: usize = 32;
 
 /// The type in which an affine format stores its scales and biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -36,12 +36,12 @@ pub enum ScaleType {
 
 impl ScaleType {
     /// Bytes of one scale or bias.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         self.dense().bytes()
     }
 
     /// The dense format whose elements are such numbers.
-    pub fn dense(self) -> Dense {
+    pub(crate) fn dense(self) -> Dense {
         match self {
             ScaleType::Bf16 => Dense::Bf16,
             ScaleType::F16 => Dense::F16,
@@ -112,12 +112,12 @@ impl WeightFormat {
     }
 
     /// Names of the streams, for tensors in files and for messages.
-    pub fn stream_names(self) -> &'static [&'static str] {
+    pub(crate) fn stream_names(self) -> &'static [&'static str] {
         self.family().stream_names()
     }
 
     /// The type of the numbers that each stream is made of, as safetensors files call it.
-    pub fn stream_dtypes(self) -> Vec<Dtype> {
+    pub(crate) fn stream_dtypes(self) -> Vec<Dtype> {
         self.family().stream_dtypes()
     }
 
@@ -127,7 +127,7 @@ impl WeightFormat {
     }
 
     /// Columns must be a multiple of this.
-    pub fn column_multiple(self) -> usize {
+    pub(crate) fn column_multiple(self) -> usize {
         self.family().column_multiple()
     }
 
@@ -143,7 +143,7 @@ impl WeightFormat {
     }
 
     /// WGSL constants of the shaders that read it, beside those of the product.
-    pub fn constants(self) -> Vec<(&'static str, f64)> {
+    pub(crate) fn constants(self) -> Vec<(&'static str, f64)> {
         self.family().constants()
     }
 
@@ -154,7 +154,7 @@ impl WeightFormat {
     ///
     /// # Panics
     /// When a stream has another length: callers have checked shapes.
-    pub fn quantise_row(self, weights: &[f32], out: [&mut [u8]; MOST_STREAMS]) -> Result<(), NotFinite> {
+    pub(crate) fn quantise_row(self, weights: &[f32], out: [&mut [u8]; MOST_STREAMS]) -> Result<(), NotFinite> {
         self.family().quantise_row(weights, out)
     }
 
@@ -182,7 +182,7 @@ impl fmt::Display for WeightFormat {
 
 /// Rows of one format that lie one after the other, as bytes of its streams.
 #[derive(Clone, Copy, Debug)]
-pub struct WeightRows<'a> {
+pub(crate) struct WeightRows<'a> {
     /// How they are stored.
     pub format: WeightFormat,
     /// Columns.
@@ -193,7 +193,7 @@ pub struct WeightRows<'a> {
 
 /// A number of a matrix that is NaN or infinite.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NotFiniteAt {
+pub(crate) struct NotFiniteAt {
     /// Row.
     pub row: usize,
     /// The first column that it belongs to.
@@ -208,7 +208,7 @@ pub struct NotFiniteAt {
 
 impl<'a> WeightRows<'a> {
     /// How many rows there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.streams[0].len() / self.format.stream_bytes(self.cols)[0].max(1)
     }
 
@@ -227,7 +227,7 @@ impl<'a> WeightRows<'a> {
     ///
     /// # Panics
     /// When there is no such row or `out` is not `[cols]`: callers have checked shapes.
-    pub fn unpack(&self, r: usize, out: &mut [f32]) {
+    pub(crate) fn unpack(&self, r: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols, "a row of {} columns", self.cols);
         affine::unpack_dispatched(*self, r, out);
     }
@@ -243,7 +243,7 @@ impl<'a> WeightRows<'a> {
     }
 
     /// The first weight, scale or bias that is NaN or infinite: one of them would spread through every token.
-    pub fn first_not_finite(&self) -> Option<NotFiniteAt> {
+    pub(crate) fn first_not_finite(&self) -> Option<NotFiniteAt> {
         let bytes = self.format.stream_bytes(self.cols);
         let found = self.format.family().numbers().into_iter().filter_map(|(stream, number, columns)| {
             let (index, value) = number.dense().first_not_finite(self.streams[stream])?;

@@ -106,7 +106,7 @@ impl fmt::Display for SourceDescription {
 
 /// Length and checksum of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileSum {
+pub(crate) struct FileSum {
     /// Length.
     pub bytes: u64,
     /// Of all its bytes.
@@ -115,7 +115,7 @@ pub struct FileSum {
 
 /// The records of one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerRecords {
+pub(crate) struct LayerRecords {
     /// Layer of the model, counted from 0; a dense layer has no records.
     pub layer: usize,
     /// How gate and up are stored.
@@ -132,14 +132,14 @@ pub struct LayerRecords {
 
 impl LayerRecords {
     /// Length of the layer's file.
-    pub fn file_bytes(&self) -> u64 {
+    pub(crate) fn file_bytes(&self) -> u64 {
         self.stride.saturating_mul(self.xxh3.len() as u64)
     }
 }
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// "flashflood-pack".
     pub format: String,
     /// 2.
@@ -171,7 +171,7 @@ impl Manifest {
     ///
     /// # Errors
     /// Anything that is not a manifest of these versions whose every value holds.
-    pub fn parse(path: &Path, text: &str) -> Result<Manifest, PackError> {
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Manifest, PackError> {
         let value: serde_json::Value = serde_json::from_str(text).map_err(FileError::syntax(path, NOT_A_MANIFEST))?;
         let head = Head::deserialize(&value).map_err(FileError::syntax(path, NOT_A_MANIFEST))?;
         let manifest = match head.version.as_u64() {

@@ -65,22 +65,27 @@ use std::path::{Path, PathBuf};
 
 use super::source::WeightSource;
 
-pub use error::PackError;
-pub use manifest::{Checksum, FileSum, LayerRecords, Manifest, PackOptions, SourceDescription};
-pub use read::{open, open_embedded, open_striped};
-pub use verify::{VerifyReport, verify};
-pub use write::{PackSource, PackSummary, write_pack};
+pub(crate) use error::PackError;
+#[cfg(test)]
+pub(crate) use manifest::Manifest;
+pub use manifest::PackOptions;
+pub(crate) use manifest::{Checksum, FileSum, SourceDescription};
+pub use read::open;
+pub(crate) use read::{open_embedded, open_striped};
+
+pub use verify::verify;
+pub(crate) use write::{PackSource, PackSummary, write_pack};
 
 /// Name of the manifest in the folder.
-pub const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 /// Name of the file of resident weights in the folder.
 pub const RESIDENT: &str = "resident.safetensors";
 /// Files of the snapshot that go along with the weights.
-pub const COPIED: [&str; 5] =
+pub(crate) const COPIED: [&str; 5] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
 
 /// Path of a layer's experts, relative to the folder.
-pub fn layer_file(layer: usize) -> String {
+pub(crate) fn layer_file(layer: usize) -> String {
     format!("experts/layer-{layer:03}.bin")
 }
 
@@ -103,7 +108,7 @@ pub struct Pack {
     pub source: SourceDescription,
 }
 
-/// What [`write_pack`] and [`verify`] tell while they work, from several threads.
+/// What [`write_pack`] and [`verify()`] tell while they work, from several threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress<'a> {
     /// All the bytes there will be.
@@ -128,4 +133,4 @@ pub enum Progress<'a> {
 }
 
 /// Listens to [`Progress`].
-pub type Observer<'a> = dyn Fn(Progress<'_>) + Sync + 'a;
+pub(crate) type Observer<'a> = dyn Fn(Progress<'_>) + Sync + 'a;

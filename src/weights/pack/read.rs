@@ -25,7 +25,7 @@ pub fn open(folder: &Path) -> Result<Pack, PackError> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_striped(folder: &Path, stripes: &[PathBuf]) -> Result<Pack, PackError> {
+pub(crate) fn open_striped(folder: &Path, stripes: &[PathBuf]) -> Result<Pack, PackError> {
     let manifest = read_manifest(folder)?;
     let mut files = Vec::new();
     for layer in &manifest.layers {
@@ -46,7 +46,7 @@ pub fn open_striped(folder: &Path, stripes: &[PathBuf]) -> Result<Pack, PackErro
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_embedded(
+pub(crate) fn open_embedded(
     manifest: &'static str,
     resident: &'static [u8],
     layers: &[(&'static str, &'static [u8])],

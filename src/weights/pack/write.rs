@@ -44,7 +44,7 @@ pub struct PackSummary {
 
 /// What a pack is made of.
 #[derive(Clone, Copy)]
-pub struct PackSource<'a> {
+pub(crate) struct PackSource<'a> {
     /// Every weight.
     pub weights: &'a Listing,
     /// By MoE layer, which layer of the model it is.
@@ -62,7 +62,7 @@ pub struct PackSource<'a> {
 /// Options that there is no format for; a folder that holds something else; whatever the system refuses, a full disk
 /// among it; and a NaN or infinite weight in the source, by layer, expert, matrix and row. The layers that are finished
 /// by then are kept for the next run.
-pub fn write_pack(
+pub(crate) fn write_pack(
     source: PackSource<'_>,
     copy_from: Option<&Path>,
     out: &Path,

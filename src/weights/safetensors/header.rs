@@ -19,7 +19,7 @@ const MAX_HEADER: u64 = 100_000_000;
 
 /// A tensor as its file's header describes it; its range lies in the file and holds exactly its elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Full name.
     pub name: String,
     /// Type of the elements.
@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for RawHeader {
 /// # Errors
 /// A header that is longer than the file or not JSON, a name that occurs twice, a range that is not in the file, does
 /// not hold exactly the tensor's elements or overlaps another, and bytes that belong to no tensor.
-pub fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, FileError> {
+pub(crate) fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, FileError> {
     let file_bytes = bytes.len() as u64;
     let bad_length = |expected: String, found: String| Err(FileError::new(path, "header", expected, found));
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {

@@ -16,10 +16,12 @@ use super::source::{ExpertShape, MatrixRole, VectorRole, WeightSource};
 use crate::file_error::FileError;
 use reader::Reader;
 
-pub use quantization::{Quantization, Widths};
+pub(crate) use quantization::Quantization;
+#[cfg(test)]
+pub(crate) use quantization::Widths;
 
 /// A snapshot with the names of its family.
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     tensors: TensorSet,
     quantization: Option<Quantization>,
     names: Names,
@@ -35,7 +37,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// No embedding under any known name.
-    pub fn new(tensors: TensorSet, quantization: Option<Quantization>, names: Names) -> Result<Snapshot, FileError> {
+    pub(crate) fn new(
+        tensors: TensorSet,
+        quantization: Option<Quantization>,
+        names: Names,
+    ) -> Result<Snapshot, FileError> {
         let Some(layout) = prefixes::layout(&tensors) else {
             let expected = prefixes::LAYOUTS.map(|(trunk, _)| format!("`{trunk}embed_tokens.weight`")).join(", ");
             let found = format!("none of them among {} tensors", tensors.names().count());

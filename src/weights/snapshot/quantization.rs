@@ -12,7 +12,7 @@ use crate::weights::json::{self, Keys};
 
 /// Bits and group size of a quantised matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Widths {
+pub(crate) struct Widths {
     /// 2, 3, 4, 5, 6 or 8.
     pub bits: u8,
     /// 32, 64 or 128.
@@ -21,14 +21,14 @@ pub struct Widths {
 
 impl Widths {
     /// With the type of its scales.
-    pub fn with_scales(self, scales: ScaleType) -> WeightFormat {
+    pub(crate) fn with_scales(self, scales: ScaleType) -> WeightFormat {
         WeightFormat::Affine(Affine { bits: self.bits, group: self.group, scales })
     }
 }
 
 /// How the modules of a snapshot are quantised, as its config says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quantization {
+pub(crate) struct Quantization {
     /// The file, for messages.
     pub path: PathBuf,
     default: Widths,
@@ -42,7 +42,7 @@ impl Quantization {
     ///
     /// # Errors
     /// Another scheme than MLX affine, and bits or group sizes that no kernel handles.
-    pub fn from_json(path: &Path, text: &str) -> Result<Option<Quantization>, FileError> {
+    pub(crate) fn from_json(path: &Path, text: &str) -> Result<Option<Quantization>, FileError> {
         let root = json::parse(path, text)?;
         let root = Keys::root(path, &root)?;
         let text_config = root.object("text_config")?;
@@ -76,7 +76,7 @@ impl Quantization {
     }
 
     /// What the config says about the module `name` (without `.weight`); `None`: that it is not quantised.
-    pub fn module(&self, name: &str) -> Option<Widths> {
+    pub(crate) fn module(&self, name: &str) -> Option<Widths> {
         self.modules.get(prefixes::plain(name)).copied().unwrap_or(Some(self.default))
     }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::experts::reader::Fault;
 use crate::experts::{ExpertStore, FileReader, HostSlots, Reads, SlotMemory, StoreError};
+use crate::inside::faulty_reader::Fault;
 use crate::weights::{ExpertFile, ExpertLayout, Place};
 
 use super::model::{HIDDEN, INTERMEDIATE, Model, Shape, slots_of, take};

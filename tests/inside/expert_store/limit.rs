@@ -1,8 +1,8 @@
 //! A limit that falls and rises, and the counters of a replay.
 
 use crate::experts::policy::{AgedLfu, Lru};
-use crate::experts::replay::replay;
 use crate::experts::trace::{Trace, TraceShape};
+use crate::inside::replay::replay;
 use proptest::prelude::*;
 
 use super::model::{Model, Shape, slots_of, take};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::experts::reader::Fault;
+use crate::inside::faulty_reader::Fault;
 
 use super::model::{Model, Shape, slots_of};
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::experts::policy::{Policy, SlotUse};
-use crate::experts::reader::Fault;
 use crate::experts::{ExpertStore, FileReader, HostSlots, StoreError, auto_budget, plan_slots};
+use crate::inside::faulty_reader::Fault;
 use crate::weights::ExpertFile;
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::experts::policy::Lru;
-use crate::experts::reader::{Fault, FaultyReader};
 use crate::experts::{Acquired, ExpertReader, ExpertStore, FileReader, HostSlots, StoreError};
+use crate::inside::faulty_reader::{Fault, FaultyReader};
 use crate::weights::{ExpertFile, ExpertLayout, LayerExperts, MatrixPlace, Part, Place, SlotLayout, WeightFormat};
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;

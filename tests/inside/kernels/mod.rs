@@ -14,8 +14,7 @@ mod delta_net;
 mod experts;
 mod logits_top_k;
 mod matmul;
-
-mod msl;
+pub(super) mod msl;
 mod norms;
 mod random;
 mod router;

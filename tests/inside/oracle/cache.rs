@@ -3,7 +3,7 @@
 use crate::compute::LogitRows;
 use crate::engine::{Device, Engine, EngineOptions, ExpertBudget};
 use crate::experts::policy::AgedLfu;
-use crate::experts::replay::replay;
+use crate::inside::replay::replay;
 
 use super::{Oracle, folder, run};
 

@@ -15,7 +15,9 @@ use crate::compute::LogitRows;
 use crate::compute::gpu::{GpuOptions, Landing, Teams};
 use crate::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use crate::experts::Reads;
-use crate::session::{LayerContents, Session};
+use crate::inside::open_on;
+use crate::session::Session;
+use crate::session::contents::LayerContents;
 use crate::weights::safetensors::TensorSet;
 
 const TOLERANCE: f32 = 3e-4;
@@ -138,8 +140,8 @@ fn engine(name: &str, device: Device, chunk: usize, gpu: GpuOptions) -> Engine {
     // the reference computes in f32
     let activations = Activations::F32;
     let options =
-        EngineOptions { device, activations, context: Some(96), chunk: Some(chunk), gpu, ..EngineOptions::default() };
-    Engine::open(&folder(name), &options).unwrap()
+        EngineOptions { device, activations, context: Some(96), chunk: Some(chunk), ..EngineOptions::default() };
+    open_on(&folder(name), &options, gpu)
 }
 
 fn check_oracle(name: &str, device: Device) {
@@ -243,15 +245,9 @@ fn resident_mode_changes_nothing() {
         for experts in [ExpertBudget::Auto, ExpertBudget::All] {
             let gpu = GpuOptions { binding, ..GpuOptions::default() };
             let context = Some(96);
-            let options = EngineOptions {
-                device: Device::Gpu,
-                context,
-                experts,
-                chunk: Some(40),
-                gpu,
-                ..EngineOptions::default()
-            };
-            let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
+            let options =
+                EngineOptions { device: Device::Gpu, context, experts, chunk: Some(40), ..EngineOptions::default() };
+            let mut engine = open_on(&folder("tiny"), &options, gpu);
             let mut session = engine.session().unwrap();
             let (logits, routing) = run(&mut session, &[&oracle.tokens]);
             check_routing(&oracle, &routing, 4, "resident mode");
@@ -300,10 +296,9 @@ fn kind_of_reads_changes_nothing() {
                 experts,
                 chunk: Some(40),
                 reads,
-                gpu,
                 ..EngineOptions::default()
             };
-            let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
+            let mut engine = open_on(&folder("tiny"), &options, gpu);
             let mut session = engine.session().unwrap();
             let logits = run(&mut session, &[&oracle.tokens]).0;
             assert!(session.expert_stats().evictions > 0, "{:?}", engine.plan());
@@ -331,9 +326,8 @@ fn look_ahead_changes_nothing() {
         for look_ahead in [0, 1, 3, 100] {
             let slot = crate::model::ModelSource::open(&folder("tiny")).unwrap().experts().slot_bytes();
             let experts = ExpertBudget::Bytes(30 * slot as u64);
-            let options =
-                EngineOptions { device, gpu, context: Some(96), experts, look_ahead, ..EngineOptions::default() };
-            let mut engine = Engine::open(&folder("tiny"), &options).unwrap();
+            let options = EngineOptions { device, context: Some(96), experts, look_ahead, ..EngineOptions::default() };
+            let mut engine = open_on(&folder("tiny"), &options, gpu);
             let mut session = engine.session().unwrap();
             let parts: Vec<&[u32]> = std::iter::once(prompt).chain(rest.chunks(1)).collect();
             all.push((run(&mut session, &parts), session.expert_stats()));

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::compute::LogitRows;
+use crate::compute::gpu::GpuOptions;
 use crate::experts::FileReader;
-use crate::experts::reader::{Fault, FaultyReader};
+use crate::inside::faulty_reader::{Fault, FaultyReader};
 use crate::model::ModelSource;
 use crate::session::SessionError;
 use proptest::prelude::*;
@@ -192,7 +193,7 @@ fn a_failed_step_costs_what_came_after_the_last_checkpoint() {
         // slots for a third of the experts, so that there is something to read
         let experts = crate::engine::ExpertBudget::Bytes(30 * source.experts().slot_bytes() as u64);
         let options = EngineOptions { device, context: Some(96), chunk: Some(8), experts, ..EngineOptions::default() };
-        let mut engine = Engine::with_reader(source, reader.clone(), &options).unwrap();
+        let mut engine = Engine::with_parts(source, reader.clone(), &options, GpuOptions::default()).unwrap();
         let tokens: Vec<u32> = (0..60).map(|n| (n * 13 + 5) % 100).collect();
         let mut session = engine.session().unwrap();
         session.keep_checkpoints(CheckpointOptions { every: 16, ..EVERYWHERE });

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::compute::gpu::GpuOptions;
 use crate::engine::ExpertBudget;
+use crate::inside::open_on;
 use crate::state::SessionFolder;
 
 use super::*;
@@ -107,7 +108,7 @@ fn a_long_timeline_in_windows() {
     let open = |device, binding| {
         let gpu = GpuOptions { binding, ..GpuOptions::default() };
         let (context, activations) = (Some(1300), Activations::F32);
-        Engine::open(&tiny(), &EngineOptions { device, context, gpu, activations, ..EngineOptions::default() }).unwrap()
+        open_on(&tiny(), &EngineOptions { device, context, activations, ..EngineOptions::default() }, gpu)
     };
     let tokens = prompt(1200);
     let mut windows = open(Device::Gpu, 1 << 16);

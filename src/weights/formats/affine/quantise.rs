@@ -33,7 +33,7 @@ pub struct NotFinite {
 ///
 /// # Panics
 /// When a slice has another length, or bits or group are none of the above: callers have checked formats.
-pub fn quantise_row(
+pub(crate) fn quantise_row(
     bits: u8,
     group: u16,
     weights: &[f32],

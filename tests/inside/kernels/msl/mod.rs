@@ -11,9 +11,10 @@
 
 mod barriers;
 mod clang;
+pub(in crate::inside) mod costs;
 mod device;
 mod logits;
-mod lower;
+pub(in crate::inside) mod lower;
 mod proof;
 mod recorded;
 mod script;

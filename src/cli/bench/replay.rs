@@ -3,17 +3,17 @@
 //!
 //! The replay asks for experts as the executors do: each step asks each layer for the experts of all its tokens, in
 //! the order and the windows of a sweep. With the same slots its counters are those of
-//! [`super::ExpertStore`], which a test holds it to.
+//! `ExpertStore`, which a test holds it to.
 
 use std::collections::HashMap;
 
-use super::policy::{Policy, SlotUse};
-use super::sweep::Sweep;
-use super::trace::Trace;
+use flashflood::experts::policy::{Policy, SlotUse};
+use flashflood::experts::sweep::Sweep;
+use flashflood::experts::trace::Trace;
 
 /// What a replay found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Replayed {
+pub(crate) struct Replayed {
     /// Experts asked for that were in a slot.
     pub hits: u64,
     /// Experts asked for that would have been read.
@@ -22,7 +22,7 @@ pub struct Replayed {
 
 impl Replayed {
     /// Hits among all experts asked for, 0 to 1; 0 when none was.
-    pub fn hit_rate(&self) -> f64 {
+    pub(crate) fn hit_rate(&self) -> f64 {
         let asked = self.hits + self.misses;
         if asked == 0 { 0.0 } else { self.hits as f64 / asked as f64 }
     }
@@ -49,7 +49,7 @@ fn needed(trace: &Trace) -> impl DoubleEndedIterator<Item = Needed> {
 }
 
 /// Replays `trace` with `slots` slots for each layer, raised to what a token needs.
-pub fn replay(trace: &Trace, policy: &dyn Policy, slots: usize) -> Replayed {
+pub(crate) fn replay(trace: &Trace, policy: &dyn Policy, slots: usize) -> Replayed {
     let mut layers = vec![LayerSlots::default(); trace.shape.layers.len()];
     let mut found = Replayed::default();
     let mut request = 0;
@@ -108,7 +108,7 @@ impl LayerSlots {
 }
 
 /// The best that any policy could do, by looking ahead: the expert whose next use is farthest away leaves (Belady).
-pub fn optimum(trace: &Trace, slots: usize) -> Replayed {
+pub(crate) fn optimum(trace: &Trace, slots: usize) -> Replayed {
     let requests: Vec<Needed> = needed(trace).collect();
     // when each expert of a request is asked for again
     let mut next_uses = vec![Vec::new(); requests.len()];
@@ -143,9 +143,9 @@ pub fn optimum(trace: &Trace, slots: usize) -> Replayed {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::policy::{AgedLfu, Lru};
-    use super::super::trace::TraceShape;
     use super::*;
+    use flashflood::experts::policy::{AgedLfu, Lru};
+    use flashflood::experts::trace::TraceShape;
 
     /// One layer, one token a step.
     fn trace(experts: usize, top_k: usize, tokens: &[Vec<u32>]) -> Trace {
