@@ -40,7 +40,8 @@ pub struct EngineOptions {
     pub device: Device,
     /// What products multiply weights with.
     pub activations: Activations,
-    /// Positions that caches have room for; `None` takes 8,192 or what the model was trained for.
+    /// Positions that caches have room for; `None` takes as many as an eighth of free memory holds, 8,192 at least, up to what
+    /// the model was trained for.
     pub context: Option<usize>,
     /// Memory for routed experts.
     pub experts: ExpertBudget,
@@ -138,15 +139,11 @@ impl Planned {
     ) -> Result<Planned, EngineError> {
         let how = Lowering { activations: options.activations.on(device), look_ahead: options.guessed() > 0 };
         let mut recording = lower(source.recording.clone(), how)?;
-        let context = match options.context {
-            Some(context) => context.max(1),
-            None => source.shape.max_positions.clamp(1, plan::DEFAULT_CONTEXT),
-        };
         let binding = match device {
             OpenedDevice::Gpu(gpu) => gpu_options.binding_on(gpu),
             OpenedDevice::Cpu => u64::MAX,
         };
-        let wishes = Wishes { context, chunk: options.chunk, experts: options.experts, binding };
+        let wishes = Wishes { context: options.context, chunk: options.chunk, experts: options.experts, binding };
         let plan = MemoryPlan::new(&source.shape, &mut recording, source.experts(), &wishes)?;
         Ok(Planned { recording, plan, binding })
     }

@@ -1,17 +1,24 @@
 //! What is asked of a model, whoever asks: prompt, tools, form of the answer, sampling. [`Language`] turns it into tokens.
 
+mod content;
+mod conversation;
 mod fields;
+mod keys;
 mod language;
 mod openai;
 
 use serde_json::{Map, Value};
 
 #[cfg(feature = "server")]
-pub(crate) use fields::{Sampling, json_schema, text_of, thinks};
+pub(crate) use content::{Unreadable, content_text};
+#[cfg(feature = "server")]
+pub(crate) use fields::{json_schema, sampling, template_keys, thinking_budget};
+#[cfg(feature = "server")]
+pub(crate) use keys::BodyKeys;
 pub(crate) use language::new_id;
 pub use language::{GenerateOptions, Language, Prepared};
 #[cfg(feature = "server")]
-pub(crate) use openai::whole;
+pub(crate) use openai::{MOST_PROBABILITIES, schema_of};
 
 use crate::text::{Message, SamplerOptions};
 
@@ -41,6 +48,10 @@ pub struct Request {
     pub seed: Option<u64>,
     /// Of how many of the most likely tokens [`Event::Token`](crate::Event::Token) tells the probabilities.
     pub probabilities: Option<usize>,
+    /// What is added to the logits of tokens: (id, bias). -inf is never.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// The answer is a turn of its own even where the last message is the assistant's; otherwise that message goes on.
+    pub new_turn: bool,
     /// More for the chat template, such as `enable_thinking`.
     pub template: Map<String, Value>,
 }
@@ -87,6 +98,13 @@ impl Request {
         Request { prompt: Prompt::Text(text.into()), ..Request::default() }
     }
 
+    /// The request for one of several answers to the same: another seed for each.
+    #[cfg(feature = "server")]
+    pub(crate) fn answer_number(&self, index: usize) -> Self {
+        let seed = self.seed.map(|seed| seed.wrapping_add(index as u64));
+        Request { seed, ..self.clone() }
+    }
+
     /// Lets the model think before it answers, or not, whatever its chat template does by itself.
     pub fn set_thinking(&mut self, thinks: bool) {
         self.template.insert("enable_thinking".to_owned(), thinks.into());
@@ -130,9 +148,11 @@ impl RequestError {
     /// The prompt has no room. Its tokens may be counted in part only: `found` are then the fewest there can be.
     fn context(found: usize, most: usize, is_least: bool) -> Self {
         let least = if is_least { "at least " } else { "" };
+        // in the words that agents look for: Claude Code compacts on "prompt is too long: N tokens > M maximum", litellm and
+        // langchain know "maximum context length"
         let message = format!(
-            "This model's context has {most} tokens, and the prompt has {least}{found}; an answer needs at least one more. \
-             Nothing is cut off: shorten the prompt, or open the model with a larger context (hint: raise --ctx)"
+            "This model's maximum context length is {most} tokens; prompt is too long: {least}{found} tokens > {most} maximum. \
+             Nothing is cut off (hint: raise --ctx)"
         );
         RequestError { kind: RequestErrorKind::ContextFull, ..Self::invalid(message) }.at("messages")
     }

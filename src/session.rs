@@ -241,7 +241,7 @@ impl<'a> Session<'a> {
     /// Chooses the next token after the last one run with logits. `vocab` leaves padding rows out.
     pub fn sample(&mut self, sampler: &mut Sampler, vocab: usize) -> Result<u32, SessionError> {
         let vocab = vocab.min(self.engine.shape.vocab);
-        match sampler.settings().candidates_needed().filter(|n| *n <= CANDIDATES) {
+        match sampler.candidates_needed().filter(|n| *n <= CANDIDATES) {
             Some(candidates) => {
                 let top = self.engine.runner.top_logits(candidates, vocab)?;
                 Ok(sampler.sample_from(&top)?)

@@ -9,8 +9,14 @@ use crate::model::Shape;
 use crate::sizes::bytes_for_people;
 use crate::weights::ExpertLayout;
 
-/// Positions that caches have room for unless `--ctx` says otherwise.
-pub(super) const DEFAULT_CONTEXT: usize = 8192;
+/// Positions that caches have room for unasked, however little memory there is: what a model was trained for if that is
+/// less.
+const LEAST_CONTEXT: usize = 8192;
+/// The part of the memory beside the weights that caches may take unasked. An agent's first request has up to 40,000
+/// tokens; what caches take the experts lack.
+const CACHE_SHARE: u64 = 8;
+/// The context that is taken unasked is a multiple of this.
+const CONTEXT_STEP: usize = 1024;
 
 /// Tokens of a chunk are a multiple of this, unless somebody asks for another number: kernels that go through tokens in
 /// runs of 32 then have the same runs whatever the chunk, and so do their results.
@@ -22,8 +28,8 @@ const CHUNK_SHARE: u64 = 8;
 
 /// What a plan is asked to make room for.
 pub(super) struct Wishes {
-    /// Positions.
-    pub(super) context: usize,
+    /// Positions; `None` is what memory has room for, up to what the model was trained for.
+    pub(super) context: Option<usize>,
     /// Tokens of a prompt in one step.
     pub(super) chunk: Option<usize>,
     /// Memory for routed experts.
@@ -126,6 +132,13 @@ pub struct MemoryPlan {
     pub available: u64,
 }
 
+/// Positions that `bytes` have room for, within what is sensible and what the model knows.
+fn default_context(bytes: u64, bytes_per_position: u64, most: usize) -> usize {
+    // a model without caches has room for all
+    let fits = bytes.checked_div(bytes_per_position).map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    (fits / CONTEXT_STEP * CONTEXT_STEP).max(LEAST_CONTEXT).clamp(1, most.max(1))
+}
+
 impl MemoryPlan {
     /// Plans a model, and decides how many tokens a step of `recording` may have.
     pub(super) fn new(
@@ -134,11 +147,23 @@ impl MemoryPlan {
         experts: &ExpertLayout,
         wishes: &Wishes,
     ) -> Result<MemoryPlan, PlanError> {
-        let (context, budget) = (wishes.context, wishes.experts);
-        if context > shape.max_positions {
-            return Err(PlanError::Context { found: context, most: shape.max_positions });
-        }
+        let budget = wishes.experts;
         let available = flashflood_backends::memory::available_memory();
+        let weights = recording.weight_bytes() + recording.tensor_bytes(true);
+        let free = match budget {
+            ExpertBudget::Auto => available.saturating_sub(weights),
+            ExpertBudget::Bytes(bytes) => available.saturating_sub(weights + bytes),
+            ExpertBudget::All => {
+                available.saturating_sub(weights + experts.experts() as u64 * experts.slot_bytes() as u64)
+            }
+        };
+        let context = match wishes.context {
+            Some(context) if context > shape.max_positions => {
+                return Err(PlanError::Context { found: context, most: shape.max_positions });
+            }
+            Some(context) => context.max(1),
+            None => default_context(free / CACHE_SHARE, recording.kv_bytes_per_position(), shape.max_positions),
+        };
         let mut plan = MemoryPlan {
             resident: recording.weight_bytes(),
             experts: 0,
@@ -161,7 +186,7 @@ impl MemoryPlan {
         };
         plan.chunk = match wishes.chunk {
             Some(chunk) => chunk.clamp(1, context.max(1)),
-            None => chunk_within(recording, for_experts / CHUNK_SHARE, wishes),
+            None => chunk_within(recording, for_experts / CHUNK_SHARE, context, wishes.binding),
         };
         recording.max_tokens = plan.chunk;
         plan.activations = recording.tensor_bytes(false);
@@ -225,12 +250,12 @@ impl fmt::Display for MemoryPlan {
 }
 
 /// The longest chunk whose activations take at most `bytes`, of 64 tokens at least.
-fn chunk_within(recording: &mut Recording, bytes: u64, wishes: &Wishes) -> usize {
+fn chunk_within(recording: &mut Recording, bytes: u64, context: usize, binding: u64) -> usize {
     let mut chunk = CHUNK_STEP;
-    let longest = wishes.context.next_multiple_of(CHUNK_STEP).min(MOST_CHUNK);
+    let longest = context.next_multiple_of(CHUNK_STEP).min(MOST_CHUNK);
     while 2 * chunk <= longest.next_power_of_two() {
         recording.max_tokens = 2 * chunk;
-        if recording.tensor_bytes(false) > bytes || recording.largest_tensor() > wishes.binding {
+        if recording.tensor_bytes(false) > bytes || recording.largest_tensor() > binding {
             break;
         }
         chunk *= 2;
@@ -241,6 +266,15 @@ fn chunk_within(recording: &mut Recording, bytes: u64, wishes: &Wishes) -> usize
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_context_is_what_an_eighth_of_memory_holds() {
+        // 61,440 bytes a position as the 397B has it
+        assert_eq!(default_context(5_000_000_000, 61_440, 262_144), 80_896);
+        assert_eq!(default_context(1_000, 61_440, 262_144), LEAST_CONTEXT);
+        assert_eq!(default_context(5_000_000_000, 61_440, 2048), 2048);
+        assert_eq!(default_context(5, 0, 262_144), 262_144);
+    }
 
     #[test]
     fn sizes_as_people_write_them() {

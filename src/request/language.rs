@@ -8,11 +8,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::fields::{check_tools, plain_messages};
+use super::conversation::{arrangements, plain_messages, shows_system};
+use super::fields::check_tools;
 use super::{Prompt, Request, RequestError, ToolChoice};
 use crate::engine::{Engine, EngineError};
 use crate::state::chat_boundaries;
-use crate::text::{AnswerForm, ChatTemplate, Grammar, Message, ModelText, ReplyParser, Sampler, Tokenizer, ToolCall};
+use crate::text::{
+    AnswerForm, ChatTemplate, Content, Grammar, Message, ModelText, ReplyParser, Sampler, TextError, Tokenizer,
+    ToolCall, without_marks,
+};
 
 /// Bytes of a text, for each position of the context, beyond which its tokens are counted before it is taken as a whole.
 const LONG: usize = 8;
@@ -89,8 +93,14 @@ struct Encoded {
     /// Empty where tokens were given.
     text: String,
     tokens: Vec<u32>,
-    /// The messages that it was rendered from, if that is what was given.
-    messages: Option<Vec<Message>>,
+    /// What it was rendered from, if that is a conversation.
+    conversation: Option<Conversation>,
+}
+
+/// A conversation as a template takes it.
+struct Conversation {
+    messages: Vec<Message>,
+    tools: Option<Value>,
 }
 
 impl Engine {
@@ -121,7 +131,7 @@ impl Language {
 
     /// The prompt of a request as text: empty where tokens were given.
     pub fn rendered(&self, mut request: Request) -> Result<String, RequestError> {
-        Ok(self.render(&mut request)?.0)
+        Ok(without_marks(&self.render(&mut request)?.0))
     }
 
     /// The tokens of a request's prompt.
@@ -134,7 +144,7 @@ impl Language {
     /// # Errors
     /// What of the request cannot be done; a prompt that leaves no room for an answer. Nothing is cut off.
     pub fn prepare(self: &Arc<Self>, mut request: Request) -> Result<Prepared, RequestError> {
-        let Encoded { text, tokens: prompt, messages } = self.prompt_of(&mut request)?;
+        let Encoded { text, tokens: prompt, conversation } = self.prompt_of(&mut request)?;
         if prompt.is_empty() {
             return Err(RequestError::invalid("the prompt is empty").at("prompt"));
         }
@@ -144,18 +154,22 @@ impl Language {
         let seed = request.seed.unwrap_or_else(any_number);
         let sampler = Sampler::new(request.sampling.or(self.text.sampler), seed)
             .map_err(|e| RequestError::invalid(e.to_string()))?;
-        let boundaries = match &messages {
-            Some(messages) => {
-                let tools = tools_of(&request);
-                chat_boundaries(
-                    self.template()?,
-                    &self.text.tokenizer,
-                    messages,
-                    tools.as_ref(),
-                    &request.template,
-                    &prompt,
-                )
-            }
+        if let Some((id, _)) =
+            request.logit_bias.iter().find(|(id, _)| *id as usize >= self.text.tokenizer.vocab_size())
+        {
+            let message = format!("logit_bias: {id} is no token: there are {}", self.text.tokenizer.vocab_size());
+            return Err(RequestError::invalid(message).at("logit_bias"));
+        }
+        let sampler = sampler.for_answer(std::mem::take(&mut request.logit_bias), prompt.len());
+        let boundaries = match &conversation {
+            Some(Conversation { messages, tools }) => chat_boundaries(
+                self.template()?,
+                &self.text.tokenizer,
+                messages,
+                tools.as_ref(),
+                &request.template,
+                &prompt,
+            ),
             // the same text again, to be continued otherwise
             None => vec![prompt.len() - 1],
         };
@@ -246,7 +260,7 @@ impl Language {
             }
             rest = after;
         }
-        encode(text)
+        self.text.tokenizer.encode_marked(text).map_err(|e| RequestError::invalid(e.to_string()))
     }
 
     /// The prompt as text and as tokens; checks tools and messages.
@@ -257,14 +271,14 @@ impl Language {
                 return Err(RequestError::invalid(format!("{id} is no token: there are {vocab}")).at("prompt"));
             }
             let tokens = ids.clone();
-            return Ok(Encoded { text: String::new(), tokens, messages: None });
+            return Ok(Encoded { text: String::new(), tokens, conversation: None });
         }
-        let (text, messages) = self.render(request)?;
-        Ok(Encoded { tokens: self.encode(&text)?, text, messages })
+        let (text, conversation) = self.render(request)?;
+        Ok(Encoded { tokens: self.encode(&text)?, text, conversation })
     }
 
-    /// The prompt as text, and the messages that it was rendered from.
-    fn render(&self, request: &mut Request) -> Result<(String, Option<Vec<Message>>), RequestError> {
+    /// The prompt as text, in which what people typed is marked, and the conversation that it was rendered from.
+    fn render(&self, request: &mut Request) -> Result<(String, Option<Conversation>), RequestError> {
         check_tools(&request.tools)?;
         match &request.tool_choice {
             ToolChoice::None => request.tools.clear(),
@@ -285,10 +299,57 @@ impl Language {
         };
         let mut plain = plain_messages(messages)?;
         plain.iter_mut().for_each(|message| self.text.replay().restore(message));
-        let rendered = self.template()?.render(&plain, tools_of(request).as_ref(), true, &request.template);
-        let rendered = rendered.map_err(|e| RequestError::invalid(e.to_string()).at("messages"))?;
-        Ok((rendered, Some(plain)))
+        plain.iter_mut().for_each(|message| self.text.typed.message(message));
+        let mut tools = tools_of(request);
+        tools.iter_mut().for_each(|tools| self.text.typed.value(tools));
+        let template = self.template()?;
+        let (mut dropped, mut refused) = (None, None);
+        for messages in arrangements(&plain) {
+            match render_answered(template, &messages, tools.as_ref(), request) {
+                Ok(text) if shows_system(&text, &messages) => {
+                    return Ok((text, Some(Conversation { messages, tools })));
+                }
+                Ok(text) => drop(dropped.get_or_insert((text, messages))),
+                Err(e) => drop(refused.get_or_insert(e)),
+            }
+        }
+        match (dropped, refused) {
+            (Some((text, messages)), _) => Ok((text, Some(Conversation { messages, tools }))),
+            (None, refused) => {
+                let reason = refused.map(|e| e.to_string()).unwrap_or_default();
+                Err(RequestError::invalid(reason).at("messages"))
+            }
+        }
     }
+}
+
+/// A conversation with its answer to come: with the beginning of one, or, where the last message is the assistant's and
+/// no turn of its own, up to the end of that message.
+fn render_answered(
+    template: &ChatTemplate,
+    messages: &[Message],
+    tools: Option<&Value>,
+    request: &Request,
+) -> Result<String, TextError> {
+    let extra = &request.template;
+    let begun = match messages.split_last() {
+        Some((Message { role, content: Content::Text(text), tool_calls: None, .. }, before))
+            if role == "assistant" && !request.new_turn && !text.trim().is_empty() =>
+        {
+            Some((text, before))
+        }
+        _ => None,
+    };
+    let Some((text, before)) = begun else { return template.render(messages, tools, true, extra) };
+    // templates trim what they are given
+    let (written, blanks) = text.split_at(text.trim_end().len());
+    let mut rendered = template.render(messages, tools, false, extra)?;
+    match rendered.rfind(written.trim_start()) {
+        Some(at) => rendered.truncate(at + written.trim_start().len()),
+        // the template makes something else of it
+        None => rendered = template.render(before, tools, true, extra)? + written,
+    }
+    Ok(rendered + blanks)
 }
 
 impl fmt::Debug for Language {

@@ -119,14 +119,16 @@ pub(crate) fn is_cut(made: &Generated) -> bool {
     matches!(made.finish, Finish::Length | Finish::ContextFull)
 }
 
-/// OpenAI's `usage` of chats and completions.
-pub(crate) fn usage(made: &Generated) -> Value {
+/// OpenAI's `usage` of chats and completions. The prompt of several answers counts once.
+pub(crate) fn usage(made: &[Generated]) -> Value {
+    let (prompt, reused) = made.first().map_or((0, 0), |first| (first.prompt, first.reused));
+    let (tokens, thinking) = made.iter().fold((0, 0), |(t, k), made| (t + made.tokens.len(), k + made.thinking));
     json!({
-        "prompt_tokens": made.prompt,
-        "completion_tokens": made.tokens.len(),
-        "total_tokens": made.prompt + made.tokens.len(),
-        "prompt_tokens_details": {"cached_tokens": made.reused},
-        "completion_tokens_details": {"reasoning_tokens": made.thinking},
+        "prompt_tokens": prompt,
+        "completion_tokens": tokens,
+        "total_tokens": prompt + tokens,
+        "prompt_tokens_details": {"cached_tokens": reused},
+        "completion_tokens_details": {"reasoning_tokens": thinking},
     })
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request as HttpRequest, Response, StatusCode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{AnswerPart, Call, is_cut, timings, usage};
@@ -14,58 +13,73 @@ use super::model::now;
 use super::request::blocking;
 use super::sse::{self, Frame, StreamWriter};
 use super::{ReasoningField, Server};
-use crate::request::new_id;
+use crate::request::{BodyKeys, new_id};
 use crate::{Generated, Request};
 
-/// What of the body is about the response; the rest is a [`Request`].
-#[derive(Default, Deserialize)]
-struct ResponseKeys {
-    stream: Option<bool>,
-    stream_options: Option<StreamOptions>,
+/// Most answers to one request.
+pub(super) const MOST_ANSWERS: usize = 8;
+
+/// How many answers are wanted.
+pub(super) fn answers(keys: &mut BodyKeys) -> Result<usize, ApiError> {
+    match keys.count(&["n"])? {
+        None => Ok(1),
+        Some(n @ 1..=MOST_ANSWERS) => Ok(n),
+        Some(n) => Err(ApiError::unsupported("n", &format!("n: expected 1 to {MOST_ANSWERS} answers, found {n}"))),
+    }
 }
 
-#[derive(Deserialize)]
-struct StreamOptions {
-    include_usage: Option<bool>,
+/// Whether the tokens are told at the end of a stream.
+pub(super) fn tells_usage(keys: &mut BodyKeys) -> bool {
+    keys.value("stream_options").is_some_and(|options| options["include_usage"] == true)
 }
 
 pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
-    let body: Value = body::json(request).await?;
-    let shape = ResponseKeys::deserialize(&body).map_err(|e| ApiError::invalid(e.to_string()))?;
-    let is_stream = shape.stream.unwrap_or(false);
-    let tells_usage = shape.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
-    let wanted = Request::from_openai_chat(body)?;
+    let mut keys = body::keys(request).await?;
+    let is_stream = keys.get("stream")?.unwrap_or(false);
+    let (tells_usage, answers) = (tells_usage(&mut keys), answers(&mut keys)?);
+    let wanted = Request::from_chat_keys(&mut keys)?;
+    server.tell_ignored("/v1/chat/completions", &keys);
     let tells_probabilities = wanted.probabilities.is_some();
-    let mut running = server.submit(wanted).await?;
-    let (id, created, model) = (new_id("chatcmpl-"), now(), running.model.name.clone());
     if is_stream {
+        if answers > 1 {
+            return Err(ApiError::unsupported("n", "n: several answers are not streamed"));
+        }
+        let running = server.submit(wanted).await?;
+        let (id, created, model) = (new_id("chatcmpl-"), now(), running.model.name.clone());
         return Ok(sse::response(running, Chunks::new(id, created, model, tells_usage, server.options.reasoning)));
     }
-    let (whole, done) = running.whole().await?;
-    let mut message = json!({"role": "assistant", "content": whole.text});
-    if whole.text.is_empty() && !whole.calls.is_empty() {
-        message["content"] = Value::Null;
-    }
-    if !whole.thinking.is_empty() {
-        server.options.reasoning.put(&mut message, &whole.thinking);
-    }
-    if !whole.calls.is_empty() {
-        message["tool_calls"] = whole.calls.iter().map(tool_call).collect();
-    }
-    let probabilities = tells_probabilities.then(|| json!({"content": whole.probabilities, "refusal": null}));
-    let answer = json!({
-        "id": id,
-        "object": "chat.completion",
-        "created": created,
-        "model": model,
-        "choices": [{
-            "index": 0,
+    let (mut choices, mut all) = (Vec::new(), Vec::new());
+    let mut model = String::new();
+    for index in 0..answers {
+        let mut running = server.submit(wanted.answer_number(index)).await?;
+        let (whole, done) = running.whole().await?;
+        let mut message = json!({"role": "assistant", "content": whole.text});
+        if whole.text.is_empty() && !whole.calls.is_empty() {
+            message["content"] = Value::Null;
+        }
+        if !whole.thinking.is_empty() {
+            server.options.reasoning.put(&mut message, &whole.thinking);
+        }
+        if !whole.calls.is_empty() {
+            message["tool_calls"] = whole.calls.iter().map(tool_call).collect();
+        }
+        choices.push(json!({
+            "index": index,
             "message": message,
-            "logprobs": probabilities,
+            "logprobs": tells_probabilities.then(|| json!({"content": whole.probabilities, "refusal": null})),
             "finish_reason": finish_reason(&done, !whole.calls.is_empty()),
-        }],
-        "usage": usage(&done),
-        "timings": timings(&done),
+        }));
+        model.clone_from(&running.model.name);
+        all.push(done);
+    }
+    let answer = json!({
+        "id": new_id("chatcmpl-"),
+        "object": "chat.completion",
+        "created": now(),
+        "model": model,
+        "choices": choices,
+        "usage": usage(&all),
+        "timings": all.last().map(timings),
     });
     Ok(json_response(StatusCode::OK, &answer))
 }
@@ -128,6 +142,10 @@ impl Chunks {
 }
 
 impl StreamWriter for Chunks {
+    fn waiting(&mut self) -> Option<Frame> {
+        Some(Frame::data(&self.chunk(json!({}), None)))
+    }
+
     fn begin(&mut self) -> Vec<Frame> {
         vec![Frame::data(&self.chunk(json!({"role": "assistant", "content": ""}), None))]
     }
@@ -158,7 +176,7 @@ impl StreamWriter for Chunks {
                 let mut frames = vec![Frame::data(&last)];
                 if self.tells_usage {
                     last["choices"] = json!([]);
-                    last["usage"] = usage(&done);
+                    last["usage"] = usage(std::slice::from_ref(&done));
                     frames.push(Frame::data(&last));
                 }
                 frames.push(Frame { name: None, data: "[DONE]".to_owned() });

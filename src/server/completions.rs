@@ -10,86 +10,120 @@ use serde_json::{Value, json};
 use super::Server;
 use super::answer::{AnswerPart, is_cut, timings, usage};
 use super::body;
+use super::chat_completions::{answers, tells_usage};
 use super::error::{ApiError, Protocol, json_response};
 use super::model::now;
 use super::request::blocking;
 use super::sse::{self, Frame, StreamWriter};
-use crate::request::{Sampling, json_schema, new_id, whole};
+use crate::request::{new_id, sampling, schema_of};
 use crate::{Generated, Prompt, Request};
 
 /// Most `logprobs`.
-const MOST_PROBABILITIES: u64 = 20;
+const MOST_PROBABILITIES: usize = 20;
+
+/// Most prompts of one request.
+const MOST_PROMPTS: usize = 128;
 
 /// Tokens that are made unless another number is wanted, as in OpenAI's own.
-const DEFAULT_TOKENS: u64 = 16;
+const DEFAULT_TOKENS: usize = 16;
 
-#[derive(Deserialize)]
-struct CompletionBody {
-    prompt: PromptField,
-    #[serde(flatten)]
-    sampling: Sampling,
-    stream: Option<bool>,
-    stream_options: Option<Value>,
-    max_tokens: Option<u64>,
-    response_format: Option<Value>,
-    n: Option<u64>,
-    best_of: Option<u64>,
-    echo: Option<bool>,
-    suffix: Option<String>,
-    logprobs: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a prompt: a text, or token ids")]
-enum PromptField {
-    Text(String),
-    Tokens(Vec<u32>),
-    Texts(Vec<String>),
+/// The prompts of a body: a text, token ids, or a list of either.
+fn prompts(given: Option<Value>) -> Result<Vec<Prompt>, ApiError> {
+    let wrong = || ApiError::invalid("prompt: expected a text, token ids, or a list of them").at("prompt");
+    let tokens = |ids: &[Value]| -> Option<Prompt> {
+        let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+        ids.iter().map(id).collect::<Option<Vec<u32>>>().map(Prompt::Tokens)
+    };
+    match given.ok_or_else(wrong)? {
+        Value::String(text) => Ok(vec![Prompt::Text(text)]),
+        Value::Array(items) if items.iter().all(Value::is_u64) => Ok(vec![tokens(&items).ok_or_else(wrong)?]),
+        Value::Array(items) => {
+            let prompt = |item: &Value| match item {
+                Value::String(text) => Some(Prompt::Text(text.clone())),
+                Value::Array(ids) => tokens(ids),
+                _ => None,
+            };
+            items.iter().map(prompt).collect::<Option<Vec<Prompt>>>().ok_or_else(wrong)
+        }
+        _ => Err(wrong()),
+    }
 }
 
 pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
-    let request: CompletionBody = body::json(request).await?;
+    let mut keys = body::keys(request).await?;
     let unsupported = |parameter: &str, what: &str| Err(ApiError::unsupported(parameter, what));
-    if request.n.is_some_and(|n| n != 1) || request.best_of.is_some_and(|n| n != 1) {
-        return unsupported("n", "one answer is given per request");
+    let prompts = prompts(keys.value("prompt"))?;
+    let (is_stream, tells_usage) = (keys.get("stream")? == Some(true), tells_usage(&mut keys));
+    let answers = answers(&mut keys)?;
+    let echoes = keys.get("echo")?.unwrap_or(false);
+    if keys.says("suffix") {
+        return unsupported("suffix", "suffix: only what follows the prompt is given");
     }
-    if request.echo == Some(true) || request.suffix.is_some_and(|suffix| !suffix.is_empty()) {
-        return unsupported("echo", "only what follows the prompt is given");
-    }
-    if request.logprobs.is_some_and(|top| top > MOST_PROBABILITIES) {
+    let probabilities = keys.count(&["logprobs"])?;
+    if probabilities.is_some_and(|top| top > MOST_PROBABILITIES) {
         return unsupported("logprobs", "at most 20 tokens' probabilities are told");
     }
-    let prompt = match request.prompt {
-        PromptField::Text(text) => Prompt::Text(text),
-        PromptField::Tokens(ids) => Prompt::Tokens(ids),
-        PromptField::Texts(mut texts) if texts.len() == 1 => Prompt::Text(texts.remove(0)),
-        PromptField::Texts(_) => return unsupported("prompt", "one prompt is possible per request"),
-    };
+    if echoes && probabilities.is_some() {
+        return unsupported("echo", "echo: the probabilities of a prompt are not told");
+    }
+    if prompts.is_empty() || prompts.len() > MOST_PROMPTS {
+        let found = prompts.len();
+        return Err(
+            ApiError::invalid(format!("prompt: expected 1 to {MOST_PROMPTS} prompts, found {found}")).at("prompt")
+        );
+    }
     let mut wanted = Request {
-        prompt,
-        probabilities: request.logprobs.map(whole),
-        max_tokens: Some(whole(request.max_tokens.unwrap_or(DEFAULT_TOKENS))),
-        json_schema: json_schema(request.response_format.as_ref(), "response_format")?,
+        probabilities,
+        max_tokens: match keys.has("max_tokens") {
+            // what is negative is up to the end of the context
+            true => keys.count(&["max_tokens"])?,
+            false => Some(DEFAULT_TOKENS),
+        },
+        json_schema: schema_of(&mut keys)?,
         ..Request::default()
     };
-    request.sampling.fill(&mut wanted)?;
-    let mut running = server.submit(wanted).await?;
+    sampling(&mut keys, &mut wanted)?;
+    server.tell_ignored("/v1/completions", &keys);
     let mut shape = CompletionObject {
         id: new_id("cmpl-"),
         created: now(),
-        model: running.model.name.clone(),
+        model: server.model()?.name.clone(),
+        index: 0,
         tells_usage: false,
         told: Probabilities::default(),
     };
-    if request.stream == Some(true) {
-        shape.tells_usage = request.stream_options.is_some_and(|options| options["include_usage"] == true);
-        return Ok(sse::response(running, shape));
+    if is_stream {
+        let [prompt] = <[Prompt; 1]>::try_from(prompts)
+            .map_err(|_| ApiError::unsupported("prompt", "prompt: several prompts are not streamed"))?;
+        if answers > 1 || echoes {
+            return unsupported("n", "n, echo: a stream has one answer, and no prompt");
+        }
+        wanted.prompt = prompt;
+        shape.tells_usage = tells_usage;
+        return Ok(sse::response(server.submit(wanted).await?, shape));
     }
-    let (whole, done) = running.whole().await?;
-    whole.probabilities.iter().for_each(|token| shape.told.push(token));
-    let mut answer = shape.json(&whole.text, Some(&done));
-    answer["usage"] = usage(&done);
-    Ok(json_response(StatusCode::OK, &answer))
+    let (mut choices, mut all, mut last) = (Vec::new(), Vec::new(), Value::Null);
+    for prompt in prompts {
+        let echo = match (&prompt, echoes) {
+            (Prompt::Text(text), true) => text.clone(),
+            (Prompt::Tokens(ids), true) => server.model()?.language.decode(ids),
+            _ => String::new(),
+        };
+        wanted.prompt = prompt;
+        for number in 0..answers {
+            let mut running = server.submit(wanted.answer_number(number)).await?;
+            let (whole, done) = running.whole().await?;
+            shape.told = Probabilities::default();
+            whole.probabilities.iter().for_each(|token| shape.told.push(token));
+            shape.index = choices.len();
+            last = shape.json(&format!("{echo}{}", whole.text), Some(&done));
+            choices.push(last["choices"][0].take());
+            all.push(done);
+        }
+    }
+    last["choices"] = choices.into();
+    last["usage"] = usage(&all);
+    Ok(json_response(StatusCode::OK, &last))
 }
 
 /// What every `text_completion` object has.
@@ -97,6 +131,8 @@ struct CompletionObject {
     id: String,
     created: u64,
     model: String,
+    /// Of the choice.
+    index: usize,
     tells_usage: bool,
     /// Of the tokens whose text comes next.
     told: Probabilities,
@@ -149,7 +185,7 @@ impl CompletionObject {
             "object": "text_completion",
             "created": self.created,
             "model": self.model,
-            "choices": [{"index": 0, "text": text, "logprobs": told, "finish_reason": finish}],
+            "choices": [{"index": self.index, "text": text, "logprobs": told, "finish_reason": finish}],
         });
         if let Some(done) = done {
             answer["timings"] = timings(done);
@@ -176,7 +212,7 @@ impl StreamWriter for CompletionObject {
                 let mut frames = vec![Frame::data(&last)];
                 if self.tells_usage {
                     last["choices"] = json!([]);
-                    last["usage"] = usage(&done);
+                    last["usage"] = usage(std::slice::from_ref(&done));
                     frames.push(Frame::data(&last));
                 }
                 frames.push(Frame { name: None, data: "[DONE]".to_owned() });

@@ -15,6 +15,7 @@ const RETRY_AFTER: u32 = 5;
 pub(crate) enum Protocol {
     OpenAi,
     Anthropic,
+    Ollama,
 }
 
 /// An error that the caller is told.
@@ -26,11 +27,13 @@ pub(crate) struct ApiError {
     code: Option<&'static str>,
     /// Which field of the request is meant.
     parameter: Option<String>,
+    /// The methods that a path has.
+    allow: Option<&'static str>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        ApiError { status, message: message.into(), code: None, parameter: None }
+        ApiError { status, message: message.into(), code: None, parameter: None, allow: None }
     }
 
     /// The request cannot be meant.
@@ -58,6 +61,17 @@ impl ApiError {
         self
     }
 
+    /// The methods that the path has.
+    pub(crate) fn allow(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
+    /// For the log.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     fn kind(&self, protocol: Protocol) -> &'static str {
         match (self.status, protocol) {
             (StatusCode::UNAUTHORIZED, _) => "authentication_error",
@@ -79,6 +93,7 @@ impl ApiError {
             Protocol::OpenAi => json!({"error": {
                 "message": self.message, "type": kind, "param": self.parameter, "code": self.code,
             }}),
+            Protocol::Ollama => json!({"error": self.message}),
             Protocol::Anthropic => json!({"type": "error", "error": {"type": kind, "message": self.message}}),
         }
     }
@@ -87,6 +102,9 @@ impl ApiError {
         let mut response = json_response(self.status, &self.json(protocol));
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        }
+        if let Some(methods) = self.allow {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

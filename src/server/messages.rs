@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request as HttpRequest, Response, StatusCode};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Server;
 use super::answer::is_cut;
@@ -14,80 +13,60 @@ use super::error::{ApiError, json_response};
 use super::messages_stream::Blocks;
 use super::request::function;
 use super::sse;
-use crate::request::{Sampling, json_schema, new_id, text_of, whole};
-use crate::{Content, Generated, Message, Prompt, Request, RequestError, ToolChoice};
+use crate::request::{
+    BodyKeys, Unreadable, content_text, json_schema, new_id, sampling, template_keys, thinking_budget,
+};
+use crate::{Content, Generated, Message, Prompt, Request, ToolChoice};
 
 /// A line that Claude Code puts in front of its system prompt, different each time: every prompt would be a new one.
 const BILLING_LINE: &str = "x-anthropic-billing-header:";
 
-#[derive(Deserialize)]
-struct MessagesBody {
-    messages: Vec<InputMessage>,
-    system: Option<Value>,
-    max_tokens: Option<u64>,
-    #[serde(flatten)]
-    sampling: Sampling,
-    stream: Option<bool>,
-    tools: Option<Vec<Value>>,
-    tool_choice: Option<Value>,
-    thinking: Option<Value>,
-    output_config: Option<Value>,
-    output_format: Option<Value>,
-    mcp_servers: Option<Vec<Value>>,
-    container: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct InputMessage {
-    role: String,
-    content: Value,
-}
-
-impl MessagesBody {
-    fn wanted(self) -> Result<Request, ApiError> {
-        if self.mcp_servers.is_some_and(|servers| !servers.is_empty()) || self.container.is_some_and(|c| !c.is_null()) {
-            return Err(ApiError::unsupported("mcp_servers", "there are no servers of tools and no containers here"));
+/// What the body asks for; keys that nobody knows are left.
+fn wanted(keys: &mut BodyKeys) -> Result<Request, ApiError> {
+    let mut messages = Vec::new();
+    if let Some(system) = keys.value("system") {
+        let text = without_billing(&content_text(&system, "\n", Unreadable::Named, "system")?);
+        if !text.is_empty() {
+            messages.push(Message::new("system", text));
         }
-        let mut messages = Vec::new();
-        if let Some(system) = self.system.filter(|system| !system.is_null()) {
-            let text = without_billing(&text_of_blocks(&system, "system")?);
-            if !text.is_empty() {
-                messages.push(Message::new("system", text));
-            }
-        }
-        for (i, message) in self.messages.into_iter().enumerate() {
-            convert(message, i, &mut messages)?;
-        }
-        let (choice, one_call) = tool_choice(self.tool_choice.as_ref())?;
-        let format =
-            self.output_config.as_ref().and_then(|config| config.get("format")).or(self.output_format.as_ref());
-        let mut template = Map::new();
-        let thinking = self.thinking.as_ref().and_then(|thinking| thinking["type"].as_str());
-        template.insert("enable_thinking".to_owned(), matches!(thinking, Some("enabled" | "adaptive")).into());
-        let budget = self.thinking.as_ref().and_then(|thinking| thinking["budget_tokens"].as_u64());
-        let mut request = Request {
-            prompt: Prompt::Chat(messages),
-            tools: tools(self.tools.unwrap_or_default())?,
-            tool_choice: choice,
-            one_call,
-            json_schema: json_schema(format, "output_format")?,
-            max_tokens: self.max_tokens.map(whole),
-            thinking_budget: budget.map(whole),
-            template,
-            ..Request::default()
-        };
-        self.sampling.fill(&mut request)?;
-        Ok(request)
     }
+    let given: Option<Vec<Value>> = keys.get("messages")?;
+    let given = given.ok_or_else(|| ApiError::invalid("messages: Field required").at("messages"))?;
+    let last = given.len().saturating_sub(1);
+    for (i, message) in given.into_iter().enumerate() {
+        convert(message, i, i == last, &mut messages)?;
+    }
+    let (choice, one_call) = tool_choice(keys.value("tool_choice").as_ref())?;
+    let (config, format) = (keys.value("output_config").unwrap_or_default(), keys.value("output_format"));
+    let format = config.get("format").or(format.as_ref());
+    // thoughts are asked for, or there are none
+    let mut template = template_keys(keys)?;
+    template.entry("enable_thinking").or_insert(false.into());
+    let thinking_budget = thinking_budget(keys, &mut template)?;
+    let mut request = Request {
+        prompt: Prompt::Chat(messages),
+        tools: tools(keys.get("tools")?.unwrap_or_default()),
+        tool_choice: choice,
+        one_call,
+        json_schema: json_schema(format, "output_format")?,
+        max_tokens: keys.count(&["max_tokens"])?,
+        thinking_budget,
+        template,
+        ..Request::default()
+    };
+    sampling(keys, &mut request)?;
+    Ok(request)
 }
 
 pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
-    let request: MessagesBody = body::json(request).await?;
-    if request.max_tokens.is_none() {
-        return Err(ApiError::invalid("max_tokens: Field required"));
+    let mut keys = body::keys(request).await?;
+    if !keys.has("max_tokens") {
+        return Err(ApiError::invalid("max_tokens: Field required").at("max_tokens"));
     }
-    let is_stream = request.stream == Some(true);
-    let mut running = server.submit(request.wanted()?).await?;
+    let is_stream = keys.get("stream")? == Some(true);
+    let request = wanted(&mut keys)?;
+    server.tell_ignored("/v1/messages", &keys);
+    let mut running = server.submit(request).await?;
     let (id, model) = (new_id("msg_"), running.model.name.clone());
     if is_stream {
         let (stops, prompt) = (running.stops.clone(), running.prompt_tokens);
@@ -121,8 +100,8 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
 }
 
 pub(crate) async fn count_tokens(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
-    let request: MessagesBody = body::json(request).await?;
-    let tokens = server.tokens(request.wanted()?).await?;
+    let mut keys = body::keys(request).await?;
+    let tokens = server.tokens(wanted(&mut keys)?).await?;
     Ok(json_response(StatusCode::OK, &json!({"input_tokens": tokens.len()})))
 }
 
@@ -146,19 +125,22 @@ pub(super) fn usage(done: &Generated) -> Value {
 }
 
 /// One message of Anthropic's is one or several of a template's: results of tools stand alone.
-fn convert(message: InputMessage, index: usize, messages: &mut Vec<Message>) -> Result<(), ApiError> {
+fn convert(message: Value, index: usize, is_last: bool, messages: &mut Vec<Message>) -> Result<(), ApiError> {
     let at = format!("messages[{index}].content");
-    if !["user", "assistant", "system"].contains(&message.role.as_str()) {
-        return Err(ApiError::invalid(format!("the role {:?} is not user or assistant", message.role)));
+    let role = message["role"].as_str().unwrap_or_default().to_owned();
+    if !["user", "assistant", "system"].contains(&role.as_str()) {
+        return Err(ApiError::invalid(format!("the role {role:?} is not user or assistant")).at(at));
     }
-    let blocks = match message.content {
-        Value::Array(blocks) => blocks,
-        Value::String(text) => {
-            messages.push(Message::new(message.role, text));
+    let blocks = match message.get("content") {
+        Some(Value::Array(blocks)) => blocks.clone(),
+        Some(Value::String(text)) => {
+            messages.push(Message::new(role, text.clone()));
             return Ok(());
         }
         _ => return Err(ApiError::invalid("content is a text or a list of blocks").at(at)),
     };
+    // what is asked now must be read; what comes from a history, or from a tool, is named
+    let unreadable = if is_last && role == "user" { Unreadable::Refused } else { Unreadable::Named };
     let (mut text, mut thoughts, mut calls) = (Vec::new(), String::new(), Vec::new());
     let field = |block: &Value, key: &str| block.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     for block in blocks {
@@ -171,41 +153,29 @@ fn convert(message: InputMessage, index: usize, messages: &mut Vec<Message>) -> 
                 "function": {"name": field(&block, "name"), "arguments": block.get("input")},
             })),
             Some("tool_result") => {
-                let content = block.get("content").filter(|content| !content.is_null());
-                let result = content.map_or(Ok(String::new()), |content| text_of_blocks(content, &at))?;
-                let mut result = Message::new("tool", result);
+                let content = block.get("content").unwrap_or(&Value::Null);
+                let mut result = Message::new("tool", content_text(content, "\n", Unreadable::Named, &at)?);
                 result.other.insert("tool_call_id".to_owned(), field(&block, "tool_use_id").into());
                 messages.push(result);
             }
-            _ => text.push(block),
+            Some("text") | None => text.push(content_text(&block, "", unreadable, &at)?),
+            // apart from its neighbours
+            Some(_) => text.push(format!("{}\n", content_text(&block, "", unreadable, &at)?)),
         }
     }
+    let text = text.concat();
     let has_text = !text.is_empty();
-    let mut converted = Message::new(message.role, text_of(&text, &at)?);
+    let is_assistant = role == "assistant";
+    let mut converted = Message::new(role, text);
     converted.reasoning_content = (!thoughts.is_empty()).then_some(thoughts);
-    let is_assistant = converted.role == "assistant";
     converted.tool_calls = (!calls.is_empty()).then_some(calls);
     if has_text || is_assistant {
-        converted.content = match converted.content {
-            Content::Text(text) if text.is_empty() => Content::None,
-            content => content,
-        };
+        if !has_text {
+            converted.content = Content::None;
+        }
         messages.push(converted);
     }
     Ok(())
-}
-
-/// A text, or blocks of text.
-fn text_of_blocks(content: &Value, parameter: &str) -> Result<String, ApiError> {
-    match content {
-        Value::String(text) => Ok(text.clone()),
-        Value::Array(blocks) => {
-            let texts: Result<Vec<String>, RequestError> =
-                blocks.iter().map(|block| text_of(std::slice::from_ref(block), parameter)).collect();
-            Ok(texts?.join("\n"))
-        }
-        _ => Err(ApiError::invalid("expected a text or a list of blocks").at(parameter)),
-    }
 }
 
 fn without_billing(system: &str) -> String {
@@ -213,15 +183,16 @@ fn without_billing(system: &str) -> String {
     system.split_inclusive('\n').filter(is_kept).collect()
 }
 
-fn tools(tools: Vec<Value>) -> Result<Vec<Value>, ApiError> {
-    let convert = |(i, tool): (usize, Value)| match tool.get("type").and_then(Value::as_str) {
-        None | Some("custom") => Ok(function(tool.get("name"), tool.get("description"), tool.get("input_schema"))),
-        Some(kind) => {
-            let message = format!("a tool of type {kind:?} runs on Anthropic's servers; here are custom tools only");
-            Err(ApiError::unsupported(&format!("tools[{i}]"), &message))
+/// Custom tools; those that run on a provider's own servers are left out, with a word in the log.
+fn tools(tools: Vec<Value>) -> Vec<Value> {
+    let convert = |tool: Value| match (tool.get("type").and_then(Value::as_str), tool.get("input_schema")) {
+        (None | Some("custom"), schema) => Some(function(tool.get("name"), tool.get("description"), schema)),
+        (Some(kind), _) => {
+            tracing::warn!("a tool of type {kind:?} runs on its provider's servers: it is left out");
+            None
         }
     };
-    tools.into_iter().enumerate().map(convert).collect()
+    tools.into_iter().filter_map(convert).collect()
 }
 
 /// The choice, and whether one call is the most.
@@ -247,21 +218,22 @@ mod tests {
     #[test]
     fn the_billing_line_is_left_out() {
         let system = json!([{"type": "text", "text": "x-anthropic-billing-header: cc_version=1; cch=2;"}, {"type": "text", "text": "Be brief.\nAlways."}]);
-        let text = text_of_blocks(&system, "system").unwrap();
+        let text = content_text(&system, "\n", Unreadable::Named, "system").unwrap();
         assert_eq!(without_billing(&text), "Be brief.\nAlways.");
         assert_eq!(without_billing("a x-anthropic-billing-header: stays"), "a x-anthropic-billing-header: stays");
     }
 
     #[test]
     fn blocks_become_messages() {
-        let request: MessagesBody = serde_json::from_value(json!({"max_tokens": 1, "messages": [
+        let body = json!({"max_tokens": 1, "messages": [
             {"role": "user", "content": "hi"},
             {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "I look."},
                 {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}}]},
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "42"}]},
                 {"type": "text", "text": "and?"}]},
-        ]})).unwrap();
-        let Prompt::Chat(messages) = request.wanted().unwrap().prompt else { panic!() };
+        ]});
+        let request = wanted(&mut BodyKeys::new(body).unwrap()).unwrap();
+        let Prompt::Chat(messages) = request.prompt else { panic!() };
         let roles: Vec<&str> = messages.iter().map(|message| message.role.as_str()).collect();
         assert_eq!(roles, ["user", "assistant", "tool", "user"]);
         assert_eq!(messages[1].reasoning_content.as_deref(), Some("hm"));

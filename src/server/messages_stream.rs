@@ -1,6 +1,5 @@
 //! The events of a streamed answer of `/v1/messages`: blocks that are opened, filled and closed one after the other.
 
-use axum::response::sse::Event;
 use serde_json::{Value, json};
 
 use super::answer::AnswerPart;
@@ -120,7 +119,10 @@ impl StreamWriter for Blocks {
         }
     }
 
-    fn alive(&self) -> Event {
-        Event::default().event("ping").data("{\"type\":\"ping\"}")
+    /// A null reason to stop: pings do not keep Claude Code waiting.
+    fn waiting(&mut self) -> Option<Frame> {
+        let delta = json!({"stop_reason": null, "stop_sequence": null});
+        let data = json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 0}});
+        Some(Frame::named("message_delta", &data))
     }
 }

@@ -14,17 +14,21 @@ mod messages;
 mod messages_stream;
 mod metrics;
 mod model;
+mod ollama;
 mod request;
 mod responses;
+mod responses_input;
+mod responses_kept;
 mod responses_stream;
 mod routes;
 mod sse;
 mod worker;
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -36,6 +40,7 @@ use tokio::sync::oneshot;
 use crate::{Engine, SessionFolder};
 use metrics::Metrics;
 use model::Model;
+use responses_kept::KeptResponses;
 use worker::Queue;
 
 /// How often the wish to stop is looked at.
@@ -133,6 +138,10 @@ pub(crate) struct Server {
     model: OnceLock<Arc<Model>>,
     queue: Queue,
     metrics: Metrics,
+    /// Conversations that a later request may go on from.
+    kept: KeptResponses,
+    /// Fields that were passed over, each told once.
+    ignored: Mutex<HashSet<String>>,
 }
 
 /// Serves until `stop` says so, then lets running requests end. `open` loads the model, on the thread that will compute;
@@ -159,6 +168,8 @@ pub fn serve<E: Into<Box<dyn Error + Send + Sync>>>(
         options,
         model: OnceLock::new(),
         metrics: Metrics::default(),
+        kept: KeptResponses::default(),
+        ignored: Mutex::default(),
     });
     let ended = runtime.block_on(async {
         let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;

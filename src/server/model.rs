@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::text::strftime;
 use crate::{Engine, EngineError, Language};
 
 /// The loaded model.
@@ -17,6 +18,11 @@ impl Model {
     pub(crate) fn of(engine: &Engine, name: String) -> Result<Self, EngineError> {
         Ok(Model { name, language: engine.language()?, created: now() })
     }
+}
+
+/// Seconds since 1970 as RFC 3339 writes them.
+pub(crate) fn time_text(seconds: u64) -> String {
+    strftime("%Y-%m-%dT%H:%M:%SZ", seconds).expect("the format has known directives")
 }
 
 /// Seconds since 1970.

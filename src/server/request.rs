@@ -1,6 +1,6 @@
 //! From a request that a protocol wrote down to an answer that is on its way.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Map, Value};
@@ -13,6 +13,7 @@ use super::metrics::InFlight;
 use super::model::Model;
 use super::worker::{EVENTS, Job, Refused};
 use crate::Request;
+use crate::request::BodyKeys;
 
 impl Server {
     /// The model, once it is loaded.
@@ -20,6 +21,37 @@ impl Server {
         let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
         let loading = || ApiError::new(status, "the model is being loaded; /health tells when it is").code("loading");
         self.model.get().cloned().ok_or_else(loading)
+    }
+
+    /// Says in the log which fields of a body nobody takes, each once.
+    pub(crate) fn tell_ignored(&self, path: &str, keys: &BodyKeys) {
+        // what says nothing about the answer
+        const KNOWN: [&str; 16] = [
+            "model",
+            "user",
+            "metadata",
+            "service_tier",
+            "safety_identifier",
+            "prompt_cache_key",
+            "store",
+            "include",
+            "prompt_cache_retention",
+            "context_management",
+            "betas",
+            "anthropic_version",
+            "client_metadata",
+            "truncation",
+            "stream_options",
+            "cache_control",
+        ];
+        // the set is whole after every insert
+        let mut told = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in keys.rest().filter(|key| !KNOWN.contains(key)) {
+            // callers must not fill it
+            if told.len() < 1000 && told.insert(format!("{path} {key}")) {
+                tracing::info!("{path}: the field {key:?} is not known here and passed over");
+            }
+        }
     }
 
     /// Puts a request into the queue; its answer comes in pieces.

@@ -1,162 +1,40 @@
-//! `POST /v1/responses`, OpenAI's newer protocol, without stored conversations: the whole history comes with each request.
+//! `POST /v1/responses`, OpenAI's newer protocol.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request as HttpRequest, Response, StatusCode};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Server;
 use super::answer::{Call, is_cut};
 use super::body;
 use super::error::{ApiError, json_response};
 use super::model::now;
-use super::request::function;
+use super::responses_input::{Asked, FREE_TEXT, ToolKind, asked};
 use super::responses_stream::Items;
 use super::sse;
-use crate::request::{Sampling, json_schema, new_id, text_of, thinks, whole};
-use crate::{Content, Generated, Message, Prompt, Request, ToolChoice};
-
-#[derive(Deserialize)]
-struct ResponsesBody {
-    input: Value,
-    instructions: Option<String>,
-    #[serde(flatten)]
-    sampling: Sampling,
-    stream: Option<bool>,
-    tools: Option<Vec<Value>>,
-    tool_choice: Option<Value>,
-    parallel_tool_calls: Option<bool>,
-    text: Option<Value>,
-    max_output_tokens: Option<u64>,
-    reasoning: Option<Value>,
-    chat_template_kwargs: Option<Map<String, Value>>,
-    previous_response_id: Option<String>,
-    conversation: Option<Value>,
-    background: Option<bool>,
-}
-
-impl ResponsesBody {
-    fn wanted(self) -> Result<Request, ApiError> {
-        if self.previous_response_id.is_some() || self.conversation.is_some_and(|value| !value.is_null()) {
-            let what = "conversations are not stored here: send the whole history as input";
-            return Err(ApiError::unsupported("previous_response_id", what));
-        }
-        if self.background == Some(true) {
-            return Err(ApiError::unsupported("background", "answers are given while the caller waits"));
-        }
-        let mut messages = Vec::new();
-        if let Some(instructions) = self.instructions {
-            messages.push(Message::new("system", instructions));
-        }
-        match self.input {
-            Value::String(text) => messages.push(Message::new("user", text)),
-            Value::Array(items) => {
-                for (i, item) in items.iter().enumerate() {
-                    convert(item, &format!("input[{i}]"), &mut messages)?;
-                }
-            }
-            _ => return Err(ApiError::invalid("input is a text or a list of items").at("input")),
-        }
-        let mut template = Map::new();
-        let effort = self.reasoning.as_ref().and_then(|reasoning| reasoning["effort"].as_str());
-        if let Some(thinks) = thinks(effort)? {
-            template.insert("enable_thinking".to_owned(), thinks.into());
-        }
-        template.extend(self.chat_template_kwargs.unwrap_or_default());
-        let tools = self.tools.unwrap_or_default();
-        let tool = |(i, tool): (usize, &Value)| match tool["type"].as_str() {
-            Some("function") => Ok(function(tool.get("name"), tool.get("description"), tool.get("parameters"))),
-            _ => Err(ApiError::unsupported(&format!("tools[{i}].type"), "tools are functions")),
-        };
-        let mut request = Request {
-            prompt: Prompt::Chat(messages),
-            tools: tools.iter().enumerate().map(tool).collect::<Result<_, _>>()?,
-            tool_choice: ToolChoice::from_openai(self.tool_choice.as_ref())?,
-            one_call: self.parallel_tool_calls == Some(false),
-            json_schema: json_schema(self.text.as_ref().and_then(|text| text.get("format")), "text.format")?,
-            max_tokens: self.max_output_tokens.map(whole),
-            template,
-            ..Request::default()
-        };
-        self.sampling.fill(&mut request)?;
-        Ok(request)
-    }
-}
-
-/// One item of the input. Calls and thoughts belong to the message of an assistant before them, if there is one.
-fn convert(item: &Value, at: &str, messages: &mut Vec<Message>) -> Result<(), ApiError> {
-    let field = |key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default();
-    match item.get("type").and_then(Value::as_str) {
-        None | Some("message") => {
-            let text = match item.get("content") {
-                Some(Value::String(text)) => text.clone(),
-                Some(Value::Array(parts)) => text_of(parts, at)?,
-                _ => return Err(ApiError::invalid("a message has content").at(at)),
-            };
-            // thoughts stand before their message
-            let role = field("role");
-            match messages.last_mut() {
-                Some(last)
-                    if role == "assistant"
-                        && last.role == role
-                        && last.content == Content::None
-                        && last.tool_calls.is_none() =>
-                {
-                    last.content = Content::Text(text);
-                }
-                _ => messages.push(Message::new(role, text)),
-            }
-        }
-        Some("function_call") => {
-            let call = json!({
-                "id": field("call_id"),
-                "type": "function",
-                "function": {"name": field("name"), "arguments": field("arguments")},
-            });
-            assistant(messages).tool_calls.get_or_insert_default().push(call);
-        }
-        Some("function_call_output") => {
-            let output = match item.get("output") {
-                Some(Value::String(text)) => text.clone(),
-                Some(Value::Array(parts)) => text_of(parts, at)?,
-                _ => return Err(ApiError::invalid("a function_call_output has an output").at(at)),
-            };
-            let mut message = Message::new("tool", output);
-            message.other.insert("tool_call_id".to_owned(), field("call_id").into());
-            messages.push(message);
-        }
-        Some("reasoning") => {
-            let parts = item.get("content").and_then(Value::as_array).into_iter().flatten();
-            let thoughts: String = parts.filter_map(|part| part["text"].as_str()).collect();
-            if !thoughts.is_empty() {
-                let message =
-                    Message { role: "assistant".into(), reasoning_content: Some(thoughts), ..Message::default() };
-                messages.push(message);
-            }
-        }
-        Some(kind) => return Err(ApiError::unsupported(at, &format!("an item of type {kind:?} is not known here"))),
-    }
-    Ok(())
-}
-
-/// The assistant's message at the end, made if there is none.
-fn assistant(messages: &mut Vec<Message>) -> &mut Message {
-    if messages.last().is_none_or(|last| last.role != "assistant") {
-        messages.push(Message { role: "assistant".into(), ..Message::default() });
-    }
-    let last = messages.len() - 1;
-    &mut messages[last]
-}
+use crate::request::new_id;
+use crate::{Generated, Message, Prompt, Request};
 
 pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
-    let request: ResponsesBody = body::json(request).await?;
-    let is_stream = request.stream == Some(true);
-    let mut running = server.submit(request.wanted()?).await?;
-    let frame = Envelope { id: new_id("resp_"), created: now(), model: running.model.name.clone() };
+    let mut keys = body::keys(request).await?;
+    let is_stream = keys.get("stream")? == Some(true);
+    let Asked { mut request, kinds, previous, is_kept } = asked(&mut keys)?;
+    server.tell_ignored("/v1/responses", &keys);
+    if let Some(id) = &previous {
+        go_on_from(server, id, &mut request)?;
+    }
+    let history = match &request.prompt {
+        Prompt::Chat(messages) if is_kept => Some(messages.clone()),
+        _ => None,
+    };
+    let mut running = server.submit(request).await?;
+    let frame = Envelope { id: new_id("resp_"), created: now(), model: running.model.name.clone(), previous, kinds };
+    let kept = Kept { server: server.clone(), id: frame.id.clone(), history };
     if is_stream {
-        return Ok(sse::response(running, Items::new(frame)));
+        return Ok(sse::response(running, Items::new(frame, Some(kept))));
     }
     let (whole, done) = running.whole().await?;
     let mut output = Vec::new();
@@ -166,8 +44,44 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     if !whole.text.is_empty() || whole.calls.is_empty() {
         output.push(message(&new_id("msg_"), Some(&whole.text), status(&done)));
     }
-    output.extend(whole.calls.iter().map(|call| function_call(&new_id("fc_"), call, "completed")));
+    output.extend(whole.calls.iter().map(|call| frame.call(&new_id("fc_"), call, "completed")));
+    kept.keep(&whole.thinking, &whole.text, &whole.calls);
     Ok(json_response(StatusCode::OK, &frame.json(&output, Some(&done))))
+}
+
+/// Puts the conversation up to a response before what is asked now. Instructions are of one request alone.
+fn go_on_from(server: &Server, id: &str, request: &mut Request) -> Result<(), ApiError> {
+    let before = server.kept.get(id).ok_or_else(|| {
+        let message = format!("there is no response {id:?} any more: send the whole history as input");
+        ApiError::new(StatusCode::NOT_FOUND, message).code("previous_response_not_found").at("previous_response_id")
+    })?;
+    if let Prompt::Chat(messages) = &mut request.prompt {
+        let at = messages.iter().take_while(|message| message.role == "system").count();
+        messages.splice(at..at, before.into_iter().filter(|message| message.role != "system"));
+    }
+    Ok(())
+}
+
+/// Where a response is kept once it is whole, for the request that goes on from it.
+pub(super) struct Kept {
+    server: Arc<Server>,
+    id: String,
+    /// `None` where it is not to be kept.
+    history: Option<Vec<Message>>,
+}
+
+impl Kept {
+    pub(super) fn keep(self, thoughts: &str, text: &str, calls: &[Call]) {
+        let Some(mut messages) = self.history else { return };
+        let function = |call: &Call| json!({"name": call.name, "arguments": call.arguments});
+        let call = |call: &Call| json!({"id": call.id, "type": "function", "function": function(call)});
+        messages.push(Message {
+            reasoning_content: (!thoughts.is_empty()).then(|| thoughts.to_owned()),
+            tool_calls: (!calls.is_empty()).then(|| calls.iter().map(call).collect()),
+            ..Message::new("assistant", text)
+        });
+        self.server.kept.keep(&self.id, messages);
+    }
 }
 
 /// What every response object has.
@@ -175,6 +89,10 @@ pub(super) struct Envelope {
     pub(super) id: String,
     pub(super) created: u64,
     pub(super) model: String,
+    /// The response that this one goes on from.
+    pub(super) previous: Option<String>,
+    /// How calls are told, where not as calls of functions.
+    pub(super) kinds: HashMap<String, ToolKind>,
 }
 
 impl Envelope {
@@ -202,7 +120,7 @@ impl Envelope {
             "model": self.model,
             "output": output,
             "parallel_tool_calls": true,
-            "previous_response_id": null,
+            "previous_response_id": self.previous,
             "store": false,
             "temperature": null,
             "tool_choice": "auto",
@@ -210,6 +128,37 @@ impl Envelope {
             "top_p": null,
             "usage": usage,
         })
+    }
+}
+
+impl Envelope {
+    /// A call as the tool's kind tells it.
+    pub(super) fn call(&self, id: &str, call: &Call, status: &str) -> Value {
+        let mut item = json!({"id": id, "call_id": call.id, "name": call.name, "status": status});
+        match self.kinds.get(&call.name) {
+            Some(ToolKind::Custom) => {
+                item["type"] = "custom_tool_call".into();
+                item["input"] = free_text(call).into();
+            }
+            other => {
+                item["type"] = "function_call".into();
+                item["arguments"] = call.arguments.clone().into();
+                if let Some(ToolKind::Of(namespace)) = other {
+                    item["namespace"] = namespace.clone().into();
+                }
+            }
+        }
+        item
+    }
+}
+
+/// What a custom tool is given.
+pub(super) fn free_text(call: &Call) -> String {
+    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
+    match &arguments[FREE_TEXT] {
+        Value::String(text) => text.clone(),
+        // the model gave it another name
+        _ => call.arguments.clone(),
     }
 }
 
@@ -230,15 +179,4 @@ pub(super) fn message(id: &str, text: Option<&str>, status: &str) -> Value {
 
 pub(super) fn output_text(text: &str) -> Value {
     json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
-}
-
-pub(super) fn function_call(id: &str, call: &Call, status: &str) -> Value {
-    json!({
-        "id": id,
-        "type": "function_call",
-        "call_id": call.id,
-        "name": call.name,
-        "arguments": call.arguments,
-        "status": status,
-    })
 }

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{AnswerPart, Call, is_cut};
+use super::answer::{AnswerPart, Call, Whole, is_cut};
 use super::error::Protocol;
-use super::responses::{Envelope, function_call, message, output_text, reasoning};
+use super::responses::{Envelope, Kept, free_text, message, output_text, reasoning};
+use super::responses_input::ToolKind;
 use super::sse::{Frame, StreamWriter};
 use crate::request::new_id;
 
@@ -21,11 +22,14 @@ pub(crate) struct Items {
     output: Vec<Value>,
     /// Events so far.
     number: usize,
+    /// The answer so far, and where it is kept.
+    whole: Whole,
+    kept: Option<Kept>,
 }
 
 impl Items {
-    pub(super) fn new(envelope: Envelope) -> Self {
-        Items { envelope, open: None, output: Vec::new(), number: 0 }
+    pub(super) fn new(envelope: Envelope, kept: Option<Kept>) -> Self {
+        Items { envelope, open: None, output: Vec::new(), number: 0, whole: Whole::default(), kept }
     }
 
     fn frame(&mut self, name: &'static str, mut data: Value) -> Frame {
@@ -99,15 +103,20 @@ impl Items {
     fn call(&mut self, call: &Call, frames: &mut Vec<Frame>) {
         self.close("completed", frames);
         let id = new_id("fc_");
-        let mut added = function_call(&id, call, "in_progress");
-        added["arguments"] = "".into();
+        let is_custom = self.envelope.kinds.get(&call.name) == Some(&ToolKind::Custom);
+        let (key, given) = if is_custom { ("input", free_text(call)) } else { ("arguments", call.arguments.clone()) };
+        let (delta_name, done_name) = match is_custom {
+            true => ("response.custom_tool_call_input.delta", "response.custom_tool_call_input.done"),
+            false => ("response.function_call_arguments.delta", "response.function_call_arguments.done"),
+        };
+        let mut added = self.envelope.call(&id, call, "in_progress");
+        added[key] = "".into();
         frames.push(self.item("response.output_item.added", &added));
         let index = self.output.len();
-        let delta = json!({"item_id": id, "output_index": index, "delta": call.arguments});
-        frames.push(self.frame("response.function_call_arguments.delta", delta));
-        let whole = json!({"item_id": id, "output_index": index, "name": call.name, "arguments": call.arguments});
-        frames.push(self.frame("response.function_call_arguments.done", whole));
-        let item = function_call(&id, call, "completed");
+        frames.push(self.frame(delta_name, json!({"item_id": id, "output_index": index, "delta": given})));
+        let whole = json!({"item_id": id, "output_index": index, "name": call.name, key: given});
+        frames.push(self.frame(done_name, whole));
+        let item = self.envelope.call(&id, call, "completed");
         frames.push(self.item("response.output_item.done", &item));
         self.output.push(item);
     }
@@ -122,12 +131,26 @@ impl StreamWriter for Items {
         ]
     }
 
+    fn waiting(&mut self) -> Option<Frame> {
+        let response = self.envelope.json(&self.output, None);
+        Some(self.frame("response.in_progress", json!({"response": response})))
+    }
+
     fn part(&mut self, part: AnswerPart) -> Vec<Frame> {
         let mut frames = Vec::new();
         match part {
-            AnswerPart::Thinking(text) => self.thinking(&text, &mut frames),
-            AnswerPart::Text(text) => self.text(&text, &mut frames),
-            AnswerPart::Call(call) => self.call(&call, &mut frames),
+            AnswerPart::Thinking(text) => {
+                self.whole.thinking.push_str(&text);
+                self.thinking(&text, &mut frames);
+            }
+            AnswerPart::Text(text) => {
+                self.whole.text.push_str(&text);
+                self.text(&text, &mut frames);
+            }
+            AnswerPart::Call(call) => {
+                self.call(&call, &mut frames);
+                self.whole.calls.push(call);
+            }
             AnswerPart::Probability(_) => {}
             AnswerPart::Done(done) => {
                 let (name, status) = match is_cut(&done) {
@@ -135,6 +158,9 @@ impl StreamWriter for Items {
                     false => ("response.completed", "completed"),
                 };
                 self.close(status, &mut frames);
+                if let Some(kept) = self.kept.take() {
+                    kept.keep(&self.whole.thinking, &self.whole.text, &self.whole.calls);
+                }
                 let response = self.envelope.json(&self.output, Some(&done));
                 frames.push(self.frame(name, json!({"response": response})));
             }

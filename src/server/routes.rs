@@ -1,24 +1,26 @@
 //! Which path does what, and what every answer has: a request's id, and headers for browsers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::error::{ApiError, Protocol, json_response};
 use super::model::Model;
-use super::{Server, auth, chat_completions, completions, messages, responses};
+use super::{Server, auth, chat_completions, completions, messages, ollama, responses};
 use crate::request::new_id;
 
 const PAGE: &str = include_str!("page.html");
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// Paths with their methods, for requests with another method.
-const PATHS: [(&str, &str); 13] = [
-    ("/", "GET"),
-    ("/health", "GET"),
+const PATHS: [(&str, &str); 20] = [
+    ("/", "GET, HEAD"),
+    ("/health", "GET, HEAD"),
     ("/metrics", "GET"),
     ("/openapi.json", "GET"),
     ("/v1/models", "GET"),
@@ -30,6 +32,13 @@ const PATHS: [(&str, &str); 13] = [
     ("/apply-template", "POST"),
     ("/tokenize", "POST"),
     ("/detokenize", "POST"),
+    ("/api/chat", "POST"),
+    ("/api/generate", "POST"),
+    ("/api/show", "POST"),
+    ("/api/tags", "GET"),
+    ("/api/ps", "GET"),
+    ("/api/version", "GET"),
+    ("/v1/models/{id}", "GET"),
 ];
 
 /// Longest request id that is taken over from a caller.
@@ -37,15 +46,30 @@ const LONGEST_ID: usize = 128;
 
 /// Every request.
 pub(crate) async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Response<Body> {
-    let is_anthropic = request.uri().path().starts_with("/v1/messages");
-    let protocol = if is_anthropic { Protocol::Anthropic } else { Protocol::OpenAi };
+    let since = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let protocol = match path.as_str() {
+        path if path.starts_with("/v1/messages") => Protocol::Anthropic,
+        path if path.starts_with("/api/") => Protocol::Ollama,
+        _ => Protocol::OpenAi,
+    };
+    let client = request.headers().get(header::USER_AGENT).and_then(|client| client.to_str().ok());
+    let client = client.unwrap_or("-").to_owned();
     let id = request.headers().get("x-request-id").cloned().filter(|id| id.len() <= LONGEST_ID);
     let id = id.or_else(|| HeaderValue::from_str(&new_id("req_")).ok());
     let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
-    let mut response = match route(&server, request).await {
-        Ok(response) => response,
-        Err(error) => error.response(protocol),
-    };
+    let outcome = route(&server, request).await;
+    let refused = outcome.as_ref().err().map(|error| error.message().to_owned());
+    let mut response = outcome.unwrap_or_else(|error| error.response(protocol));
+    let status = response.status().as_u16();
+    let milliseconds = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let id_text = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-");
+    match refused {
+        Some(reason) => tracing::warn!(id = id_text, client, %method, path, status, milliseconds, reason, "refused"),
+        // what watches the server asks all the time
+        None if matches!(path.as_str(), "/health" | "/metrics") => {}
+        None => tracing::info!(id = id_text, client, %method, path, status, milliseconds, "answered"),
+    }
     let headers = response.headers_mut();
     if let Some(id) = id {
         headers.insert("x-request-id", id.clone());
@@ -94,7 +118,8 @@ async fn route(server: &Arc<Server>, request: Request<Body>) -> Result<Response<
             Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": models})))
         }
         ("GET", path) if path.starts_with("/v1/models/") => {
-            let id = &path["/v1/models/".len()..];
+            // a name with a slash comes escaped
+            let id = percent_decode_str(&path["/v1/models/".len()..]).decode_utf8_lossy();
             match server.model.get().filter(|model| model.name == id) {
                 Some(model) => Ok(json_response(StatusCode::OK, &describe(model))),
                 None => {
@@ -111,17 +136,23 @@ async fn route(server: &Arc<Server>, request: Request<Body>) -> Result<Response<
         ("POST", "/apply-template") => chat_completions::apply_template(server, request).await,
         ("POST", "/tokenize") => completions::tokenize(server, request).await,
         ("POST", "/detokenize") => completions::detokenize(server, request).await,
+        ("POST", "/api/chat") => ollama::chat(server, request).await,
+        ("POST", "/api/generate") => ollama::generate(server, request).await,
+        ("POST", "/api/show") => ollama::show(server, request).await,
+        ("GET", "/api/tags" | "/api/ps") => Ok(ollama::models(server)),
+        ("GET" | "HEAD", "/api/version") => Ok(ollama::version()),
         _ => Err(nothing_there(&method, path)),
     }
 }
 
 fn nothing_there(method: &Method, path: &str) -> ApiError {
     if let Some((_, right)) = PATHS.iter().find(|(known, _)| *known == path) {
-        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} is for {right}, not {method}"));
+        let message = format!("{path} is for {right}, not {method}");
+        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message).allow(right);
     }
-    let what = ["embeddings", "audio", "images", "rerank"].iter().find(|what| path.contains(**what));
-    let message = match what {
-        Some(what) => format!("{path}: this model reads and writes text; there are no {what}"),
+    let what = [("embed", "embeddings"), ("audio", "audio"), ("images", "images"), ("rerank", "rerankers")];
+    let message = match what.iter().find(|(part, _)| path.contains(part)) {
+        Some((_, what)) => format!("{path}: this model reads and writes text; there are no {what}"),
         None => format!("there is nothing at {path}"),
     };
     ApiError::new(StatusCode::NOT_FOUND, message)

@@ -1,4 +1,4 @@
-//! Answers as server-sent events.
+//! Answers in pieces: as server-sent events, or as lines of JSON.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -7,14 +7,11 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, header};
 use axum::response::IntoResponse;
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{Event, Sse};
 use futures_util::stream;
 use serde_json::Value;
 
 use super::answer::{AnswerPart, Running};
-
-/// How long a client waits at most for a sign of life: clients and proxies give up on long prompts otherwise.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// One event.
 pub(crate) struct Frame {
@@ -43,38 +40,80 @@ pub(crate) trait StreamWriter: Send + 'static {
     /// A piece; after the last one nothing comes.
     fn part(&mut self, part: AnswerPart) -> Vec<Frame>;
 
-    /// A sign of life while there is nothing to say.
-    fn alive(&self) -> Event {
-        Event::default().comment("computing")
+    /// What the protocol says while nothing happens: clients that pass over comments give up otherwise. Claude Code ends
+    /// after 300 seconds without an event, Codex as well.
+    fn waiting(&mut self) -> Option<Frame> {
+        None
     }
 }
 
-struct State<D> {
+/// How often a client hears that the answer is computed, by a comment: clients and proxies give up on long prompts.
+const COMMENT: Duration = Duration::from_secs(1);
+
+/// Every so many comments an event of the protocol comes in the place of one.
+const COMMENTS: u32 = 10;
+
+struct State<W> {
     running: Option<Running>,
-    writer: D,
+    writer: W,
     frames: VecDeque<Frame>,
+    /// Signs of life since the last frame.
+    silent: u32,
 }
 
-/// The response that writes `running` down.
-pub(crate) fn response(running: Running, mut writer: impl StreamWriter) -> Response<Body> {
-    let keep_alive = KeepAlive::new().interval(SIGN_OF_LIFE).event(writer.alive());
-    let frames = writer.begin().into();
-    let events = stream::unfold(State { running: Some(running), writer, frames }, |mut state| async move {
+impl<W: StreamWriter> State<W> {
+    fn new(running: Running, mut writer: W) -> Self {
+        let frames = writer.begin().into();
+        State { running: Some(running), writer, frames, silent: 0 }
+    }
+
+    /// The next frame, or `None` in it for a sign of life; `None` at the end.
+    async fn next(&mut self) -> Option<Option<Frame>> {
         loop {
-            if let Some(frame) = state.frames.pop_front() {
-                let event = Event::default().data(frame.data);
-                let event = frame.name.map_or(event.clone(), |name| event.event(name));
-                return Some((Ok::<_, Infallible>(event), state));
+            if let Some(frame) = self.frames.pop_front() {
+                self.silent = 0;
+                return Some(Some(frame));
             }
-            let part = state.running.as_mut()?.next().await;
+            let Ok(part) = tokio::time::timeout(COMMENT, self.running.as_mut()?.next()).await else {
+                self.silent += 1;
+                let is_event = self.silent.is_multiple_of(COMMENTS);
+                return Some(if is_event { self.writer.waiting() } else { None });
+            };
             if matches!(part, AnswerPart::Done(_) | AnswerPart::Failed(_)) {
-                state.running = None;
+                self.running = None;
             }
-            state.frames.extend(state.writer.part(part));
+            self.frames.extend(self.writer.part(part));
         }
+    }
+}
+
+/// The response that writes `running` down as server-sent events.
+pub(crate) fn response(running: Running, writer: impl StreamWriter) -> Response<Body> {
+    let events = stream::unfold(State::new(running, writer), |mut state| async move {
+        let event = match state.next().await? {
+            None => Event::default().comment("computing"),
+            Some(Frame { name: None, data }) => Event::default().data(data),
+            Some(Frame { name: Some(name), data }) => Event::default().event(name).data(data),
+        };
+        Some((Ok::<_, Infallible>(event), state))
     });
-    let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
-    // proxies must not collect it
+    unbuffered(Sse::new(events).into_response())
+}
+
+/// The response that writes `running` down as lines of JSON.
+pub(crate) fn lines(running: Running, writer: impl StreamWriter) -> Response<Body> {
+    let lines = stream::unfold(State::new(running, writer), |mut state| async move {
+        // a blank between lines is a sign of life as well
+        let line = state.next().await?.map_or_else(|| "\n".to_owned(), |frame| frame.data + "\n");
+        Some((Ok::<_, Infallible>(line), state))
+    });
+    let mut response = Response::new(Body::from_stream(lines));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    unbuffered(response)
+}
+
+/// Proxies must not collect it.
+fn unbuffered(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
@@ -180,7 +219,10 @@ mod tests {
 
     #[test]
     fn openais_items() {
-        let items = || Items::new(Envelope { id: "id".into(), created: 0, model: "m".into() });
+        let items = || {
+            let (previous, kinds) = (None, std::collections::HashMap::new());
+            Items::new(Envelope { id: "id".into(), created: 0, model: "m".into(), previous, kinds }, None)
+        };
         let events = written(items(), done());
         let last = &events.last().unwrap().1;
         assert_eq!(last["type"], "response.completed");

@@ -28,7 +28,7 @@ pub(crate) fn chat_boundaries(
     // tokens of the prompt that a rendering of `messages` shares
     let shared = |messages: &[Message], answer: bool| -> Option<usize> {
         let text = template.render(messages, tools, answer, extra).ok()?;
-        let other = tokenizer.encode(&text).ok()?;
+        let other = tokenizer.encode_marked(&text).ok()?;
         Some(common_prefix(tokens, &other))
     };
     let before_user = |history: &[Message]| -> Option<usize> {

@@ -3,8 +3,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::TextError;
-
 /// One message of a conversation. Reads and writes OpenAI-style JSON; chat templates see the same keys.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Message {
@@ -44,8 +42,7 @@ impl Message {
     }
 
     /// The message as a template sees it: arguments of tool calls, which OpenAI sends as a JSON text, are objects.
-    /// `index` is the message's place in the conversation, for errors.
-    pub(super) fn for_template(&self, index: usize) -> Result<Value, TextError> {
+    pub(super) fn for_template(&self) -> Value {
         let mut message = Map::new();
         message.insert("role".into(), self.role.clone().into());
         let content = match &self.content {
@@ -60,40 +57,35 @@ impl Message {
         if let Some(calls) = &self.tool_calls {
             let mut calls = calls.clone();
             for call in &mut calls {
-                object_arguments(call, index)?;
+                object_arguments(call);
             }
             message.insert("tool_calls".into(), calls.into());
         }
         for (key, value) in &self.other {
             message.insert(key.clone(), value.clone());
         }
-        Ok(Value::Object(message))
+        Value::Object(message)
     }
 }
 
-fn object_arguments(call: &mut Value, message: usize) -> Result<(), TextError> {
+/// Arguments that are no object, which a model wrote wrongly once, are kept as they are under one name: a history that
+/// cannot be rendered would end the conversation for good.
+fn object_arguments(call: &mut Value) {
     let function = match call.get("function") {
         Some(_) => &mut call["function"],
         None => call,
     };
-    let name = function.get("name").and_then(Value::as_str).unwrap_or("?").to_owned();
-    let Some(arguments) = function.get_mut("arguments") else {
-        return Ok(());
-    };
+    let Some(arguments) = function.get_mut("arguments") else { return };
     let parsed = match &*arguments {
-        Value::Object(_) => return Ok(()),
-        Value::Null => Some(Value::Object(Map::new())),
-        Value::String(text) if text.trim().is_empty() => Some(Value::Object(Map::new())),
-        Value::String(text) => serde_json::from_str(text).ok().filter(Value::is_object),
-        _ => None,
+        Value::String(text) if text.trim().is_empty() => Value::Null,
+        Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| text.clone().into()),
+        other => other.clone(),
     };
-    match parsed {
-        Some(parsed) => {
-            *arguments = parsed;
-            Ok(())
-        }
-        None => Err(TextError::ToolArguments { message, name, found: arguments.to_string() }),
-    }
+    *arguments = match parsed {
+        Value::Object(_) => parsed,
+        Value::Null => Value::Object(Map::new()),
+        other => serde_json::json!({"arguments": other}),
+    };
 }
 
 #[cfg(test)]
@@ -126,18 +118,20 @@ mod tests {
             tool_calls: Some(vec![json!({"function": {"name": "f", "arguments": arguments}})]),
             ..Message::default()
         };
-        let arguments = |message: Message| {
-            let value = message.for_template(3)?;
-            Ok::<_, TextError>(value["tool_calls"][0]["function"]["arguments"].clone())
-        };
-        assert_eq!(arguments(call(json!("{\"b\": 1, \"a\": 2}"))).unwrap().to_string(), r#"{"b":1,"a":2}"#);
-        assert_eq!(arguments(call(json!(""))).unwrap(), json!({}));
-        assert_eq!(arguments(call(json!({"x": null}))).unwrap(), json!({"x": null}));
-        for bad in [json!("[1]"), json!("{\"a\""), json!(3)] {
-            let error = arguments(call(bad)).unwrap_err().to_string();
-            assert!(error.contains("message 3") && error.contains("`f`"), "{error}");
+        let arguments = |given: Value| call(given).for_template()["tool_calls"][0]["function"]["arguments"].clone();
+        assert_eq!(arguments(json!("{\"b\": 1, \"a\": 2}")).to_string(), r#"{"b":1,"a":2}"#);
+        assert_eq!(arguments(json!("")), json!({}));
+        assert_eq!(arguments(json!({"x": null})), json!({"x": null}));
+        // what is no object was written by a model: it stays readable
+        for (odd, expected) in [
+            (json!("[1]"), json!({"arguments": [1]})),
+            (json!("{\"a\""), json!({"arguments": "{\"a\""})),
+            (json!(3), json!({"arguments": 3})),
+            (json!("null"), json!({})),
+        ] {
+            assert_eq!(arguments(odd), expected);
         }
         let odd = Message { tool_calls: Some(vec![json!(1), json!({})]), ..Message::default() };
-        assert!(odd.for_template(0).is_ok());
+        assert_eq!(odd.for_template()["tool_calls"], json!([1, {}]));
     }
 }

@@ -54,11 +54,7 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         extra: &Map<String, serde_json::Value>,
     ) -> Result<String, TextError> {
-        let messages = messages
-            .iter()
-            .enumerate()
-            .map(|(index, message)| Ok(template_value(&message.for_template(index)?)))
-            .collect::<Result<Vec<Value>, TextError>>()?;
+        let messages = messages.iter().map(|message| template_value(&message.for_template())).collect::<Vec<Value>>();
         let mut context = vec![
             ("messages", Value::from(messages)),
             ("tools", tools.map_or(Value::from(()), template_value)),

@@ -23,6 +23,7 @@ mod strftime;
 mod text_stream;
 mod tokenizer;
 mod tokenizer_file;
+mod typed;
 
 use std::path::PathBuf;
 
@@ -38,8 +39,11 @@ pub use sampler::Sampler;
 pub use sampler_options::SamplerOptions;
 pub(crate) use sampler_options::SamplerSettings;
 pub(crate) use stop_strings::StopStrings;
+#[cfg(feature = "server")]
+pub(crate) use strftime::strftime;
 pub(crate) use text_stream::TextStream;
 pub use tokenizer::Tokenizer;
+pub(crate) use typed::{Typed, without_marks};
 
 /// What can go wrong between text and ids.
 #[derive(Debug, thiserror::Error)]
@@ -71,16 +75,6 @@ pub enum TextError {
         line: usize,
         /// What the template engine, or the template's own `raise_exception`, said.
         reason: String,
-    },
-    /// A message's tool call carries arguments that are not a JSON object.
-    #[error("message {message}: arguments of the tool call `{name}`: expected a JSON object, found {found}")]
-    ToolArguments {
-        /// Index of the message, from 0.
-        message: usize,
-        /// Name of the function called.
-        name: String,
-        /// What stood there instead.
-        found: String,
     },
     /// `generation_config.json` is not JSON, or one of its values has the wrong type.
     #[error("{}: {key}: expected {expected}, found {found}", path.display())]

@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::replay::Replay;
-use super::{ChatTemplate, Dialect, GenerationConfig, GrammarCompiler, QWEN, SamplerOptions, Tokenizer};
+use super::{ChatTemplate, Dialect, GenerationConfig, GrammarCompiler, QWEN, SamplerOptions, Tokenizer, Typed};
 
 /// The text side of a model. It needs no device, and threads share it.
 pub(crate) struct ModelText {
     /// From text to ids and back.
     pub(crate) tokenizer: Tokenizer,
+    /// Marks what people typed.
+    pub(crate) typed: Typed,
     /// Why there is no chat, if there is none.
     pub(crate) template: Result<ChatTemplate, String>,
     /// How thoughts and calls are written.
@@ -32,6 +34,7 @@ impl ModelText {
         generation: GenerationConfig,
     ) -> Self {
         ModelText {
+            typed: Typed::new(&tokenizer),
             stop_ids: generation.stop_ids(&tokenizer),
             sampler: generation.sampler,
             tokenizer,

@@ -17,6 +17,10 @@ use super::{SamplerOptions, SamplerSettings, TextError};
 pub struct Sampler {
     settings: SamplerSettings,
     random: SplitMix64,
+    /// Added to the logits of tokens.
+    bias: Vec<(u32, f32)>,
+    /// Tokens of the history that the penalties do not count: the prompt.
+    prompt: usize,
     /// Kept between tokens for its memory only.
     kept: Vec<(u32, f32)>,
     weights: Vec<f64>,
@@ -25,18 +29,26 @@ pub struct Sampler {
 impl Sampler {
     /// A sampler that follows `options` (open ones at their built-in defaults) and draws from `seed`.
     pub fn new(options: SamplerOptions, seed: u64) -> Result<Self, TextError> {
-        Ok(Self { settings: options.settings()?, random: SplitMix64::new(seed), kept: Vec::new(), weights: Vec::new() })
+        let (settings, random) = (options.settings()?, SplitMix64::new(seed));
+        Ok(Self { settings, random, bias: Vec::new(), prompt: 0, kept: Vec::new(), weights: Vec::new() })
     }
 
-    /// What the options came to.
-    pub(crate) fn settings(&self) -> &SamplerSettings {
-        &self.settings
+    /// The same, with `bias` added to the logits of tokens, and penalties that leave out the first `prompt` tokens of a
+    /// history: what was asked is not a repetition.
+    #[must_use]
+    pub(crate) fn for_answer(self, bias: Vec<(u32, f32)>, prompt: usize) -> Self {
+        Self { bias, prompt, ..self }
     }
 
     /// Whether [`Sampler::sample_from`] with the `candidates` most likely tokens is not enough, and
     /// [`Sampler::sample`] must see all logits: with penalties, or without a top-k that small.
     pub(crate) fn needs_full_logits(&self, candidates: usize) -> bool {
-        self.settings.candidates_needed().is_none_or(|needed| needed > candidates)
+        self.candidates_needed().is_none_or(|needed| needed > candidates)
+    }
+
+    /// How many of the most likely tokens are enough for [`Sampler::sample_from`]; `None` where all logits are needed.
+    pub(crate) fn candidates_needed(&self) -> Option<usize> {
+        self.settings.candidates_needed().filter(|_| self.bias.is_empty())
     }
 
     /// Chooses from all logits, `logits[id]`, leaving out the padding beyond the tokenizer's vocabulary.
@@ -44,7 +56,12 @@ impl Sampler {
     /// `history` holds the tokens that the penalties count; the penalties are applied to `logits` in place. -inf masks
     /// a token. Draws one random number per call, none if greedy. NaN and +inf are errors that name the token.
     pub(crate) fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32, TextError> {
-        self.penalise(logits, history);
+        self.penalise(logits, history.get(self.prompt..).unwrap_or_default());
+        for (id, bias) in &self.bias {
+            if let Some(logit) = logits.get_mut(*id as usize) {
+                *logit += bias;
+            }
+        }
         // after the penalties, which keep NaN and infinity and could overflow to it
         check_finite((0..).zip(logits.iter().copied()))?;
         let mut kept = std::mem::take(&mut self.kept);
@@ -62,7 +79,7 @@ impl Sampler {
     pub(crate) fn sample_from(&mut self, candidates: &[(u32, f32)]) -> Result<u32, TextError> {
         if self.needs_full_logits(candidates.len()) {
             return Err(TextError::Candidates {
-                needed: match self.settings.candidates_needed() {
+                needed: match self.candidates_needed() {
                     Some(needed) => format!("the {needed} most likely tokens"),
                     None => "all logits".into(),
                 },

@@ -31,7 +31,7 @@ pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 /// `seconds` since 1970 (UTC) in Python's format language; an unknown directive is the error.
-fn strftime(format: &str, seconds: u64) -> Result<String, String> {
+pub(crate) fn strftime(format: &str, seconds: u64) -> Result<String, String> {
     let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
     let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
     let (year, day_of_year, month, day) = civil(days);

@@ -26,7 +26,13 @@ struct Process {
 impl Process {
     fn start(test: &str, folder: &Path) -> Process {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "--test-threads=1", &format!("inside::sessions::process::{test}")])
+            .args([
+                "--ignored",
+                "--exact",
+                "--nocapture",
+                "--test-threads=1",
+                &format!("inside::sessions::process::{test}"),
+            ])
             .env(FOLDER, folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
