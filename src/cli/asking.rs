@@ -60,7 +60,7 @@ pub(super) struct SessionArgs {
 }
 
 /// Bytes, from text such as 8GB.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(ExpertBudget::Bytes(bytes)) => Ok(bytes),
         _ => Err(format!("expected a size such as 8GB, found '{text}'")),

@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use flashflood::server::{ReasoningField, ServeOptions, serve};
 
-use super::asking::SessionArgs;
+use super::asking::{SessionArgs, size};
 use super::interrupted;
 use super::model::ModelArgs;
 
@@ -42,6 +42,10 @@ pub(crate) struct ServeArgs {
     reasoning_field: ReasoningField,
     #[command(flatten)]
     saved: SessionArgs,
+    /// Memory for the state of conversations that others took the place of, such as a title that is asked for between two
+    /// turns; 0 keeps none [default: a sixteenth of what is free]
+    #[arg(long, value_name = "SIZE", env = "FLASHFLOOD_SESSION_MEMORY", value_parser = size)]
+    session_memory: Option<u64>,
     /// What the model is called [default: the name of its folder]
     #[arg(long, value_name = "NAME", env = "FLASHFLOOD_MODEL_NAME")]
     model_name: Option<String>,
@@ -62,6 +66,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
         model: args.model_name.unwrap_or(name),
         reasoning: args.reasoning_field,
         sessions: args.saved.open()?,
+        session_memory: args.session_memory,
     };
     let open = move || model.open();
     let listening = |address| eprintln!("listening on http://{address} (a page for browsers; /v1 for programs)");

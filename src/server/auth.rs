@@ -74,6 +74,7 @@ mod tests {
             model: String::new(),
             reasoning: crate::server::ReasoningField::default(),
             sessions: None,
+            session_memory: None,
         }
     }
 

@@ -49,6 +49,9 @@ const STOP_POLL: Duration = Duration::from_millis(50);
 /// What requests that were ended get to say so, after the time for draining.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// The part of free memory that conversations take which wait for their next turn.
+const SESSION_SHARE: u64 = 16;
+
 /// What the state of the last conversation gets to be written: gigabytes, on a slow disk.
 const KEEPING: Duration = Duration::from_secs(120);
 
@@ -73,6 +76,9 @@ pub struct ServeOptions {
     pub reasoning: ReasoningField,
     /// Where the state of conversations is kept when another one takes its place, and at the end.
     pub sessions: Option<SessionFolder>,
+    /// Bytes for the state of conversations that others took the place of; `None` is a sixteenth of what is free once the
+    /// model is loaded.
+    pub session_memory: Option<u64>,
 }
 
 /// Where thoughts stand in a chat's message: clients differ.
@@ -195,7 +201,10 @@ fn start_engine<E: Into<Box<dyn Error + Send + Sync>>>(
             if server.model.set(model).is_err() {
                 unreachable!("only this thread sets the model");
             }
-            worker::work(&mut engine, &server.queue, &server.metrics, server.options.sessions.clone())
+            // what conversations take here the experts lack
+            let memory = flashflood_backends::memory::available_memory() / SESSION_SHARE;
+            let memory = server.options.session_memory.unwrap_or(memory);
+            worker::work(&mut engine, &server.queue, &server.metrics, server.options.sessions.clone(), memory)
         };
         // nobody listens once the server has stopped
         let _ = tell.send(work().map_err(ServeError::Model));

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::metrics::Metrics;
-use crate::state::common_prefix;
+use crate::state::{SessionMemory, common_prefix};
 use crate::{Engine, Event, Finish, Generated, Prepared, Session, SessionError, SessionFolder};
 
 /// Events that a reader may be behind.
@@ -130,15 +130,15 @@ pub(crate) fn work(
     queue: &Queue,
     metrics: &Metrics,
     mut sessions: Option<SessionFolder>,
+    session_memory: u64,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut session = engine.session()?;
+    let mut memory = SessionMemory::new(session_memory);
     // where the conversation that was answered last may part from its next turn
     let mut boundary = 0;
     while let Some(job) = queue.next() {
-        if let Some(sessions) = &mut sessions {
-            take_up(&mut session, sessions, job.prepared.prompt(), boundary);
-            boundary = job.prepared.last_boundary();
-        }
+        take_up(&mut session, &mut memory, sessions.as_mut(), job.prepared.prompt(), boundary);
+        boundary = job.prepared.last_boundary();
         let end = match compute(&mut session, queue, metrics, &job) {
             Ok(Some(done)) => JobEvent::Done(done),
             Ok(None) => continue,
@@ -155,17 +155,35 @@ pub(crate) fn work(
     Ok(())
 }
 
-/// Makes the session one that begins like `prompt`, if a file has more of it. When the prompt is not the next turn of the
-/// session's own conversation, that is kept before.
-fn take_up(session: &mut Session<'_>, sessions: &mut SessionFolder, prompt: &[u32], boundary: usize) {
+/// Makes the session one that begins like `prompt`, if memory or a file has more of it. When the prompt is not the next
+/// turn of the session's own conversation, that is kept before.
+fn take_up(
+    session: &mut Session<'_>,
+    memory: &mut SessionMemory,
+    mut sessions: Option<&mut SessionFolder>,
+    prompt: &[u32],
+    boundary: usize,
+) {
     if common_prefix(session.tokens(), prompt) < boundary {
-        keep(session, sessions);
-        sessions.begin_another();
+        if let Err(error) = session.keep_in(memory) {
+            tracing::warn!("this session is not kept in memory: {error}");
+        }
+        if let Some(sessions) = &mut sessions {
+            keep(session, sessions);
+            sessions.begin_another();
+        }
     }
-    match session.restore(sessions, prompt) {
-        Ok(restored) => restored.refused.iter().for_each(|refused| tracing::warn!("{refused}")),
-        // the prompt is computed instead, or the answer says what is wrong
-        Err(error) => tracing::warn!("a session file could not be used: {error}"),
+    // without a state the prompt is computed, or the answer says what is wrong
+    match session.take_from(memory, prompt) {
+        Ok(Some(tokens)) => tracing::debug!("{tokens} tokens of another conversation's state are taken from memory"),
+        Ok(None) => {}
+        Err(error) => tracing::warn!("a session in memory could not be used: {error}"),
+    }
+    if let Some(sessions) = sessions {
+        match session.restore(sessions, prompt) {
+            Ok(restored) => restored.refused.iter().for_each(|refused| tracing::warn!("{refused}")),
+            Err(error) => tracing::warn!("a session file could not be used: {error}"),
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use super::{Session, SessionError};
 use crate::compute::{LayerState, Recording};
+#[cfg(feature = "server")]
+use crate::state::SessionMemory;
 use crate::state::{
     CACHE_BLOCK, Checkpoint, Header, Identity, Reason, SessionFileError, SessionFolder, SessionReader, SessionWriter,
     Usable,
@@ -72,13 +74,52 @@ impl Session<'_> {
         if self.tokens.is_empty() {
             return Ok(None);
         }
+        let header = self.header();
+        folder.save(&header, |writer| self.write_sections(&header, writer)).map(Some)
+    }
+
+    /// Keeps the session in memory, if it is there and fits, for [`take_from`](Self::take_from).
+    ///
+    /// # Errors
+    /// The device's.
+    #[cfg(feature = "server")]
+    pub(crate) fn keep_in(&mut self, memory: &mut SessionMemory) -> Result<(), SessionError> {
+        if self.broken || self.tokens.is_empty() {
+            return Ok(());
+        }
+        let header = self.header();
+        if memory.has_room_for(&header) {
+            let mut writer = SessionWriter::in_memory(&header);
+            self.write_sections(&header, &mut writer)?;
+            memory.keep(header, writer.into_memory());
+        }
+        Ok(())
+    }
+
+    /// As [`restore`](Self::restore), from memory: how many tokens of the prompt there is the state of now, if that is more
+    /// than before.
+    ///
+    /// # Errors
+    /// The device's.
+    #[cfg(feature = "server")]
+    pub(crate) fn take_from(
+        &mut self,
+        memory: &mut SessionMemory,
+        tokens: &[u32],
+    ) -> Result<Option<usize>, SessionError> {
+        let Some((usable, kept)) = memory.best(&self.identity(), tokens, self.usable(tokens)) else { return Ok(None) };
+        self.load(kept, usable).inspect_err(|_| self.broken = true)?;
+        Ok(Some(usable))
+    }
+
+    /// What a file of the session begins with.
+    fn header(&self) -> Header {
         let end = self.tokens.len();
         let kept = self.checkpoints.kept().iter().filter(|checkpoint| checkpoint.position < end);
         let mut states: Vec<(usize, Reason)> =
             kept.map(|checkpoint| (checkpoint.position, checkpoint.reason)).collect();
         states.push((end, Reason::Turn));
-        let header = Header { identity: self.identity(), tokens: self.tokens.clone(), states };
-        folder.save(&header, |writer| self.write_sections(&header, writer)).map(Some)
+        Header { identity: self.identity(), tokens: self.tokens.clone(), states }
     }
 
     fn identity(&self) -> Identity {

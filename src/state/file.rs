@@ -41,8 +41,9 @@
 //! header alone. Nothing is allocated by a number of the file that was not held against a limit and the file's length.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, Cursor, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -203,8 +204,14 @@ fn reason_code(reason: Reason) -> u64 {
 /// Makes a session file, section by section.
 pub(crate) struct SessionWriter {
     path: PathBuf,
-    out: BufWriter<File>,
+    out: Written,
     sum: Xxh3,
+}
+
+enum Written {
+    File(BufWriter<File>),
+    /// Without the header.
+    Memory(Vec<u8>),
 }
 
 impl SessionWriter {
@@ -214,15 +221,40 @@ impl SessionWriter {
     /// What the system refuses.
     pub(crate) fn create(path: &Path, header: &Header) -> Result<SessionWriter, SessionFileError> {
         let file = File::create(path).map_err(SessionFileError::io("create", path))?;
-        let mut writer =
-            SessionWriter { path: path.to_owned(), out: BufWriter::with_capacity(1 << 20, file), sum: Xxh3::new() };
+        let mut writer = SessionWriter {
+            path: path.to_owned(),
+            out: Written::File(BufWriter::with_capacity(1 << 20, file)),
+            sum: Xxh3::new(),
+        };
         writer.write(&header.to_bytes())?;
         Ok(writer)
     }
 
+    /// For the sections alone, in memory.
+    #[cfg(feature = "server")]
+    pub(crate) fn in_memory(header: &Header) -> SessionWriter {
+        let bytes = usize::try_from(header.file_bytes()).unwrap_or(0);
+        SessionWriter { path: PathBuf::new(), out: Written::Memory(Vec::with_capacity(bytes)), sum: Xxh3::new() }
+    }
+
+    /// What was written to memory.
+    #[cfg(feature = "server")]
+    pub(crate) fn into_memory(self) -> Vec<u8> {
+        match self.out {
+            Written::Memory(sections) => sections,
+            Written::File(_) => Vec::new(),
+        }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), SessionFileError> {
         self.sum.update(bytes);
-        self.out.write_all(bytes).map_err(SessionFileError::io("write", &self.path))
+        match &mut self.out {
+            Written::File(out) => out.write_all(bytes).map_err(SessionFileError::io("write", &self.path)),
+            Written::Memory(sections) => {
+                sections.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
     }
 
     /// Begins the next section.
@@ -244,15 +276,31 @@ impl SessionWriter {
 
     /// Makes the file durable.
     pub(crate) fn finish(self) -> Result<(), SessionFileError> {
-        let file = self.out.into_inner().map_err(|e| SessionFileError::io("write", &self.path)(e.into_error()))?;
+        let Written::File(out) = self.out else { return Ok(()) };
+        let file = out.into_inner().map_err(|e| SessionFileError::io("write", &self.path)(e.into_error()))?;
         file.sync_all().map_err(SessionFileError::io("sync", &self.path))
+    }
+}
+
+enum Source {
+    File(BufReader<File>),
+    /// Without the header.
+    Memory(Cursor<SharedBytes>),
+}
+
+/// Bytes that a session in memory keeps as well.
+struct SharedBytes(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for SharedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
 /// Reads a session file, section by section.
 pub(crate) struct SessionReader {
     path: PathBuf,
-    from: BufReader<File>,
+    from: Source,
     sum: Xxh3,
     /// What the file begins with.
     pub header: Header,
@@ -273,11 +321,22 @@ impl SessionReader {
         let file = File::open(path).map_err(io("open"))?;
         let mut from = BufReader::with_capacity(1 << 16, file);
         let header = read_header(path, &mut from, meta.len(), expected)?;
-        Ok(SessionReader { path: path.to_owned(), from, sum: Xxh3::new(), header })
+        Ok(SessionReader { path: path.to_owned(), from: Source::File(from), sum: Xxh3::new(), header })
+    }
+
+    /// Of a session in memory.
+    #[cfg(feature = "server")]
+    pub(crate) fn of_memory(header: Header, sections: Arc<Vec<u8>>) -> SessionReader {
+        let from = Source::Memory(Cursor::new(SharedBytes(sections)));
+        SessionReader { path: "a session in memory".into(), from, sum: Xxh3::new(), header }
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), SessionFileError> {
-        self.from.read_exact(bytes).map_err(SessionFileError::io("read", &self.path))?;
+        let read = match &mut self.from {
+            Source::File(file) => file.read_exact(bytes),
+            Source::Memory(sections) => sections.read_exact(bytes),
+        };
+        read.map_err(SessionFileError::io("read", &self.path))?;
         self.sum.update(bytes);
         Ok(())
     }
@@ -297,7 +356,11 @@ impl SessionReader {
     pub(crate) fn skip(&mut self, section: &Section) -> Result<(), SessionFileError> {
         // the whole file's length is known to fit
         let bytes = i64::try_from(section.file_bytes()).unwrap_or(i64::MAX);
-        self.from.seek_relative(bytes).map_err(SessionFileError::io("read", &self.path))
+        let skipped = match &mut self.from {
+            Source::File(file) => file.seek_relative(bytes),
+            Source::Memory(sections) => sections.seek_relative(bytes),
+        };
+        skipped.map_err(SessionFileError::io("read", &self.path))
     }
 
     /// Reads some of the section's bytes; they are not to be believed before [`end`](Self::end).

@@ -11,6 +11,8 @@ mod error;
 mod file;
 mod folder;
 mod identity;
+#[cfg(feature = "server")]
+mod memory;
 
 pub(crate) use boundaries::{chat_boundaries, common_prefix};
 pub use checkpoints::CheckpointOptions;
@@ -20,3 +22,5 @@ pub(crate) use file::{CACHE_BLOCK, Header, SessionReader, SessionWriter};
 pub use folder::SessionFolder;
 pub(crate) use folder::Usable;
 pub(crate) use identity::Identity;
+#[cfg(feature = "server")]
+pub(crate) use memory::SessionMemory;
