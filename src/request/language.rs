@@ -129,6 +129,15 @@ impl Language {
         self.text.tokenizer.token_bytes(id).unwrap_or_default()
     }
 
+    /// The tokens of a text, in which the spellings of special tokens are those tokens, or text.
+    #[cfg(feature = "server")]
+    pub(crate) fn tokens_of(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, RequestError> {
+        match parse_special {
+            true => self.encode(text, false),
+            false => self.encode(&self.text.typed.text(text), true),
+        }
+    }
+
     /// The prompt of a request as text: empty where tokens were given.
     pub fn rendered(&self, mut request: Request) -> Result<String, RequestError> {
         Ok(without_marks(&self.render(&mut request)?.0))
@@ -248,8 +257,12 @@ impl Language {
 
     /// The tokens of a text. One that is far too long is refused after the first pieces of it: the tokenizer takes 100
     /// bytes for every byte of text.
-    fn encode(&self, text: &str) -> Result<Vec<u32>, RequestError> {
-        let encode = |text: &str| self.text.tokenizer.encode(text).map_err(|e| RequestError::invalid(e.to_string()));
+    fn encode(&self, text: &str, is_marked: bool) -> Result<Vec<u32>, RequestError> {
+        let encode = |text: &str| {
+            let tokenizer = &self.text.tokenizer;
+            let tokens = if is_marked { tokenizer.encode_marked(text) } else { tokenizer.encode(text) };
+            tokens.map_err(|e| RequestError::invalid(e.to_string()))
+        };
         let (mut found, mut rest) = (0, if text.len() > LONG * self.context { text } else { "" });
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE));
@@ -260,7 +273,7 @@ impl Language {
             }
             rest = after;
         }
-        self.text.tokenizer.encode_marked(text).map_err(|e| RequestError::invalid(e.to_string()))
+        encode(text)
     }
 
     /// The prompt as text and as tokens; checks tools and messages.
@@ -274,7 +287,7 @@ impl Language {
             return Ok(Encoded { text: String::new(), tokens, conversation: None });
         }
         let (text, conversation) = self.render(request)?;
-        Ok(Encoded { tokens: self.encode(&text)?, text, conversation })
+        Ok(Encoded { tokens: self.encode(&text, conversation.is_some())?, text, conversation })
     }
 
     /// The prompt as text, in which what people typed is marked, and the conversation that it was rendered from.

@@ -226,12 +226,21 @@ impl StreamWriter for CompletionObject {
 #[derive(Deserialize)]
 struct TokenizeRequest {
     content: String,
+    /// Whether spellings of special tokens are those tokens.
+    #[serde(default = "yes")]
+    parse_special: bool,
 }
 
-/// `POST /tokenize`: `{"content": ".."}` to `{"tokens": [..]}`.
+fn yes() -> bool {
+    true
+}
+
+/// `POST /tokenize`: `{"content": "..", "parse_special": true}` to `{"tokens": [..]}`.
 pub(crate) async fn tokenize(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
     let request: TokenizeRequest = body::json(request).await?;
-    let tokens = server.tokens(Request::text(request.content)).await?;
+    let model = server.model()?;
+    let TokenizeRequest { content, parse_special } = request;
+    let tokens = blocking(move || Ok(model.language.tokens_of(&content, parse_special)?)).await?;
     Ok(json_response(StatusCode::OK, &json!({"tokens": tokens})))
 }
 

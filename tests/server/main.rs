@@ -2,6 +2,7 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod agents;
 mod chat;
 mod clients;
 mod errors;
