@@ -35,7 +35,21 @@ pub enum Event {
     Thinking(String),
     /// More text; never a part of a character.
     Text(String),
-    /// A call of a tool, whole.
+    /// A call of a tool begins, certainly: its arguments follow, and then the whole of it.
+    ToolCallBegin {
+        /// What a result of the call refers to.
+        id: String,
+        /// Name of the function.
+        name: String,
+    },
+    /// More of the text of a call's arguments. All pieces together are the JSON object of the whole call.
+    ToolCallArguments {
+        /// Of the call that began.
+        id: String,
+        /// Never a part of a character.
+        piece: String,
+    },
+    /// A call of a tool, whole. Where the answer was cut off within a call, it has what there was.
     ToolCall(ToolCall),
     /// Nothing is computed for now. Told every tenth of a second while it lasts, so that the caller can end it.
     Suspended(Suspension),
@@ -310,6 +324,8 @@ struct Answer<'a> {
     stopped: Option<usize>,
     /// Whether a tool was called.
     has_called: bool,
+    /// Of the call that began.
+    call_id: String,
 }
 
 impl<'a> Answer<'a> {
@@ -323,7 +339,8 @@ impl<'a> Answer<'a> {
         };
         let stops = StopStrings::new(options.stop_strings.iter().cloned());
         let stream = tokenizer.stream(false);
-        Answer { tokenizer, stream, markers, reply: options.reply.clone(), stops, stopped: None, has_called: false }
+        let reply = options.reply.clone();
+        Answer { tokenizer, stream, markers, reply, stops, stopped: None, has_called: false, call_id: String::new() }
     }
 
     fn push(&mut self, token: u32) -> Vec<Event> {
@@ -358,11 +375,18 @@ impl<'a> Answer<'a> {
                     self.stopped = piece.stop;
                     events.extend(text(piece.text));
                 }
-                ReplyPart::ToolCall(call) => {
-                    self.has_called = true;
+                ReplyPart::CallBegin(name) => {
                     // a stop string does not go on behind a call
                     events.extend(text(self.stops.finish()));
-                    events.push(Event::ToolCall(ToolCall { id: new_id("call_"), ..call }));
+                    self.call_id = new_id("call_");
+                    events.push(Event::ToolCallBegin { id: self.call_id.clone(), name });
+                }
+                ReplyPart::CallArguments(piece) => {
+                    events.push(Event::ToolCallArguments { id: self.call_id.clone(), piece });
+                }
+                ReplyPart::ToolCall(call) => {
+                    self.has_called = true;
+                    events.push(Event::ToolCall(ToolCall { id: self.call_id.clone(), ..call }));
                 }
             }
         }

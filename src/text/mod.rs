@@ -6,6 +6,7 @@
 //! A conversation passes through in this order: [`ChatTemplate::render`], [`Tokenizer::encode`], the model,
 //! [`Sampler::sample`], [`TextStream::push`], [`ReplyParser::push`], [`StopStrings::push`].
 
+mod calls;
 mod chat_message;
 mod chat_template;
 mod dialects;
@@ -18,6 +19,7 @@ mod replay;
 mod reply;
 mod sampler;
 mod sampler_options;
+mod schema;
 mod stop_strings;
 mod strftime;
 mod text_stream;
