@@ -67,6 +67,8 @@ pub struct ReplyParser {
     marked_calls_only: bool,
     /// Whether the text so far ends where a line begins.
     begins_line: bool,
+    /// The last character of the thoughts so far.
+    last: Option<char>,
     /// A call began among the thoughts, and they were not ended since.
     has_open_thoughts: bool,
 }
@@ -81,6 +83,7 @@ impl Default for ReplyParser {
             call: None,
             marked_calls_only: false,
             begins_line: true,
+            last: None,
             has_open_thoughts: false,
         }
     }
@@ -168,6 +171,7 @@ impl ReplyParser {
                         true
                     }
                     Found::Nothing(_) => {
+                        self.last = self.held[..certain].chars().last().or(self.last);
                         self.held.drain(..certain);
                         false
                     }
@@ -242,7 +246,8 @@ impl ReplyParser {
             let ahead = Ahead { text: &self.held[at..], is_whole };
             let begins_line = self.begins_line_behind(&self.held[..at]);
             if is_thinking || (self.has_open_thoughts && begins_line) {
-                match ahead.mark(self.dialect.end_think) {
+                let before = self.held[..at].chars().last().or(self.last).filter(|_| is_thinking);
+                match self.ends_thoughts(ahead, before) {
                     Seen::Yes(_) => return Found::EndOfThoughts(at),
                     Seen::Unknown => return Found::Nothing(at),
                     Seen::No => {}
@@ -260,6 +265,20 @@ impl ReplyParser {
             }
         }
         Found::Nothing(self.held.len())
+    }
+
+    /// Whether thoughts end here, behind the character `before`. A mark in quotes is only named.
+    fn ends_thoughts(&self, ahead: Ahead<'_>, before: Option<char>) -> Seen<()> {
+        let bytes = match ahead.mark(self.dialect.end_think) {
+            Seen::Yes(bytes) => bytes,
+            Seen::No => return Seen::No,
+            Seen::Unknown => return Seen::Unknown,
+        };
+        match (before.filter(|before| "`\"'".contains(*before)), ahead.text[bytes..].chars().next()) {
+            (Some(_), None) if !ahead.is_whole => Seen::Unknown,
+            (Some(quote), Some(next)) if quote == next => Seen::No,
+            _ => Seen::Yes(()),
+        }
     }
 
     /// A call begins, `at` bytes ahead.

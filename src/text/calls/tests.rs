@@ -188,7 +188,7 @@ const WORDS: [&str; 41] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     /// Whatever comes in whatever pieces: the same parts, and what can be seen is in one of them.
     #[test]

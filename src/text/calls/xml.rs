@@ -184,7 +184,7 @@ impl XmlCall {
                 let next = rest.behind_blanks();
                 let layout = layout.behind(rest, next);
                 let parameter = || match next.mark(PARAMETER) {
-                    Seen::Yes(_) if layout == Layout::OwnLine => Seen::Yes(()),
+                    Seen::Yes(_) if layout != Layout::WithinLine => Seen::Yes(()),
                     Seen::Yes(mark) => parameter_of(next.from(mark), name, tools),
                     other => other.map(|_| ()),
                 };

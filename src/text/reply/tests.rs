@@ -80,6 +80,8 @@ pub(crate) const CLOSED: &str = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 fn thoughts_end_where_they_say() {
     assert_eq!(cut(OPEN, "Hm.\n\nYes.\n</think>\n\nLima é"), [thought("Hm.\n\nYes."), said("Lima é")]);
     assert_eq!(cut(OPEN, "only thoughts </thi"), [thought("only thoughts </thi")]);
+    assert_eq!(cut(OPEN, "Not `</think>` yet.</think>Lima"), [thought("Not `</think>` yet."), said("Lima")]);
+    assert_eq!(cut(OPEN, "It is \"Lima\"</think>'s"), [thought("It is \"Lima\""), said("'s")]);
     assert_eq!(cut(CLOSED, "Lima\n"), [said("Lima\n")]);
     assert_eq!(cut(CLOSED, " \n"), []);
     assert_eq!(cut(CLOSED, " Lima"), [said(" Lima")]);
