@@ -4,7 +4,8 @@
 //! are read elsewhere; every constructor takes the file's text and the path to name in errors.
 //!
 //! A conversation passes through in this order: [`ChatTemplate::render`], [`Tokenizer::encode`], the model,
-//! [`Sampler::sample`], [`TextStream::push`], [`ReplyParser::push`], [`StopStrings::push`].
+//! [`Sampler::sample`], [`TextStream::push`], [`ReplyParser::push`] (which reads the calls of tools by `calls`),
+//! [`StopStrings::push`].
 
 mod calls;
 mod chat_message;
