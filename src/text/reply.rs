@@ -63,8 +63,8 @@ pub struct ReplyParser {
     held: String,
     tools: Tools,
     call: Option<CallReader>,
-    /// Whether a call without its mark is text.
-    marked_calls_only: bool,
+    /// Whether the answer follows a grammar.
+    has_grammar: bool,
     /// Whether the text so far ends where a line begins.
     begins_line: bool,
     /// The last character of the thoughts so far.
@@ -81,7 +81,7 @@ impl Default for ReplyParser {
             held: String::new(),
             tools: Tools::default(),
             call: None,
-            marked_calls_only: false,
+            has_grammar: false,
             begins_line: true,
             last: None,
             has_open_thoughts: false,
@@ -98,9 +98,10 @@ impl ReplyParser {
         ReplyParser { dialect, state, tools: Tools(tools), ..ReplyParser::default() }
     }
 
-    /// Takes calls for text that stand without their mark: for answers that follow a grammar, which begins at it.
-    pub(crate) fn with_marked_calls_only(self) -> Self {
-        ReplyParser { marked_calls_only: true, ..self }
+    /// For an answer that follows a grammar, which begins at the mark that ends thoughts or begins a call: what these are is
+    /// certain at once, and calls without their mark are text.
+    pub(crate) fn with_grammar(self) -> Self {
+        ReplyParser { has_grammar: true, ..self }
     }
 
     /// Whether the answer is among its thoughts.
@@ -246,7 +247,7 @@ impl ReplyParser {
             let ahead = Ahead { text: &self.held[at..], is_whole };
             let begins_line = self.begins_line_behind(&self.held[..at]);
             if is_thinking || (self.has_open_thoughts && begins_line) {
-                let before = self.held[..at].chars().last().or(self.last).filter(|_| is_thinking);
+                let before = self.held[..at].chars().last().or(self.last).filter(|_| is_thinking && !self.has_grammar);
                 match self.ends_thoughts(ahead, before) {
                     Seen::Yes(_) => return Found::EndOfThoughts(at),
                     Seen::Unknown => return Found::Nothing(at),
@@ -256,7 +257,7 @@ impl ReplyParser {
             if self.tools.is_empty() {
                 continue;
             }
-            let marked_only = self.marked_calls_only;
+            let marked_only = self.has_grammar;
             let place = Place { tools: &self.tools, is_thinking, begins_line, is_within: false, marked_only };
             match opening(ahead, place) {
                 Seen::Yes(found) => return Found::Call(at, found),

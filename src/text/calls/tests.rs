@@ -131,11 +131,18 @@ fn where_a_grammar_rules_only_marked_calls_are_calls() {
         ("<tool_call>\n<function=weather>\n<parameter=city>\nLima\n</parameter>\n</function>\n</tool_call>", true),
     ] {
         let tools = tools(types.as_object().expect("an object"));
-        let mut parser = ReplyParser::new(&QWEN, CLOSED, tools).with_marked_calls_only();
+        let mut parser = ReplyParser::new(&QWEN, CLOSED, tools).with_grammar();
         let mut parts = parser.push(written);
         parts.extend(parser.finish());
         assert_eq!(sorted(parts).2.len(), usize::from(is_call), "{written}");
     }
+    let mut parser = ReplyParser::new(&QWEN, OPEN, Vec::new()).with_grammar();
+    parser.push("A \"</think>");
+    assert!(!parser.is_thinking(), "what comes next follows the grammar");
+    // so does what comes behind the mark of a call
+    let mut parser = ReplyParser::new(&QWEN, OPEN, tools(types.as_object().expect("an object"))).with_grammar();
+    parser.push("Look.\n<tool_call>");
+    assert!(parser.is_calling() && !parser.is_thinking());
 }
 
 fn visible(text: &str) -> String {

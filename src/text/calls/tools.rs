@@ -34,7 +34,9 @@ impl Tools {
     /// Whether a parameter is a text, whatever is written: then it can be told while it comes.
     pub(super) fn is_text(&self, name: &str, key: &str) -> bool {
         let is_plain = |schema: &Map<String, Value>| {
-            ["$ref", "allOf", "anyOf", "oneOf", "enum", "const", "nullable"].iter().all(|key| !schema.contains_key(*key))
+            ["$ref", "allOf", "anyOf", "oneOf", "enum", "const", "nullable"]
+                .iter()
+                .all(|key| !schema.contains_key(*key))
         };
         let schema = self.property(name, key).and_then(Value::as_object);
         schema.is_some_and(|schema| schema.get("type") == Some(&Value::from("string")) && is_plain(schema))

@@ -135,9 +135,9 @@ impl XmlCall {
         };
         let before = &ahead.text[..at];
         let layout = match open.line_behind(before) {
-            (true, _) => Layout::OwnLine,
-            (false, false) => Layout::OneLine,
-            (false, true) => Layout::WithinLine,
+            (true, _) => Layout::First,
+            (false, false) => Layout::Single,
+            (false, true) => Layout::Within,
         };
         let tag = ahead.from(at);
         let quoted = if let Some(closer) = open.quoted.last() {
@@ -184,7 +184,7 @@ impl XmlCall {
                 let next = rest.behind_blanks();
                 let layout = layout.behind(rest, next);
                 let parameter = || match next.mark(PARAMETER) {
-                    Seen::Yes(_) if layout != Layout::WithinLine => Seen::Yes(()),
+                    Seen::Yes(_) if layout != Layout::Within => Seen::Yes(()),
                     Seen::Yes(mark) => parameter_of(next.from(mark), name, tools),
                     other => other.map(|_| ()),
                 };
@@ -199,7 +199,7 @@ impl XmlCall {
         }
         match tag.mark(PARAMETER) {
             // its own closer is missing
-            Seen::Yes(mark) if layout != Layout::WithinLine => {
+            Seen::Yes(mark) if layout != Layout::Within => {
                 let key = tag.from(mark).name(|key| tools.knows(name, key));
                 return ends(
                     match key {
@@ -230,16 +230,16 @@ impl XmlCall {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Layout {
     /// First on its line.
-    OwnLine,
+    First,
     /// In a value of one line.
-    OneLine,
-    WithinLine,
+    Single,
+    Within,
 }
 
 impl Layout {
     /// That of the next mark, behind blanks.
     fn behind(self, blanks: Ahead<'_>, next: Ahead<'_>) -> Self {
-        if blanks.text[..blanks.offset(next)].contains('\n') { Layout::OwnLine } else { self }
+        if blanks.text[..blanks.offset(next)].contains('\n') { Layout::First } else { self }
     }
 }
 
@@ -294,12 +294,12 @@ fn parameter_of(ahead: Ahead<'_>, name: &str, tools: &Tools) -> Seen<()> {
 /// Whether the function, or the whole call, ends here; `closed` is whether the value's own closer stands before.
 fn ends_function(ahead: Ahead<'_>, layout: Layout, closed: bool) -> Seen<()> {
     let function = match ahead.tag(END_FUNCTION) {
-        Seen::Yes(_) if closed && layout == Layout::OwnLine => Seen::Yes(()),
+        Seen::Yes(_) if closed && layout == Layout::First => Seen::Yes(()),
         Seen::Yes(bytes) => {
             let rest = ahead.from(bytes);
             let next = rest.behind_blanks();
             let layout = layout.behind(rest, next);
-            let is_alone = closed && layout == Layout::OneLine && rest.text.starts_with(char::is_whitespace);
+            let is_alone = closed && layout == Layout::Single && rest.text.starts_with(char::is_whitespace);
             match next.tag(END_CALL) {
                 Seen::No => {
                     next.is_end().or(|| begins_call(next)).or(|| ends_thoughts(next, layout)).or(|| Seen::of(is_alone))
@@ -309,7 +309,7 @@ fn ends_function(ahead: Ahead<'_>, layout: Layout, closed: bool) -> Seen<()> {
         }
         other => other.map(|_| ()),
     };
-    function.or(|| ends_call(ahead, layout)).or(|| match closed && layout != Layout::WithinLine {
+    function.or(|| ends_call(ahead, layout)).or(|| match closed && layout != Layout::Within {
         true => begins_call(ahead).or(|| ends_thoughts(ahead, layout)),
         false => Seen::No,
     })
@@ -318,10 +318,10 @@ fn ends_function(ahead: Ahead<'_>, layout: Layout, closed: bool) -> Seen<()> {
 /// Whether `</tool_call>` stands here, and ends the call.
 fn ends_call(ahead: Ahead<'_>, layout: Layout) -> Seen<()> {
     match ahead.tag(END_CALL) {
-        Seen::Yes(_) if layout == Layout::OwnLine => Seen::Yes(()),
+        Seen::Yes(_) if layout == Layout::First => Seen::Yes(()),
         Seen::Yes(bytes) => {
             let rest = ahead.from(bytes);
-            let blanks: &[char] = if layout == Layout::OneLine { &['\n', '\r', '<', ' '] } else { &['\n', '\r', '<'] };
+            let blanks: &[char] = if layout == Layout::Single { &['\n', '\r', '<', ' '] } else { &['\n', '\r', '<'] };
             rest.is_end().or(|| Seen::of(rest.text.starts_with(blanks)))
         }
         other => other.map(|_| ()),
@@ -333,7 +333,7 @@ fn begins_call(ahead: Ahead<'_>) -> Seen<()> {
 }
 
 fn ends_thoughts(ahead: Ahead<'_>, layout: Layout) -> Seen<()> {
-    if layout == Layout::WithinLine { Seen::No } else { ahead.mark(END_THINK).map(|_| ()) }
+    if layout == Layout::Within { Seen::No } else { ahead.mark(END_THINK).map(|_| ()) }
 }
 
 /// A call within a value: its name, and what closes it.
