@@ -181,7 +181,8 @@ impl Screen {
                 // nobody may be reading these
                 let _ = write!(io::stderr(), "{dim}{text}");
             }
-            Event::Thinking(_) | Event::Token { .. } | Event::ToolCall(_) => {}
+            Event::Thinking(_) | Event::Token { .. } => {}
+            Event::ToolCallBegin { .. } | Event::ToolCallArguments { .. } | Event::ToolCall(_) => {}
             Event::Suspended(_) | Event::Resumed | Event::Resting => {}
         }
         self.failed.is_none()

@@ -191,6 +191,7 @@ impl Language {
         };
         let one_call = request.one_call || matches!(request.tool_choice, ToolChoice::Named(_));
         let grammar = self.grammar_of(&request, one_call, reply.is_thinking())?;
+        let reply = if grammar.is_some() { reply.with_grammar() } else { reply };
         let options = GenerateOptions {
             // the context ends an answer that nothing else ends
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),

@@ -24,6 +24,14 @@ pub(crate) struct Running {
 pub(crate) enum AnswerPart {
     Thinking(String),
     Text(String),
+    /// A call begins.
+    CallBegin {
+        id: String,
+        name: String,
+    },
+    /// More of the arguments of the call that began, as JSON.
+    CallArguments(String),
+    /// The call that began, whole.
     Call(Call),
     /// A token of the answer as OpenAI's `logprobs.content` has it.
     Probability(Value),
@@ -68,6 +76,8 @@ impl Running {
             return match self.events.recv().await {
                 Some(JobEvent::Part(Event::Thinking(text))) => AnswerPart::Thinking(text),
                 Some(JobEvent::Part(Event::Text(text))) => AnswerPart::Text(text),
+                Some(JobEvent::Part(Event::ToolCallBegin { id, name })) => AnswerPart::CallBegin { id, name },
+                Some(JobEvent::Part(Event::ToolCallArguments { piece, .. })) => AnswerPart::CallArguments(piece),
                 Some(JobEvent::Part(Event::ToolCall(call))) => {
                     let arguments = Value::Object(call.arguments).to_string();
                     AnswerPart::Call(Call { id: call.id, name: call.name, arguments })
@@ -93,6 +103,7 @@ impl Running {
             match self.next().await {
                 AnswerPart::Thinking(text) => whole.thinking.push_str(&text),
                 AnswerPart::Text(text) => whole.text.push_str(&text),
+                AnswerPart::CallBegin { .. } | AnswerPart::CallArguments(_) => {}
                 AnswerPart::Call(call) => whole.calls.push(call),
                 AnswerPart::Probability(token) => whole.probabilities.push(token),
                 AnswerPart::Done(done) => return Ok((whole, done)),

@@ -114,6 +114,7 @@ pub(super) struct Chunks {
     model: String,
     tells_usage: bool,
     reasoning: ReasoningField,
+    /// Calls that began.
     calls: usize,
     /// Of the tokens whose text comes next.
     probabilities: Vec<Value>,
@@ -159,12 +160,18 @@ impl StreamWriter for Chunks {
                 delta
             }
             AnswerPart::Text(text) => json!({"content": text}),
-            AnswerPart::Call(call) => {
-                let mut delta = tool_call(&call);
+            AnswerPart::CallBegin { id, name } => {
+                let mut delta = tool_call(&Call { id, name, arguments: String::new() });
                 delta["index"] = self.calls.into();
                 self.calls += 1;
                 json!({"tool_calls": [delta]})
             }
+            AnswerPart::CallArguments(piece) => {
+                let index = self.calls.saturating_sub(1);
+                json!({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+            }
+            // all of it is told
+            AnswerPart::Call(_) => return Vec::new(),
             AnswerPart::Probability(token) => {
                 self.probabilities.push(token);
                 return Vec::new();

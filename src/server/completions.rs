@@ -206,7 +206,7 @@ impl StreamWriter for CompletionObject {
                 self.told.push(&token);
                 Vec::new()
             }
-            AnswerPart::Call(_) => Vec::new(),
+            AnswerPart::CallBegin { .. } | AnswerPart::CallArguments(_) | AnswerPart::Call(_) => Vec::new(),
             AnswerPart::Done(done) => {
                 let mut last = self.json("", Some(&done));
                 let mut frames = vec![Frame::data(&last)];

@@ -11,6 +11,7 @@ use super::sse::{Frame, StreamWriter};
 enum Block {
     Thinking,
     Text,
+    Call,
 }
 
 /// The state of a streamed answer.
@@ -95,13 +96,20 @@ impl StreamWriter for Blocks {
                 let empty = json!({"type": "text", "text": ""});
                 self.fill(Block::Text, &empty, &json!({"type": "text_delta", "text": text}))
             }
-            AnswerPart::Call(call) => {
+            AnswerPart::CallBegin { id, name } => {
                 let mut frames = Vec::new();
                 self.close(&mut frames);
                 self.has_calls = true;
-                frames.push(self.start(&json!({"type": "tool_use", "id": call.id, "name": call.name, "input": {}})));
-                frames.push(self.delta(&json!({"type": "input_json_delta", "partial_json": call.arguments})));
-                frames.push(self.stop());
+                self.open = Some(Block::Call);
+                frames.push(self.start(&json!({"type": "tool_use", "id": id, "name": name, "input": {}})));
+                frames
+            }
+            AnswerPart::CallArguments(piece) => {
+                vec![self.delta(&json!({"type": "input_json_delta", "partial_json": piece}))]
+            }
+            AnswerPart::Call(_) => {
+                let mut frames = Vec::new();
+                self.close(&mut frames);
                 frames
             }
             AnswerPart::Probability(_) => Vec::new(),

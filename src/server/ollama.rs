@@ -247,7 +247,10 @@ impl StreamWriter for Lines {
             AnswerPart::Call(call) => piece.calls.push(call),
             AnswerPart::Done(done) => return vec![Frame::data(&self.last(&piece, &done))],
             AnswerPart::Failed(error) => return vec![Frame::data(&error.json(Protocol::Ollama))],
-            AnswerPart::Probability(_) => return Vec::new(),
+            // calls are told whole
+            AnswerPart::CallBegin { .. } | AnswerPart::CallArguments(_) | AnswerPart::Probability(_) => {
+                return Vec::new();
+            }
         }
         vec![Frame::data(&self.line(&piece))]
     }

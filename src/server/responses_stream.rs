@@ -12,6 +12,7 @@ use crate::request::new_id;
 enum Open {
     Thinking { id: String, text: String },
     Text { id: String, text: String },
+    Call { id: String, call: Call },
 }
 
 /// The state of a streamed answer.
@@ -65,9 +66,27 @@ impl Items {
                 frames.push(self.inside("response.content_part.done", &id, part));
                 message(&id, Some(&text), status)
             }
+            Some(Open::Call { id, call }) => {
+                self.end_call(&id, &call, frames);
+                self.envelope.call(&id, &call, status)
+            }
         };
         frames.push(self.item("response.output_item.done", &item));
         self.output.push(item);
+    }
+
+    fn end_call(&mut self, id: &str, call: &Call, frames: &mut Vec<Frame>) {
+        let index = self.output.len();
+        let (name, key, given) = match self.envelope.kinds.get(&call.name) {
+            Some(ToolKind::Custom) => {
+                let given = free_text(call);
+                let delta = json!({"item_id": id, "output_index": index, "delta": given});
+                frames.push(self.frame("response.custom_tool_call_input.delta", delta));
+                ("response.custom_tool_call_input.done", "input", given)
+            }
+            _ => ("response.function_call_arguments.done", "arguments", call.arguments.clone()),
+        };
+        frames.push(self.frame(name, json!({"item_id": id, "output_index": index, "name": call.name, key: given})));
     }
 
     fn thinking(&mut self, piece: &str, frames: &mut Vec<Frame>) {
@@ -100,25 +119,21 @@ impl Items {
         }
     }
 
-    fn call(&mut self, call: &Call, frames: &mut Vec<Frame>) {
+    fn begin_call(&mut self, call: Call, frames: &mut Vec<Frame>) {
         self.close("completed", frames);
         let id = new_id("fc_");
-        let is_custom = self.envelope.kinds.get(&call.name) == Some(&ToolKind::Custom);
-        let (key, given) = if is_custom { ("input", free_text(call)) } else { ("arguments", call.arguments.clone()) };
-        let (delta_name, done_name) = match is_custom {
-            true => ("response.custom_tool_call_input.delta", "response.custom_tool_call_input.done"),
-            false => ("response.function_call_arguments.delta", "response.function_call_arguments.done"),
-        };
-        let mut added = self.envelope.call(&id, call, "in_progress");
-        added[key] = "".into();
-        frames.push(self.item("response.output_item.added", &added));
-        let index = self.output.len();
-        frames.push(self.frame(delta_name, json!({"item_id": id, "output_index": index, "delta": given})));
-        let whole = json!({"item_id": id, "output_index": index, "name": call.name, key: given});
-        frames.push(self.frame(done_name, whole));
-        let item = self.envelope.call(&id, call, "completed");
-        frames.push(self.item("response.output_item.done", &item));
-        self.output.push(item);
+        frames.push(self.item("response.output_item.added", &self.envelope.call(&id, &call, "in_progress")));
+        self.open = Some(Open::Call { id, call });
+    }
+
+    fn arguments(&mut self, piece: &str, frames: &mut Vec<Frame>) {
+        let Some(Open::Call { id, call }) = &mut self.open else { return };
+        call.arguments.push_str(piece);
+        // a free text is told when the arguments that it stands in are complete
+        if self.envelope.kinds.get(&call.name) != Some(&ToolKind::Custom) {
+            let delta = json!({"item_id": id, "output_index": self.output.len(), "delta": piece});
+            frames.push(self.frame("response.function_call_arguments.delta", delta));
+        }
     }
 }
 
@@ -147,8 +162,12 @@ impl StreamWriter for Items {
                 self.whole.text.push_str(&text);
                 self.text(&text, &mut frames);
             }
+            AnswerPart::CallBegin { id, name } => {
+                self.begin_call(Call { id, name, arguments: String::new() }, &mut frames);
+            }
+            AnswerPart::CallArguments(piece) => self.arguments(&piece, &mut frames),
             AnswerPart::Call(call) => {
-                self.call(&call, &mut frames);
+                self.close("completed", &mut frames);
                 self.whole.calls.push(call);
             }
             AnswerPart::Probability(_) => {}

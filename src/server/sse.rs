@@ -146,6 +146,9 @@ mod tests {
             AnswerPart::Thinking("m".into()),
             text("a"),
             text("b"),
+            AnswerPart::CallBegin { id: "call_1".into(), name: "f".into() },
+            AnswerPart::CallArguments("{\"x\"".into()),
+            AnswerPart::CallArguments(":1}".into()),
             AnswerPart::Call(call),
             last,
         ] {
@@ -174,12 +177,16 @@ mod tests {
         let events = written(chunks(), done());
         let deltas: Vec<&Value> = events.iter().map(|(_, data)| &data["choices"][0]["delta"]).collect();
         assert_eq!((deltas[1], deltas[3]), (&json!({"reasoning_content": "h"}), &json!({"content": "a"})));
-        assert_eq!(deltas[5]["tool_calls"][0]["function"], json!({"name": "f", "arguments": "{\"x\":1}"}));
-        assert_eq!(events[6].1["choices"][0]["finish_reason"], "tool_calls");
-        let usage = &events[7].1["usage"];
+        let call =
+            json!([{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]);
+        assert_eq!(deltas[5]["tool_calls"], call);
+        assert_eq!(deltas[6]["tool_calls"], json!([{"index": 0, "function": {"arguments": "{\"x\""}}]));
+        assert_eq!(deltas[7]["tool_calls"], json!([{"index": 0, "function": {"arguments": ":1}"}}]));
+        assert_eq!(events[8].1["choices"][0]["finish_reason"], "tool_calls");
+        let usage = &events[9].1["usage"];
         assert_eq!(usage["completion_tokens_details"]["reasoning_tokens"], 3);
         assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 4);
-        assert_eq!((events.len(), &events[8].1), (9, &json!("[DONE]")));
+        assert_eq!((events.len(), &events[10].1), (11, &json!("[DONE]")));
         let failed = written(chunks(), AnswerPart::Failed(ApiError::internal("why")));
         assert_eq!(failed.last().unwrap().1["error"]["message"], "why");
     }
@@ -205,6 +212,7 @@ mod tests {
             stop,
             start,
             delta,
+            delta,
             stop,
             "message_delta",
             "message_stop",
@@ -212,7 +220,8 @@ mod tests {
         assert_eq!(names, expected);
         assert_eq!(events[3].1["delta"], json!({"type": "thinking_delta", "thinking": "h"}));
         assert_eq!((&events[11].1["index"], &events[11].1["content_block"]["name"]), (&json!(2), &json!("f")));
-        let end = &events[14].1;
+        assert_eq!(events[13].1["delta"], json!({"type": "input_json_delta", "partial_json": ":1}"}));
+        let end = &events[15].1;
         assert_eq!((&end["delta"]["stop_reason"], &end["usage"]["input_tokens"]), (&json!("tool_use"), &json!(6)));
         assert_eq!(written(blocks(), AnswerPart::Failed(ApiError::internal("why"))).last().unwrap().0, Some("error"));
     }
@@ -229,6 +238,7 @@ mod tests {
         let output = last["response"]["output"].as_array().unwrap();
         assert_eq!(output[0]["content"][0]["text"], "hm");
         assert_eq!((&output[1]["content"][0]["text"], &output[2]["call_id"]), (&json!("ab"), &json!("call_1")));
+        assert_eq!(output[2]["arguments"], "{\"x\":1}");
         // an item is done as it stands in the end
         let ended: Vec<&Value> = events
             .iter()

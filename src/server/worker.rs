@@ -208,7 +208,12 @@ fn compute(
         }
         let is_wanted = matches!(
             event,
-            Event::Thinking(_) | Event::Text(_) | Event::ToolCall(_) | Event::Token { probabilities: Some(_), .. }
+            Event::Thinking(_)
+                | Event::Text(_)
+                | Event::ToolCallBegin { .. }
+                | Event::ToolCallArguments { .. }
+                | Event::ToolCall(_)
+                | Event::Token { probabilities: Some(_), .. }
         );
         let is_there = if is_wanted { send(job, queue, JobEvent::Part(event)) } else { !job.events.is_closed() };
         is_there && !queue.aborted.load(Ordering::Relaxed)

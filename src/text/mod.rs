@@ -4,8 +4,10 @@
 //! are read elsewhere; every constructor takes the file's text and the path to name in errors.
 //!
 //! A conversation passes through in this order: [`ChatTemplate::render`], [`Tokenizer::encode`], the model,
-//! [`Sampler::sample`], [`TextStream::push`], [`ReplyParser::push`], [`StopStrings::push`].
+//! [`Sampler::sample`], [`TextStream::push`], [`ReplyParser::push`] (which reads the calls of tools by `calls`),
+//! [`StopStrings::push`].
 
+mod calls;
 mod chat_message;
 mod chat_template;
 mod dialects;
@@ -18,6 +20,7 @@ mod replay;
 mod reply;
 mod sampler;
 mod sampler_options;
+mod schema;
 mod stop_strings;
 mod strftime;
 mod text_stream;

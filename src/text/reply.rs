@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::calls::{Ahead, CallReader, Opening, Place, Progress, Seen, Tools, opening};
 use super::dialects::{Dialect, QWEN};
 
 /// A part of an answer.
@@ -12,7 +13,11 @@ pub(crate) enum ReplyPart {
     Thinking(String),
     /// More of the answer.
     Text(String),
-    /// A call of a tool, whole.
+    /// A call of the tool of this name begins. Nothing else comes before its end.
+    CallBegin(String),
+    /// More of the text of its arguments, a JSON object.
+    CallArguments(String),
+    /// The call that began, whole.
     ToolCall(ToolCall),
 }
 
@@ -37,8 +42,16 @@ enum State {
     Text,
     /// Behind thoughts or a call: blanks are no text.
     Gap,
-    /// Behind `<tool_call>`.
+    /// Within a call that began.
     Call,
+}
+
+/// What comes first of a text that was looked through.
+enum Found {
+    Call(usize, Opening),
+    EndOfThoughts(usize),
+    /// Nothing before this place; what stands there is not certain yet.
+    Nothing(usize),
 }
 
 /// Takes an answer apart. The default gives everything as text.
@@ -48,13 +61,31 @@ pub struct ReplyParser {
     state: State,
     /// What cannot be told yet.
     held: String,
-    /// Functions as OpenAI describes them: `{"type": "function", "function": {"name", "parameters"}}`.
-    tools: Vec<Value>,
+    tools: Tools,
+    call: Option<CallReader>,
+    /// Whether the answer follows a grammar.
+    has_grammar: bool,
+    /// Whether the text so far ends where a line begins.
+    begins_line: bool,
+    /// The last character of the thoughts so far.
+    last: Option<char>,
+    /// A call began among the thoughts, and they were not ended since.
+    has_open_thoughts: bool,
 }
 
 impl Default for ReplyParser {
     fn default() -> Self {
-        ReplyParser { dialect: &QWEN, state: State::Text, held: String::new(), tools: Vec::new() }
+        ReplyParser {
+            dialect: &QWEN,
+            state: State::Text,
+            held: String::new(),
+            tools: Tools::default(),
+            call: None,
+            has_grammar: false,
+            begins_line: true,
+            last: None,
+            has_open_thoughts: false,
+        }
     }
 }
 
@@ -64,17 +95,27 @@ impl ReplyParser {
         // not anywhere in the prompt: a user may write of thoughts
         let opened = prompt.trim_end().ends_with(dialect.think);
         let state = if opened { State::Thinking } else { State::Start };
-        ReplyParser { dialect, state, held: String::new(), tools }
+        ReplyParser { dialect, state, tools: Tools(tools), ..ReplyParser::default() }
+    }
+
+    /// For an answer that follows a grammar, which begins at the mark that ends thoughts or begins a call: what these are is
+    /// certain at once, and calls without their mark are text.
+    pub(crate) fn with_grammar(self) -> Self {
+        ReplyParser { has_grammar: true, ..self }
     }
 
     /// Whether the answer is among its thoughts.
     pub(crate) fn is_thinking(&self) -> bool {
-        self.state == State::Thinking
+        self.state == State::Thinking && !self.may_call()
     }
 
-    /// Whether the answer is within a call.
+    /// Whether the answer is within a call, or within what may become one.
     pub(crate) fn is_calling(&self) -> bool {
-        self.state == State::Call
+        self.state == State::Call || self.may_call()
+    }
+
+    fn may_call(&self) -> bool {
+        !self.tools.is_empty() && self.held.trim_start().starts_with(self.dialect.call)
     }
 
     /// How thoughts and calls are told from text.
@@ -84,124 +125,215 @@ impl ReplyParser {
 
     /// Whether everything is text.
     pub(crate) fn is_plain(&self) -> bool {
-        self.state == State::Text && !self.has_tools()
+        self.state == State::Text && self.tools.is_empty()
     }
 
     /// Takes the next piece of text and gives what is certain now.
     pub(crate) fn push(&mut self, piece: &str) -> Vec<ReplyPart> {
         self.held.push_str(piece);
         let mut parts = Vec::new();
-        while self.step(&mut parts) {}
+        while self.step(&mut parts, false) {}
+        self.tell_arguments(&mut parts);
         parts
     }
 
-    /// Ends the answer: what was held back.
+    /// Ends the answer: what was held back. A call that began ends with what there is.
     pub(crate) fn finish(&mut self) -> Vec<ReplyPart> {
-        let rest = std::mem::take(&mut self.held);
         let mut parts = Vec::new();
+        while self.step(&mut parts, true) {}
+        let rest = std::mem::take(&mut self.held);
         match self.state {
             State::Thinking => thinking(&mut parts, &rest),
-            // a call that lacks only its end is one; what there is of any other is text
-            State::Call => self.push_call(&mut parts, &rest, ""),
             State::Gap => text(&mut parts, rest.trim_start()),
             State::Start if rest.trim().is_empty() => {}
-            State::Start | State::Text => text(&mut parts, &rest),
+            State::Start | State::Text | State::Call => text(&mut parts, &rest),
         }
         self.state = State::Text;
         parts
     }
 
     /// Goes one step on; `false` when more must come first.
-    fn step(&mut self, parts: &mut Vec<ReplyPart>) -> bool {
-        let Dialect { think, end_think, call, end_call, .. } = *self.dialect;
+    fn step(&mut self, parts: &mut Vec<ReplyPart>, is_whole: bool) -> bool {
         match self.state {
-            State::Start | State::Gap => {
-                let begun = self.held.trim_start();
-                if self.state == State::Start && begun.starts_with(think) {
-                    self.drop_held(self.held.len() - begun.len() + think.len());
-                    self.state = State::Thinking;
-                    return true;
-                }
-                let may_think = self.state == State::Start && think.starts_with(begun);
-                if begun.is_empty() || may_think || (self.has_tools() && call.starts_with(begun) && begun != call) {
-                    return false;
-                }
-                // blanks before an answer are its own, unless something stood before it
-                if self.state == State::Gap {
-                    self.drop_held(self.held.len() - begun.len());
-                }
-                self.state = State::Text;
-                true
-            }
+            State::Start | State::Gap => self.begin(is_whole),
             State::Thinking => {
-                let end = self.held.find(end_think).map(|at| (at, end_think, State::Gap));
-                let begin = self.held.find(call).filter(|_| self.has_tools()).map(|at| (at, call, State::Call));
-                if let Some((at, marker, next)) = [end, begin].into_iter().flatten().min_by_key(|(at, ..)| *at) {
-                    thinking(parts, self.held[..at].trim_end());
-                    self.drop_held(at + marker.len());
-                    self.state = next;
-                    return true;
-                }
-                let markers: &[&str] = if self.has_tools() { &[end_think, call] } else { &[end_think] };
-                let certain = certain(&self.held, markers);
+                let found = self.look(is_whole);
+                let (Found::Call(at, _) | Found::EndOfThoughts(at) | Found::Nothing(at)) = found;
+                let certain = self.held[..at].trim_end().len();
                 thinking(parts, &self.held[..certain]);
-                self.drop_held(certain);
+                match found {
+                    Found::Call(at, opening) => {
+                        self.has_open_thoughts = true;
+                        self.call(parts, at, opening)
+                    }
+                    Found::EndOfThoughts(at) => {
+                        self.held.drain(..at + self.dialect.end_think.len());
+                        self.state = State::Gap;
+                        true
+                    }
+                    Found::Nothing(_) => {
+                        self.last = self.held[..certain].chars().last().or(self.last);
+                        self.held.drain(..certain);
+                        false
+                    }
+                }
+            }
+            State::Text if self.tools.is_empty() => {
+                text(parts, &std::mem::take(&mut self.held));
                 false
             }
             State::Text => {
-                if !self.has_tools() {
-                    text(parts, &std::mem::take(&mut self.held));
-                    return false;
+                let found = self.look(is_whole);
+                match found {
+                    Found::Call(at, opening) => {
+                        text(parts, self.held[..at].trim_end());
+                        self.call(parts, at, opening)
+                    }
+                    Found::EndOfThoughts(at) => {
+                        // of the thoughts that a call ended
+                        self.has_open_thoughts = false;
+                        self.tell_text(parts, at);
+                        self.held.drain(..self.dialect.end_think.len());
+                        true
+                    }
+                    Found::Nothing(at) => {
+                        self.tell_text(parts, self.held[..at].trim_end().len());
+                        false
+                    }
                 }
-                if let Some(at) = self.held.find(call) {
-                    text(parts, self.held[..at].trim_end());
-                    self.drop_held(at + call.len());
-                    self.state = State::Call;
-                    return true;
-                }
-                let certain = certain(&self.held, &[call]);
-                text(parts, &self.held[..certain]);
-                self.drop_held(certain);
-                false
             }
-            State::Call => {
-                let Some(at) = self.held.find(end_call) else { return false };
-                let inner = self.held[..at].to_owned();
-                self.drop_held(at + end_call.len());
-                self.push_call(parts, &inner, end_call);
+            State::Call => self.read_call(parts, is_whole),
+        }
+    }
+
+    /// Before thoughts, text or a call.
+    fn begin(&mut self, is_whole: bool) -> bool {
+        let Dialect { think, end_think, .. } = *self.dialect;
+        let begun = Ahead { text: self.held.trim_start(), is_whole };
+        let blanks = self.held.len() - begun.text.len();
+        if begun.text.is_empty() {
+            return false;
+        }
+        let opens = if self.state == State::Start { begun.mark(think) } else { Seen::No };
+        match (opens, begun.mark(end_think)) {
+            (Seen::Yes(bytes), _) => {
+                self.held.drain(..blanks + bytes);
+                self.state = State::Thinking;
+            }
+            // it ends nothing
+            (_, Seen::Yes(bytes)) => {
+                self.held.drain(..blanks + bytes);
+                self.has_open_thoughts = false;
                 self.state = State::Gap;
+            }
+            (Seen::Unknown, _) | (_, Seen::Unknown) => return false,
+            (Seen::No, Seen::No) => {
+                // blanks before an answer are its own, unless something stood before it
+                if self.state == State::Gap {
+                    self.held.drain(..blanks);
+                }
+                self.begins_line = true;
+                self.state = State::Text;
+            }
+        }
+        true
+    }
+
+    /// Looks for what ends the thoughts or the text.
+    fn look(&self, is_whole: bool) -> Found {
+        let is_thinking = self.state == State::Thinking;
+        let marks: &[char] = if is_thinking { &['<'] } else { &['<', '{'] };
+        for (at, _) in self.held.match_indices(marks) {
+            let ahead = Ahead { text: &self.held[at..], is_whole };
+            let begins_line = self.begins_line_behind(&self.held[..at]);
+            if is_thinking || (self.has_open_thoughts && begins_line) {
+                let before = self.held[..at].chars().last().or(self.last).filter(|_| is_thinking && !self.has_grammar);
+                match self.ends_thoughts(ahead, before) {
+                    Seen::Yes(_) => return Found::EndOfThoughts(at),
+                    Seen::Unknown => return Found::Nothing(at),
+                    Seen::No => {}
+                }
+            }
+            if self.tools.is_empty() {
+                continue;
+            }
+            let marked_only = self.has_grammar;
+            let place = Place { tools: &self.tools, is_thinking, begins_line, is_within: false, marked_only };
+            match opening(ahead, place) {
+                Seen::Yes(found) => return Found::Call(at, found),
+                Seen::Unknown => return Found::Nothing(at),
+                Seen::No => {}
+            }
+        }
+        Found::Nothing(self.held.len())
+    }
+
+    /// Whether thoughts end here, behind the character `before`. A mark in quotes is only named.
+    fn ends_thoughts(&self, ahead: Ahead<'_>, before: Option<char>) -> Seen<()> {
+        let bytes = match ahead.mark(self.dialect.end_think) {
+            Seen::Yes(bytes) => bytes,
+            Seen::No => return Seen::No,
+            Seen::Unknown => return Seen::Unknown,
+        };
+        match (before.filter(|before| "`\"'".contains(*before)), ahead.text[bytes..].chars().next()) {
+            (Some(_), None) if !ahead.is_whole => Seen::Unknown,
+            (Some(quote), Some(next)) if quote == next => Seen::No,
+            _ => Seen::Yes(()),
+        }
+    }
+
+    /// A call begins, `at` bytes ahead.
+    fn call(&mut self, parts: &mut Vec<ReplyPart>, at: usize, opening: Opening) -> bool {
+        parts.push(ReplyPart::CallBegin(opening.name.clone()));
+        let end = at + opening.bytes;
+        self.call = Some(CallReader::new(opening, &self.held[at..end]));
+        self.held.drain(..end);
+        self.state = State::Call;
+        true
+    }
+
+    /// Reads on within a call.
+    fn read_call(&mut self, parts: &mut Vec<ReplyPart>, is_whole: bool) -> bool {
+        let Some(call) = &mut self.call else {
+            self.state = State::Gap;
+            return true;
+        };
+        match call.step(Ahead { text: &self.held, is_whole }, &self.tools) {
+            Progress::Read(bytes) => {
+                self.held.drain(..bytes);
                 true
+            }
+            Progress::More => false,
+            Progress::Ended(bytes, next) => {
+                self.tell_arguments(parts);
+                self.held.drain(..bytes);
+                self.state = State::Gap;
+                if let Some(call) = self.call.take() {
+                    let (name, arguments, source) = call.end();
+                    parts.push(ReplyPart::ToolCall(ToolCall { id: String::new(), name, arguments, source }));
+                }
+                next.is_none_or(|opening| self.call(parts, 0, opening))
             }
         }
     }
 
-    fn drop_held(&mut self, bytes: usize) {
+    fn tell_arguments(&mut self, parts: &mut Vec<ReplyPart>) {
+        let piece = self.call.as_mut().and_then(CallReader::news);
+        parts.extend(piece.map(ReplyPart::CallArguments));
+    }
+
+    fn tell_text(&mut self, parts: &mut Vec<ReplyPart>, bytes: usize) {
+        self.begins_line = self.begins_line_behind(&self.held[..bytes]);
+        text(parts, &self.held[..bytes]);
         self.held.drain(..bytes);
     }
 
-    fn has_tools(&self) -> bool {
-        !self.tools.is_empty()
-    }
-
-    /// A call, or the text of what is none.
-    fn push_call(&self, parts: &mut Vec<ReplyPart>, inner: &str, end: &str) {
-        let source = format!("{}{inner}{end}", self.dialect.call);
-        match (self.dialect.read_call)(inner, &self.tools) {
-            Some((name, arguments)) => {
-                parts.push(ReplyPart::ToolCall(ToolCall { id: String::new(), name, arguments, source }))
-            }
-            None => text(parts, &source),
+    fn begins_line_behind(&self, piece: &str) -> bool {
+        match piece.rfind('\n') {
+            Some(at) => piece[at..].trim().is_empty(),
+            None => self.begins_line && piece.trim().is_empty(),
         }
     }
-}
-
-/// Bytes of `held` that cannot be the blanks before a marker, or its beginning.
-fn certain(held: &str, markers: &[&str]) -> usize {
-    let longest = markers.iter().map(|m| m.len()).max().unwrap_or(0);
-    let earliest = (held.len() + 1).saturating_sub(longest);
-    let mut starts = held.char_indices().map(|(at, _)| at).filter(|at| *at >= earliest);
-    let begun = starts.find(|at| markers.iter().any(|m| m.starts_with(&held[*at..])));
-    held[..begun.unwrap_or(held.len())].trim_end().len()
 }
 
 fn thinking(parts: &mut Vec<ReplyPart>, piece: &str) {
@@ -217,172 +349,4 @@ fn text(parts: &mut Vec<ReplyPart>, piece: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    fn tools() -> Vec<Value> {
-        let properties = json!({
-            "city": {"type": "string"}, "days": {"type": "integer"}, "exact": {"type": "boolean"},
-            "limit": {"type": ["number", "null"]}, "tags": {"type": "array"}, "where": {"type": "object"},
-            "any": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
-        });
-        let weather =
-            json!({"type": "function", "function": {"name": "weather", "parameters": {"properties": properties}}});
-        vec![weather, json!({"type": "function", "function": {"name": "stop"}})]
-    }
-
-    /// Thoughts, text and calls of an answer in pieces, neighbours of one kind put together.
-    fn parts(prompt: &str, tools: Vec<Value>, pieces: &[&str]) -> Vec<ReplyPart> {
-        let mut parser = ReplyParser::new(&QWEN, prompt, tools);
-        let mut found: Vec<ReplyPart> = pieces.iter().flat_map(|piece| parser.push(piece)).collect();
-        found.extend(parser.finish());
-        let mut joined: Vec<ReplyPart> = Vec::new();
-        for part in found {
-            match (joined.last_mut(), part) {
-                (Some(ReplyPart::Text(before)), ReplyPart::Text(more)) => before.push_str(&more),
-                (Some(ReplyPart::Thinking(before)), ReplyPart::Thinking(more)) => before.push_str(&more),
-                (_, part) => joined.push(part),
-            }
-        }
-        joined
-    }
-
-    /// The parts of an answer, which must be the same wherever it is cut in two, and in pieces of one character.
-    fn cut(prompt: &str, answer: &str) -> Vec<ReplyPart> {
-        let whole = parts(prompt, tools(), &[answer]);
-        for (at, _) in answer.char_indices() {
-            assert_eq!(parts(prompt, tools(), &[&answer[..at], &answer[at..]]), whole, "{answer:?} cut at {at}");
-        }
-        let characters: Vec<&str> = answer.split_inclusive(|_| true).collect();
-        assert_eq!(parts(prompt, tools(), &characters), whole, "{answer:?} in characters");
-        whole
-    }
-
-    fn thought(text: &str) -> ReplyPart {
-        ReplyPart::Thinking(text.into())
-    }
-
-    fn said(text: &str) -> ReplyPart {
-        ReplyPart::Text(text.into())
-    }
-
-    fn called(part: &ReplyPart) -> (&str, Value) {
-        match part {
-            ReplyPart::ToolCall(call) => (&call.name, call.arguments.clone().into()),
-            other => panic!("no call: {other:?}"),
-        }
-    }
-
-    const OPEN: &str = "<|im_start|>assistant\n<think>\n";
-    const CLOSED: &str = "<|im_start|>assistant\n<think>\n\n</think>\n\n";
-
-    #[test]
-    fn thoughts_end_where_they_say() {
-        assert_eq!(cut(OPEN, "Hm.\n\nYes.\n</think>\n\nLima é"), [thought("Hm.\n\nYes."), said("Lima é")]);
-        assert_eq!(cut(OPEN, "only thoughts </thi"), [thought("only thoughts </thi")]);
-        assert_eq!(cut(CLOSED, "Lima\n"), [said("Lima\n")]);
-        assert_eq!(cut(CLOSED, " \n"), []);
-        assert_eq!(cut(CLOSED, " Lima"), [said(" Lima")]);
-        // a model that opens its thoughts itself
-        assert_eq!(cut("", "\n<think>a</think>b"), [thought("a"), said("b")]);
-        assert_eq!(cut("What is <think>?<|im_end|>\n<|im_start|>assistant\n", "A tag."), [said("A tag.")]);
-        // later there are no thoughts to open
-        assert_eq!(cut(CLOSED, "x <think> y </think>"), [said("x <think> y </think>")]);
-        assert_eq!(cut(OPEN, "a</think>\n <tool"), [thought("a"), said("<tool")]);
-    }
-
-    #[test]
-    fn calls_have_the_types_of_their_schema() {
-        let call = "<tool_call>\n<function=weather>\n<parameter=city>\n7\n</parameter>\n<parameter=days>\n3\n</parameter>\n\
-            <parameter=exact>\nTrue\n</parameter>\n<parameter=limit>\nnull\n</parameter>\n<parameter=tags>\n[1, \"a\"]\n</parameter>\n\
-            <parameter=where>\n{\"x\": {\"y\": 1}}\n</parameter>\n<parameter=any>\n12\n</parameter>\n<parameter=more>\ntwo\nlines\n</parameter>\n\
-            </function>\n</tool_call>";
-        let found = cut(CLOSED, call);
-        assert_eq!(found.len(), 1);
-        let arguments = json!({"city": "7", "days": 3, "exact": true, "limit": null, "tags": [1, "a"], "where": {"x": {"y": 1}},
-            "any": 12, "more": "two\nlines"});
-        assert_eq!(called(&found[0]), ("weather", arguments));
-        assert!(matches!(&found[0], ReplyPart::ToolCall(ToolCall { source, .. }) if source == call));
-    }
-
-    #[test]
-    fn what_does_not_fit_its_type_stays_text() {
-        let value = |key: &str, value: &str| {
-            let call =
-                format!("<tool_call><function=weather><parameter={key}>\n{value}\n</parameter></function></tool_call>");
-            called(&cut(CLOSED, &call)[0]).1[key].clone()
-        };
-        assert_eq!(value("days", "soon"), json!("soon"));
-        assert_eq!(value("exact", "maybe"), json!("maybe"));
-        assert_eq!(value("tags", "[1,"), json!("[1,"));
-        assert_eq!(value("limit", "2.5"), json!(2.5));
-        assert_eq!(value("city", "null"), json!("null"));
-        // one line end on each side belongs to the dialect, the others to the value
-        assert_eq!(value("city", "\na\n"), json!("\na\n"));
-    }
-
-    #[test]
-    fn calls_in_thoughts_between_text_and_in_json() {
-        let stop = "<tool_call>\n<function=stop>\n</function>\n</tool_call>";
-        let found = cut(OPEN, &format!("I must. {stop}"));
-        assert_eq!(found[0], thought("I must."));
-        assert_eq!(called(&found[1]), ("stop", json!({})));
-        let found = cut(OPEN, &format!("a</think>\n\nOne:\n\n{stop}\n{stop}\nDone."));
-        assert_eq!((&found[0], &found[1], &found[4]), (&thought("a"), &said("One:"), &said("Done.")));
-        assert_eq!((called(&found[2]).0, called(&found[3]).0), ("stop", "stop"));
-        let json = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Lima\"}}\n</tool_call>";
-        assert_eq!(called(&cut(CLOSED, json)[0]), ("weather", json!({"city": "Lima"})));
-        // the model's turn ended before the last word of the call
-        assert_eq!(called(&cut(CLOSED, "<tool_call><function=stop></function>")[0]), ("stop", json!({})));
-    }
-
-    #[test]
-    fn nothing_malformed_is_lost() {
-        for broken in [
-            "<tool_call>",
-            "<tool_call>hello</tool_call>",
-            "<tool_call><function=></function",
-            "<tool_call><function=f><parameter=a>1</function></tool_call>",
-            "<tool_call>{\"name\": 3}</tool_call>",
-            "<tool_call>{\"name\": \"f\", \"arguments\": [1]}</tool_call>",
-            "<tool_call>{\"name\": \"f\", </tool_call>",
-        ] {
-            assert_eq!(cut(CLOSED, broken), [said(broken)]);
-        }
-        // without tools a call is text like any other
-        let call = "x <tool_call><function=stop></function></tool_call>";
-        assert_eq!(parts(CLOSED, Vec::new(), &[call]), [said(call)]);
-        assert_eq!(parts(OPEN, Vec::new(), &[call]), [thought(call)]);
-        let mut plain = ReplyParser::default();
-        assert_eq!(plain.push("<think> </think>"), [said("<think> </think>")]);
-    }
-
-    proptest! {
-        /// Whatever comes in whatever pieces: the same parts, and without tools no visible character is lost.
-        #[test]
-        fn pieces_do_not_matter(
-            words in prop::collection::vec(prop::sample::select(vec![
-                "<think>", "</think>", "<tool_call>", "</tool_call>", "<function=stop>", "</function>", "<parameter=a>",
-                "</parameter>", "{\"name\": \"f\"}", "a", "é", " ", "\n", "<", "</", "<tool",
-            ]), 0..16),
-            cuts in prop::collection::vec(0usize..200, 0..8),
-            opened: bool,
-        ) {
-            let answer = words.concat();
-            let prompt = if opened { OPEN } else { CLOSED };
-            let mut ends: Vec<usize> = cuts.into_iter().filter(|at| answer.is_char_boundary(*at)).chain([0, answer.len()]).collect();
-            ends.retain(|at| *at <= answer.len());
-            ends.sort_unstable();
-            let pieces: Vec<&str> = ends.windows(2).map(|pair| &answer[pair[0]..pair[1]]).collect();
-            prop_assert_eq!(parts(prompt, tools(), &pieces), parts(prompt, tools(), &[&answer]));
-            let visible = |text: &str| text.replace("<think>", "").replace("</think>", "").split_whitespace().collect::<String>();
-            let plain: String = parts(prompt, Vec::new(), &pieces).iter().map(|part| match part {
-                ReplyPart::Thinking(text) | ReplyPart::Text(text) => text.as_str(),
-                ReplyPart::ToolCall(_) => "",
-            }).collect();
-            prop_assert_eq!(visible(&plain), visible(&answer));
-        }
-    }
-}
+pub(crate) mod tests;

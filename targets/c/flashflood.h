@@ -14,7 +14,9 @@ typedef struct flashflood_session flashflood_session;
 //
 // - `{"type": "prefill", "done": 512, "total": 4096}`
 // - `{"type": "thinking", "text": ".."}`, `{"type": "text", "text": ".."}`
-// - `{"type": "tool_call", "id": "..", "name": "..", "arguments": {..}}`
+// - `{"type": "tool_call_begin", "id": "..", "name": ".."}`, a call whose arguments follow
+// - `{"type": "tool_call_arguments", "id": "..", "piece": ".."}`, more of the text of its arguments
+// - `{"type": "tool_call", "id": "..", "name": "..", "arguments": {..}}`, the whole call
 // - `{"type": "suspended", "reason": "host|thermal|machine"}`, `{"type": "resumed"}`: nothing is computed between them
 // - `{"type": "done", "finish": "stop|length|context|cancelled", "statistics": {..}}`, the last one; `statistics` is null
 //   when nothing was computed

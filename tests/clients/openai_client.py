@@ -72,6 +72,10 @@ with client.responses.stream(model="small-moe", input="What is the capital of Pe
 tools = [{"type": "function", "name": "set_alarm", "parameters": PARAMETERS, "strict": True}]
 response = client.responses.create(model="small-moe", input=ALARM, tools=tools, temperature=0)
 assert response.output[0].type == "function_call" and json.loads(response.output[0].arguments)["label"] == "kite"
+with client.responses.stream(model="small-moe", input=ALARM, tools=tools, temperature=0) as stream:
+    for _ in stream:
+        pass
+    assert stream.get_final_response().output[0].arguments == response.output[0].arguments
 
 long = expect(openai.BadRequestError, client.chat.completions.create, model="small-moe", messages=[{"role": "user", "content": "word " * 20000}])
 assert long.code == "context_length_exceeded", long

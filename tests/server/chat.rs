@@ -12,7 +12,19 @@ fn content(answer: &Value) -> &str {
 fn joined(chunks: &[Value]) -> (String, Vec<Value>, String) {
     let deltas = || chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]);
     let text = deltas().filter_map(|delta| delta["content"].as_str()).collect();
-    let calls = deltas().filter_map(|delta| delta["tool_calls"].as_array()).flatten().cloned().collect();
+    let mut calls: Vec<Value> = Vec::new();
+    for piece in deltas().filter_map(|delta| delta["tool_calls"].as_array()).flatten() {
+        let index = piece["index"].as_u64().unwrap() as usize;
+        if index == calls.len() {
+            // the first piece tells all but the arguments
+            assert!(piece["id"].is_string() && piece["type"] == "function" && piece["function"]["arguments"] == "");
+            calls.push(piece.clone());
+            continue;
+        }
+        assert_eq!((index + 1, piece.get("id"), piece["function"].get("name")), (calls.len(), None, None), "{piece}");
+        let arguments = &mut calls[index]["function"]["arguments"];
+        *arguments = (arguments.as_str().unwrap().to_owned() + piece["function"]["arguments"].as_str().unwrap()).into();
+    }
     let finish = chunks.iter().find_map(|chunk| chunk["choices"][0]["finish_reason"].as_str()).unwrap();
     (text, calls, finish.to_owned())
 }
@@ -131,10 +143,14 @@ fn tools_are_called_and_their_results_read() {
     let arguments: Value = serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
     assert_eq!(arguments, json!({"time": "07:30", "label": "kite"}));
 
-    let (text, calls, finish) = joined(&server.post(CHAT, &with(asked.clone(), json!({"stream": true}))).chunks());
+    let chunks = server.post(CHAT, &with(asked.clone(), json!({"stream": true}))).chunks();
+    let (text, calls, finish) = joined(&chunks);
     assert_eq!((text.as_str(), calls.len(), finish.as_str()), ("", 1, "tool_calls"));
     assert_eq!(calls[0]["function"], call["function"]);
     assert_eq!(calls[0]["index"], 0);
+    // they come with their tokens
+    let told = chunks.iter().filter(|chunk| chunk["choices"][0]["delta"]["tool_calls"].is_array()).count();
+    assert!(told > 4, "{told} pieces");
 
     // the history reads as the model wrote it: as many tokens as before, what was written, and the result
     let mut turns = asked["messages"].as_array().unwrap().clone();

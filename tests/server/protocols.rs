@@ -156,6 +156,18 @@ fn openais_responses() {
     let called = server.ask("/v1/responses", &asked);
     let call = &called["output"][0];
     assert_eq!((&call["type"], &call["name"]), (&json!("function_call"), &json!("set_alarm")));
+    let events = server.post("/v1/responses", &with(asked.clone(), json!({"stream": true}))).events();
+    let events: Vec<Value> = events.iter().map(|(_, data)| serde_json::from_str(data).unwrap()).collect();
+    let of = |name: &str| events.iter().filter(|event| event["type"] == name).collect::<Vec<_>>();
+    let added = of("response.output_item.added");
+    assert_eq!((&added[0]["item"]["name"], &added[0]["item"]["arguments"]), (&json!("set_alarm"), &json!("")));
+    let pieces = of("response.function_call_arguments.delta");
+    let arguments: String = pieces.iter().map(|event| event["delta"].as_str().unwrap()).collect();
+    assert!(pieces.len() > 3 && pieces.iter().all(|event| event["item_id"] == added[0]["item"]["id"]), "{pieces:?}");
+    assert_eq!(call["arguments"], arguments);
+    assert_eq!(of("response.function_call_arguments.done")[0]["arguments"], arguments);
+    assert_eq!(of("response.output_item.done")[0]["item"]["arguments"], arguments);
+    assert_eq!(events.last().unwrap()["response"]["output"][0]["status"], "completed");
     let mut items = asked["input"].as_array().unwrap().clone();
     items
         .extend([call.clone(), json!({"type": "function_call_output", "call_id": call["call_id"], "output": "sunny"})]);

@@ -2,15 +2,11 @@
 
 mod qwen;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 pub(crate) use qwen::QWEN;
 
-/// Reads what stands between the marks of a call, given the functions that may be called, as OpenAI describes them: its name
-/// and arguments; `None` for what is no call.
-type ReadCall = fn(&str, &[Value]) -> Option<(String, Map<String, Value>)>;
-
-/// How thoughts and calls are written. [`ReplyParser`](super::ReplyParser) takes answers apart by it, and where a call must
+/// How thoughts and calls are written. [`ReplyParser`](super::ReplyParser) takes answers apart by its marks, and where a call must
 /// come, [`GrammarCompiler`](super::GrammarCompiler) allows what it says.
 #[derive(Debug)]
 pub(crate) struct Dialect {
@@ -28,8 +24,6 @@ pub(crate) struct Dialect {
     pub(super) gap: &'static str,
     /// What stands between two calls.
     pub(super) between_calls: &'static str,
-    /// How a call is read.
-    pub(super) read_call: ReadCall,
     /// Adds the rules of a call of one function to a grammar: `call_N`, with N the number given, and what it is made of.
     pub(super) call_rules: fn(&mut String, usize, &Value),
 }

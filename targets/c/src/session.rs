@@ -147,6 +147,10 @@ impl flashflood_session {
                 }
                 Event::Thinking(text) => Some(json!({"type": "thinking", "text": text})),
                 Event::Text(text) => Some(json!({"type": "text", "text": text})),
+                Event::ToolCallBegin { id, name } => Some(json!({"type": "tool_call_begin", "id": id, "name": name})),
+                Event::ToolCallArguments { id, piece } => {
+                    Some(json!({"type": "tool_call_arguments", "id": id, "piece": piece}))
+                }
                 Event::ToolCall(call) => {
                     Some(json!({"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.arguments}))
                 }
