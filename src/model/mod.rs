@@ -15,5 +15,5 @@ pub(crate) use open::SourceError;
 pub use published::Published;
 
 pub(crate) use shape::{AttentionShape, MoeShape};
-pub(crate) use text_files::TextFiles;
 pub use shape::{FeedForward, Mixer, Shape};
+pub(crate) use text_files::TextFiles;

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use minijinja::{Error, Value};
+use minijinja::{Error, ErrorKind, Value};
 use serde_json::Map;
 
 use super::jinja::{self, Template};
@@ -102,6 +102,7 @@ fn as_transformers(message: serde_json::Value) -> serde_json::Value {
 
 fn template_error(origin: &Path, error: &Error) -> TextError {
     let mut reason = match error.detail() {
+        _ if error.kind() == ErrorKind::OutOfFuel => "this takes too many steps: it seems to go on for ever".to_owned(),
         Some(detail) => detail.to_owned(),
         None => error.kind().to_string(),
     };

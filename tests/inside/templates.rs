@@ -10,10 +10,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::text::{ChatTemplate, Message, TextError};
 
 /// Renderings that differ from jinja2's: template, conversation (`*` is any), why.
-const KNOWN_DIFFERENCES: &[(&str, &str, &str)] = &[];
-
-/// Small templates that differ from jinja2, and why.
-const KNOWN_EXPRESSIONS: &[(&str, &str)] = &[];
+const KNOWN_DIFFERENCES: &[(&str, &str, &str)] = &[(
+    "llama-cpp-deepseek-r1",
+    "*",
+    "`tools | map(..) | tojson`: Python has no JSON for a generator and refuses every conversation with tools; here the list is written",
+)];
 
 fn golden(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/templates").join(file)
@@ -55,14 +56,10 @@ fn published_templates_render_as_in_transformers() {
     for (name, source) in &templates {
         let template = template(name, source.as_str().unwrap());
         for ((title, conversation), expected) in conversations.iter().zip(expected[name].as_array().unwrap()) {
-            let text = template.as_ref().map_err(ToString::to_string).and_then(|template| {
-                render(template, conversation).map_err(|error| error.to_string())
-            });
-            if let Ok(dir) = std::env::var("TEXTS") {
-                let folder = Path::new(&dir).join(name);
-                fs::create_dir_all(&folder).unwrap();
-                fs::write(folder.join(title), text.clone().unwrap_or_else(|e| format!("ERROR {e}"))).unwrap();
-            }
+            let text = template
+                .as_ref()
+                .map_err(ToString::to_string)
+                .and_then(|template| render(template, conversation).map_err(|error| error.to_string()));
             let hash = text.as_ref().ok().map(|text| format!("{:016x}", xxh3_64(text.as_bytes()))[..8].to_owned());
             if hash.as_deref() == expected.as_str() {
                 continue;
@@ -70,7 +67,8 @@ fn published_templates_render_as_in_transformers() {
             let known = KNOWN_DIFFERENCES.iter().position(|(n, t, _)| n == name && (*t == "*" || t == title));
             match known {
                 Some(index) => excused[index] = true,
-                None => wrong.push(format!("{name} / {title}: {}", text.map_or_else(|error| error, |_| "another text".into()))),
+                None => wrong
+                    .push(format!("{name} / {title}: {}", text.map_or_else(|error| error, |_| "another text".into()))),
             }
         }
     }
@@ -88,9 +86,7 @@ fn small_templates_render_as_in_transformers() {
         let source = pair[0].as_str().unwrap();
         let found = template("t", source)
             .and_then(|template| template.render(&[], None, false, expressions["values"].as_object().unwrap()));
-        let differs = found.as_ref().ok().map(String::as_str) != pair[1].as_str();
-        let known = KNOWN_EXPRESSIONS.iter().any(|(known, _)| *known == source);
-        if differs != known {
+        if found.as_ref().ok().map(String::as_str) != pair[1].as_str() {
             wrong.push(format!("{source}\n  jinja2 {:?}\n  here   {found:?}", pair[1].as_str()));
         }
     }
@@ -123,7 +119,12 @@ fn a_template_that_never_ends_is_refused() {
 #[test]
 fn conversations_with_tools_have_their_own_template() {
     let mut template = template("dir/chat_template.jinja", "{{ bos_token }} no tools").unwrap();
-    template.set_tool_use(Path::new("dir/tool_use"), "{{ eos_token }}{{ tools | length }}\n{{ raise_exception('no') if n }}").unwrap();
+    template
+        .set_tool_use(
+            Path::new("dir/tool_use"),
+            "{{ eos_token }}{{ tools | length }}\n{{ raise_exception('no') if n }}",
+        )
+        .unwrap();
     let render = |tools: Option<&Value>, extra: Value| template.render(&[], tools, false, extra.as_object().unwrap());
     assert_eq!(render(None, json!({})).unwrap(), "<bos> no tools");
     assert_eq!(render(Some(&json!([1, 2])), json!({})).unwrap(), "<eos>2\n");

@@ -6,6 +6,7 @@ use minijinja::value::{Kwargs, Tuple, ValueKind};
 use minijinja::{Environment, Error, State, Value};
 
 use super::arguments::{Arguments, Given, integer, invalid, short, undefined};
+use super::generators::generator;
 use super::limits::check_text;
 use super::methods::{BoundMethod, pairs};
 use super::operators::items;
@@ -20,17 +21,12 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter("first", |value: &Value| ends(value, false));
     environment.add_filter("last", |value: &Value| ends(value, true));
     environment.add_filter("list", |value: &Value| list(value).map(Value::from));
-    environment.add_filter("items", |value: &Value| match value.kind() {
-        ValueKind::Undefined => Ok(Value::from(Vec::<Value>::new())),
-        _ if is_dict(value) => Ok(pairs(value)?.into_iter().map(tuple).collect()),
-        _ => Err(invalid(format!("items: expected a dictionary, found {}", short(value)))),
-    });
     environment.add_filter("join", join);
     environment.add_filter("reverse", |value: &Value| match value.as_str() {
         Some(text) => Ok(Value::from(text.chars().rev().collect::<String>())),
         None => list(value).map(|mut all| {
             all.reverse();
-            Value::from(all)
+            generator(all)
         }),
     });
     environment.add_filter("dictsort", dictsort);
@@ -66,12 +62,12 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter("float", float);
 }
 
-fn tuple((key, value): (Value, Value)) -> Value {
+pub(super) fn tuple((key, value): (Value, Value)) -> Value {
     Value::from(Tuple::from([key, value]))
 }
 
 /// Arguments that the engine's filter knows by name only.
-fn by_name(of: &str, names: &[&str], given: &[Value]) -> Result<Kwargs, Error> {
+pub(super) fn by_name(of: &str, names: &[&str], given: &[Value]) -> Result<Kwargs, Error> {
     let mut arguments = Arguments::new(of, given);
     let mut named = Vec::new();
     for name in names {
@@ -230,9 +226,7 @@ fn float(value: &Value, given: Given) -> Result<Value, Error> {
     Ok(match value.kind() {
         ValueKind::Bool => Value::from(f64::from(u8::from(value.is_true()))),
         ValueKind::Number => f64::try_from(value.clone()).map_or(default, Value::from),
-        ValueKind::String => {
-            value.as_str().unwrap_or_default().trim().parse::<f64>().map_or(default, Value::from)
-        }
+        ValueKind::String => value.as_str().unwrap_or_default().trim().parse::<f64>().map_or(default, Value::from),
         _ => default,
     })
 }

@@ -17,7 +17,9 @@ pub(super) fn without_generation(source: &str) -> String {
         };
         let tag = &rest[..end];
         match tag.strip_prefix("{%").map(|tag| tag.trim_start_matches(['-', '+']).trim_start()) {
-            Some(inside) if is_tag(inside, "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endwith", 1)),
+            Some(inside) if is_tag(inside, "endgeneration") => {
+                out.push_str(&tag.replacen("endgeneration", "endwith", 1))
+            }
             Some(inside) if is_tag(inside, "generation") => out.push_str(&tag.replacen("generation", "with", 1)),
             Some(inside) if is_tag(inside, "raw") => {
                 out.push_str(tag);
@@ -41,9 +43,7 @@ fn find_opening(text: &str) -> Option<usize> {
 
 /// Whether the inside of a tag, after its sign, is `word` alone.
 fn is_tag(inside: &str, word: &str) -> bool {
-    inside
-        .strip_prefix(word)
-        .is_some_and(|rest| rest.trim_start().trim_start_matches(['-', '+']) == "%}")
+    inside.strip_prefix(word).is_some_and(|rest| rest.trim_start().trim_start_matches(['-', '+']) == "%}")
 }
 
 /// Where a tag ends that `text` begins with: after `closing`, outside of strings.

@@ -1,8 +1,8 @@
 //! The functions that a template of transformers finds: jinja2's, `raise_exception` and `strftime_now`.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use minijinja::value::{Enumerator, Object, ObjectRepr, Rest};
 use minijinja::{Environment, Error, State, Value};
@@ -102,12 +102,7 @@ impl Object for Cycler {
         Enumerator::NonEnumerable
     }
 
-    fn call_method(
-        self: &Arc<Self>,
-        _state: &mut State<'_, '_>,
-        name: &str,
-        given: &[Value],
-    ) -> Result<Value, Error> {
+    fn call_method(self: &Arc<Self>, _state: &mut State<'_, '_>, name: &str, given: &[Value]) -> Result<Value, Error> {
         let result = match name {
             "next" => {
                 let current = self.current();

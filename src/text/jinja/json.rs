@@ -35,14 +35,7 @@ pub(super) fn tojson(value: &Value, given: &[Value]) -> Result<String, Error> {
         None if indent.is_some() => (",".into(), ": ".into()),
         None => (", ".into(), ": ".into()),
     };
-    let mut writer = JsonWriter {
-        out: String::new(),
-        indent,
-        item,
-        key,
-        ensure_ascii,
-        sort_keys,
-    };
+    let mut writer = JsonWriter { out: String::new(), indent, item, key, ensure_ascii, sort_keys };
     writer.write(value, 1)?;
     Ok(writer.out)
 }

@@ -6,7 +6,9 @@
 
 mod arguments;
 mod filters;
+mod format;
 mod generation;
+mod generators;
 mod globals;
 mod json;
 mod limits;
@@ -16,10 +18,12 @@ mod predicates;
 mod python_text;
 mod rewrite;
 mod strftime;
+mod string_literal;
 mod string_methods;
 mod text_filters;
 mod wrap;
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::syntax::SyntaxConfig;
@@ -49,10 +53,10 @@ impl Template {
             environment.set_fuel(Some(limits::STEPS));
             environment.set_unknown_method_callback(methods::call_method);
             environment.set_formatter(|out, state, value| {
-                let mut text = std::borrow::Cow::from(match value.as_str() {
-                    Some(text) => std::borrow::Cow::from(text),
+                let mut text: Cow<'_, str> = match python_text::text_of(value) {
+                    Some(text) => text.into(),
                     None => python_text::python_str(value).into(),
-                });
+                };
                 if !matches!(state.auto_escape(), AutoEscape::None) && !value.is_safe() {
                     text = operators::escape(&text).into();
                 }
@@ -63,6 +67,7 @@ impl Template {
             predicates::add_to(&mut environment);
             globals::add_to(&mut environment, clock);
             filters::add_to(&mut environment);
+            generators::add_to(&mut environment);
             text_filters::add_to(&mut environment);
             environment.add_template_owned(NAME, rewritten)?;
             Ok(Template { environment })

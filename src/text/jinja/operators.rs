@@ -2,14 +2,14 @@
 
 use std::cmp::Ordering;
 
-use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Rest, Tuple, ValueKind};
 use minijinja::{Environment, Error, Value};
 
 use super::arguments::{integer, invalid, short, undefined};
+use super::format::percent;
 use super::limits::{check_items, check_text};
 use super::methods::BoundMethod;
-use super::python_text::python_str;
+use super::python_text::{python_str, text_of};
 
 /// Makes the functions known that a rewritten template calls.
 pub(super) fn add_to(environment: &mut Environment<'_>) {
@@ -17,7 +17,9 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_function("__concat", |operands: Rest<Value>| concat(&operands));
     environment.add_function("__mul", |operands: Rest<Value>| fold(&operands, multiply));
     environment.add_function("__mod", |operands: Rest<Value>| fold(&operands, modulo));
-    environment.add_function("__in", |operands: Rest<Value>| fold(&operands, |item, all| contains(all, item).map(Value::from)));
+    environment.add_function("__in", |operands: Rest<Value>| {
+        fold(&operands, |item, all| contains(all, item).map(Value::from))
+    });
     environment.add_function("__lt", |operands: Rest<Value>| compare(&operands, "<", Ordering::is_lt));
     environment.add_function("__le", |operands: Rest<Value>| compare(&operands, "<=", Ordering::is_le));
     environment.add_function("__gt", |operands: Rest<Value>| compare(&operands, ">", Ordering::is_gt));
@@ -25,6 +27,7 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_function("__slice", |operands: Rest<Value>| slice(&operands));
     environment.add_function("__iter", |operands: Rest<Value>| iterable(&operands));
     environment.add_function("__attribute", |operands: Rest<Value>| attribute(&operands));
+    environment.add_function("__item", |operands: Rest<Value>| item(&operands));
 }
 
 fn fold(operands: &[Value], mut step: impl FnMut(&Value, &Value) -> Result<Value, Error>) -> Result<Value, Error> {
@@ -85,7 +88,7 @@ fn list_like(model: &Value, items: Vec<Value>) -> Value {
 }
 
 fn add(left: &Value, right: &Value) -> Result<Value, Error> {
-    if let (Some(a), Some(b)) = (left.as_str(), right.as_str()) {
+    if let (Some(a), Some(b)) = (text_of(left), text_of(right)) {
         check_text(a.len() + b.len())?;
         // markup escapes what is added to it
         return Ok(match (left.is_safe(), right.is_safe()) {
@@ -128,7 +131,7 @@ pub(super) fn escape(text: &str) -> String {
 fn concat(operands: &[Value]) -> Result<Value, Error> {
     let mut out = String::new();
     for operand in operands {
-        match operand.as_str() {
+        match text_of(operand) {
             Some(text) => out.push_str(text),
             None => out.push_str(&python_str(operand)),
         }
@@ -141,7 +144,7 @@ fn multiply(left: &Value, right: &Value) -> Result<Value, Error> {
     for (repeated, times) in [(left, right), (right, left)] {
         let Some(times) = integer(times) else { continue };
         let times = usize::try_from(times).unwrap_or(0);
-        if let Some(text) = repeated.as_str() {
+        if let Some(text) = text_of(repeated) {
             check_text(text.len().saturating_mul(times))?;
             return Ok(Value::from(text.repeat(times)));
         }
@@ -161,7 +164,7 @@ fn multiply(left: &Value, right: &Value) -> Result<Value, Error> {
 }
 
 fn modulo(left: &Value, right: &Value) -> Result<Value, Error> {
-    if let Some(template) = left.as_str() {
+    if let Some(template) = text_of(left) {
         let arguments = if right.is_tuple() { items(right)? } else { vec![right.clone()] };
         return percent(template, &arguments).map(Value::from);
     }
@@ -185,31 +188,11 @@ fn modulo(left: &Value, right: &Value) -> Result<Value, Error> {
     }
 }
 
-/// `template % arguments`.
-pub(super) fn percent(template: &str, arguments: &[Value]) -> Result<String, Error> {
-    // the engine knows the language of formats; what it would print in its own way is printed before
-    let printed: Vec<Value> = match arguments {
-        [only] if only.kind() == ValueKind::Map => vec![only.clone()],
-        _ => arguments.iter().map(printable).collect(),
-    };
-    let text = format(FormatStyle::Printf, template, &printed)?;
-    check_text(text.len())?;
-    Ok(text)
-}
-
-/// Numbers and strings as they are, for formats tell them apart; all else as Python's text.
-pub(super) fn printable(value: &Value) -> Value {
-    match value.kind() {
-        ValueKind::Number | ValueKind::String | ValueKind::Bool => value.clone(),
-        _ => Value::from(python_str(value)),
-    }
-}
-
 /// `item in all`.
 pub(super) fn contains(all: &Value, item: &Value) -> Result<bool, Error> {
     Ok(match all.kind() {
         ValueKind::Undefined => false,
-        ValueKind::String => match item.as_str() {
+        ValueKind::String => match text_of(item) {
             Some(part) => all.as_str().unwrap_or_default().contains(part),
             None => return Err(no_operator("in", item, all)),
         },
@@ -247,9 +230,9 @@ fn slice(operands: &[Value]) -> Result<Value, Error> {
     let [value, start, stop, step] = operands else { return Err(undefined()) };
     let bound = |bound: &Value| match bound.is_none() {
         true => Ok(None),
-        false => integer(bound)
-            .map(Some)
-            .ok_or_else(|| invalid(format!("slice: expected integers, found {}", short(bound)))),
+        false => {
+            integer(bound).map(Some).ok_or_else(|| invalid(format!("slice: expected integers, found {}", short(bound))))
+        }
     };
     let bounds = (bound(start)?, bound(stop)?, bound(step)?);
     match value.kind() {
@@ -303,9 +286,10 @@ fn iterable(operands: &[Value]) -> Result<Value, Error> {
     let [value] = operands else { return Err(undefined()) };
     match value.kind() {
         ValueKind::Undefined => Ok(Value::from(Vec::<Value>::new())),
-        ValueKind::Seq | ValueKind::Map | ValueKind::String => Ok(value.clone()),
+        ValueKind::Seq | ValueKind::Map => Ok(value.clone()),
         // a list knows its length, which `loop.last` wants
         ValueKind::Iterable => items(value).map(Value::from),
+        ValueKind::String => Ok(value.as_str().unwrap_or_default().chars().map(Value::from).collect()),
         ValueKind::Bytes => Ok(value.as_bytes().unwrap_or_default().iter().copied().map(Value::from).collect()),
         _ => Err(invalid(format!("{} is not iterable", short(value)))),
     }
@@ -317,7 +301,17 @@ fn attribute(operands: &[Value]) -> Result<Value, Error> {
     let name = name.as_str().unwrap_or_default();
     match BoundMethod::of(value, name) {
         Some(method) => Ok(Value::from_object(method)),
+        None if value.is_none() => Ok(Value::UNDEFINED),
         None => value.get_attr(name),
+    }
+}
+
+/// `value["name"]`, where a type of Python has a method of that name: the method stands in for an item that is missing.
+fn item(operands: &[Value]) -> Result<Value, Error> {
+    let [value, name] = operands else { return Err(undefined()) };
+    match value.as_object().filter(|_| value.kind() == ValueKind::Map).and_then(|object| object.get_value(name)) {
+        Some(item) => Ok(item),
+        None => attribute(operands),
     }
 }
 

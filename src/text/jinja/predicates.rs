@@ -18,8 +18,10 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     });
     environment.add_test("sequence", |value: &Value| {
         // what has a length and items by key: jinja2 asks no more
-        matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Bytes | ValueKind::Seq | ValueKind::Iterable)
-            || is_dict(value)
+        matches!(
+            value.kind(),
+            ValueKind::Undefined | ValueKind::String | ValueKind::Bytes | ValueKind::Seq | ValueKind::Iterable
+        ) || is_dict(value)
     });
     environment.add_test("mapping", |value: &Value| is_dict(value));
     environment.add_test("callable", |value: &Value| is_callable(value));
@@ -29,14 +31,10 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_test("none", |value: &Value| value.is_none());
     environment.add_test("escaped", |value: &Value| value.is_safe());
     environment.add_test("lower", |value: &Value| {
-        value.as_str().is_some_and(|text| {
-            text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)
-        })
+        value.as_str().is_some_and(|text| text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase))
     });
     environment.add_test("upper", |value: &Value| {
-        value.as_str().is_some_and(|text| {
-            text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
-        })
+        value.as_str().is_some_and(|text| text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase))
     });
     environment.add_test("in", |value: &Value, rest: Rest<Value>| -> Result<bool, Error> {
         let [all] = rest.as_slice() else { return Err(invalid("in: expected one argument")) };

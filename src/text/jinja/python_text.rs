@@ -16,6 +16,11 @@ pub(super) fn python_str(value: &Value) -> String {
     }
 }
 
+/// The text of a string; bytes, which the engine takes for text where they are, have none.
+pub(super) fn text_of(value: &Value) -> Option<&str> {
+    value.as_str().filter(|_| value.kind() == ValueKind::String)
+}
+
 /// `repr(value)`.
 pub(super) fn python_repr(value: &Value) -> String {
     let mut out = String::new();

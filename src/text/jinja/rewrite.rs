@@ -13,18 +13,20 @@ use minijinja::{Error, ErrorKind, Value};
 
 use super::methods::is_method_name;
 use super::python_text::python_float;
+use super::string_literal::python_string;
 
 /// `source` with functions for operators. An error names the line of `source`.
 pub(super) fn rewrite(source: &str, name: &str, syntax: SyntaxConfig) -> Result<String, Error> {
     let Stmt::Template(template) = parse(source, name, syntax)? else {
         return Err(Error::new(ErrorKind::SyntaxError, "not a template"));
     };
-    let mut writer = Writer { out: String::with_capacity(2 * source.len()), line: 1, escaping: 0 };
+    let mut writer = Writer { source, out: String::with_capacity(2 * source.len()), line: 1, escaping: 0 };
     writer.body(&template.children);
     Ok(writer.out)
 }
 
-struct Writer {
+struct Writer<'s> {
+    source: &'s str,
     out: String,
     /// The line that the end of `out` is in, from 1.
     line: u16,
@@ -32,7 +34,7 @@ struct Writer {
     escaping: usize,
 }
 
-impl Writer {
+impl Writer<'_> {
     fn put(&mut self, text: &str) {
         self.out.push_str(text);
     }
@@ -177,6 +179,7 @@ impl Writer {
                     w.put(macro_.name);
                     w.parameters(macro_);
                 });
+                self.computed_defaults(macro_);
                 self.body(&macro_.body);
                 self.end("endmacro");
             }
@@ -188,6 +191,7 @@ impl Writer {
                     }
                     w.call_expr(&block.call);
                 });
+                self.computed_defaults(&block.macro_decl);
                 self.body(&block.macro_decl.body);
                 self.end("endcall");
             }
@@ -213,10 +217,28 @@ impl Writer {
             w.target(name);
             if let Some(default) = index.checked_sub(without_default).and_then(|index| macro_.defaults.get(index)) {
                 w.put("=");
-                w.expr(default);
+                match is_constant(default) {
+                    true => w.expr(default),
+                    false => w.put("__missing"),
+                }
             }
         });
         self.put(")");
+    }
+
+    /// Gives parameters their computed defaults, where the body begins.
+    fn computed_defaults(&mut self, macro_: &Macro<'_>) {
+        for (name, default) in macro_.args.iter().rev().zip(macro_.defaults.iter().rev()).rev() {
+            if let (Expr::Var(name), false) = (name, is_constant(default)) {
+                self.put("{% if ");
+                self.put(name.id);
+                self.put(" is undefined %}{% set ");
+                self.put(name.id);
+                self.put(" = ");
+                self.expr(default);
+                self.put(" %}{% endif %}");
+            }
+        }
     }
 
     fn list<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Self, &T)) {
@@ -281,7 +303,14 @@ impl Writer {
         self.go_to(expr.span());
         match expr {
             Expr::Var(name) => self.put(name.id),
-            Expr::Const(constant) => self.constant(&constant.value),
+            Expr::Const(constant) => {
+                let written =
+                    self.source.get(constant.span().start_offset as usize..constant.span().end_offset as usize);
+                match written.and_then(python_string).filter(|_| constant.value.kind() == ValueKind::String) {
+                    Some(text) => self.text(&text),
+                    None => self.constant(&constant.value),
+                }
+            }
             Expr::Slice(slice) => {
                 self.put("__slice(");
                 self.expr(&slice.expr);
@@ -378,6 +407,9 @@ impl Writer {
                 self.operand(&attribute.expr);
                 self.put(".");
                 self.put(attribute.name);
+            }
+            Expr::GetItem(item) if names_method(&item.subscript_expr) => {
+                self.call("__item", [&item.expr, &item.subscript_expr]);
             }
             Expr::GetItem(item) => {
                 self.operand(&item.expr);
@@ -506,6 +538,17 @@ impl Writer {
         }
         self.out.push('"');
     }
+}
+
+/// Whether an index is the name of a method of Python's types.
+fn names_method(index: &Expr<'_>) -> bool {
+    matches!(index, Expr::Const(name) if name.value.as_str().is_some_and(is_method_name))
+}
+
+/// The default of a parameter that the engine takes as it is; one that is computed may name earlier parameters, which
+/// the engine does not know yet.
+fn is_constant(default: &Expr<'_>) -> bool {
+    matches!(default, Expr::Const(_))
 }
 
 /// The function in place of an operator, if the engine's own does not do.

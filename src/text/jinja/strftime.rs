@@ -73,7 +73,9 @@ pub(crate) fn strftime(format: &str, seconds: u64) -> Result<String, String> {
             Some('R') => format!("{hour:02}:{minute:02}"),
             Some('D' | 'x') => format!("{:02}/{day:02}/{:02}", month + 1, year % 100),
             Some('X') => format!("{hour:02}:{minute:02}:{second:02}"),
-            Some('c') => format!("{} {} {day:2} {hour:02}:{minute:02}:{second:02} {year}", &weekday[..3], &month_name[..3]),
+            Some('c') => {
+                format!("{} {} {day:2} {hour:02}:{minute:02}:{second:02} {year}", &weekday[..3], &month_name[..3])
+            }
             Some('u') => ((days + 3) % 7 + 1).to_string(),
             Some('w') => ((days + 4) % 7).to_string(),
             Some('s') => seconds.to_string(),

@@ -1,13 +1,14 @@
 //! The methods of Python's `str`.
 
-use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::arguments::{Arguments, integer, invalid, short};
+use super::format::braces;
 use super::limits::check_text;
-use super::operators::{items, printable};
-use super::python_text::is_printable;
+use super::methods::pairs;
+use super::operators::items;
+use super::python_text::{is_printable, python_str};
 
 pub(super) const STRING_METHODS: &[&str] = &[
     "capitalize",
@@ -159,14 +160,12 @@ pub(super) fn string_method(
             join(text, &parts)?.into()
         }
         "format" | "format_map" => {
-            let given = arguments.rest();
-            let named = arguments.all_named();
-            let mut values: Vec<Value> = given.iter().map(printable_in_format).collect();
-            if !named.is_empty() {
-                let named = named.iter().map(|(name, value)| (name.clone(), printable_in_format(value)));
-                values.push(named.collect::<minijinja::value::Kwargs>().into());
+            let mut named = arguments.all_named();
+            if name == "format_map" {
+                let mapping = pairs(&arguments.required("mapping")?)?;
+                named.extend(mapping.into_iter().map(|(key, value)| (python_str(&key), value)));
             }
-            format(FormatStyle::StrFormat, text, &values)?.into()
+            braces(text, arguments.rest(), named)?.into()
         }
         "encode" => {
             arguments.text("encoding")?;
@@ -223,6 +222,15 @@ pub(super) fn capitalize(text: &str) -> String {
 
 /// A character at the start of a word.
 fn titled(c: char) -> String {
+    match c {
+        // letters with a form of their own for it
+        'Ǆ'..='ǆ' => return "ǅ".into(),
+        'Ǉ'..='ǉ' => return "ǈ".into(),
+        'Ǌ'..='ǌ' => return "ǋ".into(),
+        'Ǳ'..='ǳ' => return "ǲ".into(),
+        'ა'..='ჿ' => return c.into(),
+        _ => {}
+    }
     let upper: String = c.to_uppercase().collect();
     // ligatures: "ﬁ" becomes "Fi"
     let mut chars = upper.chars();
@@ -335,7 +343,8 @@ fn splitlines(text: &str, keep_ends: bool) -> Vec<Value> {
     let mut start = 0;
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
-        let ends_line = matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+        let ends_line =
+            matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
         if !ends_line {
             continue;
         }
@@ -439,12 +448,4 @@ fn join(separator: &str, parts: &[Value]) -> Result<String, Error> {
         check_text(out.len())?;
     }
     Ok(out)
-}
-
-/// As the engine's formats take it: mappings and lists stay, for fields like `{0[key]}` go into them.
-fn printable_in_format(value: &Value) -> Value {
-    match value.kind() {
-        ValueKind::Map | ValueKind::Seq => value.clone(),
-        _ => printable(value),
-    }
 }

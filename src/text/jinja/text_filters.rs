@@ -4,10 +4,11 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, Value};
 
 use super::arguments::{Arguments, Given, invalid, short};
+use super::format::percent;
 use super::json;
 use super::limits::check_text;
 use super::methods::pairs;
-use super::operators::{escape, items, percent};
+use super::operators::{escape, items};
 use super::python_text::{is_dict, python_str};
 use super::string_methods::{capitalize, is_space, pad, replace, strip};
 use super::wrap::{truncate, wordwrap};
@@ -39,8 +40,10 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
         pad(&python_str(value), "center", width, " ")
     });
     environment.add_filter("indent", indent);
-    environment.add_filter("truncate", |value: &Value, given: Given| truncate(&python_str(value), &given.into_values()));
-    environment.add_filter("wordwrap", |value: &Value, given: Given| wordwrap(&python_str(value), &given.into_values()));
+    environment
+        .add_filter("truncate", |value: &Value, given: Given| truncate(&python_str(value), &given.into_values()));
+    environment
+        .add_filter("wordwrap", |value: &Value, given: Given| wordwrap(&python_str(value), &given.into_values()));
     environment.add_filter("wordcount", |value: &Value| {
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
         python_str(value).split(|c| !is_word(c)).filter(|word| !word.is_empty()).count()
@@ -55,7 +58,7 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
         match given.first() {
             Some(named) if named.is_kwargs() => {
                 let named = Arguments::new("format", &given).all_named();
-                percent(&python_str(value), &[named.into_iter().collect()])
+                percent(&python_str(value), &[Value::from_pairs(named)])
             }
             _ => percent(&python_str(value), &given),
         }
@@ -133,11 +136,13 @@ fn striptags(text: &str) -> String {
 }
 
 fn urlencode(value: &Value) -> Result<String, Error> {
-    let quote = |value: &Value, safe: &str| {
+    let quote = |value: &Value, in_query: bool| {
         let mut out = String::new();
         for byte in python_str(value).bytes() {
             match char::from(byte) {
-                c if c.is_ascii_alphanumeric() || "_.-~".contains(c) || safe.contains(c) => out.push(c),
+                c if c.is_ascii_alphanumeric() || "_.-~".contains(c) => out.push(c),
+                '/' if !in_query => out.push('/'),
+                ' ' if in_query => out.push('+'),
                 _ => out.push_str(&format!("%{byte:02X}")),
             }
         }
@@ -149,9 +154,10 @@ fn urlencode(value: &Value) -> Result<String, Error> {
             .iter()
             .map(|pair| Ok((pair.get_item_by_index(0)?, pair.get_item_by_index(1)?)))
             .collect::<Result<_, Error>>()?,
-        _ => return Ok(quote(value, "/")),
+        _ => return Ok(quote(value, false)),
     };
-    let parts: Vec<String> = of_pairs.iter().map(|(key, value)| format!("{}={}", quote(key, ""), quote(value, ""))).collect();
+    let parts: Vec<String> =
+        of_pairs.iter().map(|(key, value)| format!("{}={}", quote(key, true), quote(value, true))).collect();
     Ok(parts.join("&"))
 }
 
