@@ -4,9 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::engine::{Device, Engine, EngineOptions};
+use crate::model::ModelSource;
 use crate::text::{ChatTemplate, Message, TextError};
 
 /// Renderings that differ from jinja2's: template, conversation (`*` is any), why.
@@ -115,6 +118,94 @@ fn a_template_that_never_ends_is_refused() {
         assert!(refused.is_err(), "{source}");
     }
 }
+
+#[test]
+fn a_models_files_reach_its_template() {
+    let mut source = ModelSource::embedded().unwrap();
+    let files = &mut source.text_files;
+    files.chat_template = Some("{{ bos_token }}{{ messages[0].content + eos_token }}".into());
+    files.named_templates = vec![("tool_use".into(), "{{ pad_token }}{{ tools | length }}".into())];
+    files.special_tokens_map =
+        Some(json!({"bos_token": "<b>", "eos_token": {"content": "<e>"}, "pad_token": "<p>"}).to_string());
+    let options = EngineOptions { device: Device::Cpu, context: Some(64), ..EngineOptions::default() };
+    let template = Engine::from_source(source, &options).unwrap().chat_template().unwrap();
+    let render = |tools| template.render(&[Message::new("user", "hi")], tools, false, &Map::new()).unwrap();
+    assert_eq!((render(None), render(Some(&json!([1])))), ("<b>hi<e>".into(), "<p>1".into()));
+}
+
+proptest! {
+    /// Pieces of templates in any order: an error or a text, and nothing else.
+    #[test]
+    fn any_text_is_a_template_or_an_error(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..24)) {
+        let source: String = pieces.concat();
+        if let Ok(template) = template("t", &source) {
+            let values = json!({"x": [1, "é", {"a": null}], "s": "a b"});
+            let _ = template.render(&[], None, true, values.as_object().unwrap());
+        }
+    }
+}
+
+const PIECES: &[&str] = &[
+    "{{",
+    "}}",
+    "{%",
+    "%}",
+    "{#",
+    "#}",
+    "-",
+    " ",
+    "\n",
+    "if ",
+    "else",
+    "endif",
+    "for a in ",
+    "endfor",
+    "generation",
+    "endgeneration",
+    "set x = ",
+    "set x",
+    "endset",
+    "macro m(a, b=a)",
+    "endmacro",
+    "raw",
+    "endraw",
+    "x",
+    "s",
+    "m(",
+    "(",
+    ")",
+    "[",
+    "]",
+    "[::-1]",
+    "[1:",
+    ".items",
+    ".split('é'",
+    "|tojson",
+    "|join(",
+    "|map('",
+    "is ",
+    "not ",
+    "in ",
+    "+",
+    "~",
+    "*",
+    "%",
+    "'%s'",
+    "'",
+    "\"",
+    "\\",
+    "9",
+    "1e9",
+    "none",
+    ",",
+    ":",
+    "=",
+    "loop.cycle()",
+    "é",
+    "{% if x %}",
+    "{% endif %}",
+    "{{ x[0] }}",
+];
 
 #[test]
 fn conversations_with_tools_have_their_own_template() {

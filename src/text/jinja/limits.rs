@@ -5,7 +5,7 @@ use minijinja::{Error, State};
 use super::arguments::invalid;
 
 /// Steps of the engine: some seconds, of which tests wait for less. A short conversation takes some thousands.
-pub(super) const STEPS: u64 = if cfg!(test) { 2_000_000 } else { 100_000_000 };
+pub(super) const STEPS: u64 = if cfg!(test) { 2_000_000 } else { 300_000_000 };
 
 /// Bytes of one text, and of all that a rendering writes. A context of a million tokens is 4 MB.
 const TEXT: usize = 64 << 20;
