@@ -4,7 +4,8 @@
 //! OUT/manifest.json            what is in the folder, written last: a folder without it is no pack
 //! OUT/resident.safetensors     every weight that is not a routed expert
 //! OUT/experts/layer-000.bin    the routed experts of layer 0, and so on
-//! OUT/config.json, tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json
+//! OUT/config.json, tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja and .json,
+//!     additional_chat_templates/, generation_config.json
 //!                              copies of the snapshot's, where it has them; the engine reads shapes from the manifest
 //! ```
 //!
