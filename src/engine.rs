@@ -373,8 +373,14 @@ impl Engine {
     /// The model's chat template.
     pub fn chat_template(&self) -> Result<ChatTemplate, EngineError> {
         let need = "chat (--raw continues a text without it)";
-        let source = self.need(&self.text_files.chat_template, "chat_template.jinja", need)?;
-        Ok(ChatTemplate::new(&self.root.join("chat_template.jinja"), source)?)
+        let files = &self.text_files;
+        let source = self.need(&files.chat_template, "chat_template.jinja", need)?;
+        let mut template = ChatTemplate::new(&self.root.join("chat_template.jinja"), source)?;
+        template.add_special_tokens(files.tokenizer_config.as_deref(), files.special_tokens_map.as_deref());
+        if let Some((name, source)) = files.named_templates.iter().find(|(name, _)| name == "tool_use") {
+            template.set_tool_use(&self.root.join(name), source)?;
+        }
+        Ok(template)
     }
 
     /// The model's defaults for sampling and its stop ids.

@@ -409,11 +409,22 @@ fn text_files_are_taken_as_they_are() {
     assert_eq!(files(&snapshot).unwrap().chat_template.as_deref(), Some("one"));
     let named = json!([{ "name": "rag", "template": "a" }, { "name": "default", "template": "b" }]);
     fs::write(&config, json!({ "chat_template": named }).to_string()).unwrap();
-    assert_eq!(files(&snapshot).unwrap().chat_template.as_deref(), Some("b"));
+    let text = files(&snapshot).unwrap();
+    assert_eq!((text.chat_template.as_deref(), text.named_templates), (Some("b"), vec![("rag".into(), "a".into())]));
     fs::write(&config, "{}").unwrap();
     assert_eq!(files(&snapshot).unwrap().chat_template, None);
+    fs::write(snapshot.path("chat_template.json"), json!({ "chat_template": "json" }).to_string()).unwrap();
+    assert_eq!(files(&snapshot).unwrap().chat_template.as_deref(), Some("json"));
     fs::write(snapshot.path("chat_template.jinja"), "jinja").unwrap();
-    assert_eq!(files(&snapshot).unwrap().chat_template.as_deref(), Some("jinja"));
+    fs::create_dir(snapshot.path("additional_chat_templates")).unwrap();
+    fs::write(snapshot.path("additional_chat_templates/tool_use.jinja"), "tools").unwrap();
+    fs::write(snapshot.path("additional_chat_templates/notes.txt"), "no").unwrap();
+    let text = files(&snapshot).unwrap();
+    assert_eq!(text.chat_template.as_deref(), Some("jinja"));
+    assert_eq!(text.named_templates, [("tool_use".to_owned(), "tools".to_owned())]);
+    fs::write(snapshot.path("chat_template.json"), "[").unwrap();
+    snapshot.refused(&["chat_template.json"]);
+    fs::remove_file(snapshot.path("chat_template.json")).unwrap();
 
     fs::write(snapshot.path("tokenizer.json"), [0xff, 0xfe]).unwrap();
     snapshot.refused(&["tokenizer.json", "UTF-8"]);

@@ -7,11 +7,13 @@ mod open;
 pub(crate) mod published;
 mod recorder;
 mod shape;
+mod text_files;
 
 pub use families::shape_of_config;
 pub use open::ModelSource;
-pub(crate) use open::{SourceError, TextFiles};
+pub(crate) use open::SourceError;
 pub use published::Published;
 
 pub(crate) use shape::{AttentionShape, MoeShape};
 pub use shape::{FeedForward, Mixer, Shape};
+pub(crate) use text_files::TextFiles;

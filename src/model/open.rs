@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::recorder::{RecordError, RecordedModel, Recorder};
 use super::shape::Shape;
+use super::text_files::{TextFiles, read_text};
 use super::{embedded, families};
 use crate::compute::Recording;
 use crate::file_error::FileError;
@@ -31,19 +32,6 @@ pub struct ModelSource {
     pub(crate) embedding: Matrix,
     /// What a token does, as plain operations.
     pub(crate) recording: Recording,
-}
-
-/// The contents of the files that come with the weights; `None` where a model has none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TextFiles {
-    /// `tokenizer.json`.
-    pub tokenizer: Option<String>,
-    /// `chat_template.jinja`, or the default `chat_template` of `tokenizer_config.json`.
-    pub chat_template: Option<String>,
-    /// `tokenizer_config.json`.
-    pub tokenizer_config: Option<String>,
-    /// `generation_config.json`.
-    pub generation_config: Option<String>,
 }
 
 /// What can be wrong with a model's folder.
@@ -111,6 +99,7 @@ impl ModelSource {
             chat_template: text(embedded::CHAT_TEMPLATE),
             tokenizer_config: text(embedded::TOKENIZER_CONFIG),
             generation_config: text(embedded::GENERATION_CONFIG),
+            ..TextFiles::default()
         };
         ModelSource::from_pack(Path::new("embedded small-moe"), pack, text_files)
     }
@@ -189,65 +178,6 @@ impl ModelSource {
 impl fmt::Debug for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ModelSource").field("root", &self.root).field("shape", &self.shape).finish_non_exhaustive()
-    }
-}
-
-impl TextFiles {
-    /// Reads what there is in the folder `dir`.
-    ///
-    /// # Errors
-    /// A file that is there but cannot be read or is not UTF-8, and a `tokenizer_config.json` that is not JSON or whose
-    /// `chat_template` is neither a string nor a list of named templates.
-    pub(crate) fn read(dir: &Path) -> Result<TextFiles, FileError> {
-        let config_path = dir.join("tokenizer_config.json");
-        let tokenizer_config = read_text(&config_path)?;
-        let chat_template = match (read_text(&dir.join("chat_template.jinja"))?, &tokenizer_config) {
-            (None, Some(text)) => template_in(text).map_err(FileError::syntax(
-                &config_path,
-                "expected an object whose `chat_template`, if any, is a string or a list of {name, template}",
-            ))?,
-            (template, _) => template,
-        };
-        Ok(TextFiles {
-            tokenizer: read_text(&dir.join("tokenizer.json"))?,
-            chat_template,
-            tokenizer_config,
-            generation_config: read_text(&dir.join("generation_config.json"))?,
-        })
-    }
-}
-
-/// The default chat template in a `tokenizer_config.json`.
-fn template_in(text: &str) -> Result<Option<String>, serde_json::Error> {
-    #[derive(serde::Deserialize)]
-    struct TokenizerConfig {
-        #[serde(default)]
-        chat_template: Option<Template>,
-    }
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum Template {
-        One(String),
-        Named(Vec<Named>),
-    }
-    #[derive(serde::Deserialize)]
-    struct Named {
-        name: String,
-        template: String,
-    }
-    Ok(match serde_json::from_str::<TokenizerConfig>(text)?.chat_template {
-        Some(Template::One(template)) => Some(template),
-        Some(Template::Named(list)) => list.into_iter().find(|t| t.name == "default").map(|t| t.template),
-        None => None,
-    })
-}
-
-/// A text file; `None` when there is none.
-fn read_text(path: &Path) -> Result<Option<String>, FileError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(FileError::io("read", path)(source)),
     }
 }
 

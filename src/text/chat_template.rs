@@ -1,45 +1,62 @@
 //! Renders a checkpoint's chat template, which is a Jinja template written for Python.
 //!
 //! The surroundings are those that transformers gives it: blocks swallow their line, Python's string methods exist,
-//! `tojson` writes like `json.dumps`, `raise_exception` refuses a conversation, `strftime_now` tells the date.
+//! `tojson` writes like `json.dumps`, `raise_exception` refuses a conversation, `strftime_now` tells the date, and the
+//! special tokens have their names.
 
 use std::path::{Path, PathBuf};
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
+use minijinja::{Error, ErrorKind, Value};
 use serde_json::Map;
 
-use super::{Message, TextError, python_json, strftime};
+use super::jinja::{self, Template};
+use super::special_tokens::special_tokens;
+use super::{Message, TextError};
 
-const NAME: &str = "chat_template";
-
-/// A parsed chat template.
+/// A parsed chat template, or two: one for conversations with tools.
 #[derive(Debug)]
 pub struct ChatTemplate {
+    default: Named,
+    tool_use: Option<Named>,
+    special_tokens: Map<String, serde_json::Value>,
+    clock: jinja::Clock,
+}
+
+/// A template and its path, for error messages.
+#[derive(Debug)]
+struct Named {
     origin: PathBuf,
-    environment: Environment<'static>,
+    template: Template,
+}
+
+impl Named {
+    fn new(origin: &Path, source: &str, clock: jinja::Clock) -> Result<Self, TextError> {
+        let template = Template::new(source, clock).map_err(|e| template_error(origin, &e))?;
+        Ok(Named { origin: origin.to_path_buf(), template })
+    }
 }
 
 impl ChatTemplate {
     /// Parses the text of `chat_template.jinja`; `origin` is its path, for error messages.
     pub fn new(origin: &Path, source: &str) -> Result<Self, TextError> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .map_err(|e| template_error(origin, &e))?;
-        environment.set_syntax(syntax);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-        // in every build, so that errors name the undefined variable
-        environment.set_debug(true);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", python_json::tojson);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime::strftime_now);
-        environment.add_template_owned(NAME, source.to_owned()).map_err(|e| template_error(origin, &e))?;
-        Ok(Self { origin: origin.to_path_buf(), environment })
+        Self::with_clock(origin, source, jinja::now)
+    }
+
+    /// As [`new`](Self::new), at the time that `clock` tells.
+    pub(crate) fn with_clock(origin: &Path, source: &str, clock: fn() -> u64) -> Result<Self, TextError> {
+        let default = Named::new(origin, source, clock)?;
+        Ok(ChatTemplate { default, tool_use: None, special_tokens: Map::new(), clock })
+    }
+
+    /// Takes the template `tool_use` for conversations with tools.
+    pub(crate) fn set_tool_use(&mut self, origin: &Path, source: &str) -> Result<(), TextError> {
+        self.tool_use = Some(Named::new(origin, source, self.clock)?);
+        Ok(())
+    }
+
+    /// Lets templates name the special tokens of `tokenizer_config.json` and `special_tokens_map.json`.
+    pub(crate) fn add_special_tokens(&mut self, config: Option<&str>, map: Option<&str>) {
+        self.special_tokens = special_tokens(config, map);
     }
 
     /// The text of a conversation, ready for the tokenizer.
@@ -54,27 +71,38 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         extra: &Map<String, serde_json::Value>,
     ) -> Result<String, TextError> {
-        let messages = messages.iter().map(|message| template_value(&message.for_template())).collect::<Vec<Value>>();
+        let messages = messages.iter().map(|message| template_value(&as_transformers(message.for_template())));
+        let messages = messages.collect::<Vec<Value>>();
         let mut context = vec![
             ("messages", Value::from(messages)),
             ("tools", tools.map_or(Value::from(()), template_value)),
             ("documents", Value::from(())),
             ("add_generation_prompt", add_generation_prompt.into()),
         ];
-        context.extend(extra.iter().map(|(key, value)| (key.as_str(), template_value(value))));
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| template.render(Value::from_pairs(context)))
-            .map_err(|e| template_error(&self.origin, &e))
+        let others = self.special_tokens.iter().chain(extra);
+        context.extend(others.map(|(key, value)| (key.as_str(), template_value(value))));
+        let Named { origin, template } = self.tool_use.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.default);
+        template.render(Value::from_pairs(context)).map_err(|e| template_error(origin, &e))
     }
 }
 
-fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
+/// A message as transformers hands it to a template: what is null is left out, and thoughts have the names that
+/// templates read.
+fn as_transformers(message: serde_json::Value) -> serde_json::Value {
+    const THOUGHTS: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+    let serde_json::Value::Object(mut message) = message else { return message };
+    message.retain(|_, value| !value.is_null());
+    let Some(thoughts) = THOUGHTS.iter().find_map(|name| message.get(*name).cloned()) else { return message.into() };
+    let mut all = Map::new();
+    all.insert("thinking".into(), thoughts.clone());
+    all.extend(message);
+    all.insert("reasoning_content".into(), thoughts);
+    all.into()
 }
 
 fn template_error(origin: &Path, error: &Error) -> TextError {
     let mut reason = match error.detail() {
+        _ if error.kind() == ErrorKind::OutOfFuel => "this takes too many steps: it seems to go on for ever".to_owned(),
         Some(detail) => detail.to_owned(),
         None => error.kind().to_string(),
     };
@@ -173,8 +201,8 @@ mod tests {
         assert_eq!(refused.unwrap_err().to_string(), "dir/chat_template.jinja: line 3: System message must be first.");
         let undefined = rendered("\n{{ a.b.c }}", json!({})).unwrap_err().to_string();
         assert!(undefined.contains("line 2"), "{undefined}");
-        let method = rendered("{{ 'x'.encode('utf-8') }}", json!({})).unwrap_err().to_string();
-        assert!(method.contains("encode"), "{method}");
+        let method = rendered("{{ 'x'.enkode('utf-8') }}", json!({})).unwrap_err().to_string();
+        assert!(method.contains("enkode"), "{method}");
         let date = rendered("{{ strftime_now('%d %b %Y') }}", json!({})).unwrap();
         assert_eq!(date.len(), 11);
         assert!(rendered("{{ strftime_now('%!') }}", json!({})).unwrap_err().to_string().contains("%!"));

@@ -15,7 +15,7 @@ use super::{TextError, TextStream};
 /// Blanks in a row that [`Tokenizer::encode`] accepts. The crate's regex engine gives up on `\s+(?!\S)` after a million
 /// steps back (1,100,000 blanks fail, 900,000 do not) and the crate then leaves the rest of the text uncut, which makes
 /// other tokens than the model was trained on, without a word.
-const LONGEST_BLANK: usize = 500_000;
+const LONGEST_BLANK: usize = 900_000;
 
 /// Turns text into token ids and ids into text.
 pub struct Tokenizer {

@@ -15,6 +15,7 @@ mod quantise;
 mod replay;
 mod sessions;
 mod shaders;
+mod templates;
 
 use std::path::Path;
 

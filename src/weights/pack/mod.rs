@@ -4,7 +4,8 @@
 //! OUT/manifest.json            what is in the folder, written last: a folder without it is no pack
 //! OUT/resident.safetensors     every weight that is not a routed expert
 //! OUT/experts/layer-000.bin    the routed experts of layer 0, and so on
-//! OUT/config.json, tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json
+//! OUT/config.json, tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja and .json,
+//!     additional_chat_templates/, generation_config.json
 //!                              copies of the snapshot's, where it has them; the engine reads shapes from the manifest
 //! ```
 //!
@@ -81,8 +82,17 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 /// Name of the file of resident weights in the folder.
 pub const RESIDENT: &str = "resident.safetensors";
 /// Files of the snapshot that go along with the weights.
-pub(crate) const COPIED: [&str; 5] =
-    ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+pub(crate) const COPIED: [&str; 7] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+];
+/// The folder of named chat templates, which goes along, too.
+pub(crate) const ADDITIONAL_TEMPLATES: &str = "additional_chat_templates";
 
 /// Path of a layer's experts, relative to the folder.
 pub(crate) fn layer_file(layer: usize) -> String {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flashflood_backends::positioned::{read_exact_at, write_all_at};
 use rayon::prelude::*;
@@ -16,7 +16,7 @@ use super::convert::{convert_slot, target};
 use super::manifest::{self, Checksum, LayerRecords, Manifest, PackOptions, SourceDescription};
 use super::resident::ResidentPlan;
 use super::resume::{Finished, part, publish, replace};
-use super::{COPIED, Observer, PackError, Progress, RESIDENT, layer_file};
+use super::{ADDITIONAL_TEMPLATES, COPIED, Observer, PackError, Progress, RESIDENT, layer_file};
 use crate::file_error::FileError;
 use crate::weights::formats::{Affine, WeightFormat};
 use crate::weights::layout::{ExpertFile, ExpertLayout, SlotLayout};
@@ -144,10 +144,15 @@ fn remove_part(path: &Path) {
 
 fn copy_files(from: Option<&Path>, out: &Path, needed: u64) -> Result<(), PackError> {
     let Some(from) = from else { return Ok(()) };
-    for name in COPIED {
-        let path = from.join(name);
+    let mut names: Vec<PathBuf> = COPIED.iter().map(PathBuf::from).collect();
+    if let Ok(templates) = fs::read_dir(from.join(ADDITIONAL_TEMPLATES)) {
+        fs::create_dir_all(out.join(ADDITIONAL_TEMPLATES)).map_err(FileError::io("create", out))?;
+        names.extend(templates.flatten().map(|entry| Path::new(ADDITIONAL_TEMPLATES).join(entry.file_name())));
+    }
+    for name in names {
+        let path = from.join(&name);
         match fs::read(&path) {
-            Ok(bytes) => replace(&out.join(name), &bytes, needed)?,
+            Ok(bytes) => replace(&out.join(&name), &bytes, needed)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(FileError::io("read", &path)(source).into()),
         }

@@ -183,9 +183,12 @@ fn text_files_go_along() {
     let source = source(&model, 1);
     fs::write(model.join("tokenizer.json"), "{}").unwrap();
     fs::write(model.join("chat_template.jinja"), "{{ messages }}").unwrap();
+    fs::create_dir(model.join("additional_chat_templates")).unwrap();
+    fs::write(model.join("additional_chat_templates/tool_use.jinja"), "{{ tools }}").unwrap();
     fs::write(model.join("README.md"), "no").unwrap();
     source.write_pack(Some(&model), &out, &options(4), QUIET).unwrap();
     assert_eq!(fs::read_to_string(out.join("chat_template.jinja")).unwrap(), "{{ messages }}");
+    assert_eq!(fs::read_to_string(out.join("additional_chat_templates/tool_use.jinja")).unwrap(), "{{ tools }}");
     let names: Vec<String> = contents(&out).into_iter().map(|(name, _)| name).collect();
     let expected = [
         "chat_template.jinja",
@@ -196,6 +199,7 @@ fn text_files_go_along() {
         "manifest.json",
         "resident.safetensors",
         "tokenizer.json",
+        "tool_use.jinja",
     ];
     assert_eq!(names, expected);
 }

@@ -4,35 +4,46 @@
 //! and `<` unescaped, keys in their order. The template engine's own filter escapes for HTML and writes floats as Rust
 //! does, which makes other tokens.
 
-use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Error, ErrorKind, Value};
+use minijinja::value::ValueKind;
+use minijinja::{Error, Value};
 
-/// Writes `value` as JSON; the keywords are those of transformers: `indent`, `separators`, `ensure_ascii`, `sort_keys`.
-pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let separators: Option<Value> = options.get("separators")?;
+use super::arguments::{Arguments, invalid};
+use super::limits::check_text;
+use super::python_text::python_float;
+
+/// Writes `value` as JSON; the parameters are those of transformers: `ensure_ascii`, `indent`, `separators`,
+/// `sort_keys`.
+pub(super) fn tojson(value: &Value, given: &[Value]) -> Result<String, Error> {
+    let mut arguments = Arguments::new("tojson", given);
+    let ensure_ascii = arguments.flag("ensure_ascii", false);
+    let indent = match arguments.optional("indent").filter(|indent| !indent.is_none()) {
+        Some(text) if text.as_str().is_some() => text.as_str().map(str::to_owned),
+        // no indent, but lines: Python's way with numbers below one
+        Some(blanks) => {
+            let blanks = super::arguments::integer(&blanks).ok_or_else(|| invalid("tojson: indent is no integer"))?;
+            let blanks = usize::try_from(blanks).unwrap_or(0);
+            check_text(blanks)?;
+            Some(" ".repeat(blanks))
+        }
+        None => None,
+    };
+    let separators = arguments.optional("separators");
+    let sort_keys = arguments.flag("sort_keys", false);
+    arguments.end()?;
     let (item, key) = match separators.filter(|value| !value.is_none()) {
         Some(pair) => (pair.get_item_by_index(0)?.to_string(), pair.get_item_by_index(1)?.to_string()),
         None if indent.is_some() => (",".into(), ": ".into()),
         None => (", ".into(), ": ".into()),
     };
-    let mut writer = JsonWriter {
-        out: String::new(),
-        indent,
-        item,
-        key,
-        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
-    options.assert_all_used()?;
+    let mut writer = JsonWriter { out: String::new(), indent, item, key, ensure_ascii, sort_keys };
     writer.write(value, 1)?;
     Ok(writer.out)
 }
 
 struct JsonWriter {
     out: String,
-    /// Spaces per level; None keeps all on one line.
-    indent: Option<usize>,
+    /// What stands before a line, once per level; None keeps all on one line.
+    indent: Option<String>,
     item: String,
     key: String,
     ensure_ascii: bool,
@@ -41,6 +52,7 @@ struct JsonWriter {
 
 impl JsonWriter {
     fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        check_text(self.out.len())?;
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -94,9 +106,11 @@ impl JsonWriter {
     }
 
     fn new_line(&mut self, depth: usize) {
-        if let Some(indent) = self.indent {
+        if let Some(indent) = &self.indent {
             self.out.push('\n');
-            self.out.extend(std::iter::repeat_n(' ', indent * depth));
+            for _ in 0..depth {
+                self.out.push_str(indent);
+            }
         }
     }
 
@@ -137,61 +151,13 @@ fn number(value: &Value) -> Result<String, Error> {
     if value.is_integer() {
         return Ok(value.to_string());
     }
-    Ok(python_float(f64::try_from(value.clone())?))
+    Ok(match f64::try_from(value.clone())? {
+        number if number.is_nan() => "NaN".into(),
+        number if number.is_infinite() => if number > 0.0 { "Infinity" } else { "-Infinity" }.into(),
+        number => python_float(number),
+    })
 }
 
 fn not_json(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("tojson: {what} cannot be written as JSON"))
-}
-
-/// A float as Python's `repr` writes it: the shortest digits that read back the same, with an exponent below 1e-4 and
-/// from 1e16.
-fn python_float(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".into();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "Infinity" } else { "-Infinity" }.into();
-    }
-    let magnitude = value.abs();
-    if value == 0.0 || (1e-4..1e16).contains(&magnitude) {
-        let text = value.to_string();
-        return if text.contains('.') { text } else { text + ".0" };
-    }
-    let text = format!("{value:e}");
-    match text.split_once('e') {
-        Some((digits, exponent)) => {
-            let (sign, exponent) = match exponent.strip_prefix('-') {
-                Some(exponent) => ('-', exponent),
-                None => ('+', exponent),
-            };
-            format!("{digits}e{sign}{exponent:0>2}")
-        }
-        None => text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn floats_are_written_as_python_does() {
-        // right side: repr() of CPython
-        for (value, expected) in [
-            (1.0, "1.0"),
-            (-0.0, "-0.0"),
-            (0.1, "0.1"),
-            (0.0001, "0.0001"),
-            (0.00001, "1e-05"),
-            (1.5e-7, "1.5e-07"),
-            (123456789012345680.0, "1.2345678901234568e+17"),
-            (1e15, "1000000000000000.0"),
-            (1e16, "1e+16"),
-            (1e100, "1e+100"),
-            (f64::INFINITY, "Infinity"),
-        ] {
-            assert_eq!(python_float(value), expected);
-        }
-    }
+    invalid(format!("tojson: {what} cannot be written as JSON"))
 }

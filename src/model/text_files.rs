@@ -1,0 +1,143 @@
+//! The files of a model that the text layer reads, as text.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::file_error::FileError;
+use crate::weights::pack::ADDITIONAL_TEMPLATES;
+
+/// The contents of the files that come with the weights; `None` where a model has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextFiles {
+    /// `tokenizer.json`.
+    pub tokenizer: Option<String>,
+    /// `chat_template.jinja`, or the default `chat_template` of `tokenizer_config.json` or `chat_template.json`.
+    pub chat_template: Option<String>,
+    /// Chat templates besides the default one, such as `tool_use`: by name, from `tokenizer_config.json` and the folder
+    /// `additional_chat_templates`.
+    pub named_templates: Vec<(String, String)>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<String>,
+    /// `special_tokens_map.json`.
+    pub special_tokens_map: Option<String>,
+    /// `generation_config.json`.
+    pub generation_config: Option<String>,
+}
+
+impl TextFiles {
+    /// Reads what there is in the folder `dir`.
+    ///
+    /// # Errors
+    /// A file that is there but cannot be read or is not UTF-8, and a `tokenizer_config.json` or `chat_template.json`
+    /// that is not JSON or whose `chat_template` is neither a string nor a list of named templates.
+    pub(crate) fn read(dir: &Path) -> Result<TextFiles, FileError> {
+        let config_path = dir.join("tokenizer_config.json");
+        let tokenizer_config = read_text(&config_path)?;
+        let mut templates = Templates::default();
+        // what comes later is preferred
+        let processor_path = dir.join("chat_template.json");
+        for (path, text) in [(&processor_path, &read_text(&processor_path)?), (&config_path, &tokenizer_config)] {
+            if let Some(text) = text {
+                templates.take(templates_in(text).map_err(FileError::syntax(
+                    path,
+                    "expected an object whose `chat_template`, if any, is a string or a list of {name, template}",
+                ))?);
+            }
+        }
+        if let Some(template) = read_text(&dir.join("chat_template.jinja"))? {
+            templates.put(DEFAULT, template);
+        }
+        for path in additional_templates(dir)? {
+            if let (Some(name), Some(template)) = (path.file_stem().and_then(|name| name.to_str()), read_text(&path)?) {
+                templates.put(name, template);
+            }
+        }
+        let default = templates.0.iter().position(|(name, _)| name == DEFAULT);
+        Ok(TextFiles {
+            tokenizer: read_text(&dir.join("tokenizer.json"))?,
+            chat_template: default.map(|index| templates.0.remove(index).1),
+            named_templates: templates.0,
+            tokenizer_config,
+            special_tokens_map: read_text(&dir.join("special_tokens_map.json"))?,
+            generation_config: read_text(&dir.join("generation_config.json"))?,
+        })
+    }
+}
+
+/// The name of the template for all that has none of its own.
+const DEFAULT: &str = "default";
+
+/// Templates by name.
+#[derive(Default)]
+struct Templates(Vec<(String, String)>);
+
+impl Templates {
+    fn put(&mut self, name: &str, template: String) {
+        self.0.retain(|(other, _)| other != name);
+        self.0.push((name.to_owned(), template));
+    }
+
+    fn take(&mut self, others: Vec<Named>) {
+        for Named { name, template } in others {
+            self.put(&name, template);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+    template: String,
+}
+
+/// The chat templates in a `tokenizer_config.json` or `chat_template.json`.
+fn templates_in(text: &str) -> Result<Vec<Named>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        chat_template: Option<Template>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Template {
+        One(String),
+        Named(Vec<Named>),
+    }
+    Ok(match serde_json::from_str::<Config>(text)?.chat_template {
+        Some(Template::One(template)) => vec![Named { name: DEFAULT.into(), template }],
+        Some(Template::Named(list)) => list,
+        None => Vec::new(),
+    })
+}
+
+/// The files of the folder of named templates, by name.
+fn additional_templates(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let folder = dir.join(ADDITIONAL_TEMPLATES);
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(source) => return Err(FileError::io("read", &folder)(source)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(FileError::io("read", &folder))?.path();
+        if path.extension().is_some_and(|extension| extension == "jinja") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// A text file; `None` when there is none.
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, FileError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError::io("read", path)(source)),
+    }
+}
