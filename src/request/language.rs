@@ -215,13 +215,18 @@ impl Language {
         behind_thoughts: bool,
     ) -> Result<Option<Grammar>, RequestError> {
         let json = request.json_schema.clone();
-        let form = AnswerForm { json, calls: request.tools.clone(), one_call, behind_thoughts };
+        let form = AnswerForm { json, calls: request.tools.clone(), one_call, behind_thoughts, free_text: false };
         match request.tool_choice {
             ToolChoice::Required | ToolChoice::Named(_) => {
                 self.grammar(&AnswerForm { json: None, ..form }, "tool_choice").map(Some)
             }
             ToolChoice::Auto | ToolChoice::None if form.json.is_some() => {
                 self.grammar(&form, "response_format").map(Some)
+            }
+            // what a call looks like if there is one; a schema that cannot be followed does not stop an answer without calls
+            ToolChoice::Auto if request.tools.iter().any(is_strict) => {
+                let grammar = self.grammar(&AnswerForm { free_text: true, ..form }, "tools");
+                Ok(grammar.inspect_err(|error| tracing::warn!("tools are not strict: {}", error.message)).ok())
             }
             ToolChoice::Auto | ToolChoice::None => Ok(None),
         }
@@ -375,6 +380,10 @@ impl fmt::Debug for Language {
 /// The tools as a template sees them: nothing where there are none.
 fn tools_of(request: &Request) -> Option<Value> {
     (!request.tools.is_empty()).then(|| Value::from(request.tools.clone()))
+}
+
+fn is_strict(tool: &Value) -> bool {
+    tool.pointer("/function/strict") == Some(&Value::Bool(true))
 }
 
 fn name_of(tool: &Value) -> Option<&str> {

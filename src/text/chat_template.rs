@@ -59,6 +59,11 @@ impl ChatTemplate {
         self.special_tokens = special_tokens(config, map);
     }
 
+    /// The template itself.
+    pub(crate) fn source(&self) -> String {
+        self.environment.get_template(NAME).map_or_else(|_| String::new(), |template| template.source().to_owned())
+    }
+
     /// The text of a conversation, ready for the tokenizer.
     ///
     /// `tools` is an array of OpenAI-style function descriptions. With `add_generation_prompt` the text ends where the

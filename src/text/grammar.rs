@@ -10,8 +10,18 @@ use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTr
 use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 
-use super::lark::{json_of, literal, rule};
+use super::lark::{Rules, json_of, literal};
+use super::schema::{SchemaError, Strictness, plain};
 use super::{Dialect, Tokenizer};
+
+/// Most bytes of a grammar: one above takes seconds to read.
+const MOST_BYTES: usize = 2 << 20;
+
+/// Most characters of an error.
+const LONGEST_REASON: usize = 400;
+
+/// Bytes of stack for llguidance, which calls itself for every schema within a schema.
+const STACK: usize = 64 << 20;
 
 /// Why there is no grammar, or it cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -19,10 +29,10 @@ pub enum GrammarError {
     /// The vocabulary has no token that ends a text.
     #[error("a grammar needs a token that ends the text: this model has none")]
     NoEnd,
-    /// What was asked for is no grammar.
+    /// What was asked for is no grammar, or too large for one.
     #[error("the grammar cannot be used: {reason}")]
     Unusable {
-        /// What llguidance said.
+        /// What is wrong with the schema, or what llguidance said.
         reason: String,
     },
 }
@@ -36,6 +46,8 @@ pub(crate) struct AnswerForm {
     pub calls: Vec<Value>,
     /// No more than one call.
     pub one_call: bool,
+    /// Text may stand before, between and instead of calls.
+    pub free_text: bool,
     /// The answer follows thoughts.
     pub behind_thoughts: bool,
 }
@@ -76,13 +88,24 @@ impl GrammarCompiler {
 
     /// The grammar of answers of this form.
     pub(crate) fn compile(&self, form: &AnswerForm) -> Result<Grammar, GrammarError> {
-        let grammar = TopLevelGrammar::from_lark(lark(form, self.dialect));
-        let parser = self.factory.create_parser(grammar).map_err(unusable)?;
-        let matcher = Matcher::new(Ok(parser));
-        match matcher.get_error() {
-            Some(reason) => Err(GrammarError::Unusable { reason }),
-            None => Ok(Grammar { matcher }),
+        let text = lark(form, self.dialect).map_err(unusable)?;
+        if text.len() > MOST_BYTES {
+            let reason = format!("it is too large: {} bytes as rules, {MOST_BYTES} are possible", text.len());
+            return Err(GrammarError::Unusable { reason });
         }
+        let make = || {
+            let parser = self.factory.create_parser(TopLevelGrammar::from_lark(text)).map_err(unusable)?;
+            let grammar = Grammar { matcher: Matcher::new(Ok(parser)) };
+            // a schema that nothing fits is found out here, not in the middle of an answer
+            grammar.clone().mask()?;
+            grammar.matcher.get_error().map_or(Ok(()), |reason| Err(unusable(reason)))?;
+            Ok(grammar)
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("grammar".to_owned()).stack_size(STACK);
+            let made = thread.spawn_scoped(scope, make).map_err(unusable)?.join();
+            made.unwrap_or_else(|_| Err(unusable("it is beyond what llguidance can do")))
+        })
     }
 }
 
@@ -138,34 +161,46 @@ impl TokenMask {
     }
 }
 
+/// llguidance shows the whole grammar behind what is wrong with it.
 fn unusable(error: impl std::fmt::Display) -> GrammarError {
-    GrammarError::Unusable { reason: error.to_string() }
+    let said = error.to_string();
+    let line = said.lines().next().unwrap_or_default();
+    GrammarError::Unusable { reason: line.chars().take(LONGEST_REASON).collect() }
 }
 
 /// The form as rules of Lark.
-fn lark(form: &AnswerForm, dialect: &Dialect) -> String {
-    let mut rules = String::new();
+fn lark(form: &AnswerForm, dialect: &Dialect) -> Result<String, SchemaError> {
+    let mut rules = Rules::default();
     let mut answers = Vec::new();
     if let Some(schema) = &form.json {
         answers.push("json".to_owned());
-        rule(&mut rules, "json", &json_of(schema));
+        rules.rule("json", &json_of(plain(schema, schema, Strictness::Strict)?));
     }
     if !form.calls.is_empty() {
-        let calls: Vec<String> = (0..form.calls.len()).map(|i| format!("call_{i}")).collect();
-        rule(&mut rules, "call", &calls.join(" | "));
-        answers.push(if form.one_call {
-            "call".to_owned()
-        } else {
-            format!("call ({} call)*", literal(dialect.between_calls))
-        });
         for (i, tool) in form.calls.iter().enumerate() {
-            (dialect.call_rules)(&mut rules, i, tool);
+            (dialect.call_rules)(&mut rules, i, tool)?;
         }
+        let calls: Vec<String> = (0..form.calls.len()).map(|i| format!("call_{i}")).collect();
+        rules.rule("call", &calls.join(" | "));
+        let mark = literal(dialect.call);
+        answers.push(match (form.free_text, form.one_call) {
+            (true, _) => {
+                // one terminal for text and mark: a terminal takes as much as it can
+                let text = format!("/(?s:.*)/ & ~(/(?s:.*)/ {mark} /(?s:.*)/)");
+                rules.rule("TEXT_AND_MARK", &format!("({text}) {mark}"));
+                rules.rule("TEXT", &format!("/(?s:.+)/ & {text}"));
+                "(TEXT_AND_MARK call)* TEXT?".to_owned()
+            }
+            (false, true) => format!("{mark} call"),
+            (false, false) => {
+                format!("{mark} call ({} call)*", literal(&format!("{}{}", dialect.between_calls, dialect.call)))
+            }
+        });
     }
-    rule(&mut rules, "answer", &answers.join(" | "));
+    rules.rule("answer", &answers.join(" | "));
     let behind = format!("answer | {} answer", literal(dialect.gap));
-    rule(&mut rules, "start", if form.behind_thoughts { &behind } else { "answer" });
-    rules
+    rules.rule("start", if form.behind_thoughts { &behind } else { "answer" });
+    Ok(rules.into_text())
 }
 
 #[cfg(test)]
@@ -230,6 +265,11 @@ mod tests {
         }
         let long = format!("{{{}\"name\"", "\n".repeat(9));
         assert!(!fits(&form, &long), "blanks have a limit");
+        for blanks in [" ".repeat(2), "\n".repeat(2), format!("\n{}", " ".repeat(30))] {
+            assert!(!fits(&form, &format!("{{{blanks}\"name\": \"\",\"age\":0}}")), "{blanks:?}");
+            assert!(!fits(&form, &format!("{{\"name\": \"\",\"age\":0{blanks}}}")), "{blanks:?}");
+        }
+        assert!(!fits(&form, &format!(" {}", r#"{"name":"","age":0}"#)));
         assert!(fits(&json_form(json!({"type": "object"})), r#"{"a": [1, {"b": null}]}"#));
         assert!(!fits(&json_form(json!({"type": "object"})), "[1]"));
     }
@@ -262,6 +302,13 @@ mod tests {
         let one = AnswerForm { one_call: true, behind_thoughts: true, calls: tools.clone(), ..AnswerForm::default() };
         assert!(fits(&one, &lima) && fits(&one, &format!("\n\n{lima}")) && !fits(&one, &format!("\n\n\n{lima}")));
         assert!(!fits(&one, &format!("{lima}\n{lima}")));
+        let free = AnswerForm { free_text: true, calls: tools.clone(), ..AnswerForm::default() };
+        for good in ["", "Lima < Quito", &format!("I look.\n{lima}\n{}", call("stop>\n")), &format!("{lima} Done.")] {
+            assert!(fits(&free, good), "{good}");
+        }
+        for bad in ["<tool_call>", "x <tool_call>Lima", &format!("x {}", call("get_weather>\n"))] {
+            assert!(!fits(&free, bad), "{bad}");
+        }
         let either = AnswerForm { json: Some(json!({"type": "object"})), calls: tools, ..AnswerForm::default() };
         assert!(fits(&either, "{}") && fits(&either, &lima) && !fits(&either, "Lima"));
     }

@@ -41,7 +41,6 @@ pub(crate) use reply::{ReplyParser, ReplyPart};
 pub use sampler::Sampler;
 pub use sampler_options::SamplerOptions;
 pub(crate) use sampler_options::SamplerSettings;
-pub(crate) use schema::value_from_text;
 pub(crate) use stop_strings::StopStrings;
 #[cfg(feature = "server")]
 pub(crate) use jinja::strftime;

@@ -38,9 +38,9 @@ impl ModelText {
             stop_ids: generation.stop_ids(&tokenizer),
             sampler: generation.sampler,
             tokenizer,
+            // all families that call tools so far write as one of Qwen's do
+            dialect: template.as_ref().map_or(&QWEN, |template| Dialect::taught_by(&template.source())),
             template,
-            // all families that call tools so far write as Qwen does
-            dialect: &QWEN,
             grammars: OnceLock::new(),
             replay: Mutex::default(),
         }

@@ -7,13 +7,13 @@
 mod argument_forms;
 mod fits;
 mod kinds;
+mod leaves;
 mod literals;
 mod plain;
 mod references;
 mod value;
 
 pub(crate) use argument_forms::{ArgumentForm, argument_forms};
-pub(crate) use kinds::{JsonKind, Kinds, kinds};
-pub(crate) use plain::{MOST_DEPTH, SchemaError, Strictness, check_pattern, plain};
-pub(crate) use references::target;
+pub(crate) use leaves::leaves;
+pub(crate) use plain::{SchemaError, Strictness, plain};
 pub(crate) use value::value_from_text;

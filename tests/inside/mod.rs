@@ -5,6 +5,7 @@
 mod expert_store;
 mod faults;
 mod faulty_reader;
+mod forced_answers;
 mod kernels;
 mod open_snapshot;
 mod oracle;

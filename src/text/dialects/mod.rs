@@ -1,10 +1,14 @@
 //! How a family of models writes its thoughts and its calls of tools: a file each.
 
 mod qwen;
+mod qwen_calls;
 
 use serde_json::Value;
 
-pub(crate) use qwen::QWEN;
+pub(crate) use qwen::{QWEN, QWEN_JSON};
+
+use super::lark::Rules;
+use super::schema::SchemaError;
 
 /// How thoughts and calls are written. [`ReplyParser`](super::ReplyParser) takes answers apart by its marks, and where a call must
 /// come, [`GrammarCompiler`](super::GrammarCompiler) allows what it says.
@@ -24,11 +28,18 @@ pub(crate) struct Dialect {
     pub(super) gap: &'static str,
     /// What stands between two calls.
     pub(super) between_calls: &'static str,
-    /// Adds the rules of a call of one function to a grammar: `call_N`, with N the number given, and what it is made of.
-    pub(super) call_rules: fn(&mut String, usize, &Value),
+    /// Adds the rules of a call of one function to a grammar: `call_N`, with N the number given, which is what stands behind
+    /// the mark that begins a call, and what it is made of.
+    pub(super) call_rules: fn(&mut Rules, usize, &Value) -> Result<(), SchemaError>,
 }
 
 impl Dialect {
+    /// The dialect that a chat template teaches: it shows the model how a call is written.
+    pub(crate) fn taught_by(template: &str) -> &'static Dialect {
+        let shows_json = template.contains("<tool_call>") && template.contains("\"arguments");
+        if shows_json && !template.contains("<function=") { &QWEN_JSON } else { &QWEN }
+    }
+
     /// What the parts of an answer are told apart by. Some tokenizers call these tokens special; a decoder must give their
     /// text to [`ReplyParser`](super::ReplyParser) all the same.
     pub(crate) fn markers(&self) -> [&'static str; 4] {

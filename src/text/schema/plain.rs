@@ -10,8 +10,12 @@ use super::references::target;
 
 /// Most schemas within one, each counted once, with the values of their `enum`.
 const MOST_PARTS: usize = 10_000;
+/// Most work for lists of properties, whose grammars take time by the square of their length: some 1,400 properties.
+const MOST_WORK: usize = 2_000_000;
+/// What a pattern of a property's name costs, each with each other, beside a name.
+const PATTERN_WORK: usize = 100;
 /// Most schemas within each other; those behind a reference count on.
-pub(crate) const MOST_DEPTH: usize = 200;
+const MOST_DEPTH: usize = 200;
 /// Most that `minItems`, `minLength` and `minProperties` may ask for.
 const MOST_LEAST: f64 = 10_000.0;
 /// A `maxItems` or `maxLength` above is as good as none: no answer is so long.
@@ -24,6 +28,26 @@ const MOST_INTEGER: i64 = 1_000_000_000_000_000_000;
 /// The formats that llguidance follows; all others are remarks.
 const FORMATS: [&str; 10] =
     ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
+
+/// Keywords that say nothing about the value.
+pub(super) const REMARKS: [&str; 16] = [
+    "$schema",
+    "$id",
+    "id",
+    "$comment",
+    "$anchor",
+    "$defs",
+    "definitions",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "example",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "$vocabulary",
+];
 
 /// Why a schema cannot be followed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -48,7 +72,7 @@ pub(crate) enum Strictness {
 /// `node`, a part of `root`, as a schema of its own that llguidance takes.
 pub(crate) fn plain(root: &Value, node: &Value, strictness: Strictness) -> Result<Value, SchemaError> {
     let mut writer =
-        Writer { root, strictness, parts: 0, names: HashMap::new(), waiting: Vec::new(), place: Vec::new() };
+        Writer { root, strictness, parts: 0, work: 0, names: HashMap::new(), waiting: Vec::new(), place: Vec::new() };
     let mut whole = writer.schema(node)?;
     let mut definitions = Map::new();
     while let Some((name, node)) = writer.waiting.pop() {
@@ -100,6 +124,7 @@ struct Writer<'a> {
     root: &'a Value,
     strictness: Strictness,
     parts: usize,
+    work: usize,
     /// Names of definitions, by where the schema is in memory.
     names: HashMap<*const Value, String>,
     waiting: Vec<(String, &'a Value)>,
@@ -232,6 +257,11 @@ impl<'a> Writer<'a> {
             ("not", Value::Object(never)) if never.is_empty() => return Ok(false),
             ("not", Value::Bool(false)) => {}
             ("properties" | "patternProperties", Value::Object(properties)) => {
+                let square = properties.len().saturating_mul(properties.len());
+                self.work += square.saturating_mul(if key == "properties" { 1 } else { PATTERN_WORK });
+                if self.work > MOST_WORK {
+                    return self.error(format!("the schema is too large: {} {key}", properties.len()));
+                }
                 let mut written = Map::new();
                 for (name, node) in properties {
                     if key == "properties" || self.pattern(name)? {
@@ -286,11 +316,14 @@ impl<'a> Writer<'a> {
                 }
             }
             ("pattern", Value::String(pattern)) => {
-                // a pattern with look-around beside a format says the same as the format
-                let has_format =
+                // a format says what a look ahead at the begin of its pattern is for; elsewhere much is better than nothing
+                let is_format =
                     all.get("format").and_then(Value::as_str).is_some_and(|format| FORMATS.contains(&format));
-                if (!has_format || check_pattern(pattern).is_ok()) && self.pattern(pattern)? {
-                    put(out, key, value.clone());
+                let is_enough = is_format || self.strictness == Strictness::Lenient;
+                let rest = behind_looks(pattern).filter(|_| is_enough);
+                let pattern = rest.unwrap_or_else(|| pattern.clone());
+                if (!is_format || check_pattern(&pattern).is_ok()) && self.pattern(&pattern)? {
+                    put(out, key, pattern.into());
                     out.shift_remove("format");
                 }
             }
@@ -411,7 +444,9 @@ impl<'a> Writer<'a> {
         out.entry("additionalProperties").or_insert(false.into());
         let own = out.entry("properties").or_insert_with(|| json!({}));
         if let Value::Object(own) = own {
-            names.into_iter().for_each(|name| drop(own.entry(name).or_insert(true.into())));
+            for name in names {
+                own.entry(name).or_insert(true.into());
+            }
         }
     }
 }
@@ -454,8 +489,30 @@ fn is_exact(number: &serde_json::Number) -> bool {
         && number.as_u64().is_none_or(|whole| whole as f64 as u128 == u128::from(whole))
 }
 
+/// A pattern without the looks ahead that it begins with, if it has any.
+fn behind_looks(pattern: &str) -> Option<String> {
+    let mut rest = pattern.strip_prefix('^')?;
+    while let Some(look) = rest.strip_prefix("(?!").or_else(|| rest.strip_prefix("(?=")) {
+        let (mut depth, mut in_class, mut escaped) = (1, false, false);
+        let end = look.find(|character| {
+            match character {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '[' => in_class = true,
+                ']' => in_class = false,
+                '(' if !in_class => depth += 1,
+                ')' if !in_class => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        })?;
+        rest = &look[end + 1..];
+    }
+    (rest.len() + 1 < pattern.len()).then(|| format!("^{rest}"))
+}
+
 /// What of a pattern no automaton can follow.
-pub(crate) fn check_pattern(pattern: &str) -> Result<(), String> {
+fn check_pattern(pattern: &str) -> Result<(), String> {
     if pattern.len() > LONGEST_PATTERN {
         return Err(format!("a pattern has {LONGEST_PATTERN} bytes at most here, found {}", pattern.len()));
     }
