@@ -238,10 +238,11 @@ pub(crate) fn json_schema(format: Option<&Value>, parameter: &'static str) -> Re
     let Some(format) = format.filter(|format| !format.is_null()) else { return Ok(None) };
     match format.get("type").and_then(Value::as_str) {
         Some("text") => Ok(None),
-        // llama.cpp's may have a schema beside it
-        Some("json_object") => Ok(Some(
-            format.get("schema").filter(|s| s.is_object()).cloned().unwrap_or(serde_json::json!({"type": "object"})),
-        )),
+        // some clients send a schema with it, as llama.cpp takes it
+        Some("json_object") => {
+            let schema = format.get("schema").filter(|schema| schema.is_object()).cloned();
+            Ok(Some(schema.unwrap_or_else(|| serde_json::json!({"type": "object"}))))
+        }
         Some("json_schema") => {
             let schema = format.pointer("/json_schema/schema").or_else(|| format.get("schema"));
             let schema = schema.filter(|schema| schema.is_object());

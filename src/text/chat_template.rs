@@ -26,13 +26,14 @@ pub struct ChatTemplate {
 #[derive(Debug)]
 struct Named {
     origin: PathBuf,
+    source: String,
     template: Template,
 }
 
 impl Named {
     fn new(origin: &Path, source: &str, clock: jinja::Clock) -> Result<Self, TextError> {
         let template = Template::new(source, clock).map_err(|e| template_error(origin, &e))?;
-        Ok(Named { origin: origin.to_path_buf(), template })
+        Ok(Named { origin: origin.to_path_buf(), source: source.to_owned(), template })
     }
 }
 
@@ -59,9 +60,9 @@ impl ChatTemplate {
         self.special_tokens = special_tokens(config, map);
     }
 
-    /// The template itself.
-    pub(crate) fn source(&self) -> String {
-        self.environment.get_template(NAME).map_or_else(|_| String::new(), |template| template.source().to_owned())
+    /// The text of the template that conversations with tools have.
+    pub(crate) fn source(&self) -> &str {
+        &self.tool_use.as_ref().unwrap_or(&self.default).source
     }
 
     /// The text of a conversation, ready for the tokenizer.

@@ -14,8 +14,8 @@ use super::lark::{Rules, json_of, literal};
 use super::schema::{SchemaError, Strictness, plain};
 use super::{Dialect, Tokenizer};
 
-/// Most bytes of a grammar: one above takes seconds to read.
-const MOST_BYTES: usize = 2 << 20;
+/// Most bytes of a grammar: llguidance reads as many in a second.
+const MOST_BYTES: usize = 1 << 20;
 
 /// Most characters of an error.
 const LONGEST_REASON: usize = 400;

@@ -39,7 +39,7 @@ impl ModelText {
             sampler: generation.sampler,
             tokenizer,
             // all families that call tools so far write as one of Qwen's do
-            dialect: template.as_ref().map_or(&QWEN, |template| Dialect::taught_by(&template.source())),
+            dialect: template.as_ref().map_or(&QWEN, |template| Dialect::taught_by(template.source())),
             template,
             grammars: OnceLock::new(),
             replay: Mutex::default(),

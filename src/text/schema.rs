@@ -9,6 +9,7 @@ mod fits;
 mod kinds;
 mod leaves;
 mod literals;
+mod patterns;
 mod plain;
 mod references;
 mod value;

@@ -228,6 +228,7 @@ fn objects() -> Vec<Value> {
 fn validator(schema: &Value) -> jsonschema::Validator {
     let text =
         schema.to_string().replace("\"uniqueItems\":true", "\"uniqueItems\":false").replace("\"oneOf\"", "\"anyOf\"");
+    let text = text.replace("\"int\"", "\"integer\"").replace(r"(?!\\.)(?!.*\\.\\.)", "");
     jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).unwrap()
 }
 
@@ -398,8 +399,8 @@ fn schemas_that_would_take_long_end_soon() {
                     made.as_ref().err().map(|e| e.to_string().chars().take(200).collect::<String>())
                 );
             }
-            // without optimisation, on a busy machine
-            assert!(took < Duration::from_secs(10), "{name}: {took:?}");
+            // half a second at most on an idle machine
+            assert!(took < Duration::from_secs(5), "{name}: {took:?}");
             match made {
                 Ok(_) => {}
                 Err(GrammarError::Unusable { reason }) => assert!(reason.len() > 20, "{name}: {reason}"),

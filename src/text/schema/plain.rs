@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use super::kinds::{JsonKind, Kinds, implied_kind, named_kinds};
+use super::patterns::{behind_looks, check_pattern};
 use super::references::target;
 
 /// Most schemas within one, each counted once, with the values of their `enum`.
@@ -20,8 +21,6 @@ const MOST_DEPTH: usize = 200;
 const MOST_LEAST: f64 = 10_000.0;
 /// A `maxItems` or `maxLength` above is as good as none: no answer is so long.
 const MOST_MOST: f64 = 100_000.0;
-/// Longest pattern, in bytes.
-const LONGEST_PATTERN: usize = 4_000;
 /// Integers have this many digits at most, so that they are exact in 64 bits.
 const MOST_INTEGER: i64 = 1_000_000_000_000_000_000;
 
@@ -327,11 +326,9 @@ impl<'a> Writer<'a> {
                     out.shift_remove("format");
                 }
             }
-            ("format", Value::String(format)) => {
-                // one of the two is enough, and both at once may take long to join
-                if FORMATS.contains(&format.as_str()) && !out.contains_key("pattern") {
-                    put(out, key, value.clone());
-                }
+            // beside a pattern it says nothing new, and both at once may take long to join
+            ("format", Value::String(format)) if FORMATS.contains(&format.as_str()) && !out.contains_key("pattern") => {
+                put(out, key, value.clone());
             }
             ("minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum", Value::Number(_) | Value::Bool(_))
             | ("multipleOf", Value::Number(_)) => put(out, key, value.clone()),
@@ -487,48 +484,6 @@ fn bound_integers(out: &mut Map<String, Value>) {
 fn is_exact(number: &serde_json::Number) -> bool {
     number.as_i64().is_none_or(|whole| whole as f64 as i128 == i128::from(whole))
         && number.as_u64().is_none_or(|whole| whole as f64 as u128 == u128::from(whole))
-}
-
-/// A pattern without the looks ahead that it begins with, if it has any.
-fn behind_looks(pattern: &str) -> Option<String> {
-    let mut rest = pattern.strip_prefix('^')?;
-    while let Some(look) = rest.strip_prefix("(?!").or_else(|| rest.strip_prefix("(?=")) {
-        let (mut depth, mut in_class, mut escaped) = (1, false, false);
-        let end = look.find(|character| {
-            match character {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '[' => in_class = true,
-                ']' => in_class = false,
-                '(' if !in_class => depth += 1,
-                ')' if !in_class => depth -= 1,
-                _ => {}
-            }
-            depth == 0
-        })?;
-        rest = &look[end + 1..];
-    }
-    (rest.len() + 1 < pattern.len()).then(|| format!("^{rest}"))
-}
-
-/// What of a pattern no automaton can follow.
-fn check_pattern(pattern: &str) -> Result<(), String> {
-    if pattern.len() > LONGEST_PATTERN {
-        return Err(format!("a pattern has {LONGEST_PATTERN} bytes at most here, found {}", pattern.len()));
-    }
-    let mut rest = pattern;
-    while let Some(at) = rest.find(['\\', '(']) {
-        rest = &rest[at..];
-        if ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|look| rest.starts_with(look)) {
-            return Err(format!("look-around in a pattern cannot be followed, found {pattern:?}; leave it out"));
-        }
-        let escaped = rest.strip_prefix('\\').and_then(|rest| rest.chars().next());
-        if let Some('1'..='9' | 'k') = escaped {
-            return Err(format!("a back-reference in a pattern cannot be followed, found {pattern:?}; leave it out"));
-        }
-        rest = &rest[1 + escaped.map_or(0, char::len_utf8)..];
-    }
-    Ok(())
 }
 
 /// A value, short enough for an error.

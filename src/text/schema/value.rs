@@ -21,7 +21,7 @@ pub(crate) fn value_from_text(text: &str, parameters: &Value, key: &str) -> Valu
     let allowed = schemas.iter().map(|schema| kinds(parameters, schema)).reduce(Kinds::or).unwrap_or(Kinds::ALL);
     let fits = |value: &Value| schemas.iter().any(|schema| fits(parameters, schema, value));
     let mut readings = readings(text, allowed, &fits);
-    let best = readings.iter().position(|value| fits(value)).unwrap_or(0);
+    let best = readings.iter().position(&fits).unwrap_or(0);
     if readings.is_empty() { text.into() } else { readings.swap_remove(best) }
 }
 
