@@ -87,7 +87,8 @@ impl ChatTemplate {
         ];
         let others = self.special_tokens.iter().chain(extra);
         context.extend(others.map(|(key, value)| (key.as_str(), template_value(value))));
-        let Named { origin, template } = self.tool_use.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.default);
+        let Named { origin, template, .. } =
+            self.tool_use.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.default);
         template.render(Value::from_pairs(context)).map_err(|e| template_error(origin, &e))
     }
 }

@@ -35,6 +35,8 @@ pub use chat_template::ChatTemplate;
 pub(crate) use dialects::{Dialect, QWEN};
 pub use generation_config::GenerationConfig;
 pub(crate) use grammar::{AnswerForm, Grammar, GrammarCompiler, GrammarError, TokenMask};
+#[cfg(feature = "server")]
+pub(crate) use jinja::strftime;
 pub(crate) use model_text::ModelText;
 pub use reply::ToolCall;
 pub(crate) use reply::{ReplyParser, ReplyPart};
@@ -42,8 +44,6 @@ pub use sampler::Sampler;
 pub use sampler_options::SamplerOptions;
 pub(crate) use sampler_options::SamplerSettings;
 pub(crate) use stop_strings::StopStrings;
-#[cfg(feature = "server")]
-pub(crate) use jinja::strftime;
 pub(crate) use text_stream::TextStream;
 pub use tokenizer::Tokenizer;
 pub(crate) use typed::{Typed, without_marks};
