@@ -77,7 +77,7 @@ pub use generate::{Event, Finish, Generated};
 pub use request::{Language, Prepared, Prompt, Request, RequestError, RequestErrorKind, ToolChoice};
 pub use session::{LogProbabilities, PrefillProgress, Restored, Session, SessionError, Synced};
 pub use sizes::bytes_for_people;
-pub use state::{CheckpointOptions, SessionFileError, SessionFolder};
+pub use state::{CheckpointOptions, SessionFileError, SessionFolder, SessionMemory};
 pub use text::{Content, Message, SamplerOptions, ToolCall};
 
 /// The README's example is compiled and run as a test.

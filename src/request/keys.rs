@@ -66,11 +66,13 @@ impl BodyKeys {
     }
 
     /// Whether a key is there.
+    #[cfg(feature = "server")]
     pub(crate) fn has(&self, key: &str) -> bool {
         self.0.get(key).is_some_and(|value| !value.is_null())
     }
 
     /// The keys that nobody took.
+    #[cfg(any(feature = "server", test))]
     pub(crate) fn rest(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

@@ -8,11 +8,9 @@ use std::path::PathBuf;
 
 use super::{Session, SessionError};
 use crate::compute::{LayerState, Recording};
-#[cfg(feature = "server")]
-use crate::state::SessionMemory;
 use crate::state::{
-    CACHE_BLOCK, Checkpoint, Header, Identity, Reason, SessionFileError, SessionFolder, SessionReader, SessionWriter,
-    Usable,
+    CACHE_BLOCK, Checkpoint, Header, Identity, Reason, SessionFileError, SessionFolder, SessionMemory, SessionReader,
+    SessionWriter, Usable,
 };
 
 /// What [`Session::restore`] found.
@@ -82,8 +80,7 @@ impl Session<'_> {
     ///
     /// # Errors
     /// The device's.
-    #[cfg(feature = "server")]
-    pub(crate) fn keep_in(&mut self, memory: &mut SessionMemory) -> Result<(), SessionError> {
+    pub fn keep_in(&mut self, memory: &mut SessionMemory) -> Result<(), SessionError> {
         if self.broken || self.tokens.is_empty() {
             return Ok(());
         }
@@ -101,12 +98,7 @@ impl Session<'_> {
     ///
     /// # Errors
     /// The device's.
-    #[cfg(feature = "server")]
-    pub(crate) fn take_from(
-        &mut self,
-        memory: &mut SessionMemory,
-        tokens: &[u32],
-    ) -> Result<Option<usize>, SessionError> {
+    pub fn take_from(&mut self, memory: &mut SessionMemory, tokens: &[u32]) -> Result<Option<usize>, SessionError> {
         let Some((usable, kept)) = memory.best(&self.identity(), tokens, self.usable(tokens)) else { return Ok(None) };
         self.load(kept, usable).inspect_err(|_| self.broken = true)?;
         Ok(Some(usable))

@@ -231,14 +231,12 @@ impl SessionWriter {
     }
 
     /// For the sections alone, in memory.
-    #[cfg(feature = "server")]
     pub(crate) fn in_memory(header: &Header) -> SessionWriter {
         let bytes = usize::try_from(header.file_bytes()).unwrap_or(0);
         SessionWriter { path: PathBuf::new(), out: Written::Memory(Vec::with_capacity(bytes)), sum: Xxh3::new() }
     }
 
     /// What was written to memory.
-    #[cfg(feature = "server")]
     pub(crate) fn into_memory(self) -> Vec<u8> {
         match self.out {
             Written::Memory(sections) => sections,
@@ -325,7 +323,6 @@ impl SessionReader {
     }
 
     /// Of a session in memory.
-    #[cfg(feature = "server")]
     pub(crate) fn of_memory(header: Header, sections: Arc<Vec<u8>>) -> SessionReader {
         let from = Source::Memory(Cursor::new(SharedBytes(sections)));
         SessionReader { path: "a session in memory".into(), from, sum: Xxh3::new(), header }

@@ -1,13 +1,18 @@
 //! Sessions in memory: the conversations that took turns on an engine which computes one at a time. A program asks for
 //! titles and follow-ups between the turns of a conversation; without this each would throw the other's state away.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::Identity;
 use super::file::{Header, SessionReader};
 
-/// The states of several conversations, the least recently used of which make room.
-pub(crate) struct SessionMemory {
+/// The states of several conversations, the least recently used of which make room. [`Session::keep_in`] and
+/// [`Session::take_from`] are for conversations that take turns on one engine.
+///
+/// [`Session::keep_in`]: crate::Session::keep_in
+/// [`Session::take_from`]: crate::Session::take_from
+pub struct SessionMemory {
     kept: Vec<Kept>,
     /// Bytes that they may take together.
     space: u64,
@@ -23,7 +28,8 @@ struct Kept {
 }
 
 impl SessionMemory {
-    pub(crate) fn new(space: u64) -> Self {
+    /// For at most `space` bytes.
+    pub fn new(space: u64) -> Self {
         SessionMemory { kept: Vec::new(), space, clock: 0 }
     }
 
@@ -58,5 +64,11 @@ impl SessionMemory {
         let (usable, kept) = usable.max_by_key(|(usable, kept)| (*usable, kept.used))?;
         kept.used = self.clock;
         Some((usable, SessionReader::of_memory(kept.header.clone(), kept.sections.clone())))
+    }
+}
+
+impl fmt::Debug for SessionMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionMemory").field("kept", &self.kept.len()).field("bytes", &self.bytes()).finish()
     }
 }

@@ -11,7 +11,6 @@ mod error;
 mod file;
 mod folder;
 mod identity;
-#[cfg(feature = "server")]
 mod memory;
 
 pub(crate) use boundaries::{chat_boundaries, common_prefix};
@@ -22,5 +21,4 @@ pub(crate) use file::{CACHE_BLOCK, Header, SessionReader, SessionWriter};
 pub use folder::SessionFolder;
 pub(crate) use folder::Usable;
 pub(crate) use identity::Identity;
-#[cfg(feature = "server")]
-pub(crate) use memory::SessionMemory;
+pub use memory::SessionMemory;

@@ -230,11 +230,17 @@ fn claude_code_and_codex_get_answers() {
             {"type": "custom_tool_call", "call_id": "c1", "name": "apply_patch", "input": "p"},
             {"type": "custom_tool_call_output", "call_id": "c1", "output": "ok"}, message("user", "go on")]});
     server.ask("/v1/responses", &items);
-    // over Anthropic's protocol an answer that is begun goes on
+    // an answer that is begun goes on, over both protocols, as the text that it is
     let embedded = Server::start(&[]);
-    let begun = json!({"max_tokens": 8, "temperature": 0, "messages": [message("user", "What is the capital of Peru?"),
-        message("assistant", "The capital of Peru is L")]});
-    assert_eq!(embedded.ask("/v1/messages", &begun)["content"][0]["text"], "ima");
+    let begun = [message("user", "What is the capital of Peru?"), message("assistant", "The capital of Peru is L")];
+    let text = prompt(&embedded, json!(begun));
+    let asked = json!({"max_tokens": 8, "temperature": 0});
+    let whole = embedded.ask("/v1/completions", &with(asked.clone(), json!({"prompt": text})));
+    let expected = &whole["choices"][0]["text"];
+    assert!(text.ends_with("The capital of Peru is L") && expected != "");
+    let begun = with(asked, json!({"messages": begun}));
+    assert_eq!(embedded.ask("/v1/messages", &begun)["content"][0]["text"], *expected);
+    assert_eq!(embedded.ask("/v1/chat/completions", &begun)["choices"][0]["message"]["content"], *expected);
 }
 
 #[test]
@@ -254,7 +260,7 @@ fn ollama_is_spoken() {
     assert_eq!((&whole["message"]["content"], &whole["done"]), (&json!("Lima"), &json!(true)));
     let raw = json!({"prompt": "Once upon a time", "raw": true, "stream": false, "options": {"temperature": 0, "num_predict": 5}});
     assert!(server.ask("/api/generate", &raw)["response"].as_str().unwrap().starts_with(" there was"));
-    let tool = json!({"messages": user("Set an alarm for 7:30 called gym."), "stream": false, "tools": tools(), "options": {"temperature": 0}});
+    let tool = json!({"messages": user("Wake me at 07:30 for the kite."), "stream": false, "tools": tools(), "options": {"temperature": 0}});
     assert!(server.ask("/api/chat", &tool)["message"]["tool_calls"][0]["function"]["arguments"].is_object());
     let refused = server.post("/api/generate", &json!({"prompt": "x", "suffix": "y"}));
     assert_eq!((refused.status, refused.json()["error"].is_string()), (400, true));
