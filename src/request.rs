@@ -10,6 +10,8 @@ mod openai;
 use serde_json::{Map, Value};
 
 #[cfg(feature = "server")]
+pub(crate) use crate::text::strftime;
+#[cfg(feature = "server")]
 pub(crate) use content::{Unreadable, content_text};
 #[cfg(feature = "server")]
 pub(crate) use fields::{json_schema, sampling, template_keys, thinking_budget};

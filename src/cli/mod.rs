@@ -123,20 +123,23 @@ pub(crate) fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     // the instance reports as errors what is no more than a machine without a driver
-    let level = if cli.verbose {
-        "flashflood=debug,warn"
-    } else {
-        "warn,wgpu_hal=error,wgpu_hal::vulkan::instance=off,wgpu_core=error,naga=error"
+    let level = match (&cli.command, cli.verbose) {
+        (_, true) => "flashflood=debug,warn",
+        // a line a request
+        #[cfg(feature = "server")]
+        (Command::Serve(_), false) => {
+            "warn,flashflood::server=info,wgpu_hal=error,wgpu_hal::vulkan::instance=off,wgpu_core=error,naga=error"
+        }
+        _ => "warn,wgpu_hal=error,wgpu_hal::vulkan::instance=off,wgpu_core=error,naga=error",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .without_time()
-        .with_target(false)
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match &cli.command {
+        #[cfg(feature = "server")]
+        Command::Serve(args) if args.log_format == serve::LogFormat::Json => log.json().flatten_event(true).init(),
+        _ => log.with_ansi(colour).without_time().with_target(false).init(),
+    }
     // the second Ctrl-C does not wait for the token to end
     let handler = ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) || AT_PROMPT.load(Ordering::Relaxed) {

@@ -30,7 +30,7 @@ pub(crate) struct ResourceArgs {
     /// What quantised weights are multiplied with
     #[arg(long, value_enum, value_name = "FORM", default_value_t, env = "FLASHFLOOD_ACTIVATIONS")]
     pub(crate) activations: Activations,
-    /// Positions that the context has room for [default: as many as an eighth of free memory holds, 8192 at least, up to what the model was trained for]
+    /// Positions that the context has room for [default: what an eighth of free memory holds, 8192 at least, up to what the model knows]
     #[arg(short = 'c', long = "ctx", value_name = "N", env = "FLASHFLOOD_CTX")]
     pub(crate) context: Option<usize>,
     /// Memory for experts: auto, all, or a size such as 512MB or 8GB

@@ -42,6 +42,9 @@ pub(crate) struct ServeArgs {
     reasoning_field: ReasoningField,
     #[command(flatten)]
     saved: SessionArgs,
+    /// How the log is written: lines for people, or JSON for programs
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "FLASHFLOOD_LOG_FORMAT")]
+    pub(super) log_format: LogFormat,
     /// Memory for the state of conversations that others took the place of, such as a title that is asked for between two
     /// turns; 0 keeps none [default: a sixteenth of what is free]
     #[arg(long, value_name = "SIZE", env = "FLASHFLOOD_SESSION_MEMORY", value_parser = size)]
@@ -49,6 +52,14 @@ pub(crate) struct ServeArgs {
     /// What the model is called [default: the name of its folder]
     #[arg(long, value_name = "NAME", env = "FLASHFLOOD_MODEL_NAME")]
     model_name: Option<String>,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LogFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 /// Runs the command.

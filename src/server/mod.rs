@@ -198,6 +198,7 @@ fn start_engine<E: Into<Box<dyn Error + Send + Sync>>>(
         let work = || -> Result<(), Box<dyn Error + Send + Sync>> {
             let mut engine = open().map_err(Into::into)?;
             let model = Arc::new(Model::of(&engine, server.options.model.clone())?);
+            tracing::info!(model = model.name, context = model.language.context(), "ready");
             if server.model.set(model).is_err() {
                 unreachable!("only this thread sets the model");
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::text::strftime;
+use crate::request::strftime;
 use crate::{Engine, EngineError, Language};
 
 /// The loaded model.

@@ -70,7 +70,8 @@ impl Server {
         let language = model.language.clone();
         let prepared = blocking(move || Ok(language.prepare(request)?)).await?;
         let (prompt_tokens, stops) = (prepared.prompt().len(), prepared.stop().to_vec());
-        self.queue.submit(Job { prepared, events, since }).inspect_err(|refused| {
+        let span = tracing::Span::current();
+        self.queue.submit(Job { prepared, events, since, span }).inspect_err(|refused| {
             if *refused == Refused::Full {
                 self.metrics.refused();
             }

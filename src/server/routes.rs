@@ -9,6 +9,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
+use tracing::Instrument;
+
 use super::error::{ApiError, Protocol, json_response};
 use super::model::Model;
 use super::{Server, auth, chat_completions, completions, messages, ollama, responses};
@@ -58,18 +60,20 @@ pub(crate) async fn handle(State(server): State<Arc<Server>>, request: Request<B
     let id = request.headers().get("x-request-id").cloned().filter(|id| id.len() <= LONGEST_ID);
     let id = id.or_else(|| HeaderValue::from_str(&new_id("req_")).ok());
     let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
-    let outcome = route(&server, request).await;
+    let id_text = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-");
+    let span = tracing::info_span!("request", id = id_text, client, path);
+    let outcome = route(&server, request).instrument(span.clone()).await;
     let refused = outcome.as_ref().err().map(|error| error.message().to_owned());
     let mut response = outcome.unwrap_or_else(|error| error.response(protocol));
     let status = response.status().as_u16();
     let milliseconds = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let id_text = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-");
-    match refused {
-        Some(reason) => tracing::warn!(id = id_text, client, %method, path, status, milliseconds, reason, "refused"),
+    span.in_scope(|| match refused {
+        Some(reason) => tracing::warn!(%method, status, milliseconds, reason, "refused"),
         // what watches the server asks all the time
         None if matches!(path.as_str(), "/health" | "/metrics") => {}
-        None => tracing::info!(id = id_text, client, %method, path, status, milliseconds, "answered"),
-    }
+        // a stream is only begun by now
+        None => tracing::info!(%method, status, milliseconds, "answered"),
+    });
     let headers = response.headers_mut();
     if let Some(id) = id {
         headers.insert("x-request-id", id.clone());

@@ -28,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) prepared: Prepared,
     pub(crate) events: mpsc::Sender<JobEvent>,
     pub(crate) since: Instant,
+    /// The request, for the log.
+    pub(crate) span: tracing::Span,
 }
 
 /// What becomes of a request.
@@ -219,7 +221,23 @@ fn compute(
         is_there && !queue.aborted.load(Ordering::Relaxed)
     })?;
     metrics.computed(&made, session.expert_stats());
+    job.span.in_scope(|| {
+        tracing::info!(
+            read = made.computed(),
+            reused = made.reused,
+            written = made.tokens.len(),
+            waited_ms = milliseconds(job.since.elapsed().saturating_sub(made.prefill + made.decode)),
+            prefill_ms = milliseconds(made.prefill),
+            decode_ms = milliseconds(made.decode),
+            finish = ?made.finish,
+            "computed"
+        );
+    });
     Ok((made.finish != Finish::Interrupted).then_some(made))
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Gives an event to a reader; `false` when the reader is gone, or takes too long.
@@ -253,7 +271,7 @@ mod tests {
             engine.language().unwrap().prepare(Request::text("a")).unwrap()
         });
         let (events, receiver) = mpsc::channel(buffer);
-        (Job { prepared: prepared.clone(), events, since: Instant::now() }, receiver)
+        (Job { prepared: prepared.clone(), events, since: Instant::now(), span: tracing::Span::none() }, receiver)
     }
 
     #[test]

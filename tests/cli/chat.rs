@@ -76,7 +76,7 @@ fn lines_that_are_wrong_end_a_script() {
     ] {
         chat(folder.path(), &[], &format!("{line}\n{PERU}\n")).failed(parts);
     }
-    chat(folder.path(), &["-c", "8"], &format!("{PERU}\n")).failed(&["context has 8 tokens", "--ctx"]);
+    chat(folder.path(), &["-c", "8"], &format!("{PERU}\n")).failed(&["maximum context length is 8 tokens", "--ctx"]);
 }
 
 /// Thoughts are on standard error, and end when their budget is used up: an answer follows.

@@ -43,7 +43,7 @@ fn flag_before_environment_before_file_before_built_in() {
     assert_eq!(context(environment(config.command(&with_flag))), 300);
     assert_eq!(context(environment(config.command(&inspect))), 200);
     assert_eq!(context(config.command(&inspect)), 100);
-    assert_eq!(context(flashflood(&[&inspect[..], &["--device", "cpu"]].concat())), 8192);
+    assert_eq!(context(flashflood(&[&inspect[..], &["--device", "cpu"]].concat())), 32768);
     // a command's own section before the top, and no other command's
     let config = Config::of("ctx = 100\n[inspect]\nctx = 150\njson = true\n[run]\nctx = 50\n");
     assert_eq!(context(config.command(&["inspect", "--device", "cpu"])), 150);

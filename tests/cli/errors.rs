@@ -41,7 +41,7 @@ fn memory_that_does_not_do() {
         outcome(&[&["run", "--device", "cpu", "Tell me a story."], more].concat()).failed(parts);
     };
     failed(&["-c", "1000000000"], &["a context of 1000000000 positions", "trained for 32768", "lower --ctx"]);
-    failed(&["-c", "4"], &["context has 4 tokens", "raise --ctx"]);
+    failed(&["-c", "4"], &["maximum context length is 4 tokens", "raise --ctx"]);
     failed(&["--expert-cache", "1kB"], &["expert cache of 1000 bytes is too small", "give at least --expert-cache"]);
     failed(&["--expert-cache", "0"], &["expert cache of 0 bytes is too small"]);
 }

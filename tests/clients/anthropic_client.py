@@ -52,8 +52,8 @@ answer = client.messages.create(
     model="small-moe", max_tokens=200, messages=QUESTION, extra_body={**COLD, "output_format": {"type": "json_schema", "schema": schema}})
 assert answer.stop_reason == "end_turn" and list(json.loads(answer.content[0].text)) == ["n"], answer
 
-long = [{"role": "user", "content": "word " * 20000}]
-assert "8192" in str(expect(anthropic.BadRequestError, client.messages.create, model="small-moe", max_tokens=10, messages=long))
+long = [{"role": "user", "content": "word " * 100000}]
+assert "32768" in str(expect(anthropic.BadRequestError, client.messages.create, model="small-moe", max_tokens=10, messages=long))
 expect(anthropic.BadRequestError, client.messages.create, model="small-moe", max_tokens=10, messages=[])
 wrong = anthropic.Anthropic(base_url=address, api_key="wrong", max_retries=0)
 expect(anthropic.AuthenticationError, wrong.messages.create, model="x", max_tokens=10, messages=QUESTION)

@@ -77,9 +77,9 @@ with client.responses.stream(model="small-moe", input=ALARM, tools=tools, temper
         pass
     assert stream.get_final_response().output[0].arguments == response.output[0].arguments
 
-long = expect(openai.BadRequestError, client.chat.completions.create, model="small-moe", messages=[{"role": "user", "content": "word " * 20000}])
+long = expect(openai.BadRequestError, client.chat.completions.create, model="small-moe", messages=[{"role": "user", "content": "word " * 100000}])
 assert long.code == "context_length_exceeded", long
-assert expect(openai.BadRequestError, client.chat.completions.create, model="small-moe", messages=QUESTION, n=2).param == "n"
+assert expect(openai.BadRequestError, client.chat.completions.create, model="small-moe", messages=QUESTION, n=9).param == "n"
 expect(openai.NotFoundError, client.models.retrieve, model="none")
 expect(openai.NotFoundError, client.embeddings.create, model="small-moe", input="x")
 expect(openai.AuthenticationError, openai.OpenAI(base_url=address + "/v1", api_key="wrong", max_retries=0).chat.completions.create, model="x", messages=QUESTION)

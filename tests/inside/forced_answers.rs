@@ -117,9 +117,11 @@ fn tool(parameters: &Value) -> Value {
 
 /// The one call of an answer.
 fn called(dialect: &'static Dialect, answer: &str, tool: &Value) -> Value {
-    let mut parser = ReplyParser::new(dialect, "", vec![tool.clone()]);
+    let mut parser = ReplyParser::new(dialect, "", vec![tool.clone()]).with_grammar();
     let mut parts = parser.push(answer);
     parts.extend(parser.finish());
+    // told in pieces before it is whole
+    parts.retain(|part| !matches!(part, ReplyPart::CallBegin(_) | ReplyPart::CallArguments(_)));
     match &parts[..] {
         [ReplyPart::ToolCall(call)] if call.name == "plan" => call.arguments.clone().into(),
         other => panic!("no call: {answer:?}: {other:?}"),

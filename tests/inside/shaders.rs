@@ -234,7 +234,7 @@ fn ops() -> String {
     let inside = |folder: &std::path::Path| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let paths = inside(&folder).flat_map(|path| if path.is_dir() { inside(&path).collect() } else { vec![path] });
     let texts = paths.map(|path| std::fs::read_to_string(path).unwrap());
-    texts.map(|text| text.split("#[cfg(test)]").next().unwrap().to_owned()).collect()
+    texts.map(|text| text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned()).collect()
 }
 
 /// The code of a file: no comments.

@@ -33,8 +33,8 @@ fn requests_that_do_not_fit() {
         }
     }
     for (more, parameter) in [
-        (json!({"n": 2}), "n"),
-        (json!({"logit_bias": {"1": 2}}), "logit_bias"),
+        (json!({"n": 9}), "n"),
+        (json!({"logit_bias": {"x": 2}}), "logit_bias"),
         (json!({"max_tokens": 0}), "max_tokens"),
         (json!({"top_logprobs": 21, "logprobs": true}), "top_logprobs"),
         (json!({"tool_choice": "required"}), "tool_choice"),
@@ -48,7 +48,7 @@ fn requests_that_do_not_fit() {
         (json!({"messages": []}), "messages"),
         (json!({"messages": [{"role": "king", "content": "x"}]}), "messages[0].role"),
         (json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "messages[0].content"),
-        (json!({"functions": []}), "functions"),
+        (json!({"functions": [{"name": "f"}]}), "functions"),
         (json!({"reasoning_effort": "some"}), "reasoning_effort"),
         (json!({"modalities": ["text", "audio"]}), "modalities"),
     ] {

@@ -5,6 +5,7 @@
 mod agents;
 mod chat;
 mod clients;
+mod coding_agents;
 mod errors;
 mod fuzz;
 mod kept;
