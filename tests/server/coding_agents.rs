@@ -63,6 +63,8 @@ fn ask(programs: &Path, server: &Server, name: &str, arguments: &[&str]) {
         .args(arguments)
         .current_dir(home.path())
         .env("HOME", home.path())
+        // opencode believes it more than the folder that it is in
+        .env("PWD", home.path())
         .stdin(Stdio::null())
         .stdout(said.try_clone().unwrap())
         .stderr(said)
@@ -79,7 +81,10 @@ fn ask(programs: &Path, server: &Server, name: &str, arguments: &[&str]) {
             None => std::thread::sleep(Duration::from_millis(50)),
         }
     };
-    let said = fs::read_to_string(out).unwrap();
+    let mut said = fs::read_to_string(out).unwrap();
+    // opencode writes elsewhere what went wrong
+    let logs = fs::read_dir(home.path().join(".local/share/opencode/log")).into_iter().flatten().flatten();
+    logs.for_each(|log| said += &fs::read_to_string(log.path()).unwrap_or_default());
     assert!(status.is_some_and(|status| status.success()), "{name}: {status:?}: {said}");
     assert!(said.contains("The parrot is done."), "{name}: {said}");
     let ran = fs::read_to_string(home.path().join("parrot-was-here"));
