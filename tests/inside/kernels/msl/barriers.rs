@@ -52,7 +52,7 @@ impl Script {
 fn scripts(recorded: &Recorded) -> Vec<Script> {
     let mut scripts: Vec<Script> = recorded.scripts.iter().map(|path| Script::of(path)).collect();
     scripts.sort_by_key(|script| {
-        (!script.path.file_name().unwrap().to_str().unwrap().starts_with("msl.small"), script.cost())
+        (!script.path.file_name().unwrap().to_str().unwrap().contains("msl.small"), script.cost())
     });
     scripts
 }
