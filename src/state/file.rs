@@ -49,6 +49,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::boundaries::common_prefix;
 use super::identity::{Identity, LayerContent, StreamShape};
+use super::memory::SharedBytes;
 use super::{Reason, SessionFileError};
 use crate::compute::CacheFormat;
 use crate::file_error::FileError;
@@ -284,15 +285,6 @@ enum Source {
     File(BufReader<File>),
     /// Without the header.
     Memory(Cursor<SharedBytes>),
-}
-
-/// Bytes that a session in memory keeps as well.
-struct SharedBytes(Arc<Vec<u8>>);
-
-impl AsRef<[u8]> for SharedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 /// Reads a session file, section by section.

@@ -67,6 +67,15 @@ impl SessionMemory {
     }
 }
 
+/// Bytes that a session in memory keeps as well.
+pub(super) struct SharedBytes(pub(super) Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for SharedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl fmt::Debug for SessionMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionMemory").field("kept", &self.kept.len()).field("bytes", &self.bytes()).finish()

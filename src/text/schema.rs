@@ -1,5 +1,5 @@
 //! JSON schemas of tools and answers: what a value that a model wrote as text is under them ([`value_from_text`]), and what
-//! of them a grammar can hold an answer to ([`plain`], [`argument_forms`]).
+//! of them a grammar can hold an answer to ([`plain()`], [`argument_forms()`]).
 //!
 //! Schemas come from clients. Nothing here trusts them: references may go in circles, keywords may have any value, and
 //! what would take too long has a limit.

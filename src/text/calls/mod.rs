@@ -1,7 +1,7 @@
 //! Calls of tools as models write them, read while they come: XML (`<function=NAME><parameter=KEY>`) and JSON
 //! (`{"name", "arguments"}`), with or without `<tool_call>` around them, with closers missing or quoted.
 //!
-//! What begins is a call for good (see [`opening`]), and its arguments are told in pieces; tolerance goes to its end.
+//! What begins is a call for good (see [`mod@opening`]), and its arguments are told in pieces; tolerance goes to its end.
 
 mod ahead;
 mod json;
