@@ -1,4 +1,5 @@
-//! The clients that people have: the `openai` and `anthropic` packages of Python, against this server.
+//! The clients that people have: the `openai` and `anthropic` packages of Python, and the libraries that programs are made
+//! of, against this server.
 //!
 //! They are installed from PyPI into a folder of their own under the build folder. Where there is no Python, or no way to
 //! PyPI, the tests say so and pass; with `FLASHFLOOD_CLIENT_TESTS=require` that is a failure.
@@ -65,6 +66,21 @@ fn script(name: &str) {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = || PYTHON.get_or_init(|| python("python-clients", &PACKAGES, "openai, anthropic")).clone();
     run_script(name, found, || Ok(String::new()));
+}
+
+/// Beside those of the protocols' makers.
+const LIBRARIES: [&str; 5] = [
+    "instructor==1.17.0",
+    "langchain-openai==1.7.4",
+    "litellm==1.110.2",
+    "ollama==0.6.3",
+    "pydantic-ai-slim[openai]==2.38.0",
+];
+
+#[test]
+fn libraries() {
+    let found = || python("python-libraries", &LIBRARIES, "instructor, langchain_openai, litellm, ollama, pydantic_ai");
+    run_script("libraries_client.py", found, || Ok(String::new()));
 }
 
 #[test]
