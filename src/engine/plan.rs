@@ -150,13 +150,13 @@ impl MemoryPlan {
         let budget = wishes.experts;
         let available = flashflood_backends::memory::available_memory();
         let weights = recording.weight_bytes() + recording.tensor_bytes(true);
-        let free = match budget {
-            ExpertBudget::Auto => available.saturating_sub(weights),
-            ExpertBudget::Bytes(bytes) => available.saturating_sub(weights + bytes),
-            ExpertBudget::All => {
-                available.saturating_sub(weights + experts.experts() as u64 * experts.slot_bytes() as u64)
-            }
+        // what was asked for is theirs; caches and a chunk take of the rest
+        let asked = match budget {
+            ExpertBudget::Auto => 0,
+            ExpertBudget::Bytes(bytes) => bytes,
+            ExpertBudget::All => experts.experts() as u64 * experts.slot_bytes() as u64,
         };
+        let free = available.saturating_sub(weights.saturating_add(asked));
         let context = match wishes.context {
             Some(context) if context > shape.max_positions => {
                 return Err(PlanError::Context { found: context, most: shape.max_positions });
@@ -178,12 +178,7 @@ impl MemoryPlan {
             available,
         };
         let slot_bytes = plan.slot_bytes;
-        let for_experts = match budget {
-            ExpertBudget::Auto => auto_budget(available, plan.total()),
-            // what was asked for is theirs; a chunk takes of the rest
-            ExpertBudget::Bytes(bytes) => auto_budget(available, plan.total().saturating_add(bytes)),
-            ExpertBudget::All => auto_budget(available, plan.total() + plan.all_slots as u64 * slot_bytes),
-        };
+        let for_experts = auto_budget(available, plan.total().saturating_add(asked));
         plan.chunk = match wishes.chunk {
             Some(chunk) => chunk.clamp(1, context.max(1)),
             None => chunk_within(recording, for_experts / CHUNK_SHARE, context, wishes.binding),
@@ -192,8 +187,7 @@ impl MemoryPlan {
         plan.activations = recording.tensor_bytes(false);
         let bytes = match budget {
             ExpertBudget::Auto => auto_budget(available, plan.total()),
-            ExpertBudget::Bytes(bytes) => bytes,
-            ExpertBudget::All => plan.all_slots as u64 * slot_bytes,
+            ExpertBudget::Bytes(_) | ExpertBudget::All => asked,
         };
         plan.check(0)?;
         plan.slots = plan_slots(experts, bytes)?;

@@ -11,11 +11,19 @@ use std::sync::OnceLock;
 /// What is installed: with versions, so that a new release breaks nothing here.
 const PACKAGES: [&str; 2] = ["openai>=1.60,<3", "anthropic>=0.40,<1"];
 
-fn run(command: &mut Command) -> Result<(), String> {
+/// Runs a command to its end.
+pub(super) fn run(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     match output.status.success() {
         true => Ok(()),
         false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// A proxy must not stand between this machine and itself.
+pub(super) fn without_proxies(command: &mut Command) {
+    for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(proxy);
     }
 }
 
@@ -51,10 +59,7 @@ pub(super) fn run_script(
     let server = Server::start(&["--api-key", "secret", "--model-name", "small-moe"]);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name);
     let mut command = Command::new(python);
-    // a proxy must not stand between this machine and itself
-    for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
-        command.env_remove(proxy);
-    }
+    without_proxies(&mut command);
     command.arg("-B").arg(path).arg(format!("http://{}", server.address)).arg("secret");
     let output = command.args((!more.is_empty()).then_some(more)).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

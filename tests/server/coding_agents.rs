@@ -7,18 +7,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::clients::{run, without_proxies};
 use super::*;
 
 /// With versions, so that a new release breaks nothing here.
 const PACKAGES: [&str; 3] = ["@anthropic-ai/claude-code@2.1.332", "@openai/codex@0.171.0", "opencode-ai@1.18.33"];
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))),
-    }
-}
 
 /// The folder that has the agents as programs.
 fn installed() -> Result<PathBuf, String> {
@@ -49,9 +42,7 @@ fn ask(programs: &Path, server: &Server, name: &str, arguments: &[&str]) {
     fs::write(home.path().join("opencode.json"), json!({"provider": {"here": provider}}).to_string()).unwrap();
     let (out, said) = (home.path().join("out"), fs::File::create(home.path().join("out")).unwrap());
     let mut command = Command::new(programs.join(name));
-    for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
-        command.env_remove(proxy);
-    }
+    without_proxies(&mut command);
     if name == "claude" {
         command.env("ANTHROPIC_BASE_URL", &address).env("ANTHROPIC_AUTH_TOKEN", "x");
         // it waits for its maker's servers at the end otherwise
