@@ -41,6 +41,9 @@ fn plain(mut message: Message, index: usize, is_last: bool) -> Result<Message, R
     Ok(message)
 }
 
+/// Makes a conversation another one.
+type Way = fn(&[Message]) -> Vec<Message>;
+
 /// Ways to arrange a conversation, each with less of what templates refuse than the one before:
 ///
 /// 1. system messages at its beginning are one;
@@ -50,18 +53,26 @@ fn plain(mut message: Message, index: usize, is_last: bool) -> Result<Message, R
 /// 4. neighbours of one role are one message;
 /// 5. there is no system message: the first user says it.
 pub(super) fn arrangements(messages: &[Message]) -> impl Iterator<Item = Vec<Message>> {
-    let one_system = joined(messages, |a, b| a.role == "system" && b.role == "system", true);
-    let first_only = with_first_system_only(&one_system);
-    let with_user = with_user(&first_only);
-    let alternating = joined(&with_user, |a, b| a.role == b.role && a.role != "tool" && a.tool_calls.is_none(), false);
-    let without_system = without_system(&alternating);
-    let mut seen: Vec<Vec<Message>> = Vec::new();
-    for arranged in [one_system, first_only, with_user, alternating, without_system] {
-        if seen.last() != Some(&arranged) {
-            seen.push(arranged);
+    let ways: [Way; 5] = [with_one_beginning, with_first_system_only, with_user, alternating, without_system];
+    let (mut ways, mut last) = (ways.into_iter(), None);
+    // most conversations need the first alone; what a way does not change was tried before it
+    std::iter::from_fn(move || {
+        loop {
+            let now = ways.next()?(last.as_deref().unwrap_or(messages));
+            if last.as_ref() != Some(&now) {
+                last = Some(now.clone());
+                return Some(now);
+            }
         }
-    }
-    seen.into_iter()
+    })
+}
+
+fn with_one_beginning(messages: &[Message]) -> Vec<Message> {
+    joined(messages, |a, b| a.role == "system" && b.role == "system", true)
+}
+
+fn alternating(messages: &[Message]) -> Vec<Message> {
+    joined(messages, |a, b| a.role == b.role && a.role != "tool" && a.tool_calls.is_none(), false)
 }
 
 /// Whether every system message of a conversation stands in what a template made of it.
