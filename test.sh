@@ -31,7 +31,7 @@ for argument in "$@"; do
     esac
 done
 
-longest_file=500            # lines, in src, wgsl and backends
+longest_file=500            # lines, in src, wgsl, formats and backends
 largest_package=10485760    # bytes, each published crate; the registry takes 10 MiB
 largest_golden=32000000     # bytes, tests/golden
 largest_tree=$((64 << 20))  # bytes, what a clone checks out
@@ -234,12 +234,12 @@ sources() {
 
 count_lines() {
     local folder too_long
-    for folder in src wgsl backends tests; do
+    for folder in src wgsl formats backends tests; do
         [[ -d $folder ]] || continue
         note "$(printf '%-9s %6d lines in %3d files' "$folder" \
             "$(sources "$folder" | xargs -0 cat | wc -l)" "$(sources "$folder" | tr -cd '\0' | wc -c)")"
     done
-    too_long=$(for folder in src wgsl backends; do
+    too_long=$(for folder in src wgsl formats backends; do
         [[ -d $folder ]] || continue
         sources "$folder" | xargs -0 wc -l | awk -v most=$longest_file '$2 != "total" && $1 > most { print "  " $2 ": " $1 " lines" }'
     done)

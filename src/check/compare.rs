@@ -191,7 +191,7 @@ mod tests {
         let x: Vec<f32> = (0..64).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
         let row = |x: &[f32]| {
             let mut out = vec![0.0; Quantised::words(64)];
-            crate::compute::cpu::pack_row(x, 2, &mut out);
+            flashflood_formats::pack_row(x, 2, &mut out);
             out
         };
         let (right, bound) = (row(&x), Bound { of_rms: 1e-5, rtol: 1e-5 });

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use super::formats::{MOST_STREAMS, WeightFormat, WeightRows};
+use flashflood_formats::{MOST_STREAMS, WeightFormat, WeightRows};
 
 /// Sections of a slot start at multiples of this, so that kernels may read 16 bytes at a time.
 pub(super) const SECTION_ALIGN: usize = 64;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::formats::{MOST_STREAMS, WeightFormat, WeightRows};
+use flashflood_formats::{MOST_STREAMS, WeightFormat, WeightRows};
 
 /// A weight matrix `[rows, cols]`: blocks of rows of one format, one under the other.
 ///

@@ -5,7 +5,6 @@
 //! sources. What was asked for is the model's [`Listing`]: packs are written and `inspect` counts from it, so no second
 //! list of a model's tensors exists.
 
-pub(crate) mod formats;
 mod json;
 mod layout;
 mod listing;
@@ -18,9 +17,9 @@ pub(crate) mod snapshot;
 mod source;
 
 #[cfg(test)]
-pub(crate) use formats::Dense;
-pub use formats::WeightFormat;
-pub(crate) use formats::{Affine, MOST_STREAMS, ScaleType};
+pub(crate) use flashflood_formats::Dense;
+pub use flashflood_formats::WeightFormat;
+pub(crate) use flashflood_formats::{Affine, MOST_STREAMS, ScaleType};
 pub(crate) use json::{Keys, shown};
 pub(crate) use layout::MatrixPlace;
 pub use layout::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout};

@@ -10,11 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::formats::{Fill, MOST_STREAMS, WeightFormat, random_bytes, split_mix};
 use super::layout::{ExpertFile, LayerExperts, MatrixPlace, Part, Place, SlotLayout};
 use super::matrix::{Matrix, MatrixBlock, Vector};
 use super::source::{ExpertShape, MatrixRole, VectorRole, WeightSource};
 use crate::file_error::FileError;
+use flashflood_formats::{Fill, MOST_STREAMS, WeightFormat, random_bytes, split_mix};
 
 /// Bytes of random codes that all matrices share.
 const RANDOM: usize = 64 << 20;

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use header::IS_COMPLETE;
 pub(crate) use header::{Entry, read_header};
 
-use super::formats::Dense;
 use crate::file_error::FileError;
+use flashflood_formats::Dense;
 
 /// A tensor of a [`TensorSet`].
 #[derive(Clone, Debug)]

@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
-use crate::weights::formats::WeightRows;
-use crate::weights::formats::affine::{NotFinite, quantise_row};
 use crate::weights::{Affine, WeightFormat};
+use flashflood_formats::WeightRows;
+use flashflood_formats::{NotFinite, quantise_row};
 use half::bf16;
 use proptest::prelude::*;
 

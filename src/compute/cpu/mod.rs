@@ -5,10 +5,8 @@
 mod device;
 mod memory;
 mod product;
-mod quantised;
 
 pub(crate) use device::CpuExecutor;
 pub(crate) use memory::CpuMemory;
 pub(crate) use memory::{row, row_mut};
-pub(crate) use product::{TokenRows, expert_product, matrix_product};
-pub(crate) use quantised::{Int8Row, pack_row};
+pub(crate) use product::{expert_product, matrix_product};

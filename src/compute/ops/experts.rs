@@ -1,6 +1,8 @@
+use flashflood_formats::pack_row;
+
 use super::{Input, ProductShape, Tile, silu};
 use crate::compute::Step;
-use crate::compute::cpu::{CpuMemory, expert_product, pack_row};
+use crate::compute::cpu::{CpuMemory, expert_product};
 use crate::compute::kernel::{Binding, Dispatch, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};

@@ -1,7 +1,8 @@
+use flashflood_formats::{Int8Row, TokenRows, pack_row};
 use rayon::prelude::*;
 
 use crate::compute::Step;
-use crate::compute::cpu::{CpuMemory, Int8Row, TokenRows, pack_row, row};
+use crate::compute::cpu::{CpuMemory, row};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, TensorId, View, expect};

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{FeedForward, Mixer, shape_of_config};
-use crate::weights::formats::{Affine, ScaleType, WeightFormat};
 use crate::weights::{Part, Place, Vector};
+use flashflood_formats::{Affine, ScaleType, WeightFormat};
 
 /// A safetensors file in the making.
 #[derive(Default)]

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::weights::formats::{Affine, MOST_STREAMS, NotFinite, WeightFormat, WeightRows};
 use crate::weights::layout::{MatrixPlace, SlotLayout};
+use flashflood_formats::{Affine, MOST_STREAMS, NotFinite, WeightFormat, WeightRows};
 
 /// Weights that one task converts at a time: large enough to pay for the task, small enough to share an expert.
 const TASK_WEIGHTS: usize = 1 << 16;

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use super::Checksum;
 use crate::file_error::FileError;
-use crate::weights::formats::NotFinite;
+use flashflood_formats::NotFinite;
 
 /// What can go wrong with making, opening or checking a pack.
 #[derive(Debug, thiserror::Error)]

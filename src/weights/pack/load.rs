@@ -8,10 +8,10 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use super::PackError;
 use super::manifest::LayerRecords;
 use crate::file_error::FileError;
-use crate::weights::formats::{Affine, Dense, MOST_STREAMS, WeightFormat};
 use crate::weights::layout::{ExpertFile, LayerExperts, Part, Place, SlotLayout};
 use crate::weights::matrix::{Matrix, MatrixBlock, Vector};
 use crate::weights::source::{ExpertShape, MatrixRole, VectorRole, WeightSource};
+use flashflood_formats::{Affine, Dense, MOST_STREAMS, WeightFormat};
 
 /// Resident weights as views of the bytes of `resident.safetensors`, and where the records of experts lie.
 pub(super) struct PackWeights {

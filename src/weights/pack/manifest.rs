@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PackError, version_1};
 use crate::file_error::FileError;
-use crate::weights::formats::{Affine, WeightFormat};
+use flashflood_formats::{Affine, WeightFormat};
 
 pub(super) const FORMAT: &str = "flashflood-pack";
 pub(super) const VERSION: u64 = 2;

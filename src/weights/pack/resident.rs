@@ -10,9 +10,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::convert::convert;
 use super::{Checksum, FileSum, Observer, PackError, Progress};
-use crate::weights::formats::{MOST_STREAMS, WeightFormat};
 use crate::weights::listing::{Listed, Listing};
 use crate::weights::matrix::Matrix;
+use flashflood_formats::{MOST_STREAMS, WeightFormat};
 
 /// Bytes of converted codes that are held in memory at a time.
 const CHUNK: usize = 8 << 20;

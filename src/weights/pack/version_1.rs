@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::manifest::{Checksum, FORMAT, FileSum, LayerRecords, Manifest, SourceDescription, VERSION as NOW};
 use crate::file_error::FileError;
-use crate::weights::formats::WeightFormat;
+use flashflood_formats::WeightFormat;
 
 /// The version that is read here.
 pub(super) const VERSION: u64 = 1;

@@ -18,11 +18,11 @@ use super::resident::ResidentPlan;
 use super::resume::{Finished, part, publish, replace};
 use super::{ADDITIONAL_TEMPLATES, COPIED, Observer, PackError, Progress, RESIDENT, layer_file};
 use crate::file_error::FileError;
-use crate::weights::formats::{Affine, WeightFormat};
 use crate::weights::layout::{ExpertFile, ExpertLayout, SlotLayout};
 use crate::weights::listing::{Listed, Listing};
 use crate::weights::matrix::Matrix;
 use crate::weights::source::MatrixRole;
+use flashflood_formats::{Affine, WeightFormat};
 
 /// Bytes of experts in memory at a time: as stored by the source and as packed.
 const EXPERTS_IN_FLIGHT: usize = 512 << 20;

@@ -3,11 +3,11 @@
 use super::FLOATS;
 use super::reader::{Reader, Tensors};
 use crate::file_error::FileError;
-use crate::weights::formats::WeightFormat;
 use crate::weights::layout::{LayerExperts, MatrixPlace, Part, Place, SlotLayout};
 use crate::weights::names::ExpertNames;
 use crate::weights::safetensors::Tensor;
 use crate::weights::source::ExpertShape;
+use flashflood_formats::WeightFormat;
 
 /// One projection of every expert of a layer.
 struct Projection {

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::prefixes;
 use crate::file_error::FileError;
-use crate::weights::formats::{Affine, ScaleType, WeightFormat};
 use crate::weights::json::{self, Keys};
+use flashflood_formats::{Affine, ScaleType, WeightFormat};
 
 /// Bits and group size of a quantised matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use super::FLOATS;
 use super::quantization::{Quantization, Widths};
 use crate::file_error::FileError;
-use crate::weights::formats::{Affine, MOST_STREAMS, WeightFormat, WeightRows};
 use crate::weights::matrix::{Matrix, MatrixBlock, Vector};
 use crate::weights::safetensors::{Dtype, Tensor, TensorSet};
+use flashflood_formats::{Affine, MOST_STREAMS, WeightFormat, WeightRows};
 
 pub(super) struct Reader<'a> {
     pub(super) tensors: &'a TensorSet,

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::model::ModelSource;
-use crate::weights::formats::WeightRows;
-use crate::weights::formats::affine::quantise_row;
 use crate::weights::pack::{Observer, PackOptions};
 use crate::weights::{ExpertFile, ExpertLayout, Listed, Matrix, MatrixPlace, WeightFormat};
 use flashflood_backends::positioned::read_exact_at;
+use flashflood_formats::WeightRows;
+use flashflood_formats::quantise_row;
 use half::bf16;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;

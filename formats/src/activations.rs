@@ -4,7 +4,7 @@
 pub(super) const GROUP: usize = 32;
 
 /// Packs a row: codes, then pairs (scale, scale * sum of the codes). `out` may be longer.
-pub(crate) fn pack_row(x: &[f32], interleave: usize, out: &mut [f32]) {
+pub fn pack_row(x: &[f32], interleave: usize, out: &mut [f32]) {
     let (words, pairs) = out.split_at_mut(x.len() / 4);
     for (g, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
         let (scale, inverse) = scale_of(x);
@@ -43,7 +43,7 @@ fn column(interleave: usize, j: usize, b: usize) -> usize {
 }
 
 /// A row of activations in the order of columns.
-pub(crate) struct Int8Row {
+pub struct Int8Row {
     pub(super) codes: Vec<i8>,
     /// (scale, scale * sum) of each group.
     pub(super) groups: Vec<[f32; 2]>,
@@ -51,7 +51,7 @@ pub(crate) struct Int8Row {
 
 impl Int8Row {
     /// Unpacks a row of `cols` activations.
-    pub(crate) fn new(packed: &[f32], cols: usize, interleave: usize) -> Self {
+    pub fn new(packed: &[f32], cols: usize, interleave: usize) -> Self {
         let (words, pairs) = packed.split_at(cols / 4);
         let mut codes = vec![0; cols];
         for (i, word) in words.iter().enumerate() {

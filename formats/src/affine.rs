@@ -16,7 +16,7 @@ use pulp::{Arch, Simd, WithSimd};
 use safetensors::Dtype;
 
 pub(super) use quantise::check_finite;
-pub(crate) use quantise::{NotFinite, quantise_row};
+pub use quantise::{NotFinite, quantise_row};
 
 use super::{BLOCK, Family, Fill, MOST_STREAMS, ScaleType, WeightRows, split_mix};
 
@@ -33,12 +33,12 @@ pub struct Affine {
 
 impl Affine {
     /// The bits that a code may have.
-    pub(crate) const BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
+    pub const BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
     /// The group sizes there are.
-    pub(crate) const GROUPS: [u16; 3] = [32, 64, 128];
+    pub const GROUPS: [u16; 3] = [32, 64, 128];
 
     /// Whether kernels exist for it.
-    pub(crate) fn is_known(&self) -> bool {
+    pub fn is_known(&self) -> bool {
         Affine::BITS.contains(&self.bits) && Affine::GROUPS.contains(&self.group)
     }
 
@@ -65,7 +65,7 @@ impl Affine {
 
     /// The codes of a row, one a byte, and its scales and biases. `codes` is scratch.
     #[inline(always)]
-    pub(crate) fn row_codes<'a>(
+    pub fn row_codes<'a>(
         self,
         [bytes, scales, biases]: [&'a [u8]; MOST_STREAMS],
         codes: &'a mut [u8],
@@ -271,7 +271,7 @@ pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::WeightFormat;
+    use crate::WeightFormat;
 
     #[test]
     fn codes_are_a_stream_of_bits_lowest_first() {

@@ -33,7 +33,7 @@ pub struct NotFinite {
 ///
 /// # Panics
 /// When a slice has another length, or bits or group are none of the above: callers have checked formats.
-pub(crate) fn quantise_row(
+pub fn quantise_row(
     bits: u8,
     group: u16,
     weights: &[f32],
@@ -58,7 +58,7 @@ pub(crate) fn quantise_row(
 }
 
 /// The first NaN or infinite weight, as an error.
-pub(in crate::weights::formats) fn check_finite(weights: &[f32]) -> Result<(), NotFinite> {
+pub(crate) fn check_finite(weights: &[f32]) -> Result<(), NotFinite> {
     const EXPONENT: u32 = 0x7f80_0000;
     // the largest magnitude's bits tell for the whole row, without a branch per weight
     let largest = weights.iter().fold(0, |largest: u32, w| largest.max(w.to_bits() & 0x7fff_ffff));

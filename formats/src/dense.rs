@@ -18,7 +18,7 @@ pub enum Dense {
 
 impl Dense {
     /// Bytes of an element.
-    pub(crate) fn bytes(self) -> usize {
+    pub fn bytes(self) -> usize {
         match self {
             Dense::F32 => 4,
             Dense::F16 | Dense::Bf16 => 2,
@@ -27,7 +27,7 @@ impl Dense {
 
     /// Numbers to f32, as many as `out` has.
     #[inline(always)]
-    pub(crate) fn unpack(self, bytes: &[u8], out: &mut [f32]) {
+    pub fn unpack(self, bytes: &[u8], out: &mut [f32]) {
         // loops, not iterator adaptors: see `affine`
         match self {
             Dense::F32 => {
@@ -50,7 +50,7 @@ impl Dense {
 
     /// Number `i`.
     #[inline(always)]
-    pub(crate) fn at(self, bytes: &[u8], i: usize) -> f32 {
+    pub fn at(self, bytes: &[u8], i: usize) -> f32 {
         let half = |i: usize| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]);
         match self {
             Dense::Bf16 => f32::from_bits(u32::from(half(i)) << 16),
@@ -60,7 +60,7 @@ impl Dense {
     }
 
     /// A number in this format, to nearest.
-    pub(crate) fn encode(self, value: f32, out: &mut Vec<u8>) {
+    pub fn encode(self, value: f32, out: &mut Vec<u8>) {
         match self {
             Dense::F32 => out.extend(value.to_le_bytes()),
             Dense::F16 => out.extend(f16::from_f32(value).to_le_bytes()),
@@ -69,7 +69,7 @@ impl Dense {
     }
 
     /// The first number that is NaN or infinite: all bits of its exponent are set.
-    pub(crate) fn first_not_finite(self, bytes: &[u8]) -> Option<(usize, f32)> {
+    pub fn first_not_finite(self, bytes: &[u8]) -> Option<(usize, f32)> {
         let index = match self {
             Dense::Bf16 => first_with_bits(bytes, 0x7f80),
             Dense::F16 => first_with_bits(bytes, 0x7c00),
@@ -84,7 +84,7 @@ impl Dense {
     }
 
     /// As safetensors files call it.
-    pub(crate) fn dtype(self) -> Dtype {
+    pub fn dtype(self) -> Dtype {
         match self {
             Dense::F32 => Dtype::F32,
             Dense::F16 => Dtype::F16,
@@ -93,12 +93,12 @@ impl Dense {
     }
 
     /// The format of tensors of a dtype; `None` for what is not computed with.
-    pub(crate) fn of(dtype: Dtype) -> Option<Dense> {
+    pub fn of(dtype: Dtype) -> Option<Dense> {
         [Dense::F32, Dense::F16, Dense::Bf16].into_iter().find(|dense| dense.dtype() == dtype)
     }
 
     /// The type of scales that are such numbers.
-    pub(crate) fn scale_type(self) -> ScaleType {
+    pub fn scale_type(self) -> ScaleType {
         match self {
             Dense::F32 => ScaleType::F32,
             Dense::F16 => ScaleType::F16,

@@ -1,26 +1,32 @@
-//! How the elements of a weight matrix are stored: one file per family of formats.
+//! How the elements of a weight matrix are stored, one file per family of formats, and how rows are multiplied on the CPU.
 //!
 //! A format says which streams of bytes a row has, how a row is unpacked, which kernels read it and whether they may
-//! take activations in 8 bits. Everything else (matrices, slots, packs, uploads, products on the CPU) loops over
-//! streams and knows no format. A new one is a file here, a row in `compute/shaders.rs` and its WGSL.
+//! take activations in 8 bits. Everything else (matrices, slots, packs, uploads) loops over streams and knows no format. A
+//! new one is a file here, a row in flashflood's `compute/shaders.rs` and its WGSL.
 
-pub(crate) mod affine;
+#![forbid(unsafe_code)]
+
+mod activations;
+mod affine;
 mod dense;
 mod fill;
+mod product;
 
 use std::fmt;
 
 use safetensors::Dtype;
 
-pub(crate) use affine::{Affine, NotFinite};
-pub(crate) use dense::Dense;
-pub(crate) use fill::{Fill, random_bytes, split_mix};
+pub use activations::{Int8Row, pack_row};
+pub use affine::{Affine, NotFinite, quantise_row};
+pub use dense::Dense;
+pub use fill::{Fill, random_bytes, split_mix};
+pub use product::{TokenRows, product};
 
 /// The most streams that a format has.
-pub(crate) const MOST_STREAMS: usize = 3;
+pub const MOST_STREAMS: usize = 3;
 
 /// Columns that are unpacked and multiplied at a time: rows of every format are whole blocks of these.
-pub(crate) const BLOCK: usize = 32;
+pub const BLOCK: usize = 32;
 
 /// The type in which an affine format stores its scales and biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -36,12 +42,12 @@ pub enum ScaleType {
 
 impl ScaleType {
     /// Bytes of one scale or bias.
-    pub(crate) fn bytes(self) -> usize {
+    pub fn bytes(self) -> usize {
         self.dense().bytes()
     }
 
     /// The dense format whose elements are such numbers.
-    pub(crate) fn dense(self) -> Dense {
+    pub fn dense(self) -> Dense {
         match self {
             ScaleType::Bf16 => Dense::Bf16,
             ScaleType::F16 => Dense::F16,
@@ -112,12 +118,12 @@ impl WeightFormat {
     }
 
     /// Names of the streams, for tensors in files and for messages.
-    pub(crate) fn stream_names(self) -> &'static [&'static str] {
+    pub fn stream_names(self) -> &'static [&'static str] {
         self.family().stream_names()
     }
 
     /// The type of the numbers that each stream is made of, as safetensors files call it.
-    pub(crate) fn stream_dtypes(self) -> Vec<Dtype> {
+    pub fn stream_dtypes(self) -> Vec<Dtype> {
         self.family().stream_dtypes()
     }
 
@@ -127,7 +133,7 @@ impl WeightFormat {
     }
 
     /// Columns must be a multiple of this.
-    pub(crate) fn column_multiple(self) -> usize {
+    pub fn column_multiple(self) -> usize {
         self.family().column_multiple()
     }
 
@@ -143,7 +149,7 @@ impl WeightFormat {
     }
 
     /// WGSL constants of the shaders that read it, beside those of the product.
-    pub(crate) fn constants(self) -> Vec<(&'static str, f64)> {
+    pub fn constants(self) -> Vec<(&'static str, f64)> {
         self.family().constants()
     }
 
@@ -154,17 +160,17 @@ impl WeightFormat {
     ///
     /// # Panics
     /// When a stream has another length: callers have checked shapes.
-    pub(crate) fn quantise_row(self, weights: &[f32], out: [&mut [u8]; MOST_STREAMS]) -> Result<(), NotFinite> {
+    pub fn quantise_row(self, weights: &[f32], out: [&mut [u8]; MOST_STREAMS]) -> Result<(), NotFinite> {
         self.family().quantise_row(weights, out)
     }
 
     /// What fills the streams of a matrix of `cols` columns with random weights of deviation `gain / sqrt(cols)`.
-    pub(crate) fn fills(self, cols: usize, gain: f32, seed: u64) -> [Fill; MOST_STREAMS] {
+    pub fn fills(self, cols: usize, gain: f32, seed: u64) -> [Fill; MOST_STREAMS] {
         self.family().fills(cols, gain, seed)
     }
 
     /// Random bytes of all streams of `rows` rows: weights of deviation `gain / sqrt(cols)`.
-    pub(crate) fn random(self, rows: usize, cols: usize, gain: f32, seed: u64) -> [Vec<u8>; MOST_STREAMS] {
+    pub fn random(self, rows: usize, cols: usize, gain: f32, seed: u64) -> [Vec<u8>; MOST_STREAMS] {
         let bytes = self.stream_bytes(cols);
         let mut fills = self.fills(cols, gain, seed).into_iter().zip(bytes);
         std::array::from_fn(|_| fills.next().map_or_else(Vec::new, |(fill, bytes)| fill.bytes(rows * bytes, seed)))
@@ -182,7 +188,7 @@ impl fmt::Display for WeightFormat {
 
 /// Rows of one format that lie one after the other, as bytes of its streams.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct WeightRows<'a> {
+pub struct WeightRows<'a> {
     /// How they are stored.
     pub format: WeightFormat,
     /// Columns.
@@ -193,7 +199,7 @@ pub(crate) struct WeightRows<'a> {
 
 /// A number of a matrix that is NaN or infinite.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct NotFiniteAt {
+pub struct NotFiniteAt {
     /// Row.
     pub row: usize,
     /// The first column that it belongs to.
@@ -208,13 +214,13 @@ pub(crate) struct NotFiniteAt {
 
 impl<'a> WeightRows<'a> {
     /// How many rows there are.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.streams[0].len() / self.format.stream_bytes(self.cols)[0].max(1)
     }
 
     /// The streams of row `r`.
     #[inline(always)]
-    pub(crate) fn row(&self, r: usize) -> [&'a [u8]; MOST_STREAMS] {
+    pub fn row(&self, r: usize) -> [&'a [u8]; MOST_STREAMS] {
         let bytes = self.format.stream_bytes(self.cols);
         let mut row = self.streams;
         for (row, bytes) in row.iter_mut().zip(bytes) {
@@ -227,15 +233,15 @@ impl<'a> WeightRows<'a> {
     ///
     /// # Panics
     /// When there is no such row or `out` is not `[cols]`: callers have checked shapes.
-    pub(crate) fn unpack(&self, r: usize, out: &mut [f32]) {
+    pub fn unpack(&self, r: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols, "a row of {} columns", self.cols);
         affine::unpack_dispatched(*self, r, out);
     }
 
     /// Row `r` in f32; `codes` is scratch for a row of one byte per column. All of it is forced inline into what
-    /// [`crate::compute::cpu`] dispatches for the machine's instructions.
+    /// [`product`](crate::product) dispatches for the machine's instructions.
     #[inline(always)]
-    pub(crate) fn unpack_inline<const FUSED: bool>(&self, r: usize, codes: &mut [u8], weights: &mut [f32]) {
+    pub fn unpack_inline<const FUSED: bool>(&self, r: usize, codes: &mut [u8], weights: &mut [f32]) {
         match self.format {
             WeightFormat::Dense(dense) => dense.unpack(self.row(r)[0], weights),
             WeightFormat::Affine(affine) => affine.unpack::<FUSED>(self.row(r), codes, weights),
@@ -243,7 +249,7 @@ impl<'a> WeightRows<'a> {
     }
 
     /// The first weight, scale or bias that is NaN or infinite: one of them would spread through every token.
-    pub(crate) fn first_not_finite(&self) -> Option<NotFiniteAt> {
+    pub fn first_not_finite(&self) -> Option<NotFiniteAt> {
         let bytes = self.format.stream_bytes(self.cols);
         let found = self.format.family().numbers().into_iter().filter_map(|(stream, number, columns)| {
             let (index, value) = number.dense().first_not_finite(self.streams[stream])?;
