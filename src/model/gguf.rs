@@ -1,5 +1,7 @@
 //! Opens the model in a GGUF file: its keys become a `config.json`, and the families read that.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::families::{self, GgufConfig, Model};
@@ -37,8 +39,17 @@ fn read(path: &Path, config: &GgufConfig) -> Result<Box<dyn Model>, FileError> {
     families::read(path, &config.text).map_err(|error| config.in_file(error))
 }
 
-/// Whether the file at `path` is one to be read as GGUF.
+/// Whether the file at `path` is one to be read as GGUF: by its name or, as files in stores of models have no ending, by
+/// its first bytes.
 pub(super) fn is_gguf(path: &Path) -> bool {
+    let begins = || {
+        let mut start = [0; 4];
+        File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"GGUF"
+    };
+    path.is_file() && (is_called_gguf(path) || begins())
+}
+
+fn is_called_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
@@ -46,7 +57,7 @@ pub(super) fn is_gguf(path: &Path) -> bool {
 pub(super) fn models_in(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let is_encoder = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains("mmproj"));
-    let is_model = |path: &PathBuf| is_gguf(path) && !is_later_part(path) && !is_encoder(path);
+    let is_model = |path: &PathBuf| is_called_gguf(path) && !is_later_part(path) && !is_encoder(path);
     let mut models: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_model).collect();
     models.sort();
     models

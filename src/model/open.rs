@@ -222,7 +222,7 @@ fn refuse_no_folder(path: &Path) -> Result<(), FileError> {
 
 /// The GGUF file that `path` means: itself, or the only one of a folder that has no other weights.
 fn gguf_at(path: &Path) -> Result<Option<PathBuf>, FileError> {
-    if path.is_file() && gguf::is_gguf(path) {
+    if gguf::is_gguf(path) {
         return Ok(Some(path.to_owned()));
     }
     let others = [pack::MANIFEST, "model.safetensors.index.json", "model.safetensors"];

@@ -99,12 +99,15 @@ impl GgufNames {
     }
 
     /// Whether `tensor` is one that the model has, or one that is left alone: a layer from `layers` on is a head that
-    /// guesses tokens. Anything else would change what is computed.
+    /// guesses tokens, and some files hold a vision encoder too. Anything else would change what is computed.
     pub(super) fn knows(&self, tensor: &str, layers: usize) -> bool {
         let of_layer = tensor.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
         match of_layer.map(|(layer, rest)| (layer.parse::<usize>(), rest)) {
             Some((Ok(layer), rest)) => layer >= layers || self.knows_in_layer(rest),
-            _ => OUTER.iter().any(|(_, known)| tensor.strip_suffix(".weight") == Some(known)),
+            _ => {
+                ["v.", "mm.", "mtp."].iter().any(|start| tensor.starts_with(start))
+                    || OUTER.iter().any(|(_, known)| tensor.strip_suffix(".weight") == Some(known))
+            }
         }
     }
 }

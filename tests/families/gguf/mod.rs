@@ -1,6 +1,10 @@
 //! GGUF files of the golden models, as llama.cpp's converter lays them out: the same logits as from the snapshot.
 
 mod convert;
+mod program;
+mod refused;
+mod text;
+#[allow(dead_code, reason = "the tests of headers write more")]
 mod writer;
 
 use std::fs;
