@@ -90,12 +90,8 @@ impl WeightSource for GgufSource {
 
 /// The rows of heads of `dim` elements whose two halves lie interleaved, one half after the other.
 fn halves(matrix: &Matrix, dim: usize) -> Matrix {
-    let rows = (0..matrix.rows).map(|row| {
-        let (head, of_half, half) = (row / dim, row % dim % (dim / 2), row % dim / (dim / 2));
-        let stored = head * dim + 2 * of_half + half;
-        stored..stored + 1
-    });
-    matrix.list_rows(matrix.name.clone(), &rows.collect::<Vec<_>>())
+    let half = dim / 2;
+    matrix.copy_rows((0..matrix.rows).map(|row| row / dim * dim + row % dim % half * 2 + row % dim / half))
 }
 
 impl Gguf {

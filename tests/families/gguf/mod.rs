@@ -10,6 +10,8 @@ mod writer;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use flashflood::engine::ExpertBudget;
+use flashflood::experts::Reads;
 use flashflood::weights::safetensors::TensorSet;
 
 use super::snapshot::Oracle;
@@ -107,6 +109,32 @@ fn split_over_files() {
         check_file(&path, "a part", Device::Cpu, &tokens, &expected);
     }
     check_file(folder.path(), "the folder of the parts", Device::Cpu, &tokens, &expected);
+}
+
+/// Experts through the page cache or past it, where they begin at multiples of 32 bytes: the same bits, though there is
+/// room for few of them.
+#[test]
+fn experts_past_the_page_cache() {
+    let (golden, tokens, _) = golden("tiny");
+    let (_folder, path) = write(&golden.gguf(Form { numbers: Numbers::Bf16, ..Form::PLAIN }));
+    let expert = 3 * 128 * 64 * 2;
+    let mut all = Vec::new();
+    for reads in [Reads::Cached, Reads::Direct, Reads::Threads] {
+        let options = EngineOptions {
+            device: Device::Cpu,
+            activations: Activations::F32,
+            context: Some(128),
+            chunk: Some(40),
+            experts: ExpertBudget::Bytes(24 * expert),
+            reads,
+            ..EngineOptions::default()
+        };
+        let mut engine = Engine::open(&path, &options).unwrap();
+        let mut session = engine.session().unwrap();
+        all.push(run(&mut session, &[&tokens]));
+        assert!(session.expert_stats().evictions > 0);
+    }
+    assert!(all[0] == all[1] && all[0] == all[2]);
 }
 
 /// Files that llama.cpp's own converter made of the golden models: `NAME.gguf` in the folder `FLASHFLOOD_CONVERTED`.
