@@ -265,7 +265,7 @@ pub(super) fn names(shape: &Shape, post_norm: &'static str) -> GgufNames {
     let fused = shape.attention().map(|of| {
         let queries = of.heads * of.head_dim * if of.gate { 2 } else { 1 };
         let keys = of.kv_heads * of.head_dim;
-        let rows = |first: usize, count: usize| [first..first + count].to_vec();
+        let rows = |first: usize, count: usize| std::iter::once(first..first + count).collect();
         FusedRows {
             module: "attn_qkv",
             rows: queries + 2 * keys,
