@@ -362,10 +362,14 @@ impl Engine {
 
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> Result<Tokenizer, EngineError> {
-        let json = self.need(&self.text_files.tokenizer, "tokenizer.json", "text, only token ids")?;
-        let path = self.root.join("tokenizer.json");
-        let config =
-            self.text_files.tokenizer_config.as_deref().map(|text| (self.root.join("tokenizer_config.json"), text));
+        let files = &self.text_files;
+        let path = files.path(&self.root, "tokenizer.json");
+        if let Some(reason) = &files.refused_tokenizer {
+            return Err(TextError::Tokenizer { path, reason: reason.clone() }.into());
+        }
+        let json = self.need(&files.tokenizer, "tokenizer.json", "text, only token ids")?;
+        let config_path = files.path(&self.root, "tokenizer_config.json");
+        let config = files.tokenizer_config.as_deref().map(|text| (config_path, text));
         let config = config.as_ref().map(|(path, text)| (path.as_path(), *text));
         Ok(Tokenizer::from_json_with_config(&path, json, config)?)
     }
@@ -375,10 +379,10 @@ impl Engine {
         let need = "chat (--raw continues a text without it)";
         let files = &self.text_files;
         let source = self.need(&files.chat_template, "chat_template.jinja", need)?;
-        let mut template = ChatTemplate::new(&self.root.join("chat_template.jinja"), source)?;
+        let mut template = ChatTemplate::new(&files.path(&self.root, "chat_template.jinja"), source)?;
         template.add_special_tokens(files.tokenizer_config.as_deref(), files.special_tokens_map.as_deref());
         if let Some((name, source)) = files.named_templates.iter().find(|(name, _)| name == "tool_use") {
-            template.set_tool_use(&self.root.join(name), source)?;
+            template.set_tool_use(&files.path(&self.root, name), source)?;
         }
         Ok(template)
     }
@@ -386,7 +390,10 @@ impl Engine {
     /// The model's defaults for sampling and its stop ids.
     pub fn generation_config(&self) -> Result<GenerationConfig, EngineError> {
         match &self.text_files.generation_config {
-            Some(json) => Ok(GenerationConfig::from_json(&self.root.join("generation_config.json"), json)?),
+            Some(json) => {
+                let path = self.text_files.path(&self.root, "generation_config.json");
+                Ok(GenerationConfig::from_json(&path, json)?)
+            }
             None => Ok(GenerationConfig::default()),
         }
     }

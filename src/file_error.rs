@@ -79,6 +79,13 @@ impl FileError {
         self
     }
 
+    /// The same about another place of the file.
+    #[must_use]
+    pub(crate) fn at(mut self, place: impl Into<String>) -> Self {
+        self.0.place = place.into();
+        self
+    }
+
     /// The file or folder.
     pub fn path(&self) -> &Path {
         &self.0.path

@@ -106,8 +106,13 @@ fn no_snapshot_at_the_path() {
     let file = dir.path().join("model.gguf");
     fs::write(&file, "GGUF").unwrap();
     let text = message(&file);
-    assert!(text.contains("found a file") && text.contains("GGUF is not read"), "{text}");
-    assert!(message(dir.path()).contains("GGUF is not read"));
+    assert!(
+        text.contains("model.gguf") && text.contains("the version") && text.contains("download complete"),
+        "{text}"
+    );
+    // it is the folder's model
+    assert_eq!(message(dir.path()), text);
+    fs::rename(&file, dir.path().join("model.bin")).unwrap();
 
     fs::create_dir_all(dir.path().join("snapshots/0123abc")).unwrap();
     let text = message(dir.path());

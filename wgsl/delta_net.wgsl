@@ -5,7 +5,7 @@
 // q, k, v = silu(conv(u)): y[t, c] = silu(sum_j weight[c, j] * u[t - taps + 1 + j, c])
 // S <- exp(g) S ; delta = beta (v - k S) ; S <- S + k delta ; y = q S, with q and k of unit length, q also / sqrt(dim)
 // out = y / sqrt(mean(y^2) + eps) * norm * silu(z), in 8 bits where `pack` is 1
-// g = -exp(a_log) softplus(a + dt_bias), beta = sigmoid(b). Key head of value head h: h / (value_heads / key_heads).
+// g = -exp(a_log) softplus(a + dt_bias), beta = sigmoid(b). Key head of value head h: h / side_by_side % key_heads.
 // Each value head keeps its own copy of its key head's last inputs, so no workgroup writes what another reads.
 
 //import delta_net_token
@@ -34,6 +34,7 @@ var<immediate> params: Params;
 override taps: u32 = 4u; // 2 to 8
 override key_dim: u32 = 128u;
 override value_dim: u32 = 128u;
+override side_by_side: u32 = 1u; // value heads in a row that share a key head
 override lanes: u32 = 128u; // value_dim rounded up
 override parts: u32 = 8u; // threads that share a column
 override threads: u32 = lanes * parts;

@@ -18,6 +18,7 @@ var<immediate> params: Params;
 
 override key_dim: u32 = 128u;
 override value_dim: u32 = 128u;
+override side_by_side: u32 = 1u; // value heads in a row that share a key head
 override value4: u32 = 32u;
 override columns4: u32 = 4u; // 2 where key_dim is more than 128: 16 KiB hold no more
 override threads: u32 = 32u * columns4;
@@ -39,7 +40,7 @@ fn add_rows(by: vec4<f32>, r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4
 @compute @workgroup_size(threads)
 fn delta_net_chunks(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = group.x;
-    let key_head = head / (params.value_heads / params.key_heads);
+    let key_head = head / side_by_side % params.key_heads;
     let first_column = group.y * columns4 * 4u;
     for (var n = local; n < state_size; n += threads) {
         let row = n / columns4;

@@ -25,6 +25,7 @@ var<immediate> params: Params;
 override taps: u32 = 4u; // 2 to 8
 override key_dim: u32 = 128u;
 override value_dim: u32 = 128u;
+override side_by_side: u32 = 1u; // value heads in a row that share a key head
 override value4: u32 = 32u; // vec4s of a row of values, whole blocks of columns
 
 @group(0) @binding(0) var<storage, read> x: array<f32>; // [tokens, u | z | b | a], in any order
@@ -88,7 +89,7 @@ fn delta_net_inputs(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     let is_key = group.x >= params.key_heads;
     let key_head = group.x % params.key_heads;
     // any of the value heads that share the key head: each has a copy of its last inputs
-    let head = key_head * (params.value_heads / params.key_heads);
+    let head = key_head * side_by_side;
     let first = select(0u, key_dim, is_key);
     // key_dim is at most 256: two elements a thread
     var low = 0.0;

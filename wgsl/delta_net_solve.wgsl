@@ -15,6 +15,7 @@ struct Params {
 var<immediate> params: Params;
 
 override key_dim: u32 = 128u;
+override side_by_side: u32 = 1u; // value heads in a row that share a key head
 override value4: u32 = 32u;
 
 @group(0) @binding(0) var<storage, read_write> scratch: array<vec4<f32>>; // see shared/delta_net_scratch.wgsl
@@ -56,7 +57,7 @@ fn solve_column(j: u32) {
 fn delta_net_solve(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = group.x;
     let chunk = group.y;
-    let key_head = head / (params.value_heads / params.key_heads);
+    let key_head = head / side_by_side % params.key_heads;
     let decays = decays_at(head) + chunk * 32u;
     if local < 32u {
         let given = scratch[decays + local];

@@ -130,7 +130,7 @@ impl CheckedShape {
             "partial_rotary_factor": attention.rotary_dim as f64 / attention.head_dim as f64,
             "linear_num_key_heads": delta_net.key_heads, "linear_num_value_heads": delta_net.value_heads,
             "linear_key_head_dim": delta_net.key_dim, "linear_value_head_dim": delta_net.value_dim,
-            "linear_conv_kernel_dim": delta_net.conv_kernel, "num_experts": moe.experts,
+            "linear_conv_kernel_dim": delta_net.conv_kernel, "linear_value_heads_in_turn": delta_net.in_turn, "num_experts": moe.experts,
             "num_experts_per_tok": moe.top_k, "moe_intermediate_size": moe.width,
             "shared_expert_intermediate_size": moe.shared, "norm_topk_prob": moe.renormalise
         })

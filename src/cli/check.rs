@@ -15,8 +15,8 @@ use super::{Interrupted, interrupted};
 /// Check that this GPU computes what the CPU does: every kernel, and a small model
 #[derive(Args)]
 pub(crate) struct CheckArgs {
-    /// The model whose shapes kernels run at, with random weights: a snapshot folder, a pack, or the name of a repository in
-    /// the Hugging Face cache [default: Qwen3.5-397B-A17B, which need not be there]
+    /// The model whose shapes kernels run at, with random weights: a snapshot folder, a GGUF file, a pack, or the name of a
+    /// repository in the Hugging Face cache [default: Qwen3.5-397B-A17B, which need not be there]
     #[arg(short, long, env = "FLASHFLOOD_MODEL")]
     model: Option<PathBuf>,
     /// Only kernels with NAME in their name, such as matvec or delta_net (may be repeated)

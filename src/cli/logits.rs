@@ -16,7 +16,7 @@ use super::{Interrupted, interrupted};
 /// Run token ids and write logits and routing as safetensors
 #[derive(Args)]
 pub(crate) struct LogitsArgs {
-    /// Model: a snapshot folder, a pack, or the name of a repository in the Hugging Face cache
+    /// Model: a snapshot folder, a GGUF file, a pack, or the name of a repository in the Hugging Face cache
     model: PathBuf,
     #[command(flatten)]
     resources: ResourceArgs,

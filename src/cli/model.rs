@@ -13,8 +13,8 @@ use flashflood::model::ModelSource;
 /// Which model, and with what resources.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// Model: a snapshot folder, a pack, or the name of a repository in the Hugging Face cache [default: the small model
-    /// in this program]
+    /// Model: a snapshot folder, a GGUF file, a pack, or the name of a repository in the Hugging Face cache [default: the
+    /// small model in this program]
     #[arg(short, long, env = "FLASHFLOOD_MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
@@ -103,10 +103,13 @@ impl ModelArgs {
         }
     }
 
-    /// What the model is called: the last part of its path.
+    /// What the model is called: the last part of its path, without `.gguf`.
     pub(crate) fn name(&self) -> String {
         match &self.model {
-            Some(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            Some(path) => {
+                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+                name.strip_suffix(".gguf").unwrap_or(&name).to_owned()
+            }
             None => "small-moe".to_owned(),
         }
     }

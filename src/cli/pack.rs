@@ -17,7 +17,8 @@ use super::model::folder_of;
 /// An interrupted run goes on where it stopped when the same command is given again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PackArgs {
-    /// Snapshot: a folder, or the name of a repository in the Hugging Face cache; or a pack, to check it with --verify
+    /// Snapshot: a folder, or the name of a repository in the Hugging Face cache; or a GGUF file; or a pack, to check it
+    /// with --verify
     snapshot: PathBuf,
     /// Folder to make
     #[arg(required_unless_present = "verify")]

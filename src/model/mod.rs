@@ -3,6 +3,8 @@
 mod blocks;
 mod embedded;
 mod families;
+mod gguf;
+mod gguf_text;
 mod open;
 pub(crate) mod published;
 mod recorder;

@@ -1,5 +1,5 @@
-//! Opens a model wherever it lies: a Hugging Face snapshot (BF16/F16/F32 or MLX affine), a pack, the embedded model, or
-//! random numbers. Every weight is asked for once, so shapes, dtypes and offsets all agree with the config afterwards.
+//! Opens a model wherever it lies: a Hugging Face snapshot (BF16/F16/F32 or MLX affine), a GGUF file, a pack, the
+//! embedded model, or random numbers. Every weight is asked for once, so shapes, dtypes and offsets all agree with the config afterwards.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::recorder::{RecordError, RecordedModel, Recorder};
 use super::shape::Shape;
 use super::text_files::{TextFiles, read_text};
-use super::{embedded, families};
+use super::{embedded, families, gguf};
 use crate::compute::Recording;
 use crate::file_error::FileError;
 use crate::weights::pack::{self, Pack, PackError, PackSource};
@@ -18,7 +18,7 @@ use crate::weights::{ExpertLayout, Listing, Matrix, WeightSource};
 
 /// A model on disk (or embedded), opened and checked.
 pub struct ModelSource {
-    /// The folder.
+    /// The folder, or the GGUF file.
     pub root: PathBuf,
     /// Sizes, and what kinds of layers it has.
     pub shape: Shape,
@@ -54,7 +54,8 @@ pub enum SourceError {
 }
 
 impl ModelSource {
-    /// Opens the folder `path`: a pack when it holds a `manifest.json`, otherwise a snapshot with a `config.json`.
+    /// Opens the folder `path`: a pack when it holds a `manifest.json`, otherwise a snapshot with a `config.json`; or the
+    /// GGUF file `path`, which may be one of several that a model is split over, or the only model of a folder.
     /// Weights are mapped and not read, apart from norms and scales.
     ///
     /// # Errors
@@ -69,6 +70,13 @@ impl ModelSource {
     /// # Errors
     /// As [`open`](Self::open); a stripe that is no folder, and stripes of a model that is not a pack.
     pub fn open_striped(path: &Path, stripes: &[PathBuf]) -> Result<ModelSource, SourceError> {
+        if let Some(file) = gguf_at(path)? {
+            if let Some(stripe) = stripes.first() {
+                return Err(refused_stripe(stripe, false).into());
+            }
+            let gguf::GgufModel { config, model, weights, text_files } = gguf::open(&file)?;
+            return ModelSource::record(&file, model.as_ref(), config, &weights, text_files);
+        }
         refuse_no_folder(path)?;
         let is_pack = pack::is_pack(path);
         if let Some(stripe) = stripes.iter().find(|stripe| !is_pack || !stripe.join("experts").is_dir()) {
@@ -170,7 +178,10 @@ impl ModelSource {
         observer: &pack::Observer<'_>,
     ) -> Result<pack::PackSummary, PackError> {
         let moe_layers = self.shape.moe_layers();
-        let source = PackSource { weights: &self.weights, moe_layers: &moe_layers, config: &self.config };
+        let texts = if self.text_files.inside { self.text_files.as_files() } else { Vec::new() };
+        let source =
+            PackSource { weights: &self.weights, moe_layers: &moe_layers, config: &self.config, texts: &texts };
+        let copy_from = copy_from.filter(|_| !self.text_files.inside);
         pack::write_pack(source, copy_from, out, options, observer)
     }
 }
@@ -199,10 +210,7 @@ fn refused_stripe(stripe: &Path, is_pack: bool) -> FileError {
 fn refuse_no_folder(path: &Path) -> Result<(), FileError> {
     let found = match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => return Ok(()),
-        Ok(_) => {
-            let gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-            ("a file", if gguf { NO_GGUF } else { "give the folder that holds it" })
-        }
+        Ok(_) => ("a file", "give the folder that holds it"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => (
             "nothing at this path",
             "give the folder of a snapshot or a pack, or the name of a repository, which flashflood pull downloads",
@@ -212,7 +220,27 @@ fn refuse_no_folder(path: &Path) -> Result<(), FileError> {
     Err(no_model(path, (found.0.to_owned(), found.1.to_owned())))
 }
 
-const NO_GGUF: &str = "GGUF is not read: give the folder of a safetensors snapshot";
+/// The GGUF file that `path` means: itself, or the only one of a folder that has no other weights.
+fn gguf_at(path: &Path) -> Result<Option<PathBuf>, FileError> {
+    if gguf::is_gguf(path) {
+        return Ok(Some(path.to_owned()));
+    }
+    let others = [pack::MANIFEST, "model.safetensors.index.json", "model.safetensors"];
+    if others.iter().any(|other| path.join(other).exists()) {
+        return Ok(None);
+    }
+    let models = gguf::models_in(path);
+    match &models[..] {
+        [] => Ok(None),
+        [model] => Ok(Some(model.clone())),
+        [first, ..] => {
+            let names = models.iter().filter_map(|model| Some(model.file_name()?.to_string_lossy().into_owned()));
+            let found = format!("{}: {}", models.len(), names.collect::<Vec<_>>().join(", "));
+            let hint = format!("give one of them, such as {}", first.display());
+            Err(FileError::new(path, "", "one GGUF model", found).hint(hint))
+        }
+    }
+}
 
 /// What a folder without `config.json` seems to be, and what helps.
 fn instead_of_config(dir: &Path) -> (String, String) {
@@ -231,7 +259,6 @@ fn instead_of_config(dir: &Path) -> (String, String) {
             }
             None => "this is an entry of the Hugging Face cache, and no revision is downloaded".to_owned(),
         },
-        names_here if names_here.iter().any(|name| name.ends_with(".gguf")) => NO_GGUF.to_owned(),
         _ => "a snapshot has config.json beside its safetensors files, a pack has manifest.json".to_owned(),
     };
     ("no config.json and no manifest.json in it".to_owned(), hint)

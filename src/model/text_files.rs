@@ -24,6 +24,10 @@ pub struct TextFiles {
     pub special_tokens_map: Option<String>,
     /// `generation_config.json`.
     pub generation_config: Option<String>,
+    /// Why there is no tokenizer although the model has one: it is of a kind that is not read.
+    pub refused_tokenizer: Option<String>,
+    /// All of it is part of the file of the weights (GGUF), and no files of their own.
+    pub inside: bool,
 }
 
 impl TextFiles {
@@ -62,7 +66,31 @@ impl TextFiles {
             tokenizer_config,
             special_tokens_map: read_text(&dir.join("special_tokens_map.json"))?,
             generation_config: read_text(&dir.join("generation_config.json"))?,
+            refused_tokenizer: None,
+            inside: false,
         })
+    }
+
+    /// Where the file `name` lies of a model at `root`, for messages.
+    pub(crate) fn path(&self, root: &Path, name: &str) -> PathBuf {
+        if self.inside { root.to_owned() } else { root.join(name) }
+    }
+
+    /// The files that these texts make, for a folder that has none of them: relative path and contents.
+    pub(super) fn as_files(&self) -> Vec<(PathBuf, &str)> {
+        let texts = [
+            ("tokenizer.json", &self.tokenizer),
+            ("tokenizer_config.json", &self.tokenizer_config),
+            ("special_tokens_map.json", &self.special_tokens_map),
+            ("chat_template.jinja", &self.chat_template),
+            ("generation_config.json", &self.generation_config),
+        ];
+        let files = texts.into_iter().filter_map(|(name, text)| Some((PathBuf::from(name), text.as_deref()?)));
+        let named = self
+            .named_templates
+            .iter()
+            .map(|(name, text)| (Path::new(ADDITIONAL_TEMPLATES).join(format!("{name}.jinja")), text.as_str()));
+        files.chain(named).collect()
     }
 }
 

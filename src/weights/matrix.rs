@@ -93,6 +93,24 @@ impl Matrix {
         Matrix { name, rows, cols: self.cols, format: self.format, blocks }
     }
 
+    /// A copy whose rows are `rows` of this one, in that order. For orders that would make a block of every row: each
+    /// block is a product of its own on the CPU.
+    ///
+    /// # Panics
+    /// When there is no such row: callers have checked shapes.
+    pub(crate) fn copy_rows(&self, rows: impl ExactSizeIterator<Item = usize>) -> Matrix {
+        let count = rows.len();
+        let mut streams: [Vec<u8>; MOST_STREAMS] =
+            self.format.stream_bytes(self.cols).map(|row| Vec::with_capacity(count * row));
+        for row in rows {
+            for block in self.slice_rows(row..row + 1).blocks {
+                streams.iter_mut().zip(&block.streams).for_each(|(out, bytes)| out.extend_from_slice(bytes));
+            }
+        }
+        let block = MatrixBlock { rows: count, streams: streams.map(Bytes::from) };
+        Matrix { name: self.name.clone(), rows: count, cols: self.cols, format: self.format, blocks: vec![block] }
+    }
+
     /// Puts matrices of one format and width one under the other; `None` when they differ.
     pub(crate) fn stack(name: &str, parts: &[&Matrix]) -> Option<Matrix> {
         let first = parts.first()?;

@@ -1,10 +1,11 @@
 //! Weights: matrices and vectors by canonical name, where the bytes of experts lie, and the sources both come from.
 //!
 //! A model asks a [`WeightSource`] for everything it has, by names that do not depend on how a release calls its tensors
-//! ([`names`]). A snapshot of the Hugging Face hub ([`snapshot`]), a pack ([`pack`]) and random numbers (`random`) are
-//! sources. What was asked for is the model's [`Listing`]: packs are written and `inspect` counts from it, so no second
+//! ([`names`]). A snapshot of the Hugging Face hub ([`snapshot`]), a GGUF file ([`gguf`]), a pack ([`pack`]) and random
+//! numbers (`random`) are sources. What was asked for is the model's [`Listing`]: packs are written and `inspect` counts from it, so no second
 //! list of a model's tensors exists.
 
+pub(crate) mod gguf;
 mod json;
 mod layout;
 mod listing;

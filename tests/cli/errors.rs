@@ -30,7 +30,10 @@ fn no_model() {
     run_fails(empty, &[empty, "expected", "the folder is empty"]);
     let file = folder.path().join("model.gguf");
     fs::write(&file, "GGUF").unwrap();
-    run_fails(file.to_str().unwrap(), &["model.gguf", "expected a folder", "GGUF is not read"]);
+    run_fails(file.to_str().unwrap(), &["model.gguf", "expected 4 bytes of the version", "is the download complete?"]);
+    let file = folder.path().join("model.safetensors");
+    fs::write(&file, "x").unwrap();
+    run_fails(file.to_str().unwrap(), &["expected a folder with a model", "found a file"]);
     let from_environment = flashflood(&["run", "hello"]).env("FLASHFLOOD_MODEL", "/does/not/exist").spawn().unwrap();
     ended(from_environment).failed(&["/does/not/exist"]);
 }

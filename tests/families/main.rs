@@ -3,6 +3,7 @@
 //! command of the program.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod gguf;
 mod oracle;
 mod packs;
 mod program;

@@ -1,9 +1,9 @@
 // Inputs of the convolution of a linear layer: those of the step in `x`, those before it in `conv`. For shaders with the
-// overrides taps, key_dim and value_dim, and `params` of the same names.
+// overrides taps, key_dim, value_dim and side_by_side, and `params` of the same names.
 
 // Channel `c` of a value head (q | k | v) among those of all heads.
 fn channel_of(head: u32, c: u32) -> u32 {
-    let key_head = head / (params.value_heads / params.key_heads);
+    let key_head = head / side_by_side % params.key_heads;
     let keys = params.key_heads * key_dim;
     if c < 2u * key_dim {
         return select(key_head * key_dim + c, keys + key_head * key_dim + c - key_dim, c >= key_dim);

@@ -11,7 +11,7 @@ use clap::Args;
 use flashflood::bytes_for_people;
 use flashflood::engine::{Engine, MemoryPlan, OpenedDevice};
 use flashflood::model::{FeedForward, Mixer, ModelSource, Shape};
-use flashflood::weights::Listing;
+use flashflood::weights::{ExpertFile, Listing};
 use serde::Serialize;
 
 use super::model::ModelArgs;
@@ -50,9 +50,9 @@ impl Shapes {
 /// What is printed, as JSON or as text.
 #[derive(Serialize)]
 struct Summary {
-    /// Its folder, or the name of the model in the program.
+    /// Its folder or file, or the name of the model in the program.
     model: PathBuf,
-    /// "pack", "snapshot" or "embedded".
+    /// "pack", "snapshot", "gguf" or "embedded".
     kind: &'static str,
     config: Shapes,
     parameters: u64,
@@ -102,7 +102,7 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<()> {
         parameters_per_token: per_token(&source, &parts),
         expert_bytes: largest,
         expert_bytes_per_token: of_a_token,
-        files: files(&source.root).with_context(|| source.root.display().to_string())?,
+        files: files(&source).with_context(|| source.root.display().to_string())?,
         device: device.name(),
         plan,
         plan_error,
@@ -119,10 +119,11 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<()> {
 }
 
 fn kind(root: &Path) -> &'static str {
-    match (flashflood::weights::pack::is_pack(root), root.is_dir()) {
-        (true, _) => "pack",
-        (false, true) => "snapshot",
-        (false, false) => "embedded",
+    match flashflood::weights::pack::is_pack(root) {
+        true => "pack",
+        false if root.is_dir() => "snapshot",
+        false if root.is_file() => "gguf",
+        false => "embedded",
     }
 }
 
@@ -138,9 +139,20 @@ fn per_token(source: &ModelSource, parts: &[ModelPart]) -> u64 {
     resident + experts.sum::<u64>()
 }
 
-/// The files of a model's folder and of the folders in it; none of the model in the program.
-fn files(root: &Path) -> io::Result<Vec<ModelFile>> {
+/// The files of a model's folder and of the folders in it, or those that a GGUF model is split over; none of the model in
+/// the program.
+fn files(source: &ModelSource) -> io::Result<Vec<ModelFile>> {
+    let root = &source.root;
     let mut files = Vec::new();
+    if root.is_file() {
+        for file in &source.experts().files {
+            if let ExpertFile::Path(path) = file {
+                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+                files.push(ModelFile { name, bytes: std::fs::metadata(path)?.len() });
+            }
+        }
+        return Ok(files);
+    }
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop().filter(|folder| folder.is_dir()) {
         for entry in std::fs::read_dir(&folder)? {
@@ -149,7 +161,7 @@ fn files(root: &Path) -> io::Result<Vec<ModelFile>> {
             // through links: the files of the Hugging Face cache are links
             match std::fs::metadata(&path) {
                 // a pack's experts/; deeper folders are not the model's
-                Ok(meta) if meta.is_dir() && folder == root => folders.push(path),
+                Ok(meta) if meta.is_dir() && folder == *root => folders.push(path),
                 Ok(meta) if meta.is_file() => files.push(ModelFile { name, bytes: meta.len() }),
                 _ => {}
             }

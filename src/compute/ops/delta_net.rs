@@ -24,12 +24,21 @@ pub struct DeltaNetShape {
     pub value_dim: usize,
     /// Taps of the causal convolution.
     pub conv_kernel: usize,
+    /// Which key head a value head has. Grouped (`false`), the value heads of a key head lie side by side; in turn
+    /// (`true`), value head `h` has key head `h % key_heads`, as GGUF files of some families order them.
+    pub in_turn: bool,
 }
 
 impl DeltaNetShape {
     /// Channels of the convolution: q, k and v.
     pub(crate) fn channels(&self) -> usize {
         2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+    }
+
+    /// Value heads side by side that share a key head: value head `h` has key head `h / side_by_side % key_heads`, and
+    /// value head `k * side_by_side` is one of those that key head `k` has.
+    fn side_by_side(&self) -> usize {
+        if self.in_turn { 1 } else { self.value_heads / self.key_heads }
     }
 }
 
@@ -80,7 +89,7 @@ fn softplus(v: f32) -> f32 {
 
 /// Where the inputs of a value head lie among the channels of all heads: first q, first k, first v.
 fn places(s: &DeltaNetShape, head: usize) -> [usize; 3] {
-    let key_head = head / (s.value_heads / s.key_heads);
+    let key_head = head / s.side_by_side() % s.key_heads;
     let keys = s.key_heads * s.key_dim;
     [key_head * s.key_dim, keys + key_head * s.key_dim, 2 * keys + head * s.value_dim]
 }
@@ -129,10 +138,15 @@ impl DeltaNet {
         1.0 / (self.shape.key_dim as f32).sqrt()
     }
 
-    /// WGSL constants of the layer's shape: taps, key_dim and value_dim.
-    fn constants(&self) -> [(&'static str, f64); 3] {
+    /// WGSL constants of the layer's shape: taps, key_dim, value_dim and side_by_side.
+    fn constants(&self) -> [(&'static str, f64); 4] {
         let DeltaNetShape { conv_kernel, key_dim, value_dim, .. } = self.shape;
-        [("taps", conv_kernel as f64), ("key_dim", key_dim as f64), ("value_dim", value_dim as f64)]
+        [
+            ("taps", conv_kernel as f64),
+            ("key_dim", key_dim as f64),
+            ("value_dim", value_dim as f64),
+            ("side_by_side", self.shape.side_by_side() as f64),
+        ]
     }
 
     /// The convolution of one token: `[q | k | v]` of a head. `u` are the channels of all heads, row after row.

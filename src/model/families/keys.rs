@@ -15,6 +15,9 @@ const MAX_LAYERS: usize = 1 << 12;
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_POSITIONS: usize = 1 << 30;
 
+/// Value heads take their key heads in turn: see [`DeltaNetShape::in_turn`].
+pub(super) const VALUE_HEADS_IN_TURN: &str = "linear_value_heads_in_turn";
+
 /// A `config.json`.
 pub(super) struct ConfigKeys<'a> {
     /// The whole of it.
@@ -270,6 +273,8 @@ impl ConfigKeys<'_> {
             key_dim: self.size_in("linear_key_head_dim", 1..=256, holds)?,
             value_dim: self.size_in("linear_value_head_dim", 1..=256, holds)?,
             conv_kernel: self.size_in("linear_conv_kernel_dim", 2..=8, " (what the convolution kernel holds)")?,
+            // no release has this key: it is how a model whose weights come from GGUF says it
+            in_turn: self.text.flag(VALUE_HEADS_IN_TURN)?.unwrap_or(false),
         };
         if !shape.value_heads.is_multiple_of(shape.key_heads) {
             let expected = format!("a multiple of linear_num_key_heads ({})", shape.key_heads);

@@ -1,12 +1,14 @@
 //! Mixtral: attention without norms of queries and keys, and routed experts whose weights are a softmax over the chosen.
 
 use super::Model;
+use super::gguf_keys::{self, GgufFamily};
 use super::keys::{AttentionOf, ConfigKeys, MoeKeys, Trunk};
 use super::tensor_names::ATTENTION;
 use crate::file_error::FileError;
 use crate::model::blocks::decoder;
 use crate::model::recorder::{RecordError, Recorder};
 use crate::model::shape::{AttentionShape, FeedForward, LayerShape, Mixer, MoeShape, Shape};
+use crate::weights::gguf::GgufNames;
 use crate::weights::names::{ExpertNames, Names};
 
 struct Mixtral {
@@ -15,6 +17,22 @@ struct Mixtral {
     attention: AttentionShape,
     moe: MoeShape,
 }
+
+/// Its GGUF files, whose architecture is that of models without experts too.
+pub(super) const GGUF: GgufFamily = GgufFamily {
+    architecture: "llama",
+    config: |keys| {
+        if keys.experts()? == 0 {
+            return Err(keys.found("expert_count", "1 or more (of this architecture, Mixtral is read)", 0));
+        }
+        keys.trunk("mixtral")?;
+        keys.attention(false)?;
+        // the first files call it as the width of a dense layer
+        let widths = ["expert_feed_forward_length", "feed_forward_length"];
+        let width = widths.into_iter().find(|width| keys.has(width)).unwrap_or(widths[1]);
+        keys.moe("intermediate_size", width)
+    },
+};
 
 pub(super) fn read(keys: &ConfigKeys<'_>) -> Result<Box<dyn Model>, FileError> {
     keys.refuse(&[])?;
@@ -43,6 +61,10 @@ impl Model for Mixtral {
             fused: Vec::new(),
             experts,
         }
+    }
+
+    fn gguf_names(&self) -> GgufNames {
+        GgufNames { interleaved_heads: Some(self.attention.head_dim), ..gguf_keys::names(&self.shape(), "ffn_norm") }
     }
 
     fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError> {

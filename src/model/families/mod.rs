@@ -3,6 +3,7 @@
 //!
 //! A new family is a file here and a row in [`FAMILIES`].
 
+mod gguf_keys;
 mod keys;
 mod mixtral;
 mod qwen3;
@@ -20,8 +21,12 @@ use super::recorder::{RecordError, Recorder};
 use super::shape::Shape;
 use crate::file_error::FileError;
 use crate::weights::Keys;
+use crate::weights::gguf::{Gguf, GgufNames};
 use crate::weights::names::Names;
+use gguf_keys::{GgufFamily, GgufKeys};
 use keys::ConfigKeys;
+
+pub(super) use gguf_keys::GgufConfig;
 
 /// A model of a family, from its configuration.
 pub(crate) trait Model: Send + Sync {
@@ -31,24 +36,28 @@ pub(crate) trait Model: Send + Sync {
     /// What releases call its tensors.
     fn names(&self) -> Names;
 
+    /// What its GGUF files do with its tensors.
+    fn gguf_names(&self) -> GgufNames;
+
     /// What a token does, from its embedding to its logits.
     fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError>;
 }
 
-/// A family: its names in `config.json`, and how one is read.
+/// A family: its names in `config.json` and in GGUF files, and how one is read.
 struct Family {
     /// `model_type`, of the whole model and of its text part.
     model_types: &'static [&'static str],
+    gguf: GgufFamily,
     read: fn(&ConfigKeys<'_>) -> Result<Box<dyn Model>, FileError>,
 }
 
 const FAMILIES: [Family; 6] = [
-    Family { model_types: &["qwen3_5_moe", "qwen3_5_moe_text"], read: qwen3_5_moe::read },
-    Family { model_types: &["qwen3_next"], read: qwen3_next::read },
-    Family { model_types: &["qwen3_moe"], read: qwen3_moe::read },
-    Family { model_types: &["qwen3_5", "qwen3_5_text"], read: qwen3_5::read },
-    Family { model_types: &["qwen3"], read: qwen3::read },
-    Family { model_types: &["mixtral"], read: mixtral::read },
+    Family { model_types: &["qwen3_5_moe", "qwen3_5_moe_text"], gguf: qwen3_5_moe::GGUF, read: qwen3_5_moe::read },
+    Family { model_types: &["qwen3_next"], gguf: qwen3_next::GGUF, read: qwen3_next::read },
+    Family { model_types: &["qwen3_moe"], gguf: qwen3_moe::GGUF, read: qwen3_moe::read },
+    Family { model_types: &["qwen3_5", "qwen3_5_text"], gguf: qwen3_5::GGUF, read: qwen3_5::read },
+    Family { model_types: &["qwen3"], gguf: qwen3::GGUF, read: qwen3::read },
+    Family { model_types: &["mixtral"], gguf: mixtral::GGUF, read: mixtral::read },
 ];
 
 /// Reads the text of a `config.json`, nested (`text_config`) or flat. `path` is for messages.
@@ -70,6 +79,29 @@ pub(crate) fn read(path: &Path, text: &str) -> Result<Box<dyn Model>, FileError>
         None => {
             let found: String = found.chars().take(80).collect();
             Err(holder.found("model_type", &format!("one of {}", known()), found))
+        }
+    }
+}
+
+/// The `config.json` of the model in a GGUF file.
+///
+/// # Errors
+/// An architecture of no family, keys that are missing, and those whose values would change what is computed.
+pub(super) fn gguf_config(gguf: &Gguf) -> Result<GgufConfig, FileError> {
+    let (metadata, key) = (gguf.metadata(), "general.architecture");
+    let known = || FAMILIES.iter().map(|family| family.gguf.architecture).collect::<Vec<_>>().join(", ");
+    let Some(found) = metadata.text(key)? else {
+        return Err(metadata.missing(key, &format!("one of {}", known())));
+    };
+    match FAMILIES.iter().find(|family| family.gguf.architecture == found) {
+        Some(family) => {
+            let mut keys = GgufKeys::new(gguf, found);
+            (family.gguf.config)(&mut keys)?;
+            Ok(keys.finish())
+        }
+        None => {
+            let found: String = found.chars().take(80).collect();
+            Err(metadata.found(key, &format!("one of {}", known()), found))
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Qwen3, dense: attention with norms of queries and keys, and SwiGLU.
 
 use super::Model;
+use super::gguf_keys::{self, GgufFamily};
 use super::keys::{AttentionOf, ConfigKeys, Trunk};
 use super::tensor_names::{ATTENTION, FEED_FORWARD, HEAD_NORMS};
 use crate::file_error::FileError;
 use crate::model::blocks::decoder;
 use crate::model::recorder::{RecordError, Recorder};
 use crate::model::shape::{AttentionShape, FeedForward, LayerShape, Mixer, Shape};
+use crate::weights::gguf::GgufNames;
 use crate::weights::names::{MLP_EXPERTS, Names};
 
 struct Qwen3 {
@@ -15,6 +17,16 @@ struct Qwen3 {
     attention: AttentionShape,
     width: usize,
 }
+
+/// Its GGUF files.
+pub(super) const GGUF: GgufFamily = GgufFamily {
+    architecture: "qwen3",
+    config: |keys| {
+        keys.trunk("qwen3")?;
+        keys.attention(false)?;
+        keys.put_size("intermediate_size", "feed_forward_length").map(drop)
+    },
+};
 
 pub(super) fn read(keys: &ConfigKeys<'_>) -> Result<Box<dyn Model>, FileError> {
     keys.refuse(&["attention_bias", "use_sliding_window"])?;
@@ -45,6 +57,10 @@ impl Model for Qwen3 {
             fused: Vec::new(),
             experts: MLP_EXPERTS,
         }
+    }
+
+    fn gguf_names(&self) -> GgufNames {
+        gguf_keys::names(&self.shape(), "ffn_norm")
     }
 
     fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError> {

@@ -2,6 +2,7 @@
 //! layer, and SwiGLU.
 
 use super::Model;
+use super::gguf_keys::{self, GgufFamily};
 use super::keys::{ConfigKeys, Trunk};
 use super::qwen3_5_moe::GATED;
 use super::tensor_names::{ATTENTION, DELTA_NET, FEED_FORWARD, HEAD_NORMS};
@@ -9,6 +10,7 @@ use crate::file_error::FileError;
 use crate::model::blocks::decoder;
 use crate::model::recorder::{RecordError, Recorder};
 use crate::model::shape::{FeedForward, LayerShape, Mixer, Shape};
+use crate::weights::gguf::GgufNames;
 use crate::weights::names::{MLP_EXPERTS, Names};
 
 struct Qwen35 {
@@ -16,6 +18,17 @@ struct Qwen35 {
     layers: Vec<Mixer>,
     width: usize,
 }
+
+/// Its GGUF files.
+pub(super) const GGUF: GgufFamily = GgufFamily {
+    architecture: "qwen35",
+    config: |keys| {
+        keys.trunk("qwen3_5")?;
+        keys.attention(true)?;
+        keys.delta_net(true)?;
+        keys.put_size("intermediate_size", "feed_forward_length").map(drop)
+    },
+};
 
 pub(super) fn read(keys: &ConfigKeys<'_>) -> Result<Box<dyn Model>, FileError> {
     keys.refuse(&["attention_bias", "use_sliding_window"])?;
@@ -36,6 +49,10 @@ impl Model for Qwen35 {
             fused: Vec::new(),
             experts: MLP_EXPERTS,
         }
+    }
+
+    fn gguf_names(&self) -> GgufNames {
+        gguf_keys::names(&self.shape(), "post_attention_norm")
     }
 
     fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError> {

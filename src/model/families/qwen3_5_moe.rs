@@ -1,12 +1,14 @@
 //! Qwen3.5-MoE (and 3.6): gated delta-nets with gated attention in every fourth layer, routed experts and a shared one.
 
 use super::Model;
+use super::gguf_keys::{self, GgufFamily, GgufKeys};
 use super::keys::{AttentionOf, ConfigKeys, MoeKeys, Trunk};
 use super::tensor_names::{ATTENTION, DELTA_NET, HEAD_NORMS, ROUTER, SHARED_EXPERT};
 use crate::file_error::FileError;
 use crate::model::blocks::decoder;
 use crate::model::recorder::{RecordError, Recorder};
 use crate::model::shape::{FeedForward, LayerShape, Mixer, MoeShape, Shape};
+use crate::weights::gguf::GgufNames;
 use crate::weights::names::{MLP_EXPERTS, Names};
 
 /// A model of the family, or of one that computes the same.
@@ -20,6 +22,19 @@ pub(super) struct Qwen35Moe {
 /// Attention of the Qwen3.5 and Qwen3-Next families.
 pub(super) const GATED: AttentionOf =
     AttentionOf { partial_rotary: true, gate: true, head_norms: true, may_divide: false };
+
+/// Its GGUF files.
+pub(super) const GGUF: GgufFamily =
+    GgufFamily { architecture: "qwen35moe", config: |keys| gguf_config(keys, "qwen3_5_moe", true) };
+
+/// `in_turn`: files have the value heads in another order than releases.
+pub(super) fn gguf_config(keys: &mut GgufKeys<'_>, model_type: &'static str, in_turn: bool) -> Result<(), FileError> {
+    keys.trunk(model_type)?;
+    keys.attention(true)?;
+    keys.delta_net(in_turn)?;
+    keys.moe("moe_intermediate_size", "expert_feed_forward_length")?;
+    keys.shared_expert()
+}
 
 pub(super) fn read(keys: &ConfigKeys<'_>) -> Result<Box<dyn Model>, FileError> {
     Ok(Box::new(Qwen35Moe::read(keys, "qwen3_5_moe")?))
@@ -52,6 +67,10 @@ impl Model for Qwen35Moe {
             fused: Vec::new(),
             experts: MLP_EXPERTS,
         }
+    }
+
+    fn gguf_names(&self) -> GgufNames {
+        gguf_keys::names(&self.shape(), "post_attention_norm")
     }
 
     fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError> {

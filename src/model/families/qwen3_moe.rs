@@ -1,12 +1,14 @@
 //! Qwen3-MoE: attention with norms of queries and keys in every layer, and routed experts.
 
 use super::Model;
+use super::gguf_keys::{self, GgufFamily};
 use super::keys::{AttentionOf, ConfigKeys, MoeKeys, Trunk};
 use super::tensor_names::{ATTENTION, HEAD_NORMS, ROUTER};
 use crate::file_error::FileError;
 use crate::model::blocks::decoder;
 use crate::model::recorder::{RecordError, Recorder};
 use crate::model::shape::{AttentionShape, FeedForward, LayerShape, Mixer, MoeShape, Shape};
+use crate::weights::gguf::GgufNames;
 use crate::weights::names::{MLP_EXPERTS, Names};
 
 struct Qwen3Moe {
@@ -15,6 +17,16 @@ struct Qwen3Moe {
     attention: AttentionShape,
     moe: MoeShape,
 }
+
+/// Its GGUF files.
+pub(super) const GGUF: GgufFamily = GgufFamily {
+    architecture: "qwen3moe",
+    config: |keys| {
+        keys.trunk("qwen3_moe")?;
+        keys.attention(false)?;
+        keys.moe("moe_intermediate_size", "expert_feed_forward_length")
+    },
+};
 
 pub(super) fn read(keys: &ConfigKeys<'_>) -> Result<Box<dyn Model>, FileError> {
     keys.refuse(&["attention_bias", "use_sliding_window"])?;
@@ -46,6 +58,10 @@ impl Model for Qwen3Moe {
             fused: Vec::new(),
             experts: MLP_EXPERTS,
         }
+    }
+
+    fn gguf_names(&self) -> GgufNames {
+        gguf_keys::names(&self.shape(), "ffn_norm")
     }
 
     fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError> {

@@ -2,15 +2,21 @@
 //! are blocked by key head.
 
 use super::Model;
+use super::gguf_keys::GgufFamily;
 use super::keys::ConfigKeys;
-use super::qwen3_5_moe::Qwen35Moe;
+use super::qwen3_5_moe::{Qwen35Moe, gguf_config};
 use crate::compute::ops::DeltaNetShape;
 use crate::file_error::FileError;
 use crate::model::recorder::{RecordError, Recorder};
 use crate::model::shape::Shape;
+use crate::weights::gguf::GgufNames;
 use crate::weights::names::{FusedRows, Names};
 
 struct Qwen3Next(Qwen35Moe);
+
+/// Its GGUF files.
+pub(super) const GGUF: GgufFamily =
+    GgufFamily { architecture: "qwen3next", config: |keys| gguf_config(keys, "qwen3_next", false) };
 
 pub(super) fn read(keys: &ConfigKeys<'_>) -> Result<Box<dyn Model>, FileError> {
     Ok(Box::new(Qwen3Next(Qwen35Moe::read(keys, "qwen3_next")?)))
@@ -24,6 +30,16 @@ impl Model for Qwen3Next {
     fn names(&self) -> Names {
         let fused = self.shape().delta_net().map(|shape| vec![qkvz(&shape), ba(&shape)]);
         Names { fused: fused.unwrap_or_default(), ..self.0.names() }
+    }
+
+    /// Files keep β and decay in one tensor as releases do, and older ones the rest too.
+    fn gguf_names(&self) -> GgufNames {
+        let mut names = self.0.gguf_names();
+        if let Some(shape) = self.shape().delta_net() {
+            names.fused.push(FusedRows { module: "ssm_in", ..qkvz(&shape) });
+            names.fused.push(FusedRows { module: "ssm_ba", ..ba(&shape) });
+        }
+        names
     }
 
     fn forward(&self, r: &mut Recorder<'_>) -> Result<(), RecordError> {

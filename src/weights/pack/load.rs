@@ -6,7 +6,7 @@ use bytes::Bytes;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use super::PackError;
-use super::manifest::LayerRecords;
+use super::manifest::{KNOWN_AFFINE, LayerRecords};
 use crate::file_error::FileError;
 use crate::weights::layout::{ExpertFile, LayerExperts, Part, Place, SlotLayout};
 use crate::weights::matrix::{Matrix, MatrixBlock, Vector};
@@ -63,32 +63,61 @@ impl Resident {
         }
     }
 
-    /// The format follows from the types and shapes of its tensors, as the columns are known.
+    /// The matrix `name`, whose streams are held against what its format says of them.
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, FileError> {
-        let weight = format!("{name}.weight");
-        let info = self.tensors.info(&weight);
-        let format = match info {
-            Some(info) if info.dtype == Dtype::U32 => self.affine(name, rows, cols)?,
-            Some(info) if Dense::of(info.dtype).is_some() && info.shape == [rows, cols] => {
-                Dense::of(info.dtype).map(WeightFormat::Dense).unwrap_or(WeightFormat::F32)
-            }
-            Some(info) if Dense::of(info.dtype).is_some() => {
-                return Err(self.wrong(&weight, format!("[{rows}, {cols}]"), Some(info)));
-            }
-            found => return Err(self.wrong(&weight, format!("F32, F16, BF16 or U32, {rows} rows"), found)),
+        let format = match self.said(name)? {
+            Some(format) => format,
+            None => self.seen(name, rows, cols)?,
         };
+        let weight = format!("{name}.weight");
         if !cols.is_multiple_of(format.column_multiple()) {
             let expected = format!("a multiple of {} columns as {format}", format.column_multiple());
-            return Err(self.wrong(&weight, expected, info));
+            return Err(self.wrong(&weight, expected, self.tensors.info(&weight)));
         }
         let mut streams: [Bytes; MOST_STREAMS] = Default::default();
-        for (stream, part) in streams.iter_mut().zip(format.stream_names()) {
+        let bytes = format.stream_bytes(cols).into_iter().zip(format.stream_dtypes());
+        for ((stream, part), (bytes, dtype)) in streams.iter_mut().zip(format.stream_names()).zip(bytes) {
             let name = format!("{name}.{part}");
-            let info =
-                self.tensors.info(&name).ok_or_else(|| self.wrong(&name, format!("a stream of {format}"), None))?;
-            *stream = self.bytes(info);
+            let shape = [rows, bytes * 8 / dtype.bitsize()];
+            match self.tensors.info(&name) {
+                Some(info) if info.dtype == dtype && info.shape == shape => *stream = self.bytes(info),
+                Some(info) if info.dtype == dtype => return Err(self.wrong(&name, format!("{shape:?}"), Some(info))),
+                found => return Err(self.wrong(&name, format!("{dtype:?} {shape:?}, a stream of {format}"), found)),
+            }
         }
         Ok(Matrix { name: name.to_owned(), rows, cols, format, blocks: vec![MatrixBlock { rows, streams }] })
+    }
+
+    /// The format that the file says `name` has.
+    fn said(&self, name: &str) -> Result<Option<WeightFormat>, FileError> {
+        let Some(text) = self.tensors.metadata().as_ref().and_then(|metadata| metadata.get(name)) else {
+            return Ok(None);
+        };
+        let place = || format!("format of {name}");
+        let format = serde_json::from_str(text).map_err(|error| {
+            FileError::new(&self.path, place(), "a format that this program knows", error)
+                .hint("a newer flashflood may")
+        })?;
+        match format {
+            WeightFormat::Affine(affine) if !affine.is_known() => {
+                Err(FileError::new(&self.path, place(), KNOWN_AFFINE, format!("{affine:?}")))
+            }
+            format => Ok(Some(format)),
+        }
+    }
+
+    /// The format that follows from the types and shapes of the tensors of `name`: packs from before files said it.
+    fn seen(&self, name: &str, rows: usize, cols: usize) -> Result<WeightFormat, FileError> {
+        let weight = format!("{name}.weight");
+        match self.tensors.info(&weight) {
+            Some(info) if info.dtype == Dtype::U32 => self.affine(name, rows, cols),
+            Some(info) => match Dense::of(info.dtype) {
+                Some(dense) if info.shape == [rows, cols] => Ok(WeightFormat::Dense(dense)),
+                Some(_) => Err(self.wrong(&weight, format!("[{rows}, {cols}]"), Some(info))),
+                None => Err(self.wrong(&weight, format!("F32, F16, BF16 or U32, {rows} rows"), Some(info))),
+            },
+            None => Err(self.wrong(&weight, format!("F32, F16, BF16 or U32, {rows} rows"), None)),
+        }
     }
 
     fn affine(&self, name: &str, rows: usize, cols: usize) -> Result<WeightFormat, FileError> {

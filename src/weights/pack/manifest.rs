@@ -195,8 +195,7 @@ impl Manifest {
                 if let WeightFormat::Affine(affine) = format
                     && !affine.is_known()
                 {
-                    let expected = "affine with 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128";
-                    return Err(FileError::new(path, key(name), expected, format!("{affine:?}")));
+                    return Err(FileError::new(path, key(name), KNOWN_AFFINE, format!("{affine:?}")));
                 }
             }
             let least = stride(layer.bytes, self.record_align);
@@ -212,6 +211,9 @@ impl Manifest {
         Ok(())
     }
 }
+
+/// What affine formats there are.
+pub(super) const KNOWN_AFFINE: &str = "affine with 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128";
 
 const NOT_A_MANIFEST: &str = "not a manifest that can be read";
 

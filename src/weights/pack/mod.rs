@@ -35,7 +35,9 @@
 //!
 //! Tensors have the canonical names of [`names`](crate::weights::names), whatever the checkpoint called them. Vectors are
 //! F32; norms are plain weights (any "1 + w" is added). A matrix `M` is `M.weight`: F32, F16 or BF16 `[rows, cols]`, or U32
-//! `[rows, cols * bits / 32]` with `M.scales` and `M.biases` `[rows, cols / group]`. A tied `lm_head` is not there.
+//! `[rows, cols * bits / 32]` with `M.scales` and `M.biases` `[rows, cols / group]`. The file's `__metadata__` has the
+//! format of each matrix under its name, in JSON as the manifest has them; where it does not, the types and shapes tell. A
+//! tied `lm_head` is not there.
 //!
 //! # `manifest.json`
 //!

@@ -46,7 +46,15 @@ impl<'a> ResidentPlan<'a> {
     /// The length prefix and the header, padded so that data starts aligned; and the bytes of the data.
     fn header(&self) -> (Vec<u8>, u64) {
         let mut header = Map::new();
-        header.insert("__metadata__".into(), json!({ "format": super::manifest::FORMAT }));
+        let mut metadata = Map::new();
+        metadata.insert("format".to_owned(), json!(super::manifest::FORMAT));
+        for entry in &self.entries {
+            if let Entry::Matrix { name, format, .. } = entry {
+                // metadata are texts
+                metadata.insert((*name).to_owned(), json!(json!(format).to_string()));
+            }
+        }
+        header.insert("__metadata__".into(), Value::Object(metadata));
         let mut end = 0u64;
         let mut tensor = |name: String, dtype: String, shape: &[usize], bytes: usize| {
             let start = end;

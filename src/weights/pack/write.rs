@@ -51,6 +51,8 @@ pub(crate) struct PackSource<'a> {
     pub moe_layers: &'a [usize],
     /// The text of the model's `config.json`.
     pub config: &'a str,
+    /// Text files (relative path, contents) that the source has inside its weights and the pack gets beside them.
+    pub texts: &'a [(PathBuf, &'a str)],
 }
 
 /// Makes a pack of `source` in the folder `out`, or goes on with one that an earlier run left unfinished. Tokenizer
@@ -97,6 +99,13 @@ pub(crate) fn write_pack(
     let experts = out.join("experts");
     fs::create_dir_all(&experts).map_err(FileError::io("create", &experts))?;
     copy_files(copy_from, out, needed)?;
+    for (name, text) in source.texts {
+        let path = out.join(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(FileError::io("create", folder))?;
+        }
+        replace(&path, text.as_bytes(), needed)?;
+    }
     let resident = match finished.resident {
         Some(sum) => sum,
         None => {

@@ -68,8 +68,10 @@ proptest! {
         conv_kernel in 2usize..9,
         steps in prop::collection::vec(1usize..12, 1..4),
         few_threads in any::<bool>(),
+        in_turn in any::<bool>(),
     ) {
-        let shape = DeltaNetShape { key_heads, value_heads: key_heads * values_per_key, key_dim, value_dim, conv_kernel };
+        let value_heads = key_heads * values_per_key;
+        let shape = DeltaNetShape { key_heads, value_heads, key_dim, value_dim, conv_kernel, in_turn };
         let mut trial = delta_net_layer(seed, shape, *steps.iter().max().unwrap());
         trial.threads = if few_threads { 256 } else { u32::MAX };
         trial.check(&steps)?;
@@ -88,8 +90,10 @@ proptest! {
         (key_dim, value_dim) in prop_oneof![(1usize..40, 1usize..40), (Just(128), Just(128)), (129usize..256, 1usize..40)],
         (chunks, more) in (2usize..5, 1usize..32),
         one_at_a_time in any::<bool>(),
+        in_turn in any::<bool>(),
     ) {
-        let shape = DeltaNetShape { key_heads, value_heads: key_heads * values_per_key, key_dim, value_dim, conv_kernel: 4 };
+        let value_heads = key_heads * values_per_key;
+        let shape = DeltaNetShape { key_heads, value_heads, key_dim, value_dim, conv_kernel: 4, in_turn };
         let mut trial = delta_net_layer(seed, shape, chunks * 32 + more);
         if one_at_a_time {
             trial.binding = 256;
@@ -109,16 +113,19 @@ fn dim() -> impl Strategy<Value = usize> {
 /// Every channel's inputs come back in their order, those of key heads from any of the copies.
 #[test]
 fn conv_inputs_of_all_channels() {
-    let shape = DeltaNetShape { key_heads: 2, value_heads: 4, key_dim: 3, value_dim: 2, conv_kernel: 3 };
-    let channels = shape.channels();
-    let value = |age: usize, channel: usize| (age * 100 + channel) as f32;
-    let mut kept = Vec::new();
-    for head in 0..4 {
-        for age in 0..2 {
-            let (q, k, v) = (head / 2 * 3, 6 + head / 2 * 3, 12 + head * 2);
-            kept.extend((q..q + 3).chain(k..k + 3).chain(v..v + 2).map(|channel| value(age, channel)));
+    for in_turn in [false, true] {
+        let shape = DeltaNetShape { key_heads: 2, value_heads: 4, key_dim: 3, value_dim: 2, conv_kernel: 3, in_turn };
+        let channels = shape.channels();
+        let value = |age: usize, channel: usize| (age * 100 + channel) as f32;
+        let mut kept = Vec::new();
+        for head in 0..4 {
+            let key_head = if in_turn { head % 2 } else { head / 2 };
+            for age in 0..2 {
+                let (q, k, v) = (key_head * 3, 6 + key_head * 3, 12 + head * 2);
+                kept.extend((q..q + 3).chain(k..k + 3).chain(v..v + 2).map(|channel| value(age, channel)));
+            }
         }
+        let expected: Vec<f32> = (0..2).flat_map(|age| (0..channels).map(move |c| value(age, c))).collect();
+        assert_eq!(conv_inputs(&shape, &kept), expected);
     }
-    let expected: Vec<f32> = (0..2).flat_map(|age| (0..channels).map(move |c| value(age, c))).collect();
-    assert_eq!(conv_inputs(&shape, &kept), expected);
 }

@@ -144,6 +144,30 @@ fn values_that_do_not_hold_are_refused_by_key() {
     assert_eq!(error, expected);
 }
 
+/// The file says how each matrix is stored: what the streams do not bear out, or nobody knows, is refused by name.
+#[test]
+fn formats_of_resident_matrices_are_held_against_their_streams() {
+    let (_temp, out) = made();
+    let path = out.join(pack::RESIDENT);
+    let whole = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    for (said, expected) in [
+        (r#""f16""#, "a stream of f16"),
+        (r#""q9""#, "a format that this program knows"),
+        (r#"{"affine":{"bits":7,"group":64,"scales":"bf16"}}"#, "affine with 2, 3, 4, 5, 6 or 8 bits"),
+    ] {
+        let mut header: serde_json::Value = serde_json::from_slice(&whole[8..][..length]).unwrap();
+        header["__metadata__"]["layers.0.router"] = said.into();
+        let mut text = header.to_string().into_bytes();
+        text.resize(text.len().next_multiple_of(64) + 56, b' ');
+        let bytes = [&(text.len() as u64).to_le_bytes()[..], &text, &whole[8 + length..]].concat();
+        fs::write(&path, &bytes).unwrap();
+        edit_manifest(&out, |manifest| manifest["resident"]["bytes"] = bytes.len().into());
+        let error = ModelSource::open(&out).unwrap_err().to_string();
+        assert!(error.contains("layers.0.router") && error.contains(expected), "{error}");
+    }
+}
+
 #[test]
 fn a_flipped_byte_is_found() {
     let (_temp, out) = made();

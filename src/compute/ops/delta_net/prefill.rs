@@ -51,17 +51,17 @@ impl DeltaNet {
             constants: constants.to_vec(),
             groups: vec![bindings.to_vec()],
         };
-        let [taps, key_dim, value_dim] = self.constants();
+        let [taps, key_dim, value_dim, side_by_side] = self.constants();
         let value4 = ("value4", (self.value_columns() / 4) as f64);
         let columns4 = ("columns4", (self.columns() / 4) as f64);
         let inputs = [&[x], &vectors[..], &[Binding::read(conv), write]].concat();
         let of_norm = [&[key_dim, value_dim, value4][..], &Quantised::constants(self.out.packed(), 64)].concat();
         vec![
-            stage("delta_net_inputs", &[taps, key_dim, value_dim, value4], &inputs),
-            stage("delta_net_solve", &[key_dim, value4], &[write]),
-            stage("delta_net_chunks", &[key_dim, value_dim, value4, columns4], &[write, state]),
+            stage("delta_net_inputs", &[taps, key_dim, value_dim, side_by_side, value4], &inputs),
+            stage("delta_net_solve", &[key_dim, side_by_side, value4], &[write]),
+            stage("delta_net_chunks", &[key_dim, value_dim, side_by_side, value4, columns4], &[write, state]),
             stage("delta_net_norm", &of_norm, &[x, norm, read, out]),
-            stage("delta_net_keep", &[taps, key_dim, value_dim], &[x, Binding::write(conv)]),
+            stage("delta_net_keep", &[taps, key_dim, value_dim, side_by_side], &[x, Binding::write(conv)]),
         ]
     }
 
@@ -112,7 +112,6 @@ impl DeltaNet {
         let keep = params! {
             tokens: part.end as u32,
             key_heads,
-            value_heads,
             x_stride: self.qkv.stride as u32,
             u_offset: self.qkv.offset as u32,
             conv_stride: self.conv.stride as u32,
