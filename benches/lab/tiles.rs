@@ -319,7 +319,9 @@ fn weights_of(format: WeightFormat, codes: usize, scales: usize) -> Vec<u8> {
         WeightFormat::F16 | WeightFormat::Bf16 => {
             (0..codes / 2).flat_map(|i| (0x3880u16 | (mixed(i) as u16 & 0x807f)).to_le_bytes()).collect()
         }
-        WeightFormat::Affine { .. } => (0..codes / 4).flat_map(|i| mixed(i).to_le_bytes()).collect(),
+        WeightFormat::Affine(_) | WeightFormat::Block(_) => {
+            (0..codes / 4).flat_map(|i| mixed(i).to_le_bytes()).collect()
+        }
     };
     // bf16
     bytes.extend((0..scales / 2).flat_map(|i| (0x3c00u16 + (i % 97) as u16).to_le_bytes()));
