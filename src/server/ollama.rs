@@ -14,7 +14,7 @@ use super::body;
 use super::error::{ApiError, Protocol, json_response};
 use super::model::{Model, time_text};
 use super::sse::{self, Frame, StreamWriter};
-use crate::request::{BodyKeys, sampling, template_keys};
+use crate::request::{BodyKeys, sampling, template_keys, thinking_budget};
 use crate::{Content, Generated, Message, Prompt, Request, ToolChoice};
 
 /// The version of ollama whose protocol this is: programs look whether it is new enough.
@@ -155,6 +155,7 @@ fn fill(keys: &mut BodyKeys, wanted: &mut Request) -> Result<(), ApiError> {
         Some(_) => return Err(ApiError::unsupported("format", "format is \"json\" or a JSON schema")),
     };
     wanted.template = template_keys(keys)?;
+    wanted.thinking_budget = thinking_budget(keys, &mut wanted.template)?;
     let mut options = BodyKeys::new(keys.value("options").unwrap_or_else(|| json!({})))?;
     wanted.max_tokens = options.count(&["num_predict"])?;
     sampling(&mut options, wanted)?;
