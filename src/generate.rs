@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{Suspension, Wait};
 pub use crate::request::GenerateOptions;
 use crate::request::{Prepared, new_id};
-use crate::session::{LogProbabilities, PrefillProgress, Session, SessionError};
+use crate::session::{LogProbabilities, PrefillProgress, PromptScores, Session, SessionError};
 use crate::text::{
     Grammar, GrammarError, ReplyParser, ReplyPart, Sampler, StopStrings, TextStream, TokenMask, Tokenizer, ToolCall,
 };
@@ -20,6 +20,9 @@ pub enum Event {
         /// Tokens of the prompt.
         total: usize,
     },
+    /// The tokens of the prompt and how likely they were, if that was asked for: the first follows nothing, and has no
+    /// probability.
+    Prompt(Vec<(u32, Option<LogProbabilities>)>),
     /// Within a step of the prompt: a layer is done. A step may have thousands of tokens and take minutes.
     PrefillLayer(PrefillProgress),
     /// A token was chosen; what it adds to the answer, if that is certain, follows.
@@ -30,6 +33,13 @@ pub enum Event {
         thinking: bool,
         /// How likely it was, if that was asked for.
         probabilities: Option<LogProbabilities>,
+    },
+    /// The token that ends the text, and is no part of it. Told where probabilities are asked for.
+    StopToken {
+        /// Its id.
+        id: u32,
+        /// How likely it was.
+        probabilities: LogProbabilities,
     },
     /// More of what the model thinks before it answers; never a part of a character.
     Thinking(String),
@@ -139,7 +149,10 @@ pub fn generate(
     let mut go_on = true;
     let pace = session.pace().clone();
     let mut worked_from = Instant::now();
-    let synced = session.sync(prompt, &options.boundaries, |progress| {
+    let mut scores = options
+        .prompt_probabilities
+        .then(|| PromptScores::new(options.probabilities.unwrap_or(0), tokenizer.vocab_size()));
+    let on_progress = |progress: PrefillProgress| {
         let worked = worked_from.elapsed();
         go_on = on_event(match progress.step {
             0 => Event::Prefill { done: progress.done, total: progress.total },
@@ -148,7 +161,15 @@ pub fn generate(
         go_on = go_on && pace.turn(worked, |wait| on_event(wait.into()));
         worked_from = Instant::now();
         go_on
-    })?;
+    };
+    let synced = match &mut scores {
+        Some(scores) => session.sync_and_score(prompt, &options.boundaries, scores, on_progress)?,
+        None => session.sync(prompt, &options.boundaries, on_progress)?,
+    };
+    if let Some(scores) = scores.filter(|_| go_on) {
+        let found = std::iter::once(None).chain(scores.found().into_iter().map(Some));
+        go_on = on_event(Event::Prompt(prompt.iter().copied().zip(found).collect()));
+    }
     let mut answer = Answer::new(tokenizer, options);
     let mut grammar = options.grammar.clone();
     let mut forced = ForcedEnd::new(tokenizer, options);
@@ -184,6 +205,9 @@ pub fn generate(
             // an answer that must have a form cannot end among its thoughts: it begins instead
             if thinking && grammar.is_some() && forced.begin() {
                 continue;
+            }
+            if let Some(probabilities) = probabilities {
+                on_event(Event::StopToken { id: token, probabilities });
             }
             break Finish::Stop;
         }

@@ -50,6 +50,8 @@ pub struct Request {
     pub seed: Option<u64>,
     /// Of how many of the most likely tokens [`Event::Token`](crate::Event::Token) tells the probabilities.
     pub probabilities: Option<usize>,
+    /// Tells those of the prompt's tokens as well, by [`Event::Prompt`](crate::Event::Prompt).
+    pub prompt_probabilities: bool,
     /// What is added to the logits of tokens: (id, bias). -inf is never.
     pub logit_bias: Vec<(u32, f32)>,
     /// The answer is a turn of its own even where the last message is the assistant's; otherwise that message goes on.
@@ -67,6 +69,15 @@ pub enum Prompt {
     Text(String),
     /// Token ids that go on as they stand.
     Tokens(Vec<u32>),
+    /// A gap in a text, which the answer fills, for models that were trained for it.
+    Infill {
+        /// What stands before it.
+        before: String,
+        /// What stands behind it.
+        after: String,
+        /// Other files of the same repository: their names and their texts.
+        files: Vec<(String, String)>,
+    },
 }
 
 impl Default for Prompt {

@@ -2,11 +2,15 @@
 
 #[cfg(test)]
 pub(crate) mod contents;
+mod probabilities;
 mod saved;
+mod step_size;
 mod sync;
 
 use std::time::Duration;
 
+pub use probabilities::LogProbabilities;
+pub(crate) use probabilities::PromptScores;
 pub use saved::Restored;
 pub use sync::{PrefillProgress, Synced};
 
@@ -61,15 +65,6 @@ pub enum SessionError {
     File(#[from] SessionFileError),
 }
 
-/// How likely tokens were, before penalties, masks and the temperature.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LogProbabilities {
-    /// Natural logarithm of the chosen token's probability.
-    pub chosen: f32,
-    /// The most likely tokens with theirs, most likely first.
-    pub top: Vec<(u32, f32)>,
-}
-
 /// One timeline of tokens on an engine.
 pub struct Session<'a> {
     engine: &'a mut Engine,
@@ -77,23 +72,6 @@ pub struct Session<'a> {
     broken: bool,
     trace: Option<Trace>,
     checkpoints: Checkpoints,
-}
-
-impl LogProbabilities {
-    fn of(logits: &[f32], chosen: u32, top: usize) -> Self {
-        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = logits.iter().map(|logit| f64::from(logit - highest).exp()).sum();
-        let of = |logit: f32| (f64::from(logit - highest) - total.ln()) as f32;
-        let mut all: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
-        let by_likelihood = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        if top < all.len() {
-            all.select_nth_unstable_by(top, by_likelihood);
-            all.truncate(top);
-        }
-        all.sort_unstable_by(by_likelihood);
-        let chosen = logits.get(chosen as usize).map_or(f32::NEG_INFINITY, |logit| of(*logit));
-        LogProbabilities { chosen, top: all.into_iter().map(|(id, logit)| (id, of(logit))).collect() }
-    }
 }
 
 impl Engine {
@@ -276,7 +254,7 @@ impl<'a> Session<'a> {
             mask.apply(&mut logits);
         }
         let token = sampler.sample(&mut logits, &self.tokens)?;
-        Ok((token, top.map(|top| LogProbabilities::of(&rows[last..end], token, top))))
+        Ok((token, top.map(|top| LogProbabilities::of(&rows[last..], vocab, token, top))))
     }
 
     /// Asks for the outputs of operations whose label contains one of `patterns`, from the next step on.

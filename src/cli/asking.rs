@@ -181,7 +181,7 @@ impl Screen {
                 // nobody may be reading these
                 let _ = write!(io::stderr(), "{dim}{text}");
             }
-            Event::Thinking(_) | Event::Token { .. } => {}
+            Event::Thinking(_) | Event::Token { .. } | Event::StopToken { .. } | Event::Prompt(_) => {}
             Event::ToolCallBegin { .. } | Event::ToolCallArguments { .. } | Event::ToolCall(_) => {}
             Event::Suspended(_) | Event::Resumed | Event::Resting => {}
         }

@@ -181,6 +181,11 @@ impl<D: Device + ?Sized> Runner<D> {
         outcome.and(self.device.end())
     }
 
+    /// Whether the processor computes, while whoever asked waits.
+    pub(crate) fn is_on_pool(&self) -> bool {
+        self.device.is_on_pool()
+    }
+
     fn run_operations(
         &mut self,
         recording: &Recording,

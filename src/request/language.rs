@@ -14,8 +14,8 @@ use super::{Prompt, Request, RequestError, ToolChoice};
 use crate::engine::{Engine, EngineError};
 use crate::state::chat_boundaries;
 use crate::text::{
-    AnswerForm, ChatTemplate, Content, Grammar, Message, ModelText, ReplyParser, Sampler, TextError, Tokenizer,
-    ToolCall, without_marks,
+    AnswerForm, ChatTemplate, Content, Grammar, InfillPiece, Message, ModelText, ReplyParser, Sampler, TextError,
+    Tokenizer, ToolCall, without_marks,
 };
 
 /// Bytes of a text, for each position of the context, beyond which its tokens are counted before it is taken as a whole.
@@ -53,6 +53,8 @@ pub struct GenerateOptions {
     /// Of how many of the most likely tokens [`Event::Token`](crate::Event::Token) tells the probabilities; `None` is
     /// none, not even the chosen token's.
     pub probabilities: Option<usize>,
+    /// Tells those of the prompt's tokens as well ([`Event::Prompt`](crate::Event::Prompt)), which are then all computed.
+    pub prompt_probabilities: bool,
 }
 
 /// A request that an engine can compute.
@@ -157,7 +159,8 @@ impl Language {
         if prompt.is_empty() {
             return Err(RequestError::invalid("the prompt is empty").at("prompt"));
         }
-        if prompt.len() >= self.context {
+        // an answer of no tokens needs no room
+        if prompt.len() + usize::from(request.max_tokens != Some(0)) > self.context {
             return Err(RequestError::context(prompt.len(), self.context, false));
         }
         let seed = request.seed.unwrap_or_else(any_number);
@@ -187,21 +190,26 @@ impl Language {
         }
         let reply = match request.prompt {
             Prompt::Chat(_) => ReplyParser::new(self.text.dialect, &text, request.tools.clone()),
-            Prompt::Text(_) | Prompt::Tokens(_) => ReplyParser::default(),
+            Prompt::Text(_) | Prompt::Tokens(_) | Prompt::Infill { .. } => ReplyParser::default(),
         };
         let one_call = request.one_call || matches!(request.tool_choice, ToolChoice::Named(_));
         let grammar = self.grammar_of(&request, one_call, reply.is_thinking())?;
         let reply = if grammar.is_some() { reply.with_grammar() } else { reply };
+        let mut stop_ids = self.text.stop_ids.clone();
+        if let (Prompt::Infill { .. }, Some(infill)) = (&request.prompt, &self.text.infill) {
+            stop_ids.extend(infill.ends());
+        }
         let options = GenerateOptions {
             // the context ends an answer that nothing else ends
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),
-            stop_ids: self.text.stop_ids.clone(),
+            stop_ids,
             stop_strings: request.stop,
             thinking_budget: request.thinking_budget,
             one_call,
             reply,
             grammar,
             probabilities: request.probabilities,
+            prompt_probabilities: request.prompt_probabilities,
             boundaries,
         };
         Ok(Prepared { language: self.clone(), prompt, sampler, options, seed })
@@ -282,6 +290,28 @@ impl Language {
         encode(text)
     }
 
+    /// Whether gaps can be filled.
+    #[cfg(feature = "server")]
+    pub(crate) fn fills_gaps(&self) -> bool {
+        self.text.infill.is_some()
+    }
+
+    fn infill(&self, before: &str, after: &str, files: &[(String, String)]) -> Result<Vec<u32>, RequestError> {
+        let infill = self.text.infill.as_ref().ok_or_else(|| {
+            let message =
+                "this model's tokenizer has no tokens for a gap, such as <|fim_prefix|>: it cannot fill one in";
+            RequestError::unsupported("suffix", message)
+        })?;
+        let mut tokens = Vec::new();
+        for piece in infill.prompt(before, after, files) {
+            match piece {
+                InfillPiece::Token(id) => tokens.push(id),
+                InfillPiece::Text(text) => tokens.extend(self.encode(&self.text.typed.text(text), true)?),
+            }
+        }
+        Ok(tokens)
+    }
+
     /// The prompt as text and as tokens; checks tools and messages.
     fn prompt_of(&self, request: &mut Request) -> Result<Encoded, RequestError> {
         if let Prompt::Tokens(ids) = &request.prompt {
@@ -290,6 +320,10 @@ impl Language {
                 return Err(RequestError::invalid(format!("{id} is no token: there are {vocab}")).at("prompt"));
             }
             let tokens = ids.clone();
+            return Ok(Encoded { text: String::new(), tokens, conversation: None });
+        }
+        if let Prompt::Infill { before, after, files } = &request.prompt {
+            let tokens = self.infill(before, after, files)?;
             return Ok(Encoded { text: String::new(), tokens, conversation: None });
         }
         let (text, conversation) = self.render(request)?;
@@ -312,7 +346,7 @@ impl Language {
             ToolChoice::Auto | ToolChoice::Required => {}
         }
         let messages = match &mut request.prompt {
-            Prompt::Tokens(_) => return Ok((String::new(), None)),
+            Prompt::Tokens(_) | Prompt::Infill { .. } => return Ok((String::new(), None)),
             Prompt::Text(text) => return Ok((text.clone(), None)),
             Prompt::Chat(messages) => std::mem::take(messages),
         };

@@ -5,19 +5,23 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::Server;
 use super::error::ApiError;
 use super::metrics::InFlight;
 use super::model::Model;
 use super::worker::JobEvent;
-use crate::{Event, Finish, Generated, LogProbabilities};
+use crate::{Event, Finish, Generated, LogProbabilities, Prepared};
 
 /// A request that is in the queue or computed. Dropping it gives the request up.
 pub(crate) struct Running {
+    pub(super) server: Arc<Server>,
     pub(crate) model: Arc<Model>,
-    events: mpsc::Receiver<JobEvent>,
+    pub(super) events: mpsc::Receiver<JobEvent>,
+    /// What is answered after this.
+    pub(super) rest: std::vec::IntoIter<Prepared>,
     pub(crate) prompt_tokens: usize,
     pub(crate) stops: Vec<String>,
-    _in_flight: InFlight,
+    pub(super) _in_flight: InFlight,
 }
 
 /// A piece of an answer.
@@ -35,6 +39,10 @@ pub(crate) enum AnswerPart {
     Call(Call),
     /// A token of the answer as OpenAI's `logprobs.content` has it.
     Probability(Value),
+    /// The tokens of the prompt in the same form, where they were asked for; the first has no `logprob`.
+    Prompt(Vec<Value>),
+    /// The token that ended the answer, in the same form.
+    StopToken(Value),
     /// The last one, unless it failed.
     Done(Generated),
     /// The last one.
@@ -60,14 +68,11 @@ pub(crate) struct Whole {
 }
 
 impl Running {
-    pub(crate) fn new(
-        model: Arc<Model>,
-        events: mpsc::Receiver<JobEvent>,
-        prompt_tokens: usize,
-        stops: Vec<String>,
-        in_flight: InFlight,
-    ) -> Self {
-        Running { model, events, prompt_tokens, stops, _in_flight: in_flight }
+    /// Begins the next answer, behind [`AnswerPart::Done`]; `false` when there is none.
+    pub(crate) fn go_on(&mut self) -> Result<bool, ApiError> {
+        let Some(next) = self.rest.next() else { return Ok(false) };
+        self.events = self.server.enqueue(Some(next), true)?;
+        Ok(true)
     }
 
     /// The next piece. After [`AnswerPart::Done`] and [`AnswerPart::Failed`] there is none.
@@ -84,6 +89,16 @@ impl Running {
                 }
                 Some(JobEvent::Part(Event::Token { id, thinking: false, probabilities: Some(probabilities) })) => {
                     AnswerPart::Probability(self.probability(id, &probabilities))
+                }
+                Some(JobEvent::Part(Event::StopToken { id, probabilities })) => {
+                    AnswerPart::StopToken(self.probability(id, &probabilities))
+                }
+                Some(JobEvent::Part(Event::Prompt(tokens))) => {
+                    let first = |id: u32| self.token(id, Value::Null);
+                    let token = |(id, found): (u32, Option<LogProbabilities>)| {
+                        found.map_or_else(|| first(id), |found| self.probability(id, &found))
+                    };
+                    AnswerPart::Prompt(tokens.into_iter().map(token).collect())
                 }
                 // progress, which is not part of the answer
                 Some(JobEvent::Part(_)) => continue,
@@ -106,21 +121,24 @@ impl Running {
                 AnswerPart::CallBegin { .. } | AnswerPart::CallArguments(_) => {}
                 AnswerPart::Call(call) => whole.calls.push(call),
                 AnswerPart::Probability(token) => whole.probabilities.push(token),
+                AnswerPart::Prompt(_) | AnswerPart::StopToken(_) => {}
                 AnswerPart::Done(done) => return Ok((whole, done)),
                 AnswerPart::Failed(error) => return Err(error),
             }
         }
     }
 
+    fn token(&self, id: u32, logprob: Value) -> Value {
+        let bytes = self.model.language.token_bytes(id);
+        json!({"token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes})
+    }
+
     fn probability(&self, id: u32, found: &LogProbabilities) -> Value {
-        let token = |id: u32, logprob: f32| {
-            let bytes = self.model.language.token_bytes(id);
-            // JSON has no infinity; OpenAI writes this for a token that cannot be
-            let logprob = if logprob.is_finite() { logprob } else { -9999.0 };
-            json!({"token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes})
-        };
-        let mut chosen = token(id, found.chosen);
-        chosen["top_logprobs"] = found.top.iter().map(|(id, logprob)| token(*id, *logprob)).collect();
+        // JSON has no infinity; OpenAI writes this for a token that cannot be
+        let finite = |logprob: f32| if logprob.is_finite() { logprob } else { -9999.0 };
+        let mut chosen = self.token(id, finite(found.chosen).into());
+        let top = found.top.iter().map(|(id, logprob)| self.token(*id, finite(*logprob).into()));
+        chosen["top_logprobs"] = top.collect();
         chosen
     }
 }
@@ -130,9 +148,10 @@ pub(crate) fn is_cut(made: &Generated) -> bool {
     matches!(made.finish, Finish::Length | Finish::ContextFull)
 }
 
-/// OpenAI's `usage` of chats and completions. The prompt of several answers counts once.
-pub(crate) fn usage(made: &[Generated]) -> Value {
-    let (prompt, reused) = made.first().map_or((0, 0), |first| (first.prompt, first.reused));
+/// OpenAI's `usage` of chats and completions, of `answers` to each prompt. A prompt of several answers counts once.
+pub(crate) fn usage(made: &[Generated], answers: usize) -> Value {
+    let prompts = made.iter().step_by(answers.max(1));
+    let (prompt, reused) = prompts.fold((0, 0), |(p, r), made| (p + made.prompt, r + made.reused));
     let (tokens, thinking) = made.iter().fold((0, 0), |(t, k), made| (t + made.tokens.len(), k + made.thinking));
     json!({
         "prompt_tokens": prompt,

@@ -1,14 +1,18 @@
-//! Reads the body of a request as JSON.
+//! Reads the body of a request as JSON, packed or not.
+
+use std::io::Read;
 
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
+use super::request::blocking;
 use crate::request::BodyKeys;
 
-/// Longest body, bytes.
+/// Longest body, bytes, packed and unpacked.
 pub(crate) const LONGEST: usize = 16 << 20;
 
 /// How much of a longer body is read and dropped, so that its sender hears why: who still writes does not read.
@@ -16,7 +20,12 @@ const DROPPED: usize = 4 * LONGEST;
 
 /// The whole body, as `T`.
 pub(crate) async fn json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
+    let packing = packing(request.headers())?;
     let bytes = read(request.into_body()).await?;
+    let bytes = match packing {
+        Packing::None => bytes,
+        packing => blocking(move || unpacked(packing, &bytes)).await?,
+    };
     let parsed = serde_json::from_slice(&bytes).or_else(|e| {
         // half a character, which JavaScript may write: its sender cannot mend a history, so it is read as U+FFFD
         without_lone_surrogates(&bytes).map_or(Err(e), |bytes| serde_json::from_slice(&bytes))
@@ -25,6 +34,58 @@ pub(crate) async fn json<T: DeserializeOwned>(request: Request<Body>) -> Result<
         let what = if e.is_data() { "the request does not fit" } else { "the body is not JSON" };
         ApiError::invalid(format!("{what}: {e}"))
     })
+}
+
+/// How a body is packed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Packing {
+    None,
+    Gzip,
+    Deflate,
+}
+
+/// What `Content-Encoding` says.
+fn packing(headers: &HeaderMap) -> Result<Packing, ApiError> {
+    let values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let words = values.flat_map(|value| value.to_str().unwrap_or("(not a text)").split(','));
+    let words = words.map(|word| word.trim().to_ascii_lowercase());
+    let words: Vec<String> = words.filter(|word| !word.is_empty() && word != "identity").collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Ok(Packing::None),
+        ["gzip" | "x-gzip"] => Ok(Packing::Gzip),
+        ["deflate"] => Ok(Packing::Deflate),
+        _ => {
+            let found = words.join(", ");
+            let message = format!("Content-Encoding: expected gzip, deflate or identity, found {found:?}");
+            Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).code("unsupported_encoding"))
+        }
+    }
+}
+
+/// A packed body as it was. It may be a thousand times as long: no more than [`LONGEST`] is unpacked.
+fn unpacked(packing: Packing, bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let unpack = |from: &mut dyn Read| -> Result<Vec<u8>, ApiError> {
+        let mut unpacked = Vec::new();
+        let read = from.take(LONGEST as u64 + 1).read_to_end(&mut unpacked);
+        read.map_err(|e| ApiError::invalid(format!("the body cannot be unpacked: {e}")))?;
+        if unpacked.len() > LONGEST { Err(too_long()) } else { Ok(unpacked) }
+    };
+    match packing {
+        Packing::None => Ok(bytes.to_vec()),
+        Packing::Gzip => unpack(&mut MultiGzDecoder::new(bytes)),
+        // the name means zlib's format; some send what is within it alone, which never begins like that
+        Packing::Deflate => match bytes {
+            [first, second, ..] if first & 0x0F == 8 && (u16::from(*first) << 8 | u16::from(*second)) % 31 == 0 => {
+                unpack(&mut ZlibDecoder::new(bytes))
+            }
+            _ => unpack(&mut DeflateDecoder::new(bytes)),
+        },
+    }
+}
+
+fn too_long() -> ApiError {
+    let message = format!("the body has more than {} MiB", LONGEST >> 20);
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message).code("request_too_large")
 }
 
 /// The keys of the body.
@@ -74,8 +135,7 @@ async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
         }
     }
     if found > LONGEST {
-        let message = format!("the body has more than {} MiB", LONGEST >> 20);
-        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message).code("request_too_large"));
+        return Err(too_long());
     }
     Ok(bytes)
 }
@@ -84,7 +144,58 @@ async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+    use std::io::Write;
+
+    use axum::http::HeaderValue;
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+
     use super::*;
+
+    #[test]
+    fn packed_bodies_are_unpacked_up_to_a_limit() {
+        let text = "flash flood ".repeat(1000);
+        let level = Compression::default();
+        let (mut gzip, mut zlib, mut raw) = (
+            GzEncoder::new(Vec::new(), level),
+            ZlibEncoder::new(Vec::new(), level),
+            DeflateEncoder::new(Vec::new(), level),
+        );
+        for writer in [&mut gzip as &mut dyn Write, &mut zlib, &mut raw] {
+            writer.write_all(text.as_bytes()).unwrap();
+        }
+        let (gzip, zlib, raw) = (gzip.finish().unwrap(), zlib.finish().unwrap(), raw.finish().unwrap());
+        let read = |packing, bytes: &[u8]| unpacked(packing, bytes).map(|b| String::from_utf8(b).unwrap());
+        assert_eq!(read(Packing::Gzip, &gzip).unwrap(), text);
+        assert_eq!(read(Packing::Gzip, &gzip.repeat(2)).unwrap(), text.repeat(2));
+        assert_eq!(
+            (read(Packing::Deflate, &zlib).unwrap(), read(Packing::Deflate, &raw).unwrap()),
+            (text.clone(), text)
+        );
+        for cut in [0, 1, 9, gzip.len() - 5] {
+            assert!(unpacked(Packing::Gzip, &gzip[..cut]).is_err_and(|e| e.message().contains("unpacked")), "{cut}");
+        }
+        let mut bomb = GzEncoder::new(Vec::new(), level);
+        bomb.write_all(&vec![b' '; LONGEST + 1]).unwrap();
+        let bomb = bomb.finish().unwrap();
+        assert!(bomb.len() < 100_000 && unpacked(Packing::Gzip, &bomb).is_err_and(|e| e.message().contains("MiB")));
+    }
+
+    #[test]
+    fn encodings_that_are_not_read_are_named() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            values.iter().for_each(|value| {
+                headers.append(header::CONTENT_ENCODING, HeaderValue::from_static(value));
+            });
+            packing(&headers)
+        };
+        assert_eq!(of(&[]).unwrap(), Packing::None);
+        assert_eq!((of(&["identity, GZIP"]).unwrap(), of(&["deflate"]).unwrap()), (Packing::Gzip, Packing::Deflate));
+        for wrong in [&["br"][..], &["gzip", "gzip"], &["zstd, gzip"]] {
+            assert!(of(wrong).is_err_and(|e| e.message().contains("gzip, deflate")), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn half_characters_are_replaced() {

@@ -40,18 +40,15 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     let wanted = Request::from_chat_keys(&mut keys)?;
     server.tell_ignored("/v1/chat/completions", &keys);
     let tells_probabilities = wanted.probabilities.is_some();
+    let all = (0..answers).map(|index| wanted.answer_number(index)).collect();
+    let mut running = server.submit_all(all).await?;
+    let (id, created, model) = (new_id("chatcmpl-"), now(), running.model.name.clone());
     if is_stream {
-        if answers > 1 {
-            return Err(ApiError::unsupported("n", "n: several answers are not streamed"));
-        }
-        let running = server.submit(wanted).await?;
-        let (id, created, model) = (new_id("chatcmpl-"), now(), running.model.name.clone());
-        return Ok(sse::response(running, Chunks::new(id, created, model, tells_usage, server.options.reasoning)));
+        let chunks = Chunks::new(id, created, model, answers, tells_usage, server.options.reasoning);
+        return Ok(sse::response(running, chunks));
     }
     let (mut choices, mut all) = (Vec::new(), Vec::new());
-    let mut model = String::new();
-    for index in 0..answers {
-        let mut running = server.submit(wanted.answer_number(index)).await?;
+    loop {
         let (whole, done) = running.whole().await?;
         let mut message = json!({"role": "assistant", "content": whole.text});
         if whole.text.is_empty() && !whole.calls.is_empty() {
@@ -64,21 +61,23 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
             message["tool_calls"] = whole.calls.iter().map(tool_call).collect();
         }
         choices.push(json!({
-            "index": index,
+            "index": choices.len(),
             "message": message,
             "logprobs": tells_probabilities.then(|| json!({"content": whole.probabilities, "refusal": null})),
             "finish_reason": finish_reason(&done, !whole.calls.is_empty()),
         }));
-        model.clone_from(&running.model.name);
         all.push(done);
+        if !running.go_on()? {
+            break;
+        }
     }
     let answer = json!({
-        "id": new_id("chatcmpl-"),
+        "id": id,
         "object": "chat.completion",
-        "created": now(),
+        "created": created,
         "model": model,
         "choices": choices,
-        "usage": usage(&all),
+        "usage": usage(&all, answers),
         "timings": all.last().map(timings),
     });
     Ok(json_response(StatusCode::OK, &answer))
@@ -112,17 +111,28 @@ pub(super) struct Chunks {
     id: String,
     created: u64,
     model: String,
+    answers: usize,
     tells_usage: bool,
     reasoning: ReasoningField,
-    /// Calls that began.
+    /// The answers that are done; the number of them is the index of the one that is not.
+    done: Vec<Generated>,
+    /// Calls of this answer that began.
     calls: usize,
     /// Of the tokens whose text comes next.
     probabilities: Vec<Value>,
 }
 
 impl Chunks {
-    pub(super) fn new(id: String, created: u64, model: String, tells_usage: bool, reasoning: ReasoningField) -> Self {
-        Chunks { id, created, model, tells_usage, reasoning, calls: 0, probabilities: Vec::new() }
+    pub(super) fn new(
+        id: String,
+        created: u64,
+        model: String,
+        answers: usize,
+        tells_usage: bool,
+        reasoning: ReasoningField,
+    ) -> Self {
+        let (done, calls, probabilities) = (Vec::new(), 0, Vec::new());
+        Chunks { id, created, model, answers, tells_usage, reasoning, done, calls, probabilities }
     }
 
     fn chunk(&mut self, delta: Value, finish: Option<&str>) -> Value {
@@ -133,7 +143,7 @@ impl Chunks {
             "object": "chat.completion.chunk",
             "created": self.created,
             "model": self.model,
-            "choices": [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}],
+            "choices": [{"index": self.done.len(), "delta": delta, "logprobs": logprobs, "finish_reason": finish}],
         });
         if self.tells_usage {
             chunk["usage"] = Value::Null;
@@ -171,7 +181,7 @@ impl StreamWriter for Chunks {
                 json!({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
             }
             // all of it is told
-            AnswerPart::Call(_) => return Vec::new(),
+            AnswerPart::Call(_) | AnswerPart::Prompt(_) | AnswerPart::StopToken(_) => return Vec::new(),
             AnswerPart::Probability(token) => {
                 self.probabilities.push(token);
                 return Vec::new();
@@ -181,9 +191,15 @@ impl StreamWriter for Chunks {
                 let mut last = self.chunk(json!({}), Some(finish));
                 last["timings"] = timings(&done);
                 let mut frames = vec![Frame::data(&last)];
+                self.done.push(done);
+                self.calls = 0;
+                if self.done.len() < self.answers {
+                    frames.extend(self.begin());
+                    return frames;
+                }
                 if self.tells_usage {
                     last["choices"] = json!([]);
-                    last["usage"] = usage(std::slice::from_ref(&done));
+                    last["usage"] = usage(&self.done, self.answers);
                     frames.push(Frame::data(&last));
                 }
                 frames.push(Frame { name: None, data: "[DONE]".to_owned() });

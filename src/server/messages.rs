@@ -75,7 +75,7 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     let (whole, done) = running.whole().await?;
     let mut content = Vec::new();
     if !whole.thinking.is_empty() {
-        content.push(json!({"type": "thinking", "thinking": whole.thinking, "signature": ""}));
+        content.push(json!({"type": "thinking", "thinking": whole.thinking, "signature": signature(&whole.thinking)}));
     }
     if !whole.text.is_empty() {
         content.push(json!({"type": "text", "text": whole.text}));
@@ -103,6 +103,12 @@ pub(crate) async fn count_tokens(server: &Arc<Server>, request: HttpRequest<Body
     let mut keys = body::keys(request).await?;
     let tokens = server.tokens(wanted(&mut keys)?).await?;
     Ok(json_response(StatusCode::OK, &json!({"input_tokens": tokens.len()})))
+}
+
+/// What stands for the proof that thoughts are their maker's: clients keep it and send it back, and some drop thoughts
+/// without one. Nothing is proved by it; the same thoughts have the same.
+pub(super) fn signature(thoughts: &str) -> String {
+    format!("flashflood-{:032x}", xxhash_rust::xxh3::xxh3_128(thoughts.as_bytes()))
 }
 
 pub(super) fn stop_reason(done: &Generated, has_calls: bool, stops: &[String]) -> (&'static str, Option<String>) {
@@ -146,7 +152,9 @@ fn convert(message: Value, index: usize, is_last: bool, messages: &mut Vec<Messa
     for block in blocks {
         match block.get("type").and_then(Value::as_str) {
             Some("thinking") => thoughts.push_str(&field(&block, "thinking")),
-            Some("redacted_thinking") => {}
+            Some("redacted_thinking") => {
+                tracing::info!("a redacted thought of the history is left out: only who made it can read it");
+            }
             Some("tool_use") => calls.push(json!({
                 "id": field(&block, "id"),
                 "type": "function",

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::answer::AnswerPart;
 use super::error::Protocol;
-use super::messages::{stop_reason, usage};
+use super::messages::{signature, stop_reason, usage};
 use super::sse::{Frame, StreamWriter};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -24,11 +24,13 @@ pub(crate) struct Blocks {
     /// The number of the block that is open, or comes next.
     index: usize,
     has_calls: bool,
+    /// Of the block that is open.
+    thoughts: String,
 }
 
 impl Blocks {
     pub(crate) fn new(id: String, model: String, prompt_tokens: usize, stops: Vec<String>) -> Self {
-        Blocks { id, model, prompt_tokens, stops, open: None, index: 0, has_calls: false }
+        Blocks { id, model, prompt_tokens, stops, open: None, index: 0, has_calls: false, thoughts: String::new() }
     }
 
     fn start(&self, block: &Value) -> Frame {
@@ -50,7 +52,8 @@ impl Blocks {
     fn close(&mut self, frames: &mut Vec<Frame>) {
         if let Some(block) = self.open.take() {
             if block == Block::Thinking {
-                frames.push(self.delta(&json!({"type": "signature_delta", "signature": ""})));
+                let signature = signature(&std::mem::take(&mut self.thoughts));
+                frames.push(self.delta(&json!({"type": "signature_delta", "signature": signature})));
             }
             frames.push(self.stop());
         }
@@ -89,6 +92,7 @@ impl StreamWriter for Blocks {
     fn part(&mut self, part: AnswerPart) -> Vec<Frame> {
         match part {
             AnswerPart::Thinking(text) => {
+                self.thoughts.push_str(&text);
                 let empty = json!({"type": "thinking", "thinking": "", "signature": ""});
                 self.fill(Block::Thinking, &empty, &json!({"type": "thinking_delta", "thinking": text}))
             }
@@ -112,7 +116,7 @@ impl StreamWriter for Blocks {
                 self.close(&mut frames);
                 frames
             }
-            AnswerPart::Probability(_) => Vec::new(),
+            AnswerPart::Probability(_) | AnswerPart::Prompt(_) | AnswerPart::StopToken(_) => Vec::new(),
             AnswerPart::Done(done) => {
                 let mut frames = Vec::new();
                 self.close(&mut frames);

@@ -8,8 +8,10 @@ mod answer;
 mod auth;
 mod body;
 mod chat_completions;
+mod completion_object;
 mod completions;
 mod error;
+mod infill;
 mod messages;
 mod messages_stream;
 mod metrics;
@@ -22,6 +24,7 @@ mod responses_kept;
 mod responses_stream;
 mod routes;
 mod sse;
+mod tokenize;
 mod worker;
 
 use std::collections::HashSet;

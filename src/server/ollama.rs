@@ -14,7 +14,7 @@ use super::body;
 use super::error::{ApiError, Protocol, json_response};
 use super::model::{Model, time_text};
 use super::sse::{self, Frame, StreamWriter};
-use crate::request::{BodyKeys, sampling, template_keys};
+use crate::request::{BodyKeys, sampling, template_keys, thinking_budget};
 use crate::{Content, Generated, Message, Prompt, Request, ToolChoice};
 
 /// The version of ollama whose protocol this is: programs look whether it is new enough.
@@ -59,6 +59,10 @@ pub(crate) async fn show(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     {
         return Err(ApiError::new(StatusCode::NOT_FOUND, format!("model '{name}' not found")));
     }
+    let mut capabilities = vec!["completion", "tools", "thinking"];
+    if model.language.fills_gaps() {
+        capabilities.push("insert");
+    }
     let shown = json!({
         "modelfile": "", "parameters": "", "template": "", "license": "",
         "details": details(),
@@ -66,7 +70,7 @@ pub(crate) async fn show(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
             "general.architecture": "flashflood",
             "flashflood.context_length": model.language.context(),
         },
-        "capabilities": ["completion", "tools", "thinking"],
+        "capabilities": capabilities,
         "modified_at": time_text(model.created),
     });
     Ok(json_response(StatusCode::OK, &shown))
@@ -91,13 +95,13 @@ pub(crate) async fn chat(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     answer(server, keys, wanted, "/api/chat", Shape::Chat).await
 }
 
-/// `POST /api/generate`: a prompt for the chat template, or with `raw` a text that goes on as it stands.
+/// `POST /api/generate`: a prompt for the chat template, or with `raw` a text that goes on as it
+/// stands, or with `suffix` what stands before a gap.
 pub(crate) async fn generate(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
     let mut keys = body::keys(request).await?;
     let prompt: String = keys.get("prompt")?.unwrap_or_default();
     let (system, raw): (Option<String>, Option<bool>) = (keys.get("system")?, keys.get("raw")?);
     for (field, why) in [
-        ("suffix", "only what follows the prompt is given"),
         ("images", "this model reads text"),
         ("template", "the template is the model's own"),
         ("context", "send the conversation to /api/chat"),
@@ -106,8 +110,12 @@ pub(crate) async fn generate(server: &Arc<Server>, request: HttpRequest<Body>) -
             return Err(ApiError::unsupported(field, &format!("{field}: {why}")));
         }
     }
-    let mut wanted = match raw {
-        Some(true) => Request::text(prompt),
+    let suffix: Option<String> = keys.get("suffix")?;
+    let mut wanted = match (suffix.filter(|text| !text.is_empty()), raw) {
+        (Some(after), _) => {
+            Request { prompt: Prompt::Infill { before: prompt, after, files: Vec::new() }, ..Request::default() }
+        }
+        (None, Some(true)) => Request::text(prompt),
         _ => {
             let system = system.filter(|text| !text.is_empty()).map(|text| Message::new("system", text));
             Request::chat(system.into_iter().chain([Message::new("user", prompt)]))
@@ -147,6 +155,7 @@ fn fill(keys: &mut BodyKeys, wanted: &mut Request) -> Result<(), ApiError> {
         Some(_) => return Err(ApiError::unsupported("format", "format is \"json\" or a JSON schema")),
     };
     wanted.template = template_keys(keys)?;
+    wanted.thinking_budget = thinking_budget(keys, &mut wanted.template)?;
     let mut options = BodyKeys::new(keys.value("options").unwrap_or_else(|| json!({})))?;
     wanted.max_tokens = options.count(&["num_predict"])?;
     sampling(&mut options, wanted)?;
@@ -248,9 +257,8 @@ impl StreamWriter for Lines {
             AnswerPart::Done(done) => return vec![Frame::data(&self.last(&piece, &done))],
             AnswerPart::Failed(error) => return vec![Frame::data(&error.json(Protocol::Ollama))],
             // calls are told whole
-            AnswerPart::CallBegin { .. } | AnswerPart::CallArguments(_) | AnswerPart::Probability(_) => {
-                return Vec::new();
-            }
+            AnswerPart::CallBegin { .. } | AnswerPart::CallArguments(_) => return Vec::new(),
+            AnswerPart::Probability(_) | AnswerPart::Prompt(_) | AnswerPart::StopToken(_) => return Vec::new(),
         }
         vec![Frame::data(&self.line(&piece))]
     }

@@ -11,9 +11,9 @@ use super::answer::Running;
 use super::error::ApiError;
 use super::metrics::InFlight;
 use super::model::Model;
-use super::worker::{EVENTS, Job, Refused};
-use crate::Request;
+use super::worker::{EVENTS, Job, JobEvent, Refused};
 use crate::request::BodyKeys;
+use crate::{Prepared, Prompt, Request};
 
 impl Server {
     /// The model, once it is loaded.
@@ -56,27 +56,47 @@ impl Server {
 
     /// Puts a request into the queue; its answer comes in pieces.
     pub(crate) async fn submit(self: &Arc<Self>, request: Request) -> Result<Running, ApiError> {
-        let since = Instant::now();
+        self.submit_all(vec![request]).await
+    }
+
+    /// The same for several requests, which are answered one after the other: the first is put into the queue, each of the
+    /// others by [`Running::go_on`]. All of them are checked before.
+    pub(crate) async fn submit_all(self: &Arc<Self>, requests: Vec<Request>) -> Result<Running, ApiError> {
         let model = self.model()?;
         let in_flight = InFlight::new(self);
         // what would be refused anyway is not worth the tokenizer's time
         if self.queue.is_closed() {
             return Err(Refused::Stopping.into());
         }
-        if request.max_tokens == Some(0) {
+        // a text may be read alone, for its probabilities or to be there later
+        if requests.iter().any(|asked| asked.max_tokens == Some(0) && matches!(asked.prompt, Prompt::Chat(_))) {
             return Err(ApiError::invalid("at least one token must be wanted").at("max_tokens"));
         }
-        let (events, receiver) = mpsc::channel(EVENTS);
         let language = model.language.clone();
-        let prepared = blocking(move || Ok(language.prepare(request)?)).await?;
-        let (prompt_tokens, stops) = (prepared.prompt().len(), prepared.stop().to_vec());
-        let span = tracing::Span::current();
-        self.queue.submit(Job { prepared, events, since, span }).inspect_err(|refused| {
+        let prepare = move || requests.into_iter().map(|asked| Ok(language.prepare(asked)?)).collect();
+        let prepared: Vec<Prepared> = blocking(prepare).await?;
+        let first = |prepared: &Prepared| (prepared.prompt().len(), prepared.stop().to_vec());
+        let (prompt_tokens, stops) = prepared.first().map(first).unwrap_or_default();
+        let mut rest = prepared.into_iter();
+        let events = self.enqueue(rest.next(), false)?;
+        Ok(Running { server: self.clone(), model, events, rest, prompt_tokens, stops, _in_flight: in_flight })
+    }
+
+    /// Puts what is ready into the queue, where who `goes_on` with a request always has a place.
+    pub(super) fn enqueue(
+        &self,
+        prepared: Option<Prepared>,
+        goes_on: bool,
+    ) -> Result<mpsc::Receiver<JobEvent>, ApiError> {
+        let prepared = prepared.ok_or_else(|| ApiError::invalid("there is no prompt").at("prompt"))?;
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let job = Job { prepared, events, since: Instant::now(), span: tracing::Span::current(), goes_on };
+        self.queue.submit(job).inspect_err(|refused| {
             if *refused == Refused::Full {
                 self.metrics.refused();
             }
         })?;
-        Ok(Running::new(model, receiver, prompt_tokens, stops, in_flight))
+        Ok(receiver)
     }
 
     /// The tokens of a prompt.

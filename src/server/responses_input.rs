@@ -112,8 +112,9 @@ fn offer(tool: &Value, namespace: Option<&str>, tools: &mut Vec<Value>, kinds: &
 fn convert(item: &Value, at: &str, is_last: bool, messages: &mut Vec<Message>) -> Result<(), ApiError> {
     let field = |key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default();
     let text = |key: &str| content_text(item.get(key).unwrap_or(&Value::Null), "", Unreadable::Named, at);
+    // results of a local shell have no other
+    let id = if field("call_id").is_empty() { field("id") } else { field("call_id") };
     let mut call = |name: &str, arguments: Value| {
-        let id = if field("call_id").is_empty() { field("id") } else { field("call_id") };
         let function = json!({"name": name, "arguments": arguments});
         let call = json!({"id": id, "type": "function", "function": function});
         assistant(messages).tool_calls.get_or_insert_default().push(call);
@@ -132,7 +133,7 @@ fn convert(item: &Value, at: &str, is_last: bool, messages: &mut Vec<Message>) -
             call(field("name"), field("arguments").into());
             add_result(messages, field("id"), text("output")?);
         }
-        Some(kind) if kind.ends_with("_call_output") => add_result(messages, field("call_id"), text("output")?),
+        Some(kind) if kind.ends_with("_call_output") => add_result(messages, id, text("output")?),
         Some("reasoning") => {
             let thoughts = [text("content")?, text("summary")?].into_iter().find(|text| !text.is_empty());
             // encrypted ones are another provider's
@@ -213,6 +214,24 @@ mod tests {
             (&ToolKind::Of("agents".into()), &ToolKind::Custom)
         );
         assert!(asked.request.tools[2].to_string().contains("start: x"));
+    }
+
+    #[test]
+    fn a_local_shell_of_a_history_is_read() {
+        let action = json!({"type": "exec", "command": ["ls", "-l"], "env": {}});
+        let found = messages(json!([
+            {"role": "user", "content": "q"},
+            {"type": "local_shell_call", "id": "lsh_1", "call_id": "c1", "status": "completed", "action": action},
+            {"type": "local_shell_call_output", "id": "c1", "output": "{\"stdout\": \"a\"}"},
+            {"role": "user", "content": "go on"},
+        ]));
+        let call = &found[1].tool_calls.as_ref().unwrap()[0];
+        assert_eq!(
+            (&call["id"], &call["function"]),
+            (&json!("c1"), &json!({"name": "local_shell", "arguments": action}))
+        );
+        assert_eq!((found[2].role.as_str(), &found[2].other["tool_call_id"]), ("tool", &json!("c1")));
+        assert_eq!(found[2].content, Content::Text("{\"stdout\": \"a\"}".into()));
     }
 
     #[test]

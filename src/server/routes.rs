@@ -13,14 +13,14 @@ use tracing::Instrument;
 
 use super::error::{ApiError, Protocol, json_response};
 use super::model::Model;
-use super::{Server, auth, chat_completions, completions, messages, ollama, responses};
+use super::{Server, auth, chat_completions, completions, infill, messages, ollama, responses, tokenize};
 use crate::request::new_id;
 
 const PAGE: &str = include_str!("page.html");
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// Paths with their methods, for requests with another method.
-const PATHS: [(&str, &str); 20] = [
+const PATHS: [(&str, &str); 21] = [
     ("/", "GET, HEAD"),
     ("/health", "GET, HEAD"),
     ("/metrics", "GET"),
@@ -31,6 +31,7 @@ const PATHS: [(&str, &str); 20] = [
     ("/v1/responses", "POST"),
     ("/v1/messages", "POST"),
     ("/v1/messages/count_tokens", "POST"),
+    ("/infill", "POST"),
     ("/apply-template", "POST"),
     ("/tokenize", "POST"),
     ("/detokenize", "POST"),
@@ -39,7 +40,7 @@ const PATHS: [(&str, &str); 20] = [
     ("/api/show", "POST"),
     ("/api/tags", "GET"),
     ("/api/ps", "GET"),
-    ("/api/version", "GET"),
+    ("/api/version", "GET, HEAD"),
     ("/v1/models/{id}", "GET"),
 ];
 
@@ -137,9 +138,10 @@ async fn route(server: &Arc<Server>, request: Request<Body>) -> Result<Response<
         ("POST", "/v1/responses") => responses::post(server, request).await,
         ("POST", "/v1/messages") => messages::post(server, request).await,
         ("POST", "/v1/messages/count_tokens") => messages::count_tokens(server, request).await,
+        ("POST", "/infill") => infill::post(server, request).await,
         ("POST", "/apply-template") => chat_completions::apply_template(server, request).await,
-        ("POST", "/tokenize") => completions::tokenize(server, request).await,
-        ("POST", "/detokenize") => completions::detokenize(server, request).await,
+        ("POST", "/tokenize") => tokenize::tokenize(server, request).await,
+        ("POST", "/detokenize") => tokenize::detokenize(server, request).await,
         ("POST", "/api/chat") => ollama::chat(server, request).await,
         ("POST", "/api/generate") => ollama::generate(server, request).await,
         ("POST", "/api/show") => ollama::show(server, request).await,
@@ -203,4 +205,27 @@ fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn the_document_has_every_path_and_no_other() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let methods = |item: &Value| -> Vec<String> {
+            let keys = item.as_object().unwrap().keys().filter(|key| *key != "parameters");
+            keys.map(|key| key.to_ascii_uppercase()).collect()
+        };
+        let told = document["paths"].as_object().unwrap().iter();
+        let mut told: Vec<(&str, String)> =
+            told.map(|(path, item)| (path.as_str(), methods(item).join(", "))).collect();
+        let mut known = PATHS.map(|(path, methods)| (path, methods.to_owned())).to_vec();
+        told.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(told, known);
+    }
 }

@@ -79,10 +79,18 @@ impl<W: StreamWriter> State<W> {
                 let is_event = self.silent.is_multiple_of(COMMENTS);
                 return Some(if is_event { self.writer.waiting() } else { None });
             };
-            if matches!(part, AnswerPart::Done(_) | AnswerPart::Failed(_)) {
-                self.running = None;
-            }
+            let (is_done, has_failed) = (matches!(part, AnswerPart::Done(_)), matches!(part, AnswerPart::Failed(_)));
             self.frames.extend(self.writer.part(part));
+            match self.running.as_mut().filter(|_| is_done).map(Running::go_on) {
+                Some(Ok(true)) => {}
+                Some(Err(error)) => {
+                    self.frames.extend(self.writer.part(AnswerPart::Failed(error)));
+                    self.running = None;
+                }
+                Some(Ok(false)) => self.running = None,
+                None if has_failed => self.running = None,
+                None => {}
+            }
         }
     }
 }
@@ -173,7 +181,7 @@ mod tests {
 
     #[test]
     fn openais_chunks() {
-        let chunks = || Chunks::new("id".into(), 0, "m".into(), true, ReasoningField::default());
+        let chunks = || Chunks::new("id".into(), 0, "m".into(), 1, true, ReasoningField::default());
         let events = written(chunks(), done());
         let deltas: Vec<&Value> = events.iter().map(|(_, data)| &data["choices"][0]["delta"]).collect();
         assert_eq!((deltas[1], deltas[3]), (&json!({"reasoning_content": "h"}), &json!({"content": "a"})));
@@ -219,6 +227,8 @@ mod tests {
         ];
         assert_eq!(names, expected);
         assert_eq!(events[3].1["delta"], json!({"type": "thinking_delta", "thinking": "h"}));
+        let signature = super::super::messages::signature("hm");
+        assert_eq!(events[5].1["delta"], json!({"type": "signature_delta", "signature": signature}));
         assert_eq!((&events[11].1["index"], &events[11].1["content_block"]["name"]), (&json!(2), &json!("f")));
         assert_eq!(events[13].1["delta"], json!({"type": "input_json_delta", "partial_json": ":1}"}));
         let end = &events[15].1;

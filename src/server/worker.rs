@@ -30,6 +30,8 @@ pub(crate) struct Job {
     pub(crate) since: Instant,
     /// The request, for the log.
     pub(crate) span: tracing::Span,
+    /// Whether it is one more answer to a request that had its place in the queue.
+    pub(crate) goes_on: bool,
 }
 
 /// What becomes of a request.
@@ -79,7 +81,7 @@ impl Queue {
         }
         waiting.jobs.retain(|job| !job.events.is_closed());
         // an engine that has nothing to do takes one more
-        if waiting.jobs.len() >= self.most + usize::from(!waiting.running) {
+        if !job.goes_on && waiting.jobs.len() >= self.most + usize::from(!waiting.running) {
             return Err(Refused::Full);
         }
         waiting.jobs.push_back(job);
@@ -216,6 +218,8 @@ fn compute(
                 | Event::ToolCallArguments { .. }
                 | Event::ToolCall(_)
                 | Event::Token { probabilities: Some(_), .. }
+                | Event::StopToken { .. }
+                | Event::Prompt(_)
         );
         let is_there = if is_wanted { send(job, queue, JobEvent::Part(event)) } else { !job.events.is_closed() };
         is_there && !queue.aborted.load(Ordering::Relaxed)
@@ -271,7 +275,8 @@ mod tests {
             engine.language().unwrap().prepare(Request::text("a")).unwrap()
         });
         let (events, receiver) = mpsc::channel(buffer);
-        (Job { prepared: prepared.clone(), events, since: Instant::now(), span: tracing::Span::none() }, receiver)
+        let (prepared, span) = (prepared.clone(), tracing::Span::none());
+        (Job { prepared, events, since: Instant::now(), span, goes_on: false }, receiver)
     }
 
     #[test]
@@ -285,6 +290,10 @@ mod tests {
             readers.push(reader);
         }
         assert_eq!(queue.submit(job(1).0), Err(Refused::Full));
+        // one more answer to a request that is there already
+        let (more, reader) = job(1);
+        queue.submit(Job { goes_on: true, ..more }).unwrap();
+        drop(reader);
         readers.remove(1);
         let (last, _reader) = job(1);
         queue.submit(last).unwrap();

@@ -1,7 +1,11 @@
 //! Making the timeline what a prompt says, from the nearest state there is.
 
-use super::{Session, SessionError};
+use std::time::{Duration, Instant};
+
+use super::step_size::StepSize;
+use super::{PromptScores, Session, SessionError};
 use crate::compute::{ExecuteError, LogitRows, Step};
+use crate::experts::ExpertStore;
 use crate::state::{Checkpoint, CheckpointOptions, Checkpoints, Reason, common_prefix};
 
 /// What [`Session::sync`] did.
@@ -69,18 +73,49 @@ impl Session<'_> {
         &mut self,
         tokens: &[u32],
         boundaries: &[usize],
-        mut on_progress: impl FnMut(PrefillProgress) -> bool,
+        on_progress: impl FnMut(PrefillProgress) -> bool,
     ) -> Result<Synced, SessionError> {
         self.check_from(0, tokens)?;
         let reused = self.go_back_for(tokens)?;
+        self.run_from(reused, tokens, boundaries, None, on_progress)
+    }
+
+    /// As [`sync`](Self::sync), and finds out how likely the tokens were. For that every token is run, in steps of as many
+    /// as may have logits.
+    pub(crate) fn sync_and_score(
+        &mut self,
+        tokens: &[u32],
+        boundaries: &[usize],
+        scores: &mut PromptScores,
+        on_progress: impl FnMut(PrefillProgress) -> bool,
+    ) -> Result<Synced, SessionError> {
+        self.check_from(0, tokens)?;
+        self.go_back(0)?;
+        self.run_from(0, tokens, boundaries, Some(scores), on_progress)
+    }
+
+    /// Runs what of `tokens` is not done.
+    fn run_from(
+        &mut self,
+        reused: usize,
+        tokens: &[u32],
+        boundaries: &[usize],
+        mut scores: Option<&mut PromptScores>,
+        mut on_progress: impl FnMut(PrefillProgress) -> bool,
+    ) -> Result<Synced, SessionError> {
         let (total, layers) = (tokens.len(), self.engine.state.len());
         let mut progress = PrefillProgress { done: reused, total, step: 0, layer: 0, layers };
         let mut go_on = on_progress(progress);
         let mut stops = self.checkpoints.stops(reused, total, boundaries).into_iter().peekable();
-        let most = self.engine.recording.max_tokens;
+        let most = match scores {
+            Some(_) => self.engine.recording.logit_rows(),
+            None => self.engine.recording.max_tokens,
+        };
+        let is_in_memory = self.engine.store.as_ref().is_none_or(ExpertStore::holds_all);
+        let mut size = StepSize::new(most, is_in_memory && self.engine.runner.is_on_pool());
         while go_on && self.tokens.len() < total {
             let done = self.tokens.len();
-            let mut end = total.min(done + most);
+            let mut end = total.min(done + size.tokens());
             // state is copied in the middle of a step where that can be: a step more would read the experts once more
             if let Some((at, _)) = stops.peek().filter(|(at, _)| *at < done + Step::LEAST_MARK) {
                 end = end.min(*at);
@@ -88,8 +123,19 @@ impl Session<'_> {
             let marks: Vec<_> = std::iter::from_fn(|| stops.next_if(|(at, _)| *at <= end)).collect();
             self.engine.runner.mark(marks.iter().filter(|(at, _)| *at < end).map(|(at, _)| at - done).collect());
             let now = &tokens[done..end];
-            let rows = if done + now.len() == total { LogitRows::Last } else { LogitRows::None };
-            let mut layer_done = |layer| on_progress(PrefillProgress { done, step: now.len(), layer, ..progress });
+            let rows = match scores {
+                Some(_) => LogitRows::All,
+                None if end == total => LogitRows::Last,
+                None => LogitRows::None,
+            };
+            let (mut since, mut slowest) = (Instant::now(), Duration::ZERO);
+            let mut layer_done = |layer| {
+                slowest = slowest.max(since.elapsed());
+                let go_on = on_progress(PrefillProgress { done, step: now.len(), layer, ..progress });
+                // what whoever watches takes is not the layer's
+                since = Instant::now();
+                go_on
+            };
             match self.step_watched(now, Step::prefill(now.len(), done, rows), &mut layer_done) {
                 Err(SessionError::Execute(ExecuteError::Interrupted)) => {
                     let kept = self.checkpoint_until(done);
@@ -101,6 +147,14 @@ impl Session<'_> {
                     });
                 }
                 result => result?,
+            }
+            size.learn(now.len(), slowest);
+            if let Some(scores) = &mut scores {
+                scores.add(
+                    &self.engine.runner.logits()?,
+                    self.engine.shape.vocab,
+                    &tokens[done + 1..total.min(end + 1)],
+                );
             }
             for ((position, reason), state) in marks.iter().zip(self.engine.runner.take_marked()?) {
                 self.checkpoints.insert(Checkpoint { position: *position, reason: *reason, state });

@@ -13,6 +13,7 @@ mod chat_template;
 mod dialects;
 mod generation_config;
 mod grammar;
+mod infill;
 mod jinja;
 mod lark;
 mod model_text;
@@ -35,6 +36,7 @@ pub use chat_template::ChatTemplate;
 pub(crate) use dialects::{Dialect, QWEN};
 pub use generation_config::GenerationConfig;
 pub(crate) use grammar::{AnswerForm, Grammar, GrammarCompiler, GrammarError, TokenMask};
+pub(crate) use infill::{Infill, InfillPiece};
 #[cfg(feature = "server")]
 pub(crate) use jinja::strftime;
 pub(crate) use model_text::ModelText;

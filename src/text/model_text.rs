@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::replay::Replay;
-use super::{ChatTemplate, Dialect, GenerationConfig, GrammarCompiler, QWEN, SamplerOptions, Tokenizer, Typed};
+use super::{ChatTemplate, Dialect, GenerationConfig, GrammarCompiler, Infill, QWEN, SamplerOptions, Tokenizer, Typed};
 
 /// The text side of a model. It needs no device, and threads share it.
 pub(crate) struct ModelText {
@@ -18,6 +18,8 @@ pub(crate) struct ModelText {
     pub(crate) dialect: &'static Dialect,
     /// The model's own defaults.
     pub(crate) sampler: SamplerOptions,
+    /// The tokens for filling gaps, if the model has them.
+    pub(crate) infill: Option<Infill>,
     /// Ids that end a turn.
     pub(crate) stop_ids: Vec<u32>,
     /// Made when the first grammar is asked for.
@@ -35,6 +37,7 @@ impl ModelText {
     ) -> Self {
         ModelText {
             typed: Typed::new(&tokenizer),
+            infill: Infill::of(&tokenizer),
             stop_ids: generation.stop_ids(&tokenizer),
             sampler: generation.sampler,
             tokenizer,

@@ -16,5 +16,6 @@ mod value;
 
 pub(crate) use argument_forms::{ArgumentForm, argument_forms};
 pub(crate) use leaves::leaves;
+pub(crate) use patterns::syntax;
 pub(crate) use plain::{SchemaError, Strictness, plain};
 pub(crate) use value::value_from_text;

@@ -43,6 +43,10 @@ for name, arguments in CALLS.items():
     begin = add(f"[[{name}]]")
     follows[begin] = add(f"I look with {name}.\n\n<tool_call>\n<function={name}>\n{call}</function>\n</tool_call>")
 follows[add("[[done]]")] = add("The parrot is done.")
+# a gap is filled with this, and ended as Qwen's coders do
+gap = [add(f"<|{name}|>", True) for name in ("fim_prefix", "fim_suffix", "fim_middle", "fim_pad", "repo_name", "file_sep")]
+follows[gap[2]] = add("the parrot fills")
+follows[follows[gap[2]]] = gap[3]
 
 
 def identity(of):

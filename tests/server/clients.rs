@@ -47,6 +47,16 @@ pub(super) fn run_script(
     python: impl FnOnce() -> Result<PathBuf, String>,
     more: impl FnOnce() -> Result<String, String>,
 ) {
+    run_script_against(&[], name, python, more);
+}
+
+/// The same, with more arguments for the server.
+fn run_script_against(
+    arguments: &[&str],
+    name: &str,
+    python: impl FnOnce() -> Result<PathBuf, String>,
+    more: impl FnOnce() -> Result<String, String>,
+) {
     let (python, more) = match more().and_then(|more| Ok((python()?, more))) {
         Ok(found) => found,
         Err(reason) => {
@@ -56,7 +66,7 @@ pub(super) fn run_script(
             return;
         }
     };
-    let server = Server::start(&["--api-key", "secret", "--model-name", "small-moe"]);
+    let server = Server::start(&[&["--api-key", "secret", "--model-name", "small-moe"], arguments].concat());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name);
     let mut command = Command::new(python);
     without_proxies(&mut command);
@@ -96,4 +106,22 @@ fn openai() {
 #[test]
 fn anthropic() {
     script("anthropic_client.py");
+}
+
+/// The harness of most published evaluations, by its way of asking for probabilities of prompts.
+#[test]
+fn lm_eval() {
+    let found = || {
+        python("python-lm-eval", &["lm-eval[api]==0.4.13", "transformers==5.24.0"], "lm_eval, transformers, aiohttp")
+    };
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/small-moe");
+    run_script("lm_eval_client.py", found, || Ok(model.display().to_string()));
+}
+
+/// Requests made from `/openapi.json`, most of them odd: none of them may be the server's fault.
+#[test]
+fn schemathesis() {
+    let found = || python("python-schemathesis", &["schemathesis==4.32.5"], "schemathesis");
+    // answers that nobody limits end with the context
+    run_script_against(&["--ctx", "256", "--queue", "64"], "schemathesis_client.py", found, || Ok(String::new()));
 }

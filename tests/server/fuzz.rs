@@ -32,6 +32,14 @@ fn seeds() -> Vec<(&'static str, Value)> {
         ("/v1/messages/count_tokens", messages),
         ("/v1/responses", responses),
         ("/v1/completions", json!({"prompt": "Once", "max_tokens": 3, "stop": "x", "stream": false})),
+        (
+            "/v1/completions",
+            json!({"prompt": ["Once", [1, 2]], "max_tokens": 3, "n": 2, "echo": true, "logprobs": 2, "stream": true}),
+        ),
+        (
+            "/infill",
+            json!({"input_prefix": "a", "input_suffix": "b", "input_extra": [{"filename": "f", "text": "t"}], "n_predict": 3}),
+        ),
         ("/detokenize", json!({"tokens": [1, 2, 3]})),
     ]
 }

@@ -120,6 +120,32 @@ fn who_leaves_is_not_computed_for() {
     }
 }
 
+/// A prompt that nobody waits for is not read to its end: it stops within a layer, however many others wait.
+#[test]
+fn who_leaves_ends_the_reading_of_a_prompt() {
+    let server = Server::start(&[]);
+    let long = json!({"prompt": "Once upon a time there was a little fox. ".repeat(2000), "max_tokens": 1});
+    for stream in [true, false] {
+        let asked = with(long.clone(), json!({"stream": stream})).to_string();
+        let first = server.send("POST", "/v1/completions", &[], asked.as_bytes());
+        // it is read for minutes
+        std::thread::sleep(Duration::from_millis(1500));
+        let short = json!({"prompt": "Once", "max_tokens": 1}).to_string();
+        let others: Vec<TcpStream> =
+            (0..4).map(|_| server.send("POST", "/v1/completions", &[], short.as_bytes())).collect();
+        while metric(&server, "queue_depth") < 4 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let since = Instant::now();
+        drop(first);
+        for other in others {
+            assert_eq!(Answer::read(other).unwrap().status, 200);
+        }
+        let waited = since.elapsed();
+        assert!(waited < Duration::from_secs(15), "{waited:?}, stream: {stream}");
+    }
+}
+
 #[test]
 fn a_full_queue_refuses() {
     let server = Server::start(&["--queue", "1"]);

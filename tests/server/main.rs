@@ -6,6 +6,7 @@ mod agents;
 mod chat;
 mod clients;
 mod coding_agents;
+mod completions;
 mod errors;
 mod fuzz;
 mod kept;

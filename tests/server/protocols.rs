@@ -339,3 +339,73 @@ fn a_required_call_comes_whatever_is_thought() {
     // the seeds differ in what they do
     assert!(thoughts.iter().max() > thoughts.iter().min(), "{thoughts:?}");
 }
+
+/// Every path of the document is there, and every field that it names is read.
+#[test]
+fn the_document_says_what_is_there() {
+    let server = Server::start(&[]);
+    let document = server.get("/openapi.json").json();
+    let fields = |schema: &Value| -> Vec<String> {
+        let parts = schema["allOf"].as_array().cloned().unwrap_or_else(|| vec![schema.clone()]);
+        let found = parts.iter().flat_map(|part| {
+            let part = match part["$ref"].as_str() {
+                Some(name) => document.pointer(&name[1..]).unwrap(),
+                None => part,
+            };
+            part["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        });
+        found.collect()
+    };
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let item = item.as_object().unwrap();
+        for method in item.keys().filter(|method| *method != "parameters") {
+            let schema = &item[method]["requestBody"]["content"]["application/json"]["schema"];
+            let mut body = json!({});
+            if schema.is_object() {
+                fields(schema).into_iter().for_each(|field| body[field] = Value::Null);
+                for (field, value) in [
+                    ("messages", user("hi")),
+                    ("prompt", json!("hi")),
+                    ("input", json!("hi")),
+                    ("content", json!("hi")),
+                    ("tokens", json!([1])),
+                    ("max_tokens", json!(1)),
+                    ("max_output_tokens", json!(1)),
+                    ("parse_special", json!(true)),
+                    ("options", json!({"num_predict": 1})),
+                ] {
+                    if body.get(field).is_some() {
+                        body[field] = value;
+                    }
+                }
+            }
+            let answer = server.request(&method.to_uppercase(), path, &[], body.to_string().as_bytes());
+            let expected = match path.as_str() {
+                "/infill" => 400,
+                "/v1/models/{id}" => 404,
+                _ => 200,
+            };
+            assert_eq!(answer.status, expected, "{method} {path}: {body}: {answer:?}");
+        }
+    }
+    let log = server.stderr.lock().unwrap().clone();
+    assert!(!log.contains("is not known here"), "{log}");
+}
+
+#[test]
+fn packed_bodies() {
+    let server = Server::start(&[]);
+    // {"content":"hi"}
+    let gzip: [u8; 36] = [
+        31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 171, 86, 74, 206, 207, 43, 73, 205, 43, 81, 178, 82, 202, 200, 84, 170, 5, 0,
+        144, 121, 199, 226, 16, 0, 0, 0,
+    ];
+    let plain = server.ask("/tokenize", &json!({"content": "hi"}));
+    let packed = server.request("POST", "/tokenize", &[("Content-Encoding", "gzip")], &gzip);
+    assert_eq!((packed.status, packed.json()), (200, plain));
+    let broken = server.request("POST", "/tokenize", &[("Content-Encoding", "gzip")], &gzip[..30]);
+    assert_eq!(broken.status, 400);
+    let unknown = server.request("POST", "/v1/messages", &[("Content-Encoding", "br")], &gzip);
+    assert_eq!((unknown.status, unknown.header("accept-encoding")), (415, Some("gzip, deflate")));
+    assert!(unknown.json()["error"]["message"].as_str().unwrap().contains("found \"br\""), "{unknown:?}");
+}

@@ -6,7 +6,7 @@ use llguidance::regex_to_lark;
 use serde_json::{Map, Value, json};
 
 use super::super::lark::{Rules, json_of, literal, one_of};
-use super::super::schema::{ArgumentForm, SchemaError, Strictness, argument_forms, leaves, plain};
+use super::super::schema::{ArgumentForm, SchemaError, Strictness, argument_forms, leaves, plain, syntax};
 
 const END_PARAMETER: &str = "\n</parameter>\n";
 
@@ -205,21 +205,10 @@ fn whole_pattern(pattern: &str) -> String {
 
 /// The parts of a pattern between `|`, without those within brackets.
 fn alternatives(pattern: &str) -> Vec<&str> {
-    let (mut parts, mut begin, mut depth, mut in_class, mut escaped) = (Vec::new(), 0, 0usize, false, false);
-    for (at, character) in pattern.char_indices() {
-        match character {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '[' => in_class = true,
-            ']' => in_class = false,
-            '(' if !in_class => depth += 1,
-            ')' if !in_class => depth = depth.saturating_sub(1),
-            '|' if !in_class && depth == 0 => {
-                parts.push(&pattern[begin..at]);
-                begin = at + 1;
-            }
-            _ => {}
-        }
+    let (mut parts, mut begin) = (Vec::new(), 0);
+    for (at, ..) in syntax(pattern).filter(|(_, character, depth)| *character == '|' && *depth == 0) {
+        parts.push(&pattern[begin..at]);
+        begin = at + 1;
     }
     parts.push(&pattern[begin..]);
     parts

@@ -3,24 +3,36 @@
 /// Longest pattern, in bytes.
 const LONGEST_PATTERN: usize = 4_000;
 
+/// The characters of a pattern that mean something to it, neither escaped nor in a class: where each stands, and how many
+/// brackets are open behind it.
+pub(crate) fn syntax(pattern: &str) -> impl Iterator<Item = (usize, char, usize)> {
+    let (mut depth, mut in_class, mut escaped) = (0usize, false, false);
+    pattern.char_indices().filter_map(move |(at, character)| {
+        match character {
+            _ if escaped => {
+                escaped = false;
+                return None;
+            }
+            '\\' => {
+                escaped = true;
+                return None;
+            }
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '(' if !in_class => depth += 1,
+            ')' if !in_class => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        (!in_class).then_some((at, character, depth))
+    })
+}
+
 /// A pattern without the looks ahead that it begins with, if it has any.
 pub(super) fn behind_looks(pattern: &str) -> Option<String> {
     let mut rest = pattern.strip_prefix('^')?;
-    while let Some(look) = rest.strip_prefix("(?!").or_else(|| rest.strip_prefix("(?=")) {
-        let (mut depth, mut in_class, mut escaped) = (1, false, false);
-        let end = look.find(|character| {
-            match character {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '[' => in_class = true,
-                ']' => in_class = false,
-                '(' if !in_class => depth += 1,
-                ')' if !in_class => depth -= 1,
-                _ => {}
-            }
-            depth == 0
-        })?;
-        rest = &look[end + 1..];
+    while ["(?!", "(?="].iter().any(|look| rest.starts_with(look)) {
+        let (end, ..) = syntax(rest).find(|(.., depth)| *depth == 0)?;
+        rest = &rest[end + 1..];
     }
     (rest.len() + 1 < pattern.len()).then(|| format!("^{rest}"))
 }

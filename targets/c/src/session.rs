@@ -154,7 +154,7 @@ impl flashflood_session {
                 Event::ToolCall(call) => {
                     Some(json!({"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.arguments}))
                 }
-                Event::Token { .. } | Event::Resting => None,
+                Event::Token { .. } | Event::StopToken { .. } | Event::Prompt(_) | Event::Resting => None,
             };
             told.is_none_or(&event) && self.may_go_on(&event)
         });

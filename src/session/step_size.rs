@@ -1,0 +1,67 @@
+//! How many tokens of a prompt a step takes. Whoever watches can end the work only between layers, so a layer must not take
+//! long; but every step reads the experts that are not in memory once more, so only a model that is in memory has a choice.
+
+use std::time::Duration;
+
+/// What a layer of a step may take.
+const LONGEST_LAYER: Duration = Duration::from_millis(400);
+
+/// Tokens of the first step, before anything is known about the time.
+const FIRST: usize = 256;
+
+/// Steps are multiples of this: kernels that go through tokens in runs then have the same runs, and the same results.
+const RUN: usize = 64;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StepSize {
+    most: usize,
+    now: usize,
+    adapts: bool,
+}
+
+impl StepSize {
+    /// Of at most `most` tokens; `adapts` when smaller steps cost nothing.
+    pub(super) fn new(most: usize, adapts: bool) -> Self {
+        let adapts = adapts && most > FIRST;
+        StepSize { most, now: if adapts { FIRST } else { most }, adapts }
+    }
+
+    /// Most tokens of the next step.
+    pub(super) fn tokens(self) -> usize {
+        self.now
+    }
+
+    /// Takes in how long the slowest layer of a step of `tokens` took.
+    pub(super) fn learn(&mut self, tokens: usize, slowest: Duration) {
+        // a step that was cut short says nothing about longer ones, unless it took long itself
+        if !self.adapts || (tokens < self.now && slowest < LONGEST_LAYER) {
+            return;
+        }
+        let scale = LONGEST_LAYER.as_secs_f64() / slowest.as_secs_f64().max(1e-6);
+        let fitting = tokens as f64 * scale.min(2.0);
+        self.now = (fitting as usize / RUN * RUN).clamp(RUN, self.most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_follow_the_time_that_layers_take() {
+        let mut size = StepSize::new(4096, true);
+        let mut found = Vec::new();
+        for milliseconds in [10, 10, 400, 800, 100_000, 1, 1, 1, 1, 1, 1, 1, 1] {
+            size.learn(size.tokens(), Duration::from_millis(milliseconds));
+            found.push(size.tokens());
+        }
+        assert_eq!(found, [512, 1024, 1024, 512, 64, 128, 256, 512, 1024, 2048, 4096, 4096, 4096]);
+        size.learn(100, Duration::from_millis(1));
+        assert_eq!(size.tokens(), 4096);
+        for (most, adapts) in [(4096, false), (100, true)] {
+            let mut size = StepSize::new(most, adapts);
+            size.learn(most, Duration::from_secs(9));
+            assert_eq!(size.tokens(), most);
+        }
+    }
+}
