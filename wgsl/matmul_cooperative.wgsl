@@ -12,6 +12,7 @@ enable wgpu_cooperative_matrix;
 //import block
 //import halves
 //import place
+//import weight_halves
 
 struct Params {
     rows: u32, // of this part
@@ -126,7 +127,7 @@ fn matmul_cooperative(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
     var c13: coop_mat16x16<f32, C>;
     for (var block = 0u; block < params.blocks; block += step_blocks) {
         if brings_row {
-            let quads = halves(w.codes, w.scale, w.bias);
+            let quads = weight_halves(w);
             for (var k = 0u; k < 8u; k++) {
                 halves_of_rows[row_at + k] = quads[k];
             }

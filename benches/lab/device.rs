@@ -4,6 +4,9 @@ use flashflood::compute::gpu::Gpu;
 use flashflood::compute::shaders;
 use flashflood_backends::gpu::shader_module;
 
+/// The binding of codebooks, whatever the kernel.
+pub(crate) const CODEBOOK: u32 = 5;
+
 /// A dispatch of a pipeline.
 pub(crate) struct Call<'a> {
     pub(crate) group: &'a wgpu::BindGroup,
@@ -22,6 +25,7 @@ pub(crate) fn buffer(gpu: &Gpu, bytes: usize) -> wgpu::Buffer {
 
 /// Of so many bindings, as all products have them: number 2 is the output.
 pub(crate) fn layout(gpu: &Gpu, bindings: u32) -> wgpu::BindGroupLayout {
+    // and number 5 a codebook
     let entry = |binding| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
@@ -32,7 +36,7 @@ pub(crate) fn layout(gpu: &Gpu, bindings: u32) -> wgpu::BindGroupLayout {
         },
         count: None,
     };
-    let entries: Vec<_> = (0..bindings).map(entry).collect();
+    let entries: Vec<_> = (0..bindings).chain([CODEBOOK]).map(entry).collect();
     gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
 }
 

@@ -5,6 +5,8 @@
 //! one output, so that each waits for the one before as in a model, and calls with an output each, which overlap: what
 //! the kernel itself can do. `read` is the ceiling.
 //!
+//! `cargo bench --bench lab -- blocks` measures the types of blocks that GGUF files have, at shapes of the 397B.
+//!
 //! `cargo bench --bench lab -- matmul` measures products of many tokens instead: see [`tiles`].
 #![allow(clippy::unwrap_used, reason = "a bench")]
 
@@ -12,7 +14,7 @@ mod device;
 mod tiles;
 mod versions;
 
-use device::{Call, buffer, layout, pipeline, quantise, read, seconds};
+use device::{CODEBOOK, Call, buffer, layout, pipeline, quantise, read, seconds};
 use flashflood::compute::gpu::{Adapters, Gpu, open};
 use versions::{Case, Version};
 
@@ -33,7 +35,11 @@ fn main() {
     let fits = |case: &Case| {
         case.format.matrix_bytes(case.rows, case.cols) as u64 * 2 <= gpu.limits.max_storage_buffer_binding_size
     };
-    for case in versions::cases().into_iter().filter(fits) {
+    let (cases, wanted) = match wanted.as_deref() {
+        Some("blocks") => (versions::cases_of_blocks(), None),
+        _ => (versions::cases(), wanted),
+    };
+    for case in cases.into_iter().filter(fits) {
         let bench = Bench::new(&gpu, case);
         let mut expected = None;
         for version in versions::of(&case) {
@@ -100,10 +106,13 @@ impl<'a> Bench<'a> {
         let slots = if case.is_expert() { calls * case.pairs } else { 1 };
         let weights: Vec<_> = (0..buffers).map(|_| buffer(slots * slot)).collect();
         // the first slot has weights that a result can be told from
-        let words = (0..codes / 4).map(|i| (i as u32).wrapping_mul(0x9e37_79b9).rotate_left(i as u32 % 31));
-        let mut first: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+        let [mut first, ..] = case.format.random(all_rows, case.cols, 1.0, 1);
         first.extend((0..scales / 2).flat_map(|i| (0x3c00u16 + (i % 97) as u16).to_le_bytes()));
         first.extend((0..scales / 2).flat_map(|i| (0xbd00u16 + (i % 89) as u16).to_le_bytes()));
+        first.resize(first.len().next_multiple_of(4), 0);
+        let book = case.format.codebook().map_or(&[0; 4][..], |book| book.words());
+        let codebook = buffer(book.len() * 4);
+        gpu.queue.write_buffer(&codebook, 0, bytemuck::cast_slice(book));
         gpu.queue.write_buffer(&weights[0], 0, &first);
         let tokens = case.pairs;
         let x = buffer(case.cols * 4 * tokens);
@@ -116,9 +125,12 @@ impl<'a> Bench<'a> {
         gpu.queue.write_buffer(&pair_buffer, 0, bytemuck::cast_slice(&pairs));
         let layout = layout(gpu, 4);
         let group = |x: &wgpu::Buffer, call: usize, out: &wgpu::Buffer| {
-            let bindings = [x, &weights[call % buffers], out, &pair_buffer];
-            let entries = [0, 1, 2, 3]
-                .map(|i| wgpu::BindGroupEntry { binding: i as u32, resource: bindings[i].as_entire_binding() });
+            let bindings = [x, &weights[call % buffers], out, &pair_buffer, &codebook];
+            let entries: Vec<_> = [0, 1, 2, 3, CODEBOOK]
+                .into_iter()
+                .zip(bindings)
+                .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+                .collect();
             device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries })
         };
         let both = |call: usize, out: &wgpu::Buffer| [group(&x, call, out), group(&packed, call, out)];

@@ -2,6 +2,7 @@
 
 use flashflood::compute::shaders::{self, Form};
 use flashflood::weights::WeightFormat;
+use flashflood_formats::Block;
 
 /// A product.
 #[derive(Clone, Copy)]
@@ -50,6 +51,19 @@ pub(crate) fn cases() -> Vec<Case> {
         cases.extend(experts(format, 4096, 1024, 10));
     }
     cases
+}
+
+/// Products of every type of blocks, and of 4 bits affine beside them.
+pub(crate) fn cases_of_blocks() -> Vec<Case> {
+    let formats = Block::all().map(WeightFormat::Block).chain([WeightFormat::affine(4, 64)]);
+    let cases = formats.flat_map(|format| {
+        [
+            Case { kernel: "matvec", format, rows: 16384, cols: 4096, pairs: 1 },
+            Case { kernel: "expert_gate_up", format, rows: 1024, cols: 4096, pairs: 10 },
+            Case { kernel: "expert_down", format, rows: 4096, cols: 1024, pairs: 10 },
+        ]
+    });
+    cases.collect()
 }
 
 /// A kernel with constants.
@@ -133,7 +147,9 @@ pub(crate) fn of(case: &Case) -> Vec<Version> {
                     for threads in [32, 64, 128, 256] {
                         for sums in [1, 2, 4, 8] {
                             // the corners of the cube are not interesting: few rows for few threads
-                            if threads <= 4 * lanes && threads * sums >= 64 && (bits == "q4" || lanes == 32) {
+                            let is_block = matches!(case.format, WeightFormat::Block(_));
+                            let is_wanted = bits == "q4" || lanes == 32 && !(is_block && threads > 64);
+                            if threads <= 4 * lanes && threads * sums >= 64 && is_wanted {
                                 add(lanes, threads, sums, false);
                             }
                         }

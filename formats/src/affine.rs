@@ -18,7 +18,7 @@ use safetensors::Dtype;
 pub(super) use quantise::check_finite;
 pub use quantise::{NotFinite, quantise_row};
 
-use super::{BLOCK, Family, Fill, MOST_STREAMS, ScaleType, WeightRows, split_mix};
+use super::{BLOCK, Family, Fill, MOST_STREAMS, NotFiniteAt, ScaleType, Scratch, WeightRows, split_mix};
 
 /// An affine format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -91,8 +91,7 @@ impl WithSimd for UnpackRow<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let mut codes = vec![0; self.rows.cols];
-        self.rows.unpack_inline::<false>(self.r, &mut codes, self.out);
+        self.rows.unpack_inline::<false>(self.r, &mut Scratch::new(self.rows.cols), self.out);
     }
 }
 
@@ -151,9 +150,9 @@ impl Family for Affine {
         vec![("group_blocks", f64::from(self.group) / BLOCK as f64), ("scale_type", scale_type)]
     }
 
-    fn numbers(&self) -> Vec<(usize, ScaleType, usize)> {
+    fn first_not_finite(&self, rows: &WeightRows<'_>) -> Option<NotFiniteAt> {
         let group = usize::from(self.group);
-        vec![(1, self.scales, group), (2, self.scales, group)]
+        rows.first_of_numbers(&[(1, self.scales, group), (2, self.scales, group)])
     }
 
     fn quantise_row(

@@ -2,7 +2,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::affine::check_finite;
-use super::{BLOCK, Family, Fill, MOST_STREAMS, NotFinite, ScaleType, split_mix};
+use super::{BLOCK, Family, Fill, MOST_STREAMS, NotFinite, NotFiniteAt, ScaleType, WeightRows, split_mix};
 
 /// Numbers, one after the other, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -117,7 +117,7 @@ fn first_with_bits(bytes: &[u8], exponent: u16) -> Option<usize> {
 
 /// Exact, like the conversion of the `half` crate, which is a function call for each number.
 #[inline(always)]
-fn f16_to_f32(half: u16) -> f32 {
+pub(crate) fn f16_to_f32(half: u16) -> f32 {
     let (sign, rest) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff) << 13);
     // the exponent's bias grows from 15 to 127; a product makes normal numbers of those that are not
     let number = (f32::from_bits(rest) * f32::from_bits((127 + 127 - 15) << 23)).to_bits();
@@ -158,8 +158,8 @@ impl Family for Dense {
         Vec::new()
     }
 
-    fn numbers(&self) -> Vec<(usize, ScaleType, usize)> {
-        vec![(0, self.scale_type(), 1)]
+    fn first_not_finite(&self, rows: &WeightRows<'_>) -> Option<NotFiniteAt> {
+        rows.first_of_numbers(&[(0, self.scale_type(), 1)])
     }
 
     fn quantise_row(&self, weights: &[f32], [out, ..]: [&mut [u8]; MOST_STREAMS]) -> Result<(), NotFinite> {

@@ -8,6 +8,7 @@
 
 mod activations;
 mod affine;
+mod blocks;
 mod dense;
 mod fill;
 mod product;
@@ -18,6 +19,7 @@ use safetensors::Dtype;
 
 pub use activations::{Int8Row, pack_row};
 pub use affine::{Affine, NotFinite, quantise_row};
+pub use blocks::{Block, Codebook};
 pub use dense::Dense;
 pub use fill::{Fill, random_bytes, split_mix};
 pub use product::{TokenRows, product};
@@ -65,6 +67,9 @@ pub enum WeightFormat {
     /// Numbers, one after the other.
     #[serde(untagged)]
     Dense(Dense),
+    /// Blocks of GGUF files.
+    #[serde(untagged)]
+    Block(Block),
 }
 
 /// What a family of formats answers for each of its members.
@@ -83,8 +88,12 @@ trait Family {
     fn suffix(&self) -> &'static str;
     /// See [`WeightFormat::constants`].
     fn constants(&self) -> Vec<(&'static str, f64)>;
-    /// The streams whose numbers must be finite, with their type and the columns that share one of them.
-    fn numbers(&self) -> Vec<(usize, ScaleType, usize)>;
+    /// See [`WeightFormat::codebook`].
+    fn codebook(&self) -> Option<Codebook> {
+        None
+    }
+    /// See [`WeightRows::first_not_finite`].
+    fn first_not_finite(&self, rows: &WeightRows<'_>) -> Option<NotFiniteAt>;
     /// See [`WeightFormat::quantise_row`].
     fn quantise_row(&self, weights: &[f32], out: [&mut [u8]; MOST_STREAMS]) -> Result<(), NotFinite>;
     /// What fills the streams of a random matrix; see [`WeightFormat::fills`].
@@ -119,6 +128,7 @@ impl WeightFormat {
         match self {
             WeightFormat::Affine(affine) => affine,
             WeightFormat::Dense(dense) => dense,
+            WeightFormat::Block(block) => block,
         }
     }
 
@@ -158,6 +168,21 @@ impl WeightFormat {
         self.family().suffix()
     }
 
+    /// The table that shaders look its codes up in.
+    pub fn codebook(self) -> Option<Codebook> {
+        self.family().codebook()
+    }
+
+    /// The format of a type of tensors in GGUF files, by its number there.
+    pub fn from_ggml(number: u32) -> Option<WeightFormat> {
+        match number {
+            0 => Some(WeightFormat::F32),
+            1 => Some(WeightFormat::F16),
+            30 => Some(WeightFormat::Bf16),
+            _ => Block::from_ggml(number).map(WeightFormat::Block),
+        }
+    }
+
     /// WGSL constants of the shaders that read it, beside those of the product.
     pub fn constants(self) -> Vec<(&'static str, f64)> {
         self.family().constants()
@@ -192,6 +217,7 @@ impl fmt::Display for WeightFormat {
         match self {
             WeightFormat::Affine(affine) => affine.fmt(f),
             WeightFormat::Dense(dense) => f.write_str(dense.suffix()),
+            WeightFormat::Block(block) => block.fmt(f),
         }
     }
 }
@@ -205,6 +231,20 @@ pub struct WeightRows<'a> {
     pub cols: usize,
     /// The streams, empty where the format has fewer.
     pub streams: [&'a [u8]; MOST_STREAMS],
+}
+
+/// Room for the parts of a row, kept from row to row.
+struct Scratch {
+    /// One byte per column.
+    codes: Vec<u8>,
+    /// Scale and bias of each 16 columns.
+    groups: Vec<[f32; 2]>,
+}
+
+impl Scratch {
+    fn new(cols: usize) -> Self {
+        Scratch { codes: vec![0; cols], groups: vec![[0.0; 2]; cols.div_ceil(blocks::GROUP)] }
+    }
 }
 
 /// A number of a matrix that is NaN or infinite.
@@ -248,20 +288,26 @@ impl<'a> WeightRows<'a> {
         affine::unpack_dispatched(*self, r, out);
     }
 
-    /// Row `r` in f32; `codes` is scratch for a row of one byte per column. All of it is forced inline into what
-    /// [`product`](crate::product) dispatches for the machine's instructions.
+    /// Row `r` in f32. All of it is forced inline into what [`product`](crate::product) dispatches for the machine's
+    /// instructions.
     #[inline(always)]
-    pub fn unpack_inline<const FUSED: bool>(&self, r: usize, codes: &mut [u8], weights: &mut [f32]) {
+    fn unpack_inline<const FUSED: bool>(&self, r: usize, scratch: &mut Scratch, weights: &mut [f32]) {
         match self.format {
             WeightFormat::Dense(dense) => dense.unpack(self.row(r)[0], weights),
-            WeightFormat::Affine(affine) => affine.unpack::<FUSED>(self.row(r), codes, weights),
+            WeightFormat::Affine(affine) => affine.unpack::<FUSED>(self.row(r), &mut scratch.codes, weights),
+            WeightFormat::Block(block) => block.unpack::<FUSED>(self.row(r)[0], scratch, weights),
         }
     }
 
     /// The first weight, scale or bias that is NaN or infinite: one of them would spread through every token.
     pub fn first_not_finite(&self) -> Option<NotFiniteAt> {
+        self.format.family().first_not_finite(self)
+    }
+
+    /// The first bad one of streams that are numbers, each with its type and the columns that share one of them.
+    fn first_of_numbers(&self, streams: &[(usize, ScaleType, usize)]) -> Option<NotFiniteAt> {
         let bytes = self.format.stream_bytes(self.cols);
-        let found = self.format.family().numbers().into_iter().filter_map(|(stream, number, columns)| {
+        let found = streams.iter().filter_map(|&(stream, number, columns)| {
             let (index, value) = number.dense().first_not_finite(self.streams[stream])?;
             let each = bytes[stream] / number.bytes();
             let (row, index) = (index / each, index % each);

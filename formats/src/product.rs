@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::activations::Int8Row;
 use super::affine::multiply_add;
-use super::{Affine, BLOCK, WeightFormat, WeightRows};
+use super::{Affine, BLOCK, Block, Scratch, WeightFormat, WeightRows};
 
 /// Products smaller than this many weights are not worth waking threads for.
 const SERIAL: usize = 1 << 15;
@@ -85,10 +85,10 @@ impl RunOfRows<'_> {
 /// Unpacks each row once, into a buffer that stays in the nearest cache, and multiplies it with all tokens.
 #[inline(always)]
 fn rows_times<const FUSED: bool>(rows: WeightRows<'_>, x: &[&[f32]], first: usize, out: &mut [f32]) {
-    let mut codes = vec![0; rows.cols];
+    let mut scratch = Scratch::new(rows.cols);
     let mut weights = vec![0.0; rows.cols];
     for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
-        rows.unpack_inline::<FUSED>(first + r, &mut codes, &mut weights);
+        rows.unpack_inline::<FUSED>(first + r, &mut scratch, &mut weights);
         for (x, out) in x.chunks(2).zip(out.chunks_mut(2)) {
             match *x {
                 [x, y] => out.copy_from_slice(&two_dots::<FUSED>(&weights, x, y)),
@@ -102,8 +102,10 @@ fn rows_times<const FUSED: bool>(rows: WeightRows<'_>, x: &[&[f32]], first: usiz
 /// The same with activations in 8 bits: integers within a block, then a sum of blocks in f32.
 #[inline(always)]
 fn rows_times_int8<const FUSED: bool>(rows: WeightRows<'_>, x: &[Int8Row], first: usize, out: &mut [f32]) {
-    let WeightFormat::Affine(affine) = rows.format else {
-        unreachable!("ops check that weights with integer products are affine")
+    let affine = match rows.format {
+        WeightFormat::Affine(affine) => affine,
+        WeightFormat::Block(block) => return blocks_times_int8::<FUSED>((rows, block), x, first, out),
+        WeightFormat::Dense(_) => unreachable!("ops check that dense weights have no integer products"),
     };
     let Affine { bits, group, .. } = affine;
     let blocks_per_group = usize::from(group) / BLOCK;
@@ -124,6 +126,39 @@ fn rows_times_int8<const FUSED: bool>(rows: WeightRows<'_>, x: &[Int8Row], first
                 let [scale, bias] = groups[b / blocks_per_group];
                 let bias = multiply_add::<FUSED>(lost as f32, scale, bias);
                 sum += multiply_add::<FUSED>(scale, products as f32 * x_scale, bias * x_sum);
+            }
+            *out = sum;
+        }
+    }
+}
+
+/// The same for blocks of GGUF files, whose codes are signed: a sum of integers for each 16 columns.
+#[inline(always)]
+fn blocks_times_int8<const FUSED: bool>(
+    (rows, block): (WeightRows<'_>, Block),
+    x: &[Int8Row],
+    first: usize,
+    out: &mut [f32],
+) {
+    let Scratch { mut codes, mut groups } = Scratch::new(rows.cols);
+    let codes: &mut [i8] = bytemuck::cast_slice_mut(&mut codes);
+    for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
+        block.separate(rows.row(first + r)[0], codes, &mut groups);
+        for (x, out) in x.iter().zip(out) {
+            let blocks = codes.as_chunks::<BLOCK>().0.iter().zip(x.codes.as_chunks::<BLOCK>().0);
+            let scales = groups.as_chunks::<2>().0.iter().zip(&x.groups);
+            let mut sum = 0.0;
+            for ((codes, x), ([low, high], [x_scale, _])) in blocks.zip(scales) {
+                let (mut products, mut sums) = ([0; 2], [0; 2]);
+                for half in 0..2 {
+                    for i in 16 * half..16 * half + 16 {
+                        products[half] += i32::from(codes[i]) * i32::from(x[i]);
+                        sums[half] += i32::from(x[i]);
+                    }
+                }
+                let low = multiply_add::<FUSED>(low[0], products[0] as f32, low[1] * sums[0] as f32);
+                let high = multiply_add::<FUSED>(high[0], products[1] as f32, high[1] * sums[1] as f32);
+                sum = multiply_add::<FUSED>(low + high, *x_scale, sum);
             }
             *out = sum;
         }

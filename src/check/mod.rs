@@ -191,7 +191,7 @@ impl Rounds {
         let shape = CheckedShape::cut(&shape, &default, vocab).expect("the default has a layer of each kind");
         let shape = if small { shape.narrow() } else { shape };
         let formats = match small {
-            true => FormatShapes { hidden: 512, rows: 640, intermediate: 128 },
+            true => FormatShapes { hidden: 512, rows: 640, intermediate: 256 },
             false => FormatShapes { hidden: 2048, rows: 4096, intermediate: 512 },
         };
         let times = Times { runs: if gpu.is_software() { 1 } else { 10 }, by_host: options.host_clock };

@@ -116,7 +116,7 @@ impl Held {
 fn rust_gives_what_wgsl_takes() {
     let default = Published::Qwen35A17b.shape().unwrap();
     let config = CheckedShape::cut(&default, &default, 512).unwrap().narrow();
-    let shapes = FormatShapes { hidden: 512, rows: 64, intermediate: 64 };
+    let shapes = FormatShapes { hidden: 512, rows: 64, intermediate: 256 };
     let mut held = Held::default();
     for subject in [
         subject::model(&config, 4, Form::F32).unwrap(),

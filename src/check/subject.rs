@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flashflood_formats::Block;
 use serde_json::{Value, json};
 
 use super::CheckError;
@@ -241,7 +242,8 @@ fn swiglu(r: &mut Recording, x: View, forms: &[Form]) -> Result<(), ShapeError> 
 /// Every weight format with the forms of activations that it is multiplied with. Groups and types of scales differ.
 fn all_formats(forms: &[Form]) -> Vec<(WeightFormat, Form)> {
     let affine = |group, scales| Affine::BITS.map(|bits| WeightFormat::Affine(Affine { bits, group, scales }));
-    let mut all = Vec::new();
+    let mut all: Vec<_> =
+        forms.iter().flat_map(|form| Block::all().map(|block| (WeightFormat::Block(block), *form))).collect();
     if forms.contains(&Form::F32) {
         all.extend([WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16].map(|format| (format, Form::F32)));
         all.extend(affine(64, ScaleType::F16).map(|format| (format, Form::F32)));

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use flashflood_formats::Codebook;
+
 use super::cpu::CpuMemory;
 use super::ops::{ProductShape, Team};
 use super::step::Step;
@@ -137,13 +139,31 @@ pub(crate) enum Resource {
     Tiles,
     /// Slot of every expert when all are in memory.
     Slots,
+    /// The table that codes of a format are looked up in.
+    Codebook(Codebook),
 }
 
-/// One binding of a bind group; its number is its place in the list.
+/// The binding of a codebook: behind those of every product, so that a format's WGSL knows it.
+const CODEBOOK: u32 = 5;
+
+/// One binding of a bind group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Binding(pub Access, pub Resource);
 
 impl Binding {
+    /// Its number: the place in the list, but that of a codebook, which comes last.
+    pub(crate) fn number(self, place: usize) -> u32 {
+        match self.1 {
+            Resource::Codebook(_) => CODEBOOK,
+            _ => place as u32,
+        }
+    }
+
+    /// The binding of the codebook of a format that has one.
+    pub(crate) fn codebook(format: WeightFormat) -> Option<Self> {
+        format.codebook().map(|book| Binding::read(Resource::Codebook(book)))
+    }
+
     /// Read-only.
     pub(crate) fn read(resource: Resource) -> Self {
         Binding(Access::Read, resource)

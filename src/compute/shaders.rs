@@ -9,12 +9,14 @@
 //!
 //! | role | is | declares |
 //! | --- | --- | --- |
-//! | `activations` | `activations_f32` or `activations_int8` | `x` (binding 0), `load`, `dot_block`, and the `Weights` of a block |
+//! | `activations` | `activations_f32`, `activations_int8` or, for scales of 16 columns, `activations_int8_16` | `x` (binding 0), `load`, `dot_block`, and the `Weights` of a block |
 //! | `weights` | `weights_FORMAT` | which stream is what, and 32 weights of a row: as `codes_at` for `block_affine_*`, as `unpack` for `block_dense` |
-//! | `block` | the format's for the form: `block_dense`, `block_affine_f32` or `block_affine_int8` | `block_of`: the `Weights` of a row's block |
-//! | `tile_form` | `tile_f32` or `tile_int8` | `tile_sums`: a tile of rows times tokens |
+//! | `separate` | `separate_FORMAT`, of blocks of GGUF files | 32 weights of a row for `block_separated_*`: codes, scales and biases |
+//! | `block` | the format's for the form: `block_dense`, `block_affine_*` or `block_separated_*` | `block_of`: the `Weights` of a row's block |
+//! | `tile_form` | `tile_f32`, `tile_int8` or `tile_int8_16` | `tile_sums`: a tile of rows times tokens |
+//! | `weight_halves` | `weight_halves` or `weight_halves_16` | `weight_halves`: a block's weights in f16 |
 //!
-//! A weight format is a file `wgsl/shared/weights_NAME.wgsl` and a row in `FORMATS`.
+//! A weight format is a file `wgsl/shared/weights_NAME.wgsl` or `separate_NAME.wgsl`, and a row in `FORMATS`.
 
 #[cfg(test)]
 pub(crate) mod taken;
@@ -76,7 +78,9 @@ const PRODUCTS: [(File, &[Form]); 7] = [
 ];
 
 /// Pieces that are imported by their own name.
-const SHARED: [File; 19] = [
+const SHARED: [File; 23] = [
+    shared!("bytes"),
+    shared!("codebook"),
     shared!("combined"),
     shared!("conv_input"),
     shared!("delta_net_scratch"),
@@ -91,6 +95,8 @@ const SHARED: [File; 19] = [
     shared!("rotated_head"),
     shared!("rows"),
     shared!("scales"),
+    shared!("scales_of_6_bits"),
+    shared!("separated"),
     shared!("sigmoid"),
     shared!("sum_over_threads"),
     shared!("team"),
@@ -106,7 +112,38 @@ struct Format {
     /// How a block is read for products with activations in f32.
     block_f32: File,
     /// And in 8 bits; none where it is never multiplied with those.
-    block_int8: Option<File>,
+    int8: Option<Int8>,
+}
+
+/// How products with activations in 8 bits read a format.
+#[derive(Clone, Copy)]
+struct Int8 {
+    activations: File,
+    block: File,
+    tile: File,
+    weight_halves: File,
+}
+
+impl Int8 {
+    /// Of blocks with one scale.
+    const fn of_32(block: File) -> Int8 {
+        Int8 {
+            activations: shared!("activations_int8"),
+            block,
+            tile: shared!("tile_int8"),
+            weight_halves: shared!("weight_halves"),
+        }
+    }
+
+    /// Of blocks with a scale for each 16 columns.
+    const fn of_16(block: File) -> Int8 {
+        Int8 {
+            activations: shared!("activations_int8_16"),
+            block,
+            tile: shared!("tile_int8_16"),
+            weight_halves: shared!("weight_halves_16"),
+        }
+    }
 }
 
 macro_rules! dense {
@@ -115,7 +152,7 @@ macro_rules! dense {
             suffix: $suffix,
             weights: shared!(concat!("weights_", $suffix)),
             block_f32: shared!("block_dense"),
-            block_int8: None,
+            int8: None,
         }
     };
 }
@@ -126,13 +163,27 @@ macro_rules! affine {
             suffix: $suffix,
             weights: shared!(concat!("weights_", $suffix)),
             block_f32: shared!("block_affine_f32"),
-            block_int8: Some(shared!("block_affine_int8")),
+            int8: Some(Int8::of_32(shared!("block_affine_int8"))),
         }
     };
 }
 
+macro_rules! blocks {
+    ($suffix:literal, $int8:expr) => {
+        Format {
+            suffix: $suffix,
+            weights: shared!(concat!("separate_", $suffix)),
+            block_f32: shared!("block_separated_f32"),
+            int8: Some($int8),
+        }
+    };
+}
+
+const OF_32: Int8 = Int8::of_32(shared!("block_separated_int8"));
+const OF_16: Int8 = Int8::of_16(shared!("block_separated_int8_16"));
+
 /// Every weight format.
-static FORMATS: [Format; 9] = [
+static FORMATS: [Format; 32] = [
     dense!("bf16"),
     dense!("f16"),
     dense!("f32"),
@@ -142,6 +193,29 @@ static FORMATS: [Format; 9] = [
     affine!("q5"),
     affine!("q6"),
     affine!("q8"),
+    blocks!("iq1_m", OF_16),
+    blocks!("iq1_s", OF_32),
+    blocks!("iq2_s", OF_16),
+    blocks!("iq2_xs", OF_16),
+    blocks!("iq2_xxs", OF_32),
+    blocks!("iq3_s", OF_32),
+    blocks!("iq3_xxs", OF_32),
+    blocks!("iq4_nl", OF_32),
+    blocks!("iq4_xs", OF_32),
+    blocks!("mxfp4", OF_32),
+    blocks!("nvfp4", OF_16),
+    blocks!("q2_k", OF_16),
+    blocks!("q3_k", OF_16),
+    blocks!("q4_0", OF_32),
+    blocks!("q4_1", OF_32),
+    blocks!("q4_k", OF_32),
+    blocks!("q5_0", OF_32),
+    blocks!("q5_1", OF_32),
+    blocks!("q5_k", OF_32),
+    blocks!("q6_k", OF_16),
+    blocks!("q8_0", OF_32),
+    blocks!("tq1_0", OF_32),
+    blocks!("tq2_0", OF_32),
 ];
 
 /// What a product multiplies weights with.
@@ -155,27 +229,6 @@ pub enum Form {
 
 impl Form {
     const ALL: [Form; 2] = [Form::F32, Form::Int8];
-
-    fn activations(self) -> File {
-        match self {
-            Form::F32 => shared!("activations_f32"),
-            Form::Int8 => shared!("activations_int8"),
-        }
-    }
-
-    fn tile(self) -> File {
-        match self {
-            Form::F32 => shared!("tile_f32"),
-            Form::Int8 => shared!("tile_int8"),
-        }
-    }
-
-    fn block(self, format: &Format) -> Option<File> {
-        match self {
-            Form::F32 => Some(format.block_f32),
-            Form::Int8 => format.block_int8,
-        }
-    }
 }
 
 /// A kernel of products for one form and format.
@@ -184,16 +237,20 @@ struct Variant {
     kernel: File,
     form: Form,
     format: &'static Format,
-    block: File,
 }
 
 impl Variant {
     fn role(&self, import: &str) -> Option<File> {
-        match import {
-            "activations" => Some(self.form.activations()),
-            "weights" => Some(self.format.weights),
-            "block" => Some(self.block),
-            "tile_form" => Some(self.form.tile()),
+        let int8 = self.format.int8.filter(|_| self.form == Form::Int8);
+        match (import, int8) {
+            ("weights" | "separate", _) => Some(self.format.weights),
+            ("activations", Some(int8)) => Some(int8.activations),
+            ("block", Some(int8)) => Some(int8.block),
+            ("tile_form", Some(int8)) => Some(int8.tile),
+            ("weight_halves", Some(int8)) => Some(int8.weight_halves),
+            ("activations", None) => Some(shared!("activations_f32")),
+            ("block", None) => Some(self.format.block_f32),
+            ("tile_form", None) => Some(shared!("tile_f32")),
             _ => None,
         }
     }
@@ -205,12 +262,14 @@ static VARIANTS: LazyLock<Vec<Variant>> = LazyLock::new(|| {
     for (kernel, forms) in PRODUCTS {
         for &form in forms {
             for format in &FORMATS {
-                let Some(block) = form.block(format) else { continue };
+                if form == Form::Int8 && format.int8.is_none() {
+                    continue;
+                }
                 let name = match form {
                     Form::F32 => format!("{}_{}", kernel.name, format.suffix),
                     Form::Int8 => format!("{}_int8_{}", kernel.name, format.suffix),
                 };
-                all.push(Variant { name: name.leak(), kernel, form, format, block });
+                all.push(Variant { name: name.leak(), kernel, form, format });
             }
         }
     }

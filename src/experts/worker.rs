@@ -182,12 +182,16 @@ impl Shared {
         let slot = &self.layout.layers[layer].slot;
         for (is_down, place) in [(false, &slot.gate_up), (true, &slot.down)] {
             // what is dense is gigabytes that were never looked at, and shows in the logits
-            let WeightFormat::Affine(affine) = place.format else { continue };
+            let size = match place.format {
+                WeightFormat::Affine(affine) => affine.scales.bytes(),
+                WeightFormat::Block(block) => block.bytes(),
+                WeightFormat::Dense(_) => continue,
+            };
             let Some(bad) = place.rows_in(bytes).first_not_finite() else { continue };
             let (matrix, row) = matrix_of(is_down, place, bad.row);
             let stream = place.format.stream_names()[bad.stream];
             let each = place.format.stream_bytes(place.cols)[bad.stream];
-            let byte = place.streams[bad.stream] + bad.row * each + bad.index * affine.scales.bytes();
+            let byte = place.streams[bad.stream] + bad.row * each + bad.index * size;
             let mut slices = self.layout.slices(layer, expert as usize);
             let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte));
             let path = holder.map(|(file, ..)| self.reader.describe(file)).unwrap_or_default();

@@ -9,24 +9,20 @@ use std::process::{Command, Stdio};
 
 use super::kernels::msl::costs::Costs;
 use super::kernels::msl::lower;
+use super::kernels::random::formats;
 use crate::compute::ops::{CooperativeTile, ProductShape, Tile};
 use crate::compute::shaders::{self, Form};
-use crate::weights::{Affine, ScaleType, WeightFormat};
 use naga::back::PipelineConstants;
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage};
 
 /// Constants as the engine sets them, for the widest and the narrowest matrices; none for plain kernels.
 fn constants(shader: &str) -> Vec<PipelineConstants> {
-    let format = match shader.rsplit('_').next().unwrap() {
-        "f32" => WeightFormat::F32,
-        "f16" => WeightFormat::F16,
-        "bf16" => WeightFormat::Bf16,
-        suffix => match suffix.strip_prefix('q').and_then(|bits| bits.parse().ok()) {
-            Some(bits) => WeightFormat::Affine(Affine { bits, group: 64, scales: ScaleType::F16 }),
-            None => return vec![PipelineConstants::default()],
-        },
-    };
+    let mut of_shader: Vec<_> =
+        formats("").into_iter().filter(|f| shader.ends_with(&format!("_{}", f.suffix()))).collect();
+    // iq4_nl before nl, were there such
+    of_shader.sort_by_key(|format| format.suffix().len());
+    let Some(format) = of_shader.pop() else { return vec![PipelineConstants::default()] };
     let form = if shader.contains("_int8_") { Form::Int8 } else { Form::F32 };
     let kernel = shaders::source(shader).unwrap().1;
     let of = |cols| {
@@ -72,7 +68,7 @@ fn every_shader(mut check: impl FnMut(&str, &str, &Module, &ModuleInfo)) {
             checked += 1;
         }
     }
-    assert!(checked > 180, "six kernels of products in nine formats, in six of them with int8, and the plain ones");
+    assert!(checked > 700, "six kernels of products in 32 formats, in 29 of them with int8, and the plain ones");
 }
 
 /// Everything is lowered to MSL, and what costs on Apple's GPUs is as it was: of each kernel the most of any pipeline.
@@ -267,8 +263,11 @@ fn declared(code: &str) -> BTreeMap<&str, bool> {
 /// The shared pieces that an import may stand for.
 fn pieces<'a>(import: &'a str, shared: &'a BTreeMap<String, String>) -> impl Iterator<Item = &'a str> {
     let is = move |name: &str| match import {
-        "activations" | "weights" | "block" => name.strip_prefix(import).is_some_and(|rest| rest.starts_with('_')),
-        "tile_form" => matches!(name, "tile_f32" | "tile_int8"),
+        "activations" | "weights" | "separate" | "block" => {
+            name.strip_prefix(import).is_some_and(|rest| rest.starts_with('_'))
+        }
+        "tile_form" => matches!(name, "tile_f32" | "tile_int8" | "tile_int8_16"),
+        "weight_halves" => matches!(name, "weight_halves" | "weight_halves_16"),
         _ => name == import,
     };
     shared.keys().map(String::as_str).filter(move |name| is(name))

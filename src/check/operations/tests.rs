@@ -11,12 +11,17 @@ use super::super::subject::{FormatShapes, formats};
 /// Flips the lowest bit of a code in the middle; of a dense number the lowest of its exponent.
 fn damage(matrix: &mut Matrix) {
     let mut codes = matrix.blocks[0].streams[0].to_vec();
-    let middle = codes.len() / 8 * 4;
+    let middle = match matrix.format {
+        WeightFormat::Block(block) => codes.len() / 2 / block.bytes() * block.bytes(),
+        _ => codes.len() / 8 * 4,
+    };
     let (byte, bit) = match matrix.format {
         WeightFormat::Affine(_) => (0, 1),
         WeightFormat::F32 => (2, 0x80),
         WeightFormat::Bf16 => (0, 0x80),
         WeightFormat::F16 => (1, 0x04),
+        // codes in the middle of the row's first block
+        WeightFormat::Block(block) => (block.bytes() / 2, 0x10),
     };
     codes[middle + byte] ^= bit;
     matrix.blocks[0].streams[0] = codes.into();
@@ -26,7 +31,7 @@ fn damage(matrix: &mut Matrix) {
 #[test]
 fn one_wrong_weight_is_seen() {
     let gpu = pollster::block_on(open(Adapters::Any)).expect("tests need a device, be it a software driver");
-    let shapes = FormatShapes { hidden: 512, rows: 64, intermediate: 64 };
+    let shapes = FormatShapes { hidden: 512, rows: 64, intermediate: 256 };
     let both = [Form::F32, Form::Int8];
     let (subject, other) = (formats(shapes, &both).unwrap(), formats(shapes, &both).unwrap());
     let mut recording = Arc::into_inner(other.recording).unwrap();
@@ -37,7 +42,7 @@ fn one_wrong_weight_is_seen() {
     pair.compare(&CheckOptions::default(), &mut Watch(&mut progress), &mut rows).unwrap();
     let rows = rows.into_vec();
     let is_product = |kernel: &str| kernel.starts_with("matvec") || kernel.starts_with("matmul");
-    assert_eq!(rows.iter().filter(|row| is_product(row.kernel)).count(), 30, "15 formats and forms, two phases");
+    assert_eq!(rows.iter().filter(|row| is_product(row.kernel)).count(), 122, "61 formats and forms, two phases");
     for row in rows {
         // what comes after a wrong product starts from right inputs again
         assert_eq!(row.agrees, !is_product(row.kernel), "{row:?}");

@@ -47,7 +47,7 @@ type Key = (&'static str, Vec<(&'static str, u64)>);
 pub(super) struct Pipelines {
     device: wgpu::Device,
     checks: bool,
-    layouts: HashMap<Vec<Access>, wgpu::BindGroupLayout>,
+    layouts: HashMap<Vec<(u32, Access)>, wgpu::BindGroupLayout>,
     modules: HashMap<&'static str, Arc<wgpu::ShaderModule>>,
     pipelines: HashMap<Key, wgpu::ComputePipeline>,
 }
@@ -63,14 +63,13 @@ impl Pipelines {
         }
     }
 
-    fn layout(&mut self, access: &[Access]) -> wgpu::BindGroupLayout {
+    fn layout(&mut self, access: &[(u32, Access)]) -> wgpu::BindGroupLayout {
         let device = &self.device;
         let make = || {
             let entries: Vec<_> = access
                 .iter()
-                .enumerate()
                 .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
-                    binding: binding as u32,
+                    binding: *binding,
                     visibility: wgpu::ShaderStages::COMPUTE,
                     ty: wgpu::BindingType::Buffer {
                         ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
@@ -123,7 +122,7 @@ impl Pipelines {
         stage: &Stage,
         resource: impl Fn(Binding) -> Option<wgpu::BindingResource<'a>>,
     ) -> ReadyStage {
-        let access: Vec<Access> = stage.groups[0].iter().map(|b| b.0).collect();
+        let access: Vec<_> = stage.groups[0].iter().enumerate().map(|(i, b)| (b.number(i), b.0)).collect();
         let layout = self.layout(&access);
         let pipeline = self.pipeline(stage, &layout, IMMEDIATES);
         let groups = stage.groups.iter();
@@ -139,8 +138,8 @@ fn bind_group<'a>(
     bindings: &[Binding],
     resource: impl Fn(Binding) -> Option<wgpu::BindingResource<'a>>,
 ) -> Option<wgpu::BindGroup> {
-    let entry = |(binding, b): (usize, &Binding)| {
-        Some(wgpu::BindGroupEntry { binding: binding as u32, resource: resource(*b)? })
+    let entry = |(place, b): (usize, &Binding)| {
+        Some(wgpu::BindGroupEntry { binding: b.number(place), resource: resource(*b)? })
     };
     let entries: Option<Vec<_>> = bindings.iter().enumerate().map(entry).collect();
     let entries = entries?;

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use flashflood_formats::Codebook;
+
 use crate::compute::kernel::{MatrixPart, ResidentLayout, Resource};
 use crate::compute::ops::{ProductShape, Team};
 use crate::compute::recording::{CacheId, CacheStream, MatrixId, Recorded, Recording, TensorId, VectorId};
@@ -55,6 +57,8 @@ pub(super) struct Resident {
     pairs: wgpu::Buffer,
     tiles: wgpu::Buffer,
     slots: wgpu::Buffer,
+    /// Of every format that has one.
+    codebooks: HashMap<Codebook, wgpu::Buffer>,
     threads: usize,
     /// Of products that have another than the built-in one.
     pub(super) teams: HashMap<ProductShape, Team>,
@@ -128,6 +132,9 @@ impl Resident {
             // a pair each at worst
             tiles: buffer("tiles", (recording.max_tokens * top_k * 16) as u64),
             slots: buffer("slots", slots as u64 * 8),
+            codebooks: codebooks(recording)
+                .map(|book| (book, buffer("codebook", book.words().len() as u64 * 4)))
+                .collect(),
             threads,
             teams: HashMap::new(),
             all_resident: false,
@@ -234,6 +241,9 @@ impl Resident {
         for ((_, values), region) in recording.vectors.iter().zip(&self.vectors) {
             write(region, 0, bytemuck::cast_slice(values));
         }
+        for (book, buffer) in &self.codebooks {
+            self.queue.write_buffer(buffer, 0, bytemuck::cast_slice(book.words()));
+        }
         self.queue.submit([]);
     }
 
@@ -263,6 +273,7 @@ impl Resident {
             Resource::Pairs => self.pairs.as_entire_binding(),
             Resource::Tiles => self.tiles.as_entire_binding(),
             Resource::Slots => self.slots.as_entire_binding(),
+            Resource::Codebook(book) => self.codebooks.get(&book)?.as_entire_binding(),
         })
     }
 
@@ -305,6 +316,16 @@ pub(super) fn most_chosen(recording: &Recording) -> usize {
         _ => 0,
     });
     chosen.max().unwrap_or(0)
+}
+
+/// The tables that formats of a recording look their codes up in.
+fn codebooks(recording: &Recording) -> impl Iterator<Item = Codebook> {
+    let experts = recording.steps.iter().filter_map(|recorded| match recorded {
+        Recorded::Experts(op) => Some([op.slot.gate_up.format, op.slot.down.format]),
+        _ => None,
+    });
+    let formats = recording.matrices.iter().map(|matrix| matrix.format).chain(experts.flatten());
+    formats.filter_map(WeightFormat::codebook)
 }
 
 /// A stream of all blocks, in whole words.

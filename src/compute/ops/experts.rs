@@ -6,7 +6,7 @@ use crate::compute::cpu::{CpuMemory, expert_product};
 use crate::compute::kernel::{Binding, Dispatch, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
-use crate::weights::{MatrixPlace, SlotLayout};
+use crate::weights::{MatrixPlace, SlotLayout, WeightFormat};
 
 /// The router's choice becomes known to the host.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +146,7 @@ impl Experts {
     /// each of [`Tile::EXPERT`]. One group per slab.
     pub(crate) fn stages(&self, resident: &dyn ResidentLayout, slabs: usize) -> Vec<Stage> {
         let hidden = self.hidden.view();
-        let groups = |x: View, out: View, with_tiles: bool| -> Vec<Vec<Binding>> {
+        let groups = |x: View, out: View, format: WeightFormat, with_tiles: bool| -> Vec<Vec<Binding>> {
             let of_slab = |slab| {
                 let mut group = vec![
                     Binding::read(Resource::Tensor(x.tensor)),
@@ -155,14 +155,23 @@ impl Experts {
                     Binding::read(Resource::Pairs),
                 ];
                 group.extend(with_tiles.then(|| Binding::read(Resource::Tiles)));
+                group.extend(Binding::codebook(format));
                 group
             };
             (0..slabs).map(of_slab).collect()
         };
         let pair = |[gate_up, down]: [ProductShape; 2], [first, second]: [Vec<(&'static str, f64)>; 2], with_tiles| {
             let mut stages = [
-                Stage { shader: gate_up.shader(), constants: first, groups: groups(self.x.view(), hidden, with_tiles) },
-                Stage { shader: down.shader(), constants: second, groups: groups(hidden, self.out, with_tiles) },
+                Stage {
+                    shader: gate_up.shader(),
+                    constants: first,
+                    groups: groups(self.x.view(), hidden, gate_up.format, with_tiles),
+                },
+                Stage {
+                    shader: down.shader(),
+                    constants: second,
+                    groups: groups(hidden, self.out, down.format, with_tiles),
+                },
             ];
             if let Input::Int8(quantised) = self.hidden {
                 stages[0].constants.extend([("packed", 1.0), ("interleave", quantised.interleave as f64)]);

@@ -107,13 +107,13 @@ impl Kernel for Matmul {
     }
 
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
+        let codebook = Binding::codebook(resident.matrix(self.matrix).1);
         let groups: Vec<Vec<Binding>> = (0..resident.matrix_parts(self.matrix).len())
             .map(|part| {
-                vec![
-                    Binding::read(Resource::Tensor(self.x.view().tensor)),
-                    Binding::read(Resource::Matrix(self.matrix, part)),
-                    Binding::write(Resource::Tensor(self.out.tensor)),
-                ]
+                let x = Binding::read(Resource::Tensor(self.x.view().tensor));
+                let weights = Binding::read(Resource::Matrix(self.matrix, part));
+                let out = Binding::write(Resource::Tensor(self.out.tensor));
+                [x, weights, out].into_iter().chain(codebook).collect()
             })
             .collect();
         let one = self.shape("matvec", resident);

@@ -183,7 +183,7 @@ impl fmt::Display for ProductShape {
         write!(f, "{} {}x{}", self.shader(), self.rows, self.cols)?;
         match self.format {
             WeightFormat::Affine(affine) => write!(f, " group {} {:?}", affine.group, affine.scales),
-            WeightFormat::Dense(_) => Ok(()),
+            WeightFormat::Dense(_) | WeightFormat::Block(_) => Ok(()),
         }
     }
 }
@@ -224,7 +224,7 @@ mod tests {
             assert!([1, 2, 4, 8].contains(&tile.row_sums));
             assert!(2 * tile.rows() <= tile.threads() && 2 * tile.tokens() <= tile.threads());
             // two blocks of 32 codes with two scales each; 16 columns of f32 are less
-            let bytes = 2 * (32 + 8);
+            let bytes = 2 * (32 + 16);
             // the hidden values of a quarter of the pairs, and what quantises them
             let hidden = 33 * 4 * tile.token_threads + 8 * tile.threads();
             assert!(tile.threads() <= 256 && (tile.rows() + tile.tokens()) * bytes + hidden <= 16 << 10);

@@ -174,6 +174,8 @@ fn resident_format(matrix: &Matrix, options: &PackOptions) -> WeightFormat {
     match matrix.format {
         // more bits than the source has would be more bytes and no better
         WeightFormat::Affine(Affine { bits, .. }) if bits <= options.resident_bits => matrix.format,
+        // quantised already, and as well as somebody could
+        WeightFormat::Block(_) => matrix.format,
         stored => target(stored, matrix.cols, options.resident_bits, options.group),
     }
 }
@@ -253,6 +255,7 @@ impl<'a> Job<'a> {
         for (name, bits, pick) in [("gate and up", options.bits, gate_up), ("down", options.down(), down)] {
             let stored = self.experts.layers.iter().find_map(|layer| match pick(&layer.slot) {
                 WeightFormat::Affine(affine) => Some(affine.bits),
+                WeightFormat::Block(block) => u8::try_from(block.bytes() * 8 / block.columns()).ok(),
                 WeightFormat::Dense(_) => None,
             });
             let Some(stored) = stored else { continue };

@@ -101,7 +101,7 @@ fn projections(
 fn described(format: WeightFormat) -> String {
     match format {
         WeightFormat::Affine(affine) => format!("{format}, scales {:?}", affine.scales),
-        WeightFormat::Dense(_) => format.to_string(),
+        WeightFormat::Dense(_) | WeightFormat::Block(_) => format.to_string(),
     }
 }
 

@@ -27,7 +27,8 @@ fn record(random: &mut Random, slot: &SlotLayout) -> Vec<u8> {
 /// Layers of `experts` experts with the formats of (gate and up, down) given for each.
 pub(crate) fn layout(random: &mut Random, experts: usize, formats: &[(WeightFormat, WeightFormat)]) -> ExpertLayout {
     // all layers share the residual stream, so its width suits every format
-    let hidden = 128 * (1 + random.below(3));
+    let widest = formats.iter().map(|(gate_up, _)| gate_up.column_multiple()).max().unwrap().max(128);
+    let hidden = widest * (1 + random.below(384 / widest));
     let (mut files, mut layers) = (Vec::new(), Vec::new());
     for &(gate_up, down) in formats {
         let multiple = down.column_multiple();

@@ -16,7 +16,7 @@ mod logits_top_k;
 mod matmul;
 pub(super) mod msl;
 mod norms;
-mod random;
+pub(super) mod random;
 mod router;
 mod stream_read;
 mod swiglu;

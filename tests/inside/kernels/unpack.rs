@@ -7,6 +7,7 @@ use crate::compute::shaders::Form;
 use crate::compute::{LogitRows, Recording, Step};
 use crate::weights::{Affine, Dense, Matrix, MatrixBlock, WeightFormat};
 use bytes::Bytes;
+use flashflood_formats::Block;
 
 use super::random::{Random, encode, formats};
 use super::trial::gpu;
@@ -52,6 +53,7 @@ fn by_definition(matrix: &Matrix) -> Vec<f32> {
         let [codes, scales, biases] = [0, 1, 2].map(|i| &matrix.blocks[0].streams[i][r * bytes[i]..][..bytes[i]]);
         match matrix.format {
             WeightFormat::Dense(dense) => number(dense, codes, c),
+            WeightFormat::Block(_) => unreachable!("these have a test of their own"),
             WeightFormat::Affine(Affine { bits, group, scales: as_type }) => {
                 let first = c * usize::from(bits);
                 let bit = |b: usize| codes[(first + b) / 8] >> ((first + b) % 8) & 1;
@@ -128,6 +130,47 @@ fn every_code() {
         assert_same(&matrix, 0.0);
         // 1 is 127 steps of 1 / 127
         assert_close(&matrix, Form::Int8, 1e-4);
+    }
+}
+
+/// Blocks of GGUF files, every 32 columns of a row, wherever they begin in a word: as they are unpacked, which
+/// `flashflood-formats` holds against the package gguf.
+#[test]
+fn every_block() {
+    for block in Block::all() {
+        let (format, cols) = (WeightFormat::Block(block), 3 * block.columns().max(32));
+        let (rows, mut random) = (61, Random::new(block.bytes() as u64));
+        let matrix = random.matrix(format, rows, cols);
+        let mut recording = Recording::new(cols);
+        let id = recording.matrix(matrix.clone());
+        let x = recording.tensor("x", 1, cols);
+        let int8 = recording.quantised(x, 1).unwrap();
+        let outs = [x.into(), int8.into()].map(|x| {
+            let out = recording.tensor("out", 1, rows);
+            let product = Matmul { x, matrix: id, out, accumulate: false, exact: false, rows: RowsOf::Tokens };
+            recording.push("product", product).unwrap();
+            out
+        });
+        let mut identity = vec![0.0; cols * x.stride];
+        (0..cols).for_each(|i| identity[i * x.stride + i] = 1.0);
+        let mut gpu = GpuExecutor::new(gpu(), recording.into(), cols, None, GpuOptions::default()).unwrap();
+        gpu.write(x.tensor, &identity);
+        gpu.run(Step::prefill(cols, 0, LogitRows::All), &[], &[0.0; 4], None).unwrap();
+        let (mut row, mut found) = (vec![0.0; cols], [Vec::new(), Vec::new()]);
+        for (out, found) in outs.iter().zip(&mut found) {
+            *found = gpu.read(out.tensor).unwrap();
+        }
+        for r in 0..rows {
+            matrix.unpack_row(r, &mut row);
+            for (c, expected) in row.iter().enumerate() {
+                for (out, found) in outs.iter().zip(&found) {
+                    let found = found[c * out.stride + r];
+                    // 1 is 127 steps of 1 / 127
+                    let close = (expected - found).abs() <= 2e-6 * (1.0 + expected.abs());
+                    assert!(close, "{block}, row {r}, column {c}: expected {expected:e}, found {found:e}");
+                }
+            }
+        }
     }
 }
 

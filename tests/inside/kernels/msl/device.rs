@@ -141,6 +141,7 @@ impl MslDevice {
             Resource::Slab(slab) => Ok(self.slab(slab)),
             Resource::Pairs | Resource::Tiles => Err(pairs * 16),
             Resource::Slots => Err(16),
+            Resource::Codebook(book) => Ok(bytemuck::cast_slice(book.words()).to_vec()),
         }
     }
 
@@ -195,7 +196,13 @@ impl MslDevice {
         for dispatch in dispatches {
             let stage = &stages[dispatch.stage];
             let kernel = script::kernel(&self.folder, stage.shader, &stage.constants);
-            let bindings: Vec<Range> = stage.groups[dispatch.group].iter().map(|b| self.buffer(b.1)).collect();
+            let mut bindings: Vec<Range> = Vec::new();
+            for (place, binding) in stage.groups[dispatch.group].iter().enumerate() {
+                let range = self.buffer(binding.1);
+                // numbers that no binding has are never read
+                bindings.resize(binding.number(place) as usize, range);
+                bindings.push(range);
+            }
             self.script.dispatch(kernel, dispatch.grid, dispatch.immediates.bytes(), &bindings);
         }
     }

@@ -1,0 +1,38 @@
+// Activations as quantise.wgsl packs them, and products with a block of 32 columns whose halves have scales of their own:
+// exact integers within each 16 columns.
+
+@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>; // [rows, cols / 4 codes, then cols / 32 (scale, scale * sum)]
+
+struct Activations {
+    codes: array<vec4<u32>, 2>,
+    scale: f32,
+    sums: vec2<f32>, // of both halves, in the activations' unit
+}
+
+struct Weights {
+    codes: array<vec4<u32>, 2>,
+    scale: vec2<f32>,
+    bias: vec2<f32>,
+}
+
+fn dot_16(w: vec4<u32>, x: vec4<u32>) -> i32 {
+    let acc = dot4I8Packed(w.x, x.x) + dot4I8Packed(w.y, x.y);
+    return acc + dot4I8Packed(w.z, x.z) + dot4I8Packed(w.w, x.w);
+}
+
+// Block `block` of the row that starts at vec4 `row`.
+fn load(row: u32, block: u32) -> Activations {
+    let pair = bitcast<vec4<f32>>(x[row + params.blocks * 2u + block / 2u]);
+    let scale = select(pair.x, pair.z, (block & 1u) == 1u);
+    let low = x[row + block * 2u];
+    let high = x[row + block * 2u + 1u];
+    let ones = vec4<u32>(0x01010101u);
+    let sums = vec2<f32>(f32(dot_16(ones, low)), f32(dot_16(ones, high))) * scale;
+    return Activations(array<vec4<u32>, 2>(low, high), scale, sums);
+}
+
+fn dot_block(w: Weights, x: Activations) -> f32 {
+    let dots = vec2<f32>(f32(dot_16(w.codes[0], x.codes[0])), f32(dot_16(w.codes[1], x.codes[1]))) * x.scale;
+    let products = fma(w.scale, dots, w.bias * x.sums);
+    return products.x + products.y;
+}

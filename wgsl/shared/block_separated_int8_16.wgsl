@@ -1,0 +1,11 @@
+// Blocks of GGUF files whose codes stay integers, with a scale for each 16 columns. Stream 0 is all of them.
+
+//import activations
+//import place
+//import separate
+//import separated
+
+fn block_of(matrix: Place, row: u32, block: u32) -> Weights {
+    let w = separate(first_byte(matrix, row, block), block);
+    return Weights(w.codes, w.scale, w.bias);
+}

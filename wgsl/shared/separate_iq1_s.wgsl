@@ -1,0 +1,22 @@
+// IQ1_S: a scale (f16); 32 entries of the grid (8 bits, and 3 more behind), for 8 columns each; for each 32 a scale of 3 bits and
+// whether an eighth is added or taken. Codes are eighths.
+
+//import bytes
+//import codebook
+//import separated
+
+const block_groups: u32 = 8u; // of 32 columns
+const block_bytes: u32 = 50u;
+
+fn separate(at: u32, block: u32) -> Separated {
+    let part = block & 7u;
+    let entries = word_at(at + 2u + 4u * part);
+    let more = short_at(at + 34u + 2u * part);
+    let a = eight_values((entries & 0xffu) | ((more & 7u) << 8u));
+    let b = eight_values(((entries >> 8u) & 0xffu) | (((more >> 3u) & 7u) << 8u));
+    let c = eight_values(((entries >> 16u) & 0xffu) | (((more >> 6u) & 7u) << 8u));
+    let d = eight_values((entries >> 24u) | (((more >> 9u) & 7u) << 8u));
+    let n = select(15u, 17u, more >= 0x8000u);
+    let scale = half_at(at) * f32(2u * ((more >> 12u) & 7u) + 1u) * 0.125;
+    return with_scale(less(vec4<u32>(a, b), n), less(vec4<u32>(c, d), n), scale);
+}

@@ -1,0 +1,27 @@
+// IQ3_XXS: a scale (f16); 64 entries of the grid, for 4 columns each; for each 32 four times seven signs and a scale of 4 bits.
+
+//import bytes
+//import codebook
+//import separated
+
+const block_groups: u32 = 8u; // of 32 columns
+const block_bytes: u32 = 98u;
+
+fn separate(at: u32, block: u32) -> Separated {
+    let part = block & 7u;
+    let first = word_at(at + 2u + 8u * part);
+    let second = word_at(at + 6u + 8u * part);
+    let rest = word_at(at + 66u + 4u * part);
+    let signs = even_signs(rest) | (even_signs(rest >> 7u) << 8u) | (even_signs(rest >> 14u) << 16u) | (even_signs(rest >> 21u) << 24u);
+    return with_scale(
+        vec4<u32>(
+            signed(codebook[first & 0xffu], signs, 0u), signed(codebook[(first >> 8u) & 0xffu], signs, 4u),
+            signed(codebook[(first >> 16u) & 0xffu], signs, 8u), signed(codebook[first >> 24u], signs, 12u),
+        ),
+        vec4<u32>(
+            signed(codebook[second & 0xffu], signs, 16u), signed(codebook[(second >> 8u) & 0xffu], signs, 20u),
+            signed(codebook[(second >> 16u) & 0xffu], signs, 24u), signed(codebook[second >> 24u], signs, 28u),
+        ),
+        half_at(at) * (0.5 + f32(rest >> 28u)) * 0.5,
+    );
+}

@@ -1,0 +1,24 @@
+// Q2_K: 16 bytes, a scale and a minimum of 4 bits for each 16 columns; 64 bytes of codes, of each 32 bytes the lowest pairs
+// of bits first; what scales and minima are multiplied with (f16).
+
+//import bytes
+//import separated
+
+const block_groups: u32 = 8u; // of 32 columns
+const block_bytes: u32 = 84u;
+
+fn separate(at: u32, block: u32) -> Separated {
+    let part = block & 7u;
+    let codes = at + 16u + (part / 4u) * 32u;
+    let shift = vec4<u32>(2u * (part & 3u));
+    let mask = vec4<u32>(0x03030303u);
+    let d = unpack2x16float(word_at(at + 80u));
+    let both = short_at(at + 2u * part);
+    let scales = vec2<u32>(both & 15u, (both >> 8u) & 15u);
+    let minima = vec2<u32>((both >> 4u) & 15u, both >> 12u);
+    return Separated(
+        array<vec4<u32>, 2>((words_at(codes) >> shift) & mask, (words_at(codes + 16u) >> shift) & mask),
+        d.x * vec2<f32>(scales),
+        -d.y * vec2<f32>(minima),
+    );
+}

@@ -1,0 +1,27 @@
+// Q3_K: 32 bytes of third bits, 64 bytes of pairs of bits, of each 32 bytes the lowest first, 12 bytes: 16 scales of 6 bits;
+// what they are multiplied with (f16). A code is 4 less where its third bit is not set.
+
+//import bytes
+//import separated
+
+const block_groups: u32 = 8u; // of 32 columns
+const block_bytes: u32 = 110u;
+
+fn scale_of(at: u32, group: u32) -> f32 {
+    let lower = (byte_at(at + 96u + (group & 7u)) >> (4u * (group / 8u))) & 15u;
+    let upper = (byte_at(at + 104u + (group & 3u)) >> (2u * (group / 4u))) & 3u;
+    return f32(i32(lower | (upper << 4u)) - 32);
+}
+
+fn separate(at: u32, block: u32) -> Separated {
+    let part = block & 7u;
+    let codes = at + 32u + (part / 4u) * 32u;
+    let shift = vec4<u32>(2u * (part & 3u));
+    let third = vec4<u32>(part);
+    let ones = vec4<u32>(0x01010101u);
+    let a = ((words_at(codes) >> shift) & (3u * ones)) | (((words_at(at) >> third) & ones) << vec4<u32>(2u));
+    let b = ((words_at(codes + 16u) >> shift) & (3u * ones)) | (((words_at(at + 16u) >> third) & ones) << vec4<u32>(2u));
+    let d = half_at(at + 108u);
+    let scales = d * vec2<f32>(scale_of(at, 2u * part), scale_of(at, 2u * part + 1u));
+    return Separated(array<vec4<u32>, 2>(less(a, 4u), less(b, 4u)), scales, vec2<f32>());
+}

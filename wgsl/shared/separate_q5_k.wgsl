@@ -1,0 +1,25 @@
+// Q5_K: what scales and minima are multiplied with (f16), 12 bytes: 8 of both, of 6 bits; 32 bytes of fifth bits; 128 bytes, of
+// each 32 the low halves first. Blocks are whole 16 bytes.
+
+//import scales_of_6_bits
+//import separated
+
+const block_groups: u32 = 8u; // of 32 columns
+const block_bytes: u32 = 176u;
+
+fn separate(at: u32, block: u32) -> Separated {
+    let first = at >> 4u;
+    let head = weights[first];
+    let d = unpack2x16float(head.x);
+    let part = block & 7u;
+    let scales = scale_and_minimum(head, part);
+    let scale = d.x * f32(scales.x);
+    let minimum = -d.y * f32(scales.y);
+    let shift = vec4<u32>(4u * (part & 1u));
+    let mask = vec4<u32>(0x0f0f0f0fu);
+    let ones = vec4<u32>(0x01010101u);
+    let codes = first + 3u + (part / 2u) * 2u;
+    let a = ((weights[codes] >> shift) & mask) | (((weights[first + 1u] >> vec4<u32>(part)) & ones) << vec4<u32>(4u));
+    let b = ((weights[codes + 1u] >> shift) & mask) | (((weights[first + 2u] >> vec4<u32>(part)) & ones) << vec4<u32>(4u));
+    return Separated(array<vec4<u32>, 2>(a, b), vec2<f32>(scale), vec2<f32>(minimum));
+}

@@ -1,0 +1,11 @@
+// Q8_0: a scale (f16), 32 signed bytes.
+
+//import bytes
+//import separated
+
+const block_groups: u32 = 1u; // of 32 columns
+const block_bytes: u32 = 34u;
+
+fn separate(at: u32, block: u32) -> Separated {
+    return with_scale(words_at(at + 2u), words_at(at + 18u), half_at(at));
+}
