@@ -114,16 +114,6 @@ impl WeightFormat {
         WeightFormat::Affine(Affine { bits, group, scales: ScaleType::Bf16 })
     }
 
-    /// The format that GGUF files call type `type_id`; `None` for those that are not computed with.
-    pub fn from_ggml(type_id: u32) -> Option<WeightFormat> {
-        match type_id {
-            0 => Some(WeightFormat::F32),
-            1 => Some(WeightFormat::F16),
-            30 => Some(WeightFormat::Bf16),
-            _ => None,
-        }
-    }
-
     fn family(&self) -> &dyn Family {
         match self {
             WeightFormat::Affine(affine) => affine,
