@@ -183,7 +183,7 @@ impl Engine {
         Ok(Planned::new(source, device, options, GpuOptions::default())?.plan)
     }
 
-    /// Opens the model at `path` (a snapshot folder or a pack).
+    /// Opens the model at `path` (a snapshot folder, a GGUF file or a pack).
     ///
     /// # Errors
     /// Files that are missing, damaged or of another model; a memory plan that does not fit; no device.

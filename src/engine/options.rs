@@ -12,7 +12,7 @@ use crate::model::ModelSource;
 /// What an engine is opened with.
 #[derive(Clone, Debug, Default)]
 pub struct OpenRequest {
-    /// A snapshot folder or a pack; `None` is the small model inside the library.
+    /// A snapshot folder, a GGUF file or a pack; `None` is the small model inside the library.
     pub model: Option<PathBuf>,
     /// How it is opened.
     pub options: EngineOptions,

@@ -213,7 +213,7 @@ fn refuse_no_folder(path: &Path) -> Result<(), FileError> {
         Ok(_) => ("a file", "give the folder that holds it"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => (
             "nothing at this path",
-            "give the folder of a snapshot or a pack, or the name of a repository, which flashflood pull downloads",
+            "give the folder of a snapshot or a pack, a GGUF file, or the name of a repository, which flashflood pull downloads",
         ),
         Err(source) => return Err(FileError::io("read", path)(source)),
     };

@@ -24,7 +24,7 @@ fn packed(snapshot: &Snapshot, bits: u8) -> TempDir {
 }
 
 /// Deviation of `found` from `expected`, as a share of the deviation of `expected` from zero.
-fn share_off(found: &[f32], expected: &[f32]) -> f64 {
+pub(super) fn share_off(found: &[f32], expected: &[f32]) -> f64 {
     let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
     let off = square(&mut found.iter().zip(expected).map(|(a, b)| a - b));
     (off / square(&mut expected.iter().copied())).sqrt()

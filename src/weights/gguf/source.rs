@@ -140,7 +140,9 @@ impl Gguf {
 
     /// A small tensor as f32.
     fn vector(&self, tensor: &Tensor, shape: &[usize]) -> Result<Vector, FileError> {
-        let Some(WeightFormat::Dense(dense)) = tensor.format().filter(|_| tensor.plain_shape() == plain(shape)) else {
+        // dimensions of 1 come and go
+        let fits = || tensor.shape.iter().filter(|dim| **dim != 1).eq(shape.iter().filter(|dim| **dim != 1));
+        let Some(WeightFormat::Dense(dense)) = tensor.format().filter(|_| fits()) else {
             return Err(self.wrong(tensor, format!("F32, F16 or BF16 {shape:?}")));
         };
         let mut values = vec![0.0; shape.iter().product()];

@@ -28,7 +28,9 @@ pub(super) fn target(stored: WeightFormat, cols: usize, bits: u8, group: u16) ->
     };
     match stored {
         WeightFormat::Affine(Affine { bits: b, group: g, .. }) if b == bits && g == group => stored,
-        _ => WeightFormat::affine(bits, group),
+        // what a release quantised with care is not quantised again
+        WeightFormat::Block(_) => stored,
+        WeightFormat::Affine(_) | WeightFormat::Dense(_) => WeightFormat::affine(bits, group),
     }
 }
 

@@ -255,8 +255,8 @@ impl<'a> Job<'a> {
         for (name, bits, pick) in [("gate and up", options.bits, gate_up), ("down", options.down(), down)] {
             let stored = self.experts.layers.iter().find_map(|layer| match pick(&layer.slot) {
                 WeightFormat::Affine(affine) => Some(affine.bits),
-                WeightFormat::Block(block) => u8::try_from(block.bytes() * 8 / block.columns()).ok(),
-                WeightFormat::Dense(_) => None,
+                // blocks stay as they are
+                WeightFormat::Block(_) | WeightFormat::Dense(_) => None,
             });
             let Some(stored) = stored else { continue };
             let why = match bits {

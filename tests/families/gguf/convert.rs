@@ -21,7 +21,7 @@ pub(super) struct Form {
     /// Gate and up of the experts as one tensor, and q, k and v of attention: `--fuse-gate-up-exps`, `--fuse-qkv`.
     pub(super) fused: bool,
     /// As the first files of an architecture: a tensor for each expert (Mixtral), `ssm_in` (Qwen3-Next), a shared gate
-    /// of one dimension.
+    /// of one dimension, and dimensions of 1.
     pub(super) legacy: bool,
 }
 
@@ -219,7 +219,8 @@ impl Golden {
                 let (channels, taps) = (shape[0], shape[2]);
                 let (qk, v) = values.split_at(2 * keys * taps);
                 let all = [qk, &self.in_turn(v, dim, taps)].concat();
-                file.add(&at("ssm_conv1d.weight"), &[channels, taps], &all, Numbers::F32);
+                let shape = if form.legacy { vec![channels, 1, taps] } else { vec![channels, taps] };
+                file.add(&at("ssm_conv1d.weight"), &shape, &all, Numbers::F32);
             }
             "linear_attn.in_proj_z.weight" => {
                 file.add(&at("attn_gate.weight"), shape, &self.in_turn(values, linear().1, hidden), numbers);

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use flashflood::engine::ExpertBudget;
 use flashflood::experts::Reads;
+use flashflood::model::ModelSource;
+use flashflood::weights::pack::{self, PackOptions};
 use flashflood::weights::safetensors::TensorSet;
 
 use super::snapshot::Oracle;
@@ -94,6 +96,46 @@ models! {
     mixtral: "mixtral"
     qwen35_in_other_dimensions: "qwen3_5_text-alt"
     mixtral_in_other_dimensions: "mixtral-alt"
+}
+
+/// Each tensor in another type than the one before it, down of the experts in another than gate and up.
+#[test]
+fn types_that_differ_by_tensor() {
+    for name in ["tiny", "mixtral"] {
+        let (golden, tokens, expected) = golden(name);
+        let files =
+            [Numbers::F32, Numbers::F16, Numbers::Bf16].map(|numbers| golden.gguf(Form { numbers, ..Form::PLAIN }));
+        let mut mixed = files[0].clone();
+        for (i, tensor) in mixed.tensors.iter_mut().enumerate() {
+            let is_gate_up = ["gate_exps", "up_exps"].iter().any(|part| tensor.name.contains(part));
+            *tensor = files[if is_gate_up { 2 } else { i % 3 }].tensors[i].clone();
+        }
+        let (_folder, path) = write(&mixed);
+        for device in BOTH {
+            check_file(&path, name, device, &tokens, &expected);
+        }
+    }
+}
+
+/// Matrices and experts in blocks: as near to the model as 8 bits allow, the same on both devices and in a pack.
+#[test]
+fn blocks_of_8_bits() {
+    for name in FAMILIES {
+        let (golden, tokens, expected) = golden(name);
+        let (folder, path) = write(&golden.gguf(Form { numbers: Numbers::Q8, ..Form::PLAIN }));
+        let on_cpu = computed(&path, Device::Cpu, &tokens);
+        let share = crate::packs::share_off(&on_cpu.logits, &expected);
+        println!("{name} in blocks of 8 bits: logits off by {share:.4}");
+        assert!((0.001..=0.06).contains(&share), "{name}: logits off by {share}");
+        let on_gpu = computed(&path, Device::Gpu, &tokens);
+        let difference = largest_difference(&on_gpu.logits, &on_cpu.logits);
+        assert!(difference <= TOLERANCE, "{name}: CPU and GPU differ by {difference}");
+        let pack = folder.path().join("pack");
+        let source = ModelSource::open(&path).unwrap();
+        source.write_pack(Some(&path), &pack, &PackOptions::default(), &|_| {}).unwrap();
+        pack::verify(&pack, &|_| {}).unwrap();
+        assert!(computed(&pack, Device::Cpu, &tokens) == on_cpu, "{name}: the pack has other bits");
+    }
 }
 
 /// The same model over several files, opened by any of them.

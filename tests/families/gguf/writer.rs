@@ -80,6 +80,8 @@ pub(crate) enum Numbers {
     F32,
     F16,
     Bf16,
+    /// 32 numbers of 8 bits with a scale.
+    Q8,
 }
 
 impl Numbers {
@@ -87,9 +89,17 @@ impl Numbers {
         match self {
             Numbers::F32 => (0, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
             Numbers::F16 => (1, values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()),
+            Numbers::Q8 => (8, values.chunks(32).flat_map(q8_block).collect()),
             Numbers::Bf16 => (30, values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect()),
         }
     }
+}
+
+fn q8_block(values: &[f32]) -> Vec<u8> {
+    let scale = values.iter().fold(0.0f32, |most, value| most.max(value.abs())) / 127.0;
+    let code = |value: &f32| if scale == 0.0 { 0 } else { (value / scale).round() as i8 };
+    let codes = values.iter().map(|value| code(value).cast_unsigned());
+    f16::from_f32(scale).to_le_bytes().into_iter().chain(codes).collect()
 }
 
 /// A tensor on its way into a file.

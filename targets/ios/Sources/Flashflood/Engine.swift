@@ -4,7 +4,7 @@ import Foundation
 
 /// How a model is opened. What is `nil` is left to the library.
 public struct EngineOptions: Sendable, Codable, Equatable {
-    /// Folder of a snapshot or a pack; `nil` is the small model inside the library.
+    /// Folder of a snapshot or a pack, or a GGUF file; `nil` is the small model inside the library.
     public var model: String?
     /// `auto`, `gpu` or `cpu`.
     public var device: String?
