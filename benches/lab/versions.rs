@@ -129,6 +129,17 @@ pub(crate) fn of(case: &Case) -> Vec<Version> {
                 comparable: !packed,
             });
         };
+        if let WeightFormat::Block(_) = case.format {
+            // teams that the program chooses from
+            let lanes = if case.kernel == "expert_down" { 8 } else { 32 };
+            match case.kernel {
+                "expert_gate_up" => add(lanes, 256, 8, form == Form::Int8),
+                _ => [(32, 4), (32, 8), (64, 4), (64, 8), (128, 2)]
+                    .into_iter()
+                    .for_each(|(t, s)| add(lanes, t, s, false)),
+            }
+            continue;
+        }
         match case.kernel {
             "expert_gate_up" => {
                 for (lanes, threads) in
@@ -147,9 +158,7 @@ pub(crate) fn of(case: &Case) -> Vec<Version> {
                     for threads in [32, 64, 128, 256] {
                         for sums in [1, 2, 4, 8] {
                             // the corners of the cube are not interesting: few rows for few threads
-                            let is_block = matches!(case.format, WeightFormat::Block(_));
-                            let is_wanted = bits == "q4" || lanes == 32 && !(is_block && threads > 64);
-                            if threads <= 4 * lanes && threads * sums >= 64 && is_wanted {
+                            if threads <= 4 * lanes && threads * sums >= 64 && (bits == "q4" || lanes == 32) {
                                 add(lanes, threads, sums, false);
                             }
                         }

@@ -105,8 +105,8 @@ static KINDS: [Kind; 23] = [
     kind(Block::IQ1_M, (29, "iq1_m"), (256, 56), &[], Some(Codebook::Iq1S)),
     kind(Block::TQ1_0, (34, "tq1_0"), (256, 54), &[52], None),
     kind(Block::TQ2_0, (35, "tq2_0"), (256, 66), &[64], None),
-    kind(Block::MXFP4, (39, "mxfp4"), (32, 17), &[], Some(Codebook::Fp4)),
-    kind(Block::NVFP4, (40, "nvfp4"), (64, 36), &[], Some(Codebook::Fp4)),
+    kind(Block::MXFP4, (39, "mxfp4"), (32, 17), &[], None),
+    kind(Block::NVFP4, (40, "nvfp4"), (64, 36), &[], None),
 ];
 
 /// The f16 at byte `at`.
@@ -188,7 +188,10 @@ impl Block {
     /// The codes of a row, and scale and bias of each 16 columns.
     #[inline(always)]
     pub(crate) fn separate(self, row: &[u8], codes: &mut [i8], groups: &mut [[f32; 2]]) {
-        let book = self.codebook().map_or(&[][..], Codebook::words);
+        let book = match self {
+            Block::MXFP4 | Block::NVFP4 => grids::FP4.as_slice(),
+            _ => self.codebook().map_or(&[][..], Codebook::words),
+        };
         match self {
             Block::Q4_0 => each_block!(row, codes, groups, 18, 32, simple::q4_0),
             Block::Q4_1 => each_block!(row, codes, groups, 20, 32, simple::q4_1),
@@ -316,7 +319,7 @@ impl Family for Block {
         let mut bytes: Vec<u8> = (0..PERIOD * self.bytes()).map(|_| (split_mix(&mut state) >> 32) as u8).collect();
         if *self == Block::TQ2_0 {
             // no code is 3
-            bytes.iter_mut().for_each(|byte| *byte &= !(*byte >> 1 & 0x55));
+            bytes.iter_mut().for_each(|byte| *byte &= !((*byte & 0x55) << 1));
         }
         let mut measure = |d: f32, min: f32| {
             for (i, block) in bytes.chunks_exact_mut(self.bytes()).enumerate() {

@@ -78,7 +78,7 @@ const PRODUCTS: [(File, &[Form]); 7] = [
 ];
 
 /// Pieces that are imported by their own name.
-const SHARED: [File; 23] = [
+const SHARED: [File; 24] = [
     shared!("bytes"),
     shared!("codebook"),
     shared!("combined"),
@@ -88,6 +88,7 @@ const SHARED: [File; 23] = [
     shared!("gated"),
     shared!("halves"),
     shared!("keep_inputs"),
+    shared!("numbers_of_4_bits"),
     shared!("pack_head"),
     shared!("pack_row"),
     shared!("place"),

@@ -9,7 +9,7 @@ const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 110u;
 
 fn entry(entries: u32, i: u32, more: u32, n: u32) -> u32 {
-    return codebook[((entries >> (8u * i)) & 0xffu) | (((more >> n) & 1u) << 8u)];
+    return four_values(((entries >> (8u * i)) & 0xffu) | (((more >> n) & 1u) << 8u));
 }
 
 fn separate(at: u32, block: u32) -> Separated {

@@ -15,12 +15,12 @@ fn separate(at: u32, block: u32) -> Separated {
     let signs = even_signs(rest) | (even_signs(rest >> 7u) << 8u) | (even_signs(rest >> 14u) << 16u) | (even_signs(rest >> 21u) << 24u);
     return with_scale(
         vec4<u32>(
-            signed(codebook[first & 0xffu], signs, 0u), signed(codebook[(first >> 8u) & 0xffu], signs, 4u),
-            signed(codebook[(first >> 16u) & 0xffu], signs, 8u), signed(codebook[first >> 24u], signs, 12u),
+            signed(four_values(first & 0xffu), signs, 0u), signed(four_values((first >> 8u) & 0xffu), signs, 4u),
+            signed(four_values((first >> 16u) & 0xffu), signs, 8u), signed(four_values(first >> 24u), signs, 12u),
         ),
         vec4<u32>(
-            signed(codebook[second & 0xffu], signs, 16u), signed(codebook[(second >> 8u) & 0xffu], signs, 20u),
-            signed(codebook[(second >> 16u) & 0xffu], signs, 24u), signed(codebook[second >> 24u], signs, 28u),
+            signed(four_values(second & 0xffu), signs, 16u), signed(four_values((second >> 8u) & 0xffu), signs, 20u),
+            signed(four_values((second >> 16u) & 0xffu), signs, 24u), signed(four_values(second >> 24u), signs, 28u),
         ),
         half_at(at) * (0.5 + f32(rest >> 28u)) * 0.5,
     );

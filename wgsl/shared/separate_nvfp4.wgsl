@@ -1,8 +1,8 @@
 // NVFP4: for each 16 columns a scale of 8 bits (E4M3), then 8 bytes each: numbers of 4 bits in the low halves, then in the high
-// halves, looked up doubled.
+// halves.
 
 //import bytes
-//import codebook
+//import numbers_of_4_bits
 //import separated
 
 const block_groups: u32 = 2u; // of 32 columns
@@ -21,12 +21,10 @@ fn separate(at: u32, block: u32) -> Separated {
     let part = block & 1u;
     let scales = word_at(at) >> (16u * part);
     let bytes = words_at(at + 4u + 16u * part);
-    let a = four_pairs(bytes.x);
-    let b = four_pairs(bytes.y);
-    let c = four_pairs(bytes.z);
-    let d = four_pairs(bytes.w);
+    let a = numbers_of_4_bits(low(bytes));
+    let b = numbers_of_4_bits(high(bytes));
     return Separated(
-        array<vec4<u32>, 2>(vec4<u32>(a.x, b.x, a.y, b.y), vec4<u32>(c.x, d.x, c.y, d.y)),
+        array<vec4<u32>, 2>(vec4<u32>(a.xy, b.xy), vec4<u32>(a.zw, b.zw)),
         vec2<f32>(half_of_e4m3(scales & 0xffu), half_of_e4m3((scales >> 8u) & 0xffu)),
         vec2<f32>(),
     );

@@ -9,7 +9,7 @@ const block_bytes: u32 = 84u;
 
 fn separate(at: u32, block: u32) -> Separated {
     let part = block & 7u;
-    let codes = at + 16u + (part / 4u) * 32u;
+    let codes = eight_words_at(at + 16u + (part / 4u) * 32u);
     let shift = vec4<u32>(2u * (part & 3u));
     let mask = vec4<u32>(0x03030303u);
     let d = unpack2x16float(word_at(at + 80u));
@@ -17,7 +17,7 @@ fn separate(at: u32, block: u32) -> Separated {
     let scales = vec2<u32>(both & 15u, (both >> 8u) & 15u);
     let minima = vec2<u32>((both >> 4u) & 15u, both >> 12u);
     return Separated(
-        array<vec4<u32>, 2>((words_at(codes) >> shift) & mask, (words_at(codes + 16u) >> shift) & mask),
+        array<vec4<u32>, 2>((codes[0] >> shift) & mask, (codes[1] >> shift) & mask),
         d.x * vec2<f32>(scales),
         -d.y * vec2<f32>(minima),
     );

@@ -15,12 +15,13 @@ fn scale_of(at: u32, group: u32) -> f32 {
 
 fn separate(at: u32, block: u32) -> Separated {
     let part = block & 7u;
-    let codes = at + 32u + (part / 4u) * 32u;
+    let codes = eight_words_at(at + 32u + (part / 4u) * 32u);
+    let thirds = eight_words_at(at);
     let shift = vec4<u32>(2u * (part & 3u));
     let third = vec4<u32>(part);
     let ones = vec4<u32>(0x01010101u);
-    let a = ((words_at(codes) >> shift) & (3u * ones)) | (((words_at(at) >> third) & ones) << vec4<u32>(2u));
-    let b = ((words_at(codes + 16u) >> shift) & (3u * ones)) | (((words_at(at + 16u) >> third) & ones) << vec4<u32>(2u));
+    let a = ((codes[0] >> shift) & (3u * ones)) | (((thirds[0] >> third) & ones) << vec4<u32>(2u));
+    let b = ((codes[1] >> shift) & (3u * ones)) | (((thirds[1] >> third) & ones) << vec4<u32>(2u));
     let d = half_at(at + 108u);
     let scales = d * vec2<f32>(scale_of(at, 2u * part), scale_of(at, 2u * part + 1u));
     return Separated(array<vec4<u32>, 2>(less(a, 4u), less(b, 4u)), scales, vec2<f32>());

@@ -10,14 +10,14 @@ const block_bytes: u32 = 210u;
 fn separate(at: u32, block: u32) -> Separated {
     let part = block & 7u;
     let quarter = part & 3u;
-    let lower = at + (part / 4u) * 64u + (quarter & 1u) * 32u;
-    let upper = at + 128u + (part / 4u) * 32u;
+    let lower = eight_words_at(at + (part / 4u) * 64u + (quarter & 1u) * 32u);
+    let upper = eight_words_at(at + 128u + (part / 4u) * 32u);
     let low_shift = vec4<u32>(4u * (quarter / 2u));
     let up_shift = vec4<u32>(2u * quarter);
     let mask = vec4<u32>(0x0f0f0f0fu);
     let pairs = vec4<u32>(0x03030303u);
-    let a = ((words_at(lower) >> low_shift) & mask) | (((words_at(upper) >> up_shift) & pairs) << vec4<u32>(4u));
-    let b = ((words_at(lower + 16u) >> low_shift) & mask) | (((words_at(upper + 16u) >> up_shift) & pairs) << vec4<u32>(4u));
+    let a = ((lower[0] >> low_shift) & mask) | (((upper[0] >> up_shift) & pairs) << vec4<u32>(4u));
+    let b = ((lower[1] >> low_shift) & mask) | (((upper[1] >> up_shift) & pairs) << vec4<u32>(4u));
     let scales = unpack4xI8(short_at(at + 192u + 2u * part)).xy;
     return Separated(array<vec4<u32>, 2>(less(a, 32u), less(b, 32u)), half_at(at + 208u) * vec2<f32>(scales), vec2<f32>());
 }

@@ -7,5 +7,6 @@ const block_groups: u32 = 1u; // of 32 columns
 const block_bytes: u32 = 34u;
 
 fn separate(at: u32, block: u32) -> Separated {
-    return with_scale(words_at(at + 2u), words_at(at + 18u), half_at(at));
+    let codes = eight_words_at(at + 2u);
+    return with_scale(codes[0], codes[1], half_at(at));
 }

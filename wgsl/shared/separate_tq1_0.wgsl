@@ -25,8 +25,9 @@ fn separate(at: u32, block: u32) -> Separated {
     var b: vec4<u32>;
     if part < 5u {
         let power = vec4<u32>(power_of_3(part));
-        a = digits(words_at(at), power);
-        b = digits(words_at(at + 16u), power);
+        let bytes = eight_words_at(at);
+        a = digits(bytes[0], power);
+        b = digits(bytes[1], power);
     } else {
         let bytes = words_at(at + 32u);
         let n = 2u * (part - 5u);

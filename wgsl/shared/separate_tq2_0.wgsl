@@ -8,10 +8,10 @@ const block_bytes: u32 = 66u;
 
 fn separate(at: u32, block: u32) -> Separated {
     let part = block & 7u;
-    let codes = at + (part / 4u) * 32u;
+    let codes = eight_words_at(at + (part / 4u) * 32u);
     let shift = vec4<u32>(2u * (part & 3u));
     let mask = vec4<u32>(0x03030303u);
-    let a = (words_at(codes) >> shift) & mask;
-    let b = (words_at(codes + 16u) >> shift) & mask;
+    let a = (codes[0] >> shift) & mask;
+    let b = (codes[1] >> shift) & mask;
     return with_scale(less(a, 1u), less(b, 1u), half_at(at + 64u));
 }

@@ -13,8 +13,6 @@ static GRIDS: &[u8; 9216] = include_bytes!("grids.bin");
 pub enum Codebook {
     /// Of each byte, the values of its low and its high half in the two lowest bytes: `IQ4_NL`, `IQ4_XS`.
     Iq4,
-    /// The same for numbers of 4 bits (E2M1), doubled: `MXFP4`, `NVFP4`.
-    Fp4,
     /// 256 vectors of 8 magnitudes, two words each.
     Iq2Xxs,
     /// 512 of these.
@@ -32,14 +30,14 @@ pub enum Codebook {
 /// Values of the 4-bit codes of `IQ4_NL`.
 const IQ4: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// E2M1, doubled.
-const FP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+/// Of each byte, the numbers of 4 bits (E2M1) of its halves, doubled. A GPU computes them.
+pub(super) static FP4: LazyLock<Vec<u32>> =
+    LazyLock::new(|| pairs(&[0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]));
 
 impl Codebook {
     /// All there are.
-    pub const ALL: [Codebook; 8] = [
+    pub const ALL: [Codebook; 7] = [
         Codebook::Iq4,
-        Codebook::Fp4,
         Codebook::Iq2Xxs,
         Codebook::Iq2Xs,
         Codebook::Iq2S,
@@ -50,11 +48,10 @@ impl Codebook {
 
     /// The table, four values a word, the first in the lowest byte.
     pub fn words(self) -> &'static [u32] {
-        static ALL: LazyLock<[Vec<u32>; 8]> = LazyLock::new(|| {
+        static ALL: LazyLock<[Vec<u32>; 7]> = LazyLock::new(|| {
             let iq2 = [8, 25, 43, 0];
             [
                 pairs(&IQ4),
-                pairs(&FP4),
                 grid(&GRIDS[..512], 2, &iq2),
                 grid(&GRIDS[512..1536], 2, &iq2),
                 grid(&GRIDS[1536..3584], 2, &iq2),

@@ -18,7 +18,7 @@ pub(super) fn tq1_0(b: &[u8; 54], codes: &mut [i8; 256], groups: &mut Groups<16>
 fn digits<const N: usize>(bytes: &[u8], powers: &[u8], codes: &mut [i8]) {
     for (power, codes) in powers.iter().zip(codes.as_chunks_mut::<N>().0) {
         for (code, byte) in codes.iter_mut().zip(bytes) {
-            *code = (u16::from(byte.wrapping_mul(*power)) * 3 >> 8) as i8 - 1;
+            *code = ((u16::from(byte.wrapping_mul(*power)) * 3) >> 8) as i8 - 1;
         }
     }
 }

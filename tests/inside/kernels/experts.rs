@@ -183,11 +183,15 @@ fn layers_that_differ() {
 #[test]
 fn experts_in_every_format() {
     let mut random = Random::new(3);
-    let names = ["f32", "f16", "bf16", "q2", "q3", "q4", "q5", "q6", "q8"];
+    let mut names: Vec<&str> = formats("").iter().map(|format| format.suffix()).collect();
+    names.dedup();
     let mut one = |name: &str| random.one_of(&formats(name));
     let chosen: Vec<_> = (0..names.len()).map(|i| (one(names[i]), one(names[(i + 4) % names.len()]))).collect();
-    let layout = layout(&mut random, 5, &chosen);
-    for form in [Form::F32, Form::Int8] {
-        routed(4, layout.clone(), 2, 3 * names.len(), 4, form).check(&[4, 1]).unwrap();
+    // slots are as large as the largest expert, so formats of few bits have a layout of their own
+    for chosen in chosen.chunks(names.len().div_ceil(3)) {
+        let layout = layout(&mut random, 5, chosen);
+        for form in [Form::F32, Form::Int8] {
+            routed(4, layout.clone(), 2, 3 * chosen.len(), 4, form).check(&[4, 1]).unwrap();
+        }
     }
 }
