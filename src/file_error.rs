@@ -72,6 +72,17 @@ impl FileError {
         }
     }
 
+    /// Whether `bytes` only stand for a file that git-lfs would have fetched.
+    pub(crate) fn is_git_lfs(bytes: &[u8]) -> bool {
+        bytes.starts_with(b"version https://git-lfs")
+    }
+
+    /// The file at `path` is such a pointer.
+    pub(crate) fn git_lfs(path: &Path) -> FileError {
+        FileError::new(path, "", "the file itself", "a git-lfs pointer")
+            .hint("git lfs pull fetches the file that it stands for")
+    }
+
     /// The same with a hint.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {

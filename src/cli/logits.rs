@@ -11,6 +11,7 @@ use flashflood::session::Session;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::model::{ResourceArgs, folder_of};
+use super::output::write_whole;
 use super::{Interrupted, interrupted};
 
 /// Run token ids and write logits and routing as safetensors
@@ -111,15 +112,7 @@ pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
         .iter()
         .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    // nothing half-written: the name appears when the file is whole
-    let part = args.out.with_extension("part");
-    let written = safetensors::serialize_to_file(views, None, &part).with_context(|| part.display().to_string());
-    let named =
-        written.and_then(|()| std::fs::rename(&part, &args.out).with_context(|| args.out.display().to_string()));
-    if named.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    named
+    write_whole(&args.out, |place| Ok(safetensors::serialize_to_file(views, None, place)?))
 }
 
 fn token_ids(text: &str) -> anyhow::Result<Vec<u32>> {

@@ -13,6 +13,7 @@ mod list;
 mod logits;
 mod man;
 mod model;
+mod output;
 mod pack;
 mod prefill_bar;
 mod pull;

@@ -61,10 +61,11 @@ impl Cache {
         Cache { root: root.into() }
     }
 
-    /// Where every client of the hub looks: `HF_HUB_CACHE`, `HF_HOME/hub`, or `huggingface/hub` in the user's cache
-    /// folder. `None` for a user without a home.
+    /// Where every client of the hub looks: `HF_HUB_CACHE` (`HUGGINGFACE_HUB_CACHE` of older ones), `HF_HOME/hub`, or
+    /// `huggingface/hub` in the user's cache folder. `None` for a user without a home.
     pub fn of_user() -> Option<Cache> {
-        match var_os("HF_HUB_CACHE").filter(|value| !value.is_empty()) {
+        let set = |name| var_os(name).filter(|value| !value.is_empty());
+        match set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE")) {
             Some(root) => Some(Cache::at(root)),
             None => Some(Cache::at(home()?.join("hub"))),
         }
@@ -85,6 +86,8 @@ impl Cache {
         let folder = self.folder(name);
         let commit = match std::fs::read_to_string(folder.join("refs").join(revision)) {
             Ok(commit) => commit.trim().to_owned(),
+            // a download by commit leaves no branch behind
+            Err(_) if revision == "main" => only_name(&folder.join("snapshots")).unwrap_or_default(),
             Err(_) => revision.to_owned(),
         };
         let is_name = !commit.is_empty() && !commit.contains(['/', '\\']) && !commit.starts_with('.');
@@ -105,6 +108,14 @@ impl Cache {
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
+    }
+}
+
+/// The name of the only folder in `folder`.
+fn only_name(folder: &Path) -> Option<String> {
+    match &folders(folder).ok()?[..] {
+        [one] => Some(one.file_name()?.to_string_lossy().into_owned()),
+        _ => None,
     }
 }
 
@@ -186,5 +197,9 @@ mod tests {
         let [repository] = &found[..] else { panic!("{found:?}") };
         assert_eq!((repository.name.as_str(), repository.bytes, repository.unfinished), ("org/name", 8, 1));
         assert_eq!(repository.snapshots[0].refs, ["main"]);
+        std::fs::remove_file(folder.join("refs/main")).unwrap();
+        assert_eq!(cache.snapshot("org/name", "main"), Some(folder.join("snapshots/abc")), "the only one");
+        std::fs::create_dir_all(folder.join("snapshots/def")).unwrap();
+        assert_eq!(cache.snapshot("org/name", "main"), None, "either");
     }
 }

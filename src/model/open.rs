@@ -151,6 +151,7 @@ impl ModelSource {
             RecordError::Shape(source) => SourceError::Shape { path: root.to_owned(), source: source.into() },
         })?;
         let RecordedModel { recording, weights, embedding, tied } = recorder.finish();
+        let text_files = text_files.with_ends_of(&config);
         let shape = Shape { tied_embeddings: tied, ..shape };
         Ok(ModelSource { root: root.to_owned(), shape, weights, config, text_files, embedding, recording })
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::file_error::FileError;
 use crate::weights::pack::ADDITIONAL_TEMPLATES;
@@ -94,6 +95,22 @@ impl TextFiles {
     }
 }
 
+impl TextFiles {
+    /// The same; without a `generation_config.json` a text ends where `eos_token_id` of the `config.json` says, as with
+    /// transformers.
+    pub(crate) fn with_ends_of(mut self, config: &str) -> Self {
+        if self.generation_config.is_none() {
+            let config: Value = serde_json::from_str(config).unwrap_or_default();
+            let ends = [&config, &config["text_config"]].into_iter().map(|keys| &keys["eos_token_id"]);
+            let ends = ends
+                .into_iter()
+                .find(|ends| ends.is_u64() || ends.as_array().is_some_and(|ends| ends.iter().all(Value::is_u64)));
+            self.generation_config = ends.map(|ends| json!({ "eos_token_id": ends }).to_string());
+        }
+        self
+    }
+}
+
 /// The name of the template for all that has none of its own.
 const DEFAULT: &str = "default";
 
@@ -164,8 +181,39 @@ fn additional_templates(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
 /// A text file; `None` when there is none.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, FileError> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) if FileError::is_git_lfs(text.as_bytes()) => Err(FileError::git_lfs(path)),
+        // Windows' editors put a byte order mark in front
+        Ok(text) => Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(FileError::io("read", path)(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    #[test]
+    fn a_text_ends_where_config_says_without_a_generation_config() {
+        let ends = |config: &str| TextFiles::default().with_ends_of(config).generation_config;
+        assert_eq!(ends(r#"{"eos_token_id": 7}"#).unwrap(), r#"{"eos_token_id":7}"#);
+        assert_eq!(ends(r#"{"text_config": {"eos_token_id": [7, 2]}}"#).unwrap(), r#"{"eos_token_id":[7,2]}"#);
+        assert_eq!(ends(r#"{"eos_token_id": null, "text_config": {}}"#), None);
+        assert_eq!(ends(r#"{"eos_token_id": [-1]}"#), None);
+        let own = TextFiles { generation_config: Some("{}".to_owned()), ..TextFiles::default() };
+        assert_eq!(own.with_ends_of(r#"{"eos_token_id": 7}"#).generation_config.unwrap(), "{}");
+    }
+
+    #[test]
+    fn pointers_of_git_lfs_are_named_and_marks_of_editors_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n").unwrap();
+        let error = read_text(&path).unwrap_err().to_string();
+        assert!(error.contains("found a git-lfs pointer") && error.contains("git lfs pull"), "{error}");
+        std::fs::write(&path, "\u{feff}{}").unwrap();
+        assert_eq!(read_text(&path).unwrap().unwrap(), "{}");
     }
 }

@@ -77,7 +77,11 @@ impl<'a> Keys<'a> {
     pub(crate) fn size(&self, key: &str) -> Result<usize, FileError> {
         let expected = "a whole number";
         let value = self.get(key).ok_or_else(|| self.missing(key, expected))?;
-        value.as_u64().and_then(|n| usize::try_from(n).ok()).ok_or_else(|| self.value(key, expected))
+        // some writers make 4 a 4.0
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and exact in an f64")]
+        let whole = |n: f64| ((0.0..=9e15).contains(&n) && n.fract() == 0.0).then_some(n as u64);
+        let found = value.as_u64().or_else(|| value.as_f64().and_then(whole));
+        found.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| self.value(key, expected))
     }
 
     /// A number, which must be there.

@@ -1,7 +1,8 @@
 //! Safetensors files: one, or several with an index. Headers are checked whole when a file is opened; data is only
 //! mapped, so opening reads no weights.
-//!
+
 mod header;
+mod parts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -73,11 +74,8 @@ impl TensorSet {
         if index.is_file() {
             return TensorSet::open_index(dir, &index);
         }
-        let single = dir.join("model.safetensors");
-        if single.exists() {
-            let mut set = TensorSet::open_file(&single)?;
-            dir.clone_into(&mut set.root);
-            return Ok(set);
+        if let Some(files) = parts::unnamed(dir)? {
+            return TensorSet::open_files(dir, files);
         }
         let found = weights_in(dir);
         let error = FileError::new(dir, "", "model.safetensors.index.json or model.safetensors", &found);
@@ -102,6 +100,26 @@ impl TensorSet {
         Ok(TensorSet { root: path.clone(), files: vec![path], tensors })
     }
 
+    /// Every tensor of `files`.
+    fn open_files(dir: &Path, files: Vec<PathBuf>) -> Result<TensorSet, FileError> {
+        let mut set = TensorSet { root: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        for path in files {
+            for (name, tensor) in tensors(&path, set.files.len(), &map(&path)?)? {
+                if let Some(other) = set.tensors.insert(name.clone(), tensor) {
+                    let found = format!("it in {} too", set.files[other.file].display());
+                    return Err(FileError::new(
+                        &path,
+                        format!("tensor `{name}`"),
+                        "a tensor of this file alone",
+                        found,
+                    ));
+                }
+            }
+            set.files.push(path);
+        }
+        Ok(set)
+    }
+
     fn open_index(dir: &Path, index: &Path) -> Result<TensorSet, FileError> {
         let text = std::fs::read(index).map_err(FileError::io("read", index))?;
         let Index { weight_map } = serde_json::from_slice(&text)
@@ -116,6 +134,12 @@ impl TensorSet {
                 return Err(FileError::new(index, format!("tensor `{tensor}`"), "a file in this folder", found));
             }
             by_file.entry(file).or_default().push(tensor);
+        }
+        // the index of another release of the model, such as the one that this was quantised from, names none of them
+        let is_other = by_file.keys().all(|file| !dir.join(file).exists());
+        if let Some(files) = if is_other { parts::unnamed(dir)? } else { None } {
+            tracing::warn!("{} names no file that is there: all tensors are taken", index.display());
+            return TensorSet::open_files(dir, files);
         }
         let mut absent = by_file.iter().filter(|(file, _)| !dir.join(file).exists());
         if let Some((file, tensors)) = absent.next() {

@@ -9,6 +9,7 @@ use flashflood::{Content, Message, Request, SamplerOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::asking::AnswerArgs;
+use crate::cli::output::write_whole;
 
 /// A conversation with its settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -125,15 +126,16 @@ impl Conversation {
 
     /// Writes it to a file, which is whole or as it was.
     pub(super) fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let part = path.with_extension("part");
-        let write = || -> std::io::Result<()> {
-            let mut file = std::fs::File::create(&part)?;
+        write_whole(path, |place| {
+            let mut file = std::fs::File::create(place)?;
             serde_json::to_writer_pretty(&mut file, self)?;
             file.flush()?;
-            file.sync_all()?;
-            std::fs::rename(&part, path)
-        };
-        write().with_context(|| path.display().to_string())
+            // a pipe or a device keeps nothing
+            if file.metadata()?.is_file() {
+                file.sync_all()?;
+            }
+            Ok(())
+        })
     }
 
     /// Reads it from a file.

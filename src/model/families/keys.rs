@@ -61,6 +61,8 @@ pub(super) struct MoeKeys {
     pub(super) experts: [&'static str; 2],
     pub(super) width: &'static str,
     pub(super) has_shared: bool,
+    /// What an absent `norm_topk_prob` means, as transformers has it for the family.
+    pub(super) renormalise: bool,
 }
 
 impl Trunk {
@@ -134,10 +136,21 @@ impl ConfigKeys<'_> {
         Ok(Trunk {
             hidden: self.width("hidden_size")?,
             vocab: self.size_in("vocab_size", 1..=MAX_VOCAB, "")?,
-            max_positions: self.size_in("max_position_embeddings", 1..=MAX_POSITIONS, "")?,
+            max_positions: self.max_positions()?,
             rms_eps,
             tied_embeddings: tied(&self.text)?.or(tied(&self.root)?).unwrap_or(false),
         })
+    }
+
+    /// The longest context. With attention in chunks, which is not done here, a model knows what it knew before.
+    fn max_positions(&self) -> Result<usize, FileError> {
+        let said = self.size_in("max_position_embeddings", 1..=MAX_POSITIONS, "")?;
+        let Some(chunks) = self.text.object("dual_chunk_attention_config")? else { return Ok(said) };
+        let key = "original_max_position_embeddings";
+        let original =
+            if chunks.has(key) { chunks.size(key)? } else { return Err(chunks.missing(key, "a whole number")) };
+        tracing::warn!("`dual_chunk_attention_config` is not done: the context has {original} positions at most");
+        Ok(said.min(original.max(1)))
     }
 
     /// How many layers there are.
@@ -228,7 +241,8 @@ impl ConfigKeys<'_> {
         let nested = keys.object("rope_parameters")?;
         for scaling in [nested.clone(), keys.object("rope_scaling")?].into_iter().flatten() {
             for key in ["rope_type", "type"] {
-                if scaling.text(key)?.is_some_and(|kind| kind != "default") {
+                // mrope turns images and videos by more than one position; those of text are alike
+                if scaling.text(key)?.is_some_and(|kind| !matches!(kind, "default" | "mrope")) {
                     return Err(scaling.value(key, "\"default\" (scaled rotary positions are not implemented)"));
                 }
             }
@@ -294,7 +308,7 @@ impl ConfigKeys<'_> {
             experts: count,
             top_k: self.size_in("num_experts_per_tok", 1..=most, why)?,
             width: self.width(keys.width)?,
-            renormalise: self.text.flag("norm_topk_prob")?.unwrap_or(true),
+            renormalise: self.text.flag("norm_topk_prob")?.unwrap_or(keys.renormalise),
             shared: match keys.has_shared {
                 true => Some(self.width("shared_expert_intermediate_size")?),
                 false => None,

@@ -43,6 +43,7 @@ pub(super) fn read(keys: &ConfigKeys<'_>) -> Result<Box<dyn Model>, FileError> {
         experts: ["num_local_experts", "num_experts"],
         width: "intermediate_size",
         has_shared: false,
+        renormalise: true,
     })?;
     Ok(Box::new(Mixtral { layers: keys.layer_count()?, attention, trunk: keys.trunk()?, moe }))
 }

@@ -49,7 +49,7 @@ impl Qwen35Moe {
             model_type,
             layers: keys.mixers(GATED)?,
             trunk: keys.trunk()?,
-            moe: keys.moe(MoeKeys { experts, width: "moe_intermediate_size", has_shared: true })?,
+            moe: keys.moe(MoeKeys { experts, width: "moe_intermediate_size", has_shared: true, renormalise: true })?,
         })
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn read(keys: &ConfigKeys<'_>) -> Result<Box<dyn Model>, FileError> {
             may_divide: false,
         })?,
         trunk: keys.trunk()?,
-        moe: keys.moe(MoeKeys { experts, width: "moe_intermediate_size", has_shared: false })?,
+        moe: keys.moe(MoeKeys { experts, width: "moe_intermediate_size", has_shared: false, renormalise: false })?,
     }))
 }
 

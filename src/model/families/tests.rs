@@ -394,3 +394,24 @@ proptest! {
         }
     }
 }
+
+/// As transformers reads what is not there, or was written by Python.
+#[test]
+fn defaults_and_numbers_of_transformers() {
+    let mut config = nested()["text_config"].take();
+    let keys = config.as_object_mut().unwrap();
+    keys.remove("norm_topk_prob");
+    assert!(read(&json!({ "model_type": "qwen3_5_moe", "text_config": keys })).unwrap().moe().unwrap().renormalise);
+    keys.insert("model_type".into(), "qwen3_moe".into());
+    keys.insert("rope_theta".into(), json!(1e6));
+    keys.insert("rope_parameters".into(), json!({ "rope_type": "mrope", "rope_theta": 1e6 }));
+    keys.insert("num_hidden_layers".into(), json!(8.0));
+    let shape = read(&Value::Object(keys.clone())).unwrap();
+    assert!(!shape.moe().unwrap().renormalise && shape.layers.len() == 8);
+    keys.insert("num_hidden_layers".into(), json!(8.5));
+    assert!(read(&Value::Object(keys.clone())).unwrap_err().to_string().contains("a whole number"));
+    keys.insert("num_hidden_layers".into(), json!(8));
+    keys.insert("max_position_embeddings".into(), json!(1_010_000));
+    keys.insert("dual_chunk_attention_config".into(), json!({ "original_max_position_embeddings": 262_144 }));
+    assert_eq!(read(&Value::Object(keys.clone())).unwrap().max_positions, 262_144);
+}

@@ -79,7 +79,7 @@ fn preamble(cursor: &mut Cursor<'_>) -> Result<[u64; 2], FileError> {
         Err(if hint.is_empty() { error } else { error.hint(hint) })
     };
     let bytes = cursor.bytes;
-    if bytes.starts_with(b"version https://git-lfs") {
+    if FileError::is_git_lfs(bytes) {
         return wrong("a git-lfs pointer".to_owned(), "git lfs pull fetches the file that it stands for");
     }
     match bytes.first_chunk::<4>() {

@@ -78,6 +78,9 @@ impl<'de> Deserialize<'de> for RawHeader {
 /// not hold exactly the tensor's elements or overlaps another, and bytes that belong to no tensor.
 pub(crate) fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, FileError> {
     let file_bytes = bytes.len() as u64;
+    if FileError::is_git_lfs(bytes) {
+        return Err(FileError::git_lfs(path));
+    }
     let bad_length = |expected: String, found: String| Err(FileError::new(path, "header", expected, found));
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return bad_length("8 bytes of length".to_owned(), format!("a file of {file_bytes} bytes"));

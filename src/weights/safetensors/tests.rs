@@ -189,3 +189,31 @@ proptest! {
         }
     }
 }
+
+/// Parts that no index names, or that of another release.
+#[test]
+fn parts_without_an_index_are_taken_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = |name: &str| file(&json!({ name: entry("F32", &[4], 0, 16) }).to_string(), 16);
+    let write = |file: &str, bytes: &[u8]| std::fs::write(folder.path().join(file), bytes).unwrap();
+    write("model-00001-of-00002.safetensors", &one("a"));
+    let error = TensorSet::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("model-00002-of-00002.safetensors: missing") && error.contains("1 of 2"), "{error}");
+    write("model-00002-of-00002.safetensors", &one("b"));
+    let set = TensorSet::open(folder.path()).unwrap();
+    assert_eq!(set.names().collect::<Vec<_>>(), ["a", "b"]);
+    assert!(set.path_of(set.get("b").unwrap()).ends_with("model-00002-of-00002.safetensors"));
+    let stale = json!({ "weight_map": { "a": "model-00001-of-00009.safetensors" } });
+    write("model.safetensors.index.json", stale.to_string().as_bytes());
+    assert_eq!(TensorSet::open(folder.path()).unwrap().names().count(), 2);
+    write("model-00002-of-00002.safetensors", &one("a"));
+    let error = TensorSet::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("tensor `a`") && error.contains("00001-of-00002.safetensors too"), "{error}");
+    write("other-00001-of-00001.safetensors", &one("c"));
+    assert!(TensorSet::open(folder.path()).unwrap_err().to_string().contains("parts of `model` and of `other`"));
+}
+
+#[test]
+fn pointers_of_git_lfs_are_named() {
+    refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", &["a git-lfs pointer", "git lfs pull"]);
+}

@@ -1,0 +1,88 @@
+//! Files that a command was told to write.
+
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+/// Writes `path` by `write`, which is given the place to write to. A file appears when it is whole, and nothing else is
+/// replaced: a device, a pipe or a link is written to as it is, since to rename onto it would remove it.
+pub(super) fn write_whole(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let named = || path.display().to_string();
+    if fs::symlink_metadata(path).is_ok_and(|known| !known.is_file()) {
+        return write(path).with_context(named);
+    }
+    let unfinished = new_file_beside(path).with_context(named)?;
+    let written = write(&unfinished).and_then(|()| Ok(fs::rename(&unfinished, path)?));
+    if written.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    written.with_context(named)
+}
+
+/// An empty file in the folder of `path` that was not there before.
+fn new_file_beside(path: &Path) -> std::io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut number = 0;
+    loop {
+        let unfinished = path.with_file_name(format!("{name}.{}-{number}.part", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).open(&unfinished) {
+            Ok(_) => return Ok(unfinished),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    fn files(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_whole_or_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        // somebody else's
+        fs::write(folder.path().join("x.part"), "kept").unwrap();
+        write_whole(&path, |place| Ok(fs::write(place, "new")?)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        let failed = write_whole(&path, |place| {
+            fs::write(place, "half")?;
+            anyhow::bail!("no more room")
+        });
+        assert!(format!("{:#}", failed.unwrap_err()).contains("no more room"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_to_string(folder.path().join("x.part")).unwrap(), "kept");
+        assert_eq!(files(folder.path()), ["x.part", "x.safetensors"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link_and_a_device_a_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_whole(&link, |place| Ok(fs::write(place, "new")?)).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let null = Path::new("/dev/null");
+        write_whole(null, |place| {
+            assert_eq!(place, null);
+            Ok(fs::write(place, "nothing")?)
+        })
+        .unwrap();
+        assert!(!fs::metadata(null).unwrap().is_file());
+        assert_eq!(files(folder.path()), ["file", "link"]);
+    }
+}
