@@ -278,7 +278,7 @@ impl<'a> WeightRows<'a> {
         affine::unpack_dispatched(*self, r, out);
     }
 
-    /// Row `r` in f32. All of it is forced inline into what [`product`](crate::product) dispatches for the machine's
+    /// Row `r` in f32. All of it is forced inline into what [`product()`] dispatches for the machine's
     /// instructions.
     #[inline(always)]
     fn unpack_inline<const FUSED: bool>(&self, r: usize, scratch: &mut Scratch, weights: &mut [f32]) {
