@@ -190,13 +190,20 @@ fn a_shard_is_missing_or_truncated() {
     fs::write(snapshot.path(&shard), []).unwrap();
     snapshot.refused(&[&shard, "a file of 0 bytes"]);
 
+    // without an index the parts are the model, all of them
     let snapshot = Snapshot::tiny();
     fs::remove_file(snapshot.path("model.safetensors.index.json")).unwrap();
-    snapshot.refused(&[
-        "model.safetensors.index.json or model.safetensors",
-        "model-00001-of-00007.safetensors",
-        "5 others",
-    ]);
+    ModelSource::open(snapshot.0.path()).unwrap();
+    fs::remove_file(snapshot.path(&shard)).unwrap();
+    snapshot.refused(&[&shard, "missing", "6 of 7 are there", "download"]);
+
+    let snapshot = Snapshot::tiny();
+    fs::remove_file(snapshot.path("model.safetensors.index.json")).unwrap();
+    for number in 1..=7 {
+        let part = snapshot.path(&format!("model-0000{number}-of-00007.safetensors"));
+        fs::rename(&part, part.with_extension(format!("{number}.safetensors"))).unwrap();
+    }
+    snapshot.refused(&["model.safetensors.index.json or model.safetensors", "of-00007.1.safetensors", "5 others"]);
 }
 
 #[test]
