@@ -13,7 +13,8 @@
 //! | `weights` | `weights_FORMAT` | which stream is what, and 32 weights of a row: as `codes_at` for `block_affine_*`, as `unpack` for `block_dense` |
 //! | `separate` | `separate_FORMAT`, of blocks of GGUF files | 32 weights of a row for `block_separated_*`: codes, scales and biases |
 //! | `block` | the format's for the form: `block_dense`, `block_affine_*` or `block_separated_*` | `block_of`: the `Weights` of a row's block |
-//! | `tile_form` | `tile_f32`, `tile_int8` or `tile_int8_16` | `tile_sums`: a tile of rows times tokens |
+//! | `tile_form` | `tile_f32` or `tile_int8` | `tile_sums`: a tile of rows times tokens |
+//! | `tile_scales` | `tile_scales_32` or `tile_scales_16` | scales of a tile of integers, and `add_products` |
 //! | `weight_halves` | `weight_halves` or `weight_halves_16` | `weight_halves`: a block's weights in f16 |
 //!
 //! A weight format is a file `wgsl/shared/weights_NAME.wgsl` or `separate_NAME.wgsl`, and a row in `FORMATS`.
@@ -78,7 +79,7 @@ const PRODUCTS: [(File, &[Form]); 7] = [
 ];
 
 /// Pieces that are imported by their own name.
-const SHARED: [File; 24] = [
+const SHARED: [File; 25] = [
     shared!("bytes"),
     shared!("codebook"),
     shared!("combined"),
@@ -102,6 +103,7 @@ const SHARED: [File; 24] = [
     shared!("sum_over_threads"),
     shared!("team"),
     shared!("tile"),
+    shared!("tile_codes"),
     shared!("tile_write"),
 ];
 
@@ -121,7 +123,7 @@ struct Format {
 struct Int8 {
     activations: File,
     block: File,
-    tile: File,
+    tile_scales: File,
     weight_halves: File,
 }
 
@@ -131,7 +133,7 @@ impl Int8 {
         Int8 {
             activations: shared!("activations_int8"),
             block,
-            tile: shared!("tile_int8"),
+            tile_scales: shared!("tile_scales_32"),
             weight_halves: shared!("weight_halves"),
         }
     }
@@ -141,7 +143,7 @@ impl Int8 {
         Int8 {
             activations: shared!("activations_int8_16"),
             block,
-            tile: shared!("tile_int8_16"),
+            tile_scales: shared!("tile_scales_16"),
             weight_halves: shared!("weight_halves_16"),
         }
     }
@@ -247,7 +249,8 @@ impl Variant {
             ("weights" | "separate", _) => Some(self.format.weights),
             ("activations", Some(int8)) => Some(int8.activations),
             ("block", Some(int8)) => Some(int8.block),
-            ("tile_form", Some(int8)) => Some(int8.tile),
+            ("tile_form", Some(_)) => Some(shared!("tile_int8")),
+            ("tile_scales", Some(int8)) => Some(int8.tile_scales),
             ("weight_halves", Some(int8)) => Some(int8.weight_halves),
             ("activations", None) => Some(shared!("activations_f32")),
             ("block", None) => Some(self.format.block_f32),

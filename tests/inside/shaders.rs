@@ -266,7 +266,8 @@ fn pieces<'a>(import: &'a str, shared: &'a BTreeMap<String, String>) -> impl Ite
         "activations" | "weights" | "separate" | "block" => {
             name.strip_prefix(import).is_some_and(|rest| rest.starts_with('_'))
         }
-        "tile_form" => matches!(name, "tile_f32" | "tile_int8" | "tile_int8_16"),
+        "tile_form" => matches!(name, "tile_f32" | "tile_int8"),
+        "tile_scales" => matches!(name, "tile_scales_32" | "tile_scales_16"),
         "weight_halves" => matches!(name, "weight_halves" | "weight_halves_16"),
         _ => name == import,
     };

@@ -18,12 +18,5 @@ fn separate(at: u32, block: u32) -> Separated {
     let signs = even_signs(first >> 9u) | (even_signs(first >> 25u) << 8u) | (even_signs(second >> 9u) << 16u) | (even_signs(second >> 25u) << 24u);
     let both = byte_at(at + 66u + (block & 7u));
     let scales = half_at(at) * (0.5 + vec2<f32>(f32(both & 15u), f32(both >> 4u))) * 0.25;
-    return Separated(
-        array<vec4<u32>, 2>(
-            vec4<u32>(signed(a.x, signs, 0u), signed(a.y, signs, 4u), signed(b.x, signs, 8u), signed(b.y, signs, 12u)),
-            vec4<u32>(signed(c.x, signs, 16u), signed(c.y, signs, 20u), signed(d.x, signs, 24u), signed(d.y, signs, 28u)),
-        ),
-        scales,
-        vec2<f32>(),
-    );
+    return Separated(signed_eights(a, b, c, d, signs), scales, vec2<f32>());
 }

@@ -15,10 +15,7 @@ fn separate(at: u32, block: u32) -> Separated {
     let b = eight_values((entries >> 8u) & 0xffu);
     let c = eight_values((entries >> 16u) & 0xffu);
     let d = eight_values(entries >> 24u);
-    let signs = even_signs(rest) | (even_signs(rest >> 7u) << 8u) | (even_signs(rest >> 14u) << 16u) | (even_signs(rest >> 21u) << 24u);
-    return with_scale(
-        vec4<u32>(signed(a.x, signs, 0u), signed(a.y, signs, 4u), signed(b.x, signs, 8u), signed(b.y, signs, 12u)),
-        vec4<u32>(signed(c.x, signs, 16u), signed(c.y, signs, 20u), signed(d.x, signs, 24u), signed(d.y, signs, 28u)),
-        half_at(at) * (0.5 + f32(rest >> 28u)) * 0.25,
-    );
+    let signs = four_even_signs(rest);
+    let codes = signed_eights(a, b, c, d, signs);
+    return with_scale(codes[0], codes[1], half_at(at) * (0.5 + f32(rest >> 28u)) * 0.25);
 }

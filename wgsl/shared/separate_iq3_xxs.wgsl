@@ -12,7 +12,7 @@ fn separate(at: u32, block: u32) -> Separated {
     let first = word_at(at + 2u + 8u * part);
     let second = word_at(at + 6u + 8u * part);
     let rest = word_at(at + 66u + 4u * part);
-    let signs = even_signs(rest) | (even_signs(rest >> 7u) << 8u) | (even_signs(rest >> 14u) << 16u) | (even_signs(rest >> 21u) << 24u);
+    let signs = four_even_signs(rest);
     return with_scale(
         vec4<u32>(
             signed(four_values(first & 0xffu), signs, 0u), signed(four_values((first >> 8u) & 0xffu), signs, 4u),

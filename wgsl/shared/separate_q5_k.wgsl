@@ -9,17 +9,13 @@ const block_bytes: u32 = 176u;
 
 fn separate(at: u32, block: u32) -> Separated {
     let first = at >> 4u;
-    let head = weights[first];
-    let d = unpack2x16float(head.x);
     let part = block & 7u;
-    let scales = scale_and_minimum(head, part);
-    let scale = d.x * f32(scales.x);
-    let minimum = -d.y * f32(scales.y);
+    let scales = scale_and_bias(weights[first], part);
     let shift = vec4<u32>(4u * (part & 1u));
     let mask = vec4<u32>(0x0f0f0f0fu);
     let ones = vec4<u32>(0x01010101u);
     let codes = first + 3u + (part / 2u) * 2u;
     let a = ((weights[codes] >> shift) & mask) | (((weights[first + 1u] >> vec4<u32>(part)) & ones) << vec4<u32>(4u));
     let b = ((weights[codes + 1u] >> shift) & mask) | (((weights[first + 2u] >> vec4<u32>(part)) & ones) << vec4<u32>(4u));
-    return Separated(array<vec4<u32>, 2>(a, b), vec2<f32>(scale), vec2<f32>(minimum));
+    return Separated(array<vec4<u32>, 2>(a, b), vec2<f32>(scales.x), vec2<f32>(scales.y));
 }

@@ -51,6 +51,19 @@ fn even_signs(seven: u32) -> u32 {
     return signs | ((countOneBits(signs) & 1u) << 7u);
 }
 
+// Four times such signs.
+fn four_even_signs(bits: u32) -> u32 {
+    return even_signs(bits) | (even_signs(bits >> 7u) << 8u) | (even_signs(bits >> 14u) << 16u) | (even_signs(bits >> 21u) << 24u);
+}
+
+// 32 magnitudes, eight each, with the signs of a word.
+fn signed_eights(a: vec2<u32>, b: vec2<u32>, c: vec2<u32>, d: vec2<u32>, signs: u32) -> array<vec4<u32>, 2> {
+    return array<vec4<u32>, 2>(
+        vec4<u32>(signed(a.x, signs, 0u), signed(a.y, signs, 4u), signed(b.x, signs, 8u), signed(b.y, signs, 12u)),
+        vec4<u32>(signed(c.x, signs, 16u), signed(c.y, signs, 20u), signed(d.x, signs, 24u), signed(d.y, signs, 28u)),
+    );
+}
+
 // The first byte of the block of the file that has 32 columns of a row; `block_bytes` and `block_groups` are its type's.
 fn first_byte(matrix: Place, row: u32, block: u32) -> u32 {
     let at = row * (params.blocks / block_groups) + block / block_groups;

@@ -1,92 +1,34 @@
-// Tiles of integers: codes of two blocks of 32 columns at a time are in workgroup memory. Within a block sums are exact.
+// Tiles of integers: codes of two blocks of 32 columns at a time are in workgroup memory, and their scales.
 
 //import activations
 //import block
 //import place
 //import tile
+//import tile_codes
+//import tile_scales
 
-override row_codes: u32 = 4u * tile_rows;
-override token_codes: u32 = 4u * tile_tokens;
-override row_blocks: u32 = 2u * tile_rows;
-override token_blocks: u32 = 2u * tile_tokens;
-
-var<workgroup> codes_of_rows: array<vec4<u32>, row_codes>; // [block of 2, half, row]
-var<workgroup> codes_of_tokens: array<vec4<u32>, token_codes>; // [block of 2, half, token]
-var<workgroup> scales_of_rows: array<vec2<f32>, row_blocks>; // [block of 2, row]: scale, bias
-var<workgroup> scales_of_tokens: array<vec2<f32>, token_blocks>; // [block of 2, token]: scale, scale * sum
-
-// A block of four tokens: a, b, c and d.
-struct FourTokens {
-    a0: vec4<u32>,
-    a1: vec4<u32>,
-    b0: vec4<u32>,
-    b1: vec4<u32>,
-    c0: vec4<u32>,
-    c1: vec4<u32>,
-    d0: vec4<u32>,
-    d1: vec4<u32>,
-    scale: vec4<f32>,
-    sum: vec4<f32>,
-}
-
-fn four_tokens(block: u32, token: u32) -> FourTokens {
-    let low = 2u * block * tile_tokens + token;
-    let high = low + tile_tokens;
-    let at = block * tile_tokens + token;
-    let a = scales_of_tokens[at];
-    let b = scales_of_tokens[at + token_threads];
-    let c = scales_of_tokens[at + 2u * token_threads];
-    let d = scales_of_tokens[at + 3u * token_threads];
-    return FourTokens(
-        codes_of_tokens[low], codes_of_tokens[high],
-        codes_of_tokens[low + token_threads], codes_of_tokens[high + token_threads],
-        codes_of_tokens[low + 2u * token_threads], codes_of_tokens[high + 2u * token_threads],
-        codes_of_tokens[low + 3u * token_threads], codes_of_tokens[high + 3u * token_threads],
-        vec4<f32>(a.x, b.x, c.x, d.x), vec4<f32>(a.y, b.y, c.y, d.y),
-    );
-}
-
-fn dot_codes(w0: vec4<u32>, w1: vec4<u32>, x0: vec4<u32>, x1: vec4<u32>) -> i32 {
-    var dot = dot4I8Packed(w0.x, x0.x);
-    dot += dot4I8Packed(w0.y, x0.y);
-    dot += dot4I8Packed(w0.z, x0.z);
-    dot += dot4I8Packed(w0.w, x0.w);
-    dot += dot4I8Packed(w1.x, x1.x);
-    dot += dot4I8Packed(w1.y, x1.y);
-    dot += dot4I8Packed(w1.z, x1.z);
-    dot += dot4I8Packed(w1.w, x1.w);
-    return dot;
-}
-
-// `sum` and the products of a block of a row with four tokens.
-fn add_row(block: u32, row: u32, x: FourTokens, sum: vec4<f32>) -> vec4<f32> {
+fn add_row(block: u32, row: u32, x: FourCodes, x_scales: FourScales, sum: vec4<f32>) -> vec4<f32> {
     let at = 2u * block * tile_rows + row;
-    let w0 = codes_of_rows[at];
-    let w1 = codes_of_rows[at + tile_rows];
-    let scales = scales_of_rows[block * tile_rows + row];
-    let dots = vec4<i32>(
-        dot_codes(w0, w1, x.a0, x.a1), dot_codes(w0, w1, x.b0, x.b1),
-        dot_codes(w0, w1, x.c0, x.c1), dot_codes(w0, w1, x.d0, x.d1),
-    );
-    return fma(vec4<f32>(scales.x), vec4<f32>(dots) * x.scale, fma(vec4<f32>(scales.y), x.sum, sum));
+    return add_products(block * tile_rows + row, codes_of_rows[at], codes_of_rows[at + tile_rows], x, x_scales, sum);
 }
 
 fn add_block(block: u32, row: u32, token: u32, s: Sums) -> Sums {
-    let x = four_tokens(block, token);
+    let x = four_codes(block, token);
+    let x_scales = four_scales(block * tile_tokens + token);
     var sums = s;
-    sums.r0 = add_row(block, row, x, sums.r0);
+    sums.r0 = add_row(block, row, x, x_scales, sums.r0);
     if row_sums > 1u {
-        sums.r1 = add_row(block, row + row_threads, x, sums.r1);
+        sums.r1 = add_row(block, row + row_threads, x, x_scales, sums.r1);
     }
     if row_sums > 2u {
-        sums.r2 = add_row(block, row + 2u * row_threads, x, sums.r2);
-        sums.r3 = add_row(block, row + 3u * row_threads, x, sums.r3);
+        sums.r2 = add_row(block, row + 2u * row_threads, x, x_scales, sums.r2);
+        sums.r3 = add_row(block, row + 3u * row_threads, x, x_scales, sums.r3);
     }
     if row_sums > 4u {
-        sums.r4 = add_row(block, row + 4u * row_threads, x, sums.r4);
-        sums.r5 = add_row(block, row + 5u * row_threads, x, sums.r5);
-        sums.r6 = add_row(block, row + 6u * row_threads, x, sums.r6);
-        sums.r7 = add_row(block, row + 7u * row_threads, x, sums.r7);
+        sums.r4 = add_row(block, row + 4u * row_threads, x, x_scales, sums.r4);
+        sums.r5 = add_row(block, row + 5u * row_threads, x, x_scales, sums.r5);
+        sums.r6 = add_row(block, row + 6u * row_threads, x, x_scales, sums.r6);
+        sums.r7 = add_row(block, row + 7u * row_threads, x, x_scales, sums.r7);
     }
     return sums;
 }
@@ -112,12 +54,12 @@ fn tile_sums(matrix: Place, local: u32) -> Sums {
         if brings_row {
             codes_of_rows[row_at] = w.codes[0];
             codes_of_rows[row_at + tile_rows] = w.codes[1];
-            scales_of_rows[local] = vec2<f32>(w.scale, w.bias);
+            keep_row_scales(local, w);
         }
         if brings_token {
             codes_of_tokens[token_at] = x.codes[0];
             codes_of_tokens[token_at + tile_tokens] = x.codes[1];
-            scales_of_tokens[local] = vec2<f32>(x.scale, x.sum);
+            keep_token_scales(local, x);
         }
         workgroupBarrier();
         // the next two are on their way while these are multiplied
