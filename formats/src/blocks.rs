@@ -294,6 +294,9 @@ impl Family for Block {
 
     fn first_not_finite(&self, rows: &WeightRows<'_>) -> Option<NotFiniteAt> {
         let Kind { columns, bytes, halves, .. } = *self.kind();
+        if halves.is_empty() && *self != Block::IQ1_M {
+            return None;
+        }
         let is_bad = |half: u16| half & 0x7c00 == 0x7c00;
         let in_row = rows.cols / columns;
         let found = rows.streams[0].chunks_exact(bytes).enumerate().find_map(|(i, block)| {

@@ -8,7 +8,7 @@ use clap::builder::FalseyValueParser;
 use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
 use flashflood::hub::{Cache, HubError, is_repository_name};
-use flashflood::model::ModelSource;
+use flashflood::model::{ModelSource, gguf_of};
 
 /// Which model, and with what resources.
 #[derive(Args)]
@@ -89,45 +89,12 @@ pub(crate) fn folder_of(model: &Path) -> anyhow::Result<PathBuf> {
     let cache = Cache::of_user().ok_or(HubError::NoCache)?;
     match cache.snapshot(name, revision) {
         Some(folder) => match quant {
-            Some(quant) => gguf_of(&folder, quant).with_context(|| format!("{name}:{quant}")),
+            Some(quant) => Ok(gguf_of(&folder, quant)?),
             None => Ok(folder),
         },
         None => bail!(
             "{text}: no such folder, and no such model in the Hugging Face cache {} (hint: flashflood pull {name})",
             cache.root().display()
-        ),
-    }
-}
-
-/// The GGUF file in `folder`, or in a folder in it, whose name ends with `quant`, as in `NAME-Q4_K_M.gguf`: of a model that
-/// is split its first part.
-fn gguf_of(folder: &Path, quant: &str) -> anyhow::Result<PathBuf> {
-    let inside = |folder: &Path| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).collect()
-    };
-    let mut all = inside(folder);
-    all.extend(all.clone().iter().filter(|path| path.is_dir()).flat_map(|path| inside(path)));
-    all.sort();
-    // (what a file is called without its number, the file)
-    let named = all.iter().filter_map(|path| {
-        let stem = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
-        let is_later = stem.contains("-of-") && !stem.contains("-00001-of-");
-        let stem = stem.split("-00001-of-").next().unwrap_or(stem);
-        (!is_later && !stem.starts_with("mmproj")).then_some((stem, path))
-    });
-    let named: Vec<(&str, &PathBuf)> = named.collect();
-    let wanted = quant.to_ascii_lowercase();
-    let is_wanted = |stem: &str| {
-        let rest = stem.to_ascii_lowercase().strip_suffix(&wanted).map(str::to_owned);
-        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with(['-', '.', '_']))
-    };
-    match named.iter().filter(|(stem, _)| is_wanted(stem)).min_by_key(|(stem, _)| stem.len()) {
-        Some((_, path)) => Ok((*path).clone()),
-        None if named.is_empty() => bail!("no GGUF file in {}", folder.display()),
-        None => bail!(
-            "no GGUF file of this name; there are {}",
-            named.iter().map(|(stem, _)| *stem).collect::<Vec<_>>().join(", ")
         ),
     }
 }
@@ -176,34 +143,5 @@ impl ModelArgs {
         let engine = Engine::from_source(source, options)?;
         tracing::info!("{}, memory:\n{}", engine.device(), engine.plan());
         Ok(engine)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-    use super::*;
-
-    #[test]
-    fn the_file_of_a_quantisation() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = |name: &str| folder.path().join(name);
-        std::fs::create_dir(place("UD-Q4_K_XL")).unwrap();
-        let names = [
-            "M-Q4_K_M.gguf",
-            "M-Q4_K.gguf",
-            "M-UD-Q8_0.gguf",
-            "mmproj-Q8_0.gguf",
-            "UD-Q4_K_XL/M-UD-Q4_K_XL-00001-of-00002.gguf",
-            "UD-Q4_K_XL/M-UD-Q4_K_XL-00002-of-00002.gguf",
-        ];
-        names.iter().for_each(|name| std::fs::write(place(name), "").unwrap());
-        for (quant, name) in [("Q4_K_M", names[0]), ("q4_k", names[1]), ("Q8_0", names[2]), ("UD-Q4_K_XL", names[4])] {
-            assert_eq!(gguf_of(folder.path(), quant).unwrap(), place(name), "{quant}");
-        }
-        let error = gguf_of(folder.path(), "Q5_K_M").unwrap_err().to_string();
-        assert!(["M-Q4_K_M", "M-UD-Q8_0", "M-UD-Q4_K_XL"].iter().all(|name| error.contains(name)), "{error}");
-        assert!(gguf_of(&place("UD-Q4_K_XL/nowhere"), "Q8_0").unwrap_err().to_string().contains("no GGUF file in"));
     }
 }

@@ -12,6 +12,7 @@ mod shape;
 mod text_files;
 
 pub use families::shape_of_config;
+pub use gguf::gguf_of;
 pub use open::ModelSource;
 pub(crate) use open::SourceError;
 pub use published::Published;

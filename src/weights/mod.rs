@@ -12,6 +12,7 @@ mod listing;
 mod matrix;
 pub(crate) mod names;
 pub mod pack;
+mod part_name;
 pub(crate) mod random;
 pub mod safetensors;
 pub(crate) mod snapshot;
@@ -28,4 +29,5 @@ pub use listing::{Listed, Listing};
 #[cfg(test)]
 pub(crate) use matrix::Vector;
 pub(crate) use matrix::{Matrix, MatrixBlock};
+pub(crate) use part_name::part_of;
 pub(crate) use source::{ExpertShape, MatrixRole, VectorRole, WeightSource};

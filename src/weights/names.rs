@@ -6,6 +6,9 @@
 //! `shared.gate`, `.up`, `.down`, `.scalar_gate`. A family gives its table of what its releases call them.
 
 use std::ops::Range;
+use std::path::Path;
+
+use crate::file_error::FileError;
 
 /// What releases of a family call its tensors.
 #[derive(Clone, Debug)]
@@ -49,6 +52,16 @@ pub(crate) const MLP_EXPERTS: ExpertNames =
 pub(crate) fn of_layer(name: &str) -> Option<(usize, &str)> {
     let (layer, rest) = name.strip_prefix("layers.")?.split_once('.')?;
     Some((layer.parse().ok()?, rest))
+}
+
+/// No two tensors of the file at `path` have one name.
+pub(crate) fn check_unique<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<(), FileError> {
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(twice) => Err(FileError::new(path, format!("tensor `{}`", twice[0]), "one tensor of this name", "two")),
+    }
 }
 
 impl Names {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::types::{self, GgmlType};
 use super::value::{Array, Kind, Metadata, Value};
 use crate::file_error::FileError;
+use crate::weights::names::check_unique;
 
 /// What helps when part of a file is not there.
 pub(super) const IS_COMPLETE: &str = "is the download complete?";
@@ -129,11 +130,7 @@ fn alignment(metadata: &Metadata) -> Result<u64, FileError> {
 
 /// Names are unique, and no tensor begins before the one in front of it ends.
 fn check_places(path: &Path, entries: &[Entry]) -> Result<(), FileError> {
-    let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-    names.sort_unstable();
-    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(FileError::new(path, format!("tensor `{}`", twice[0]), "one tensor of this name", "two"));
-    }
+    check_unique(path, entries.iter().map(|entry| entry.name.as_str()))?;
     let mut order: Vec<&Entry> = entries.iter().collect();
     order.sort_unstable_by_key(|entry| (entry.offset, entry.len));
     match order.windows(2).find(|pair| pair[0].offset + pair[0].len as u64 > pair[1].offset) {

@@ -6,21 +6,15 @@ use std::path::{Path, PathBuf};
 use super::header::{Header, IS_COMPLETE};
 use super::value::Metadata;
 use crate::file_error::FileError;
+use crate::weights::part_of;
 
 const COUNT: &str = "split.count";
 const NUMBER: &str = "split.no";
 const TENSORS: &str = "split.tensors.count";
 
 /// A name of a part: what is in front of its number, its number from 1, and how many there are.
-fn of_name(path: &Path) -> Option<(&str, usize, usize)> {
-    let stem = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
-    let (rest, count) = stem.rsplit_once("-of-")?;
-    let (start, number) = rest.rsplit_once('-')?;
-    let number_of = |text: &str| match text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => text.parse::<usize>().ok(),
-        false => None,
-    };
-    Some((start, number_of(number)?, number_of(count)?))
+pub(crate) fn of_name(path: &Path) -> Option<(&str, usize, usize)> {
+    part_of(path.file_name()?.to_str()?, ".gguf")
 }
 
 /// Whether `path` is called as a part of a model that is not its first.

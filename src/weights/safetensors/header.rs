@@ -10,6 +10,7 @@ use safetensors::Dtype;
 use serde::Deserialize;
 
 use crate::file_error::FileError;
+use crate::weights::names::check_unique;
 
 /// What helps when part of a file is not there.
 pub(super) const IS_COMPLETE: &str = "is the download complete?";
@@ -148,11 +149,7 @@ fn check_entry(
 
 /// Names are unique, and ranges follow one another from the first byte of the data to the last of the file.
 fn check_cover(path: &Path, entries: &[Entry], data_start: u64, file_bytes: u64) -> Result<(), FileError> {
-    let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-    names.sort_unstable();
-    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(FileError::new(path, format!("tensor `{}`", twice[0]), "one tensor of this name", "two"));
-    }
+    check_unique(path, entries.iter().map(|entry| entry.name.as_str()))?;
     let mut order: Vec<&Entry> = entries.iter().collect();
     order.sort_unstable_by_key(|entry| (entry.offset, entry.len));
     let hole = |from: u64, to: u64| {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::header::IS_COMPLETE;
 use crate::file_error::FileError;
+use crate::weights::part_of;
 
 /// `model.safetensors`, or all parts of a model that is cut; `None` where there are neither.
 ///
@@ -41,14 +42,7 @@ pub(super) fn unnamed(dir: &Path) -> Result<Option<Vec<PathBuf>>, FileError> {
 
 /// What the parts of a model are called, which one this is, and how many there are.
 fn part(name: &str) -> Option<(&str, usize, usize)> {
-    let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
-    let (name, number) = rest.rsplit_once('-')?;
-    let of_five = |digits: &str| {
-        let is_number = digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if is_number { digits.parse().ok() } else { None }
-    };
-    let (number, count): (usize, usize) = (of_five(number)?, of_five(count)?);
-    (1..=count).contains(&number).then_some((name, number, count))
+    part_of(name, ".safetensors").filter(|(_, number, count)| (1..=*count).contains(number))
 }
 
 #[cfg(test)]
