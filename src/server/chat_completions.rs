@@ -197,12 +197,7 @@ impl StreamWriter for Chunks {
                     frames.extend(self.begin());
                     return frames;
                 }
-                if self.tells_usage {
-                    last["choices"] = json!([]);
-                    last["usage"] = usage(&self.done, self.answers);
-                    frames.push(Frame::data(&last));
-                }
-                frames.push(Frame { name: None, data: "[DONE]".to_owned() });
+                frames.extend(Frame::end(last, self.tells_usage.then(|| usage(&self.done, self.answers))));
                 return frames;
             }
             AnswerPart::Failed(error) => return vec![Frame::data(&error.json(Protocol::OpenAi))],

@@ -151,7 +151,7 @@ impl StreamWriter for CompletionChunks {
                 self.echo()
             }
             AnswerPart::Done(done) => {
-                let mut last = self.chunk("", Some(&done));
+                let last = self.chunk("", Some(&done));
                 let mut frames = vec![Frame::data(&last)];
                 self.done.push(done);
                 self.told = Told::new(self.told.echoes);
@@ -159,12 +159,7 @@ impl StreamWriter for CompletionChunks {
                     frames.extend(self.begin());
                     return frames;
                 }
-                if self.tells_usage {
-                    last["choices"] = json!([]);
-                    last["usage"] = usage(&self.done, self.answers);
-                    frames.push(Frame::data(&last));
-                }
-                frames.push(Frame { name: None, data: "[DONE]".to_owned() });
+                frames.extend(Frame::end(last, self.tells_usage.then(|| usage(&self.done, self.answers))));
                 frames
             }
             AnswerPart::Failed(error) => vec![Frame::data(&error.json(Protocol::OpenAi))],

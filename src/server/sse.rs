@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, Response, header};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
 use futures_util::stream;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::answer::{AnswerPart, Running};
 
@@ -24,6 +24,16 @@ impl Frame {
     /// Data without a name.
     pub(crate) fn data(data: &Value) -> Self {
         Frame { name: None, data: data.to_string() }
+    }
+
+    /// What ends a stream of OpenAI's behind its last chunk: the usage, where it is told, and a word.
+    pub(super) fn end(mut last: Value, usage: Option<Value>) -> Vec<Frame> {
+        let usage = usage.map(|usage| {
+            last["choices"] = json!([]);
+            last["usage"] = usage;
+            Frame::data(&last)
+        });
+        usage.into_iter().chain([Frame { name: None, data: "[DONE]".to_owned() }]).collect()
     }
 
     /// Data whose `type` is its name as well.
