@@ -44,7 +44,7 @@ macro_rules! shared {
 }
 
 /// Kernels that read no weights of any format.
-const PLAIN: [File; 19] = [
+const PLAIN: [File; 20] = [
     kernel!("attention"),
     kernel!("attention_merge"),
     kernel!("attention_prefill"),
@@ -56,6 +56,7 @@ const PLAIN: [File; 19] = [
     kernel!("delta_net_keep"),
     kernel!("delta_net_norm"),
     kernel!("delta_net_solve"),
+    kernel!("expert_swiglu"),
     kernel!("kv_norm_rope"),
     kernel!("logits_top_k"),
     kernel!("query_norm_rope"),

@@ -14,8 +14,6 @@ struct Projection {
     format: WeightFormat,
     /// Each stream of the format: where, and bytes per expert.
     streams: Vec<(Place, usize)>,
-    /// A tensor of it, for messages.
-    example: String,
 }
 
 /// gate and up, as one tensor or as two.
@@ -34,25 +32,16 @@ pub(super) fn layer(
 ) -> Result<LayerExperts, FileError> {
     let &ExpertShape { experts, top_k, hidden, width } = shape;
     let (gate_up, down) = projections(reader, names, shape, i, at)?;
-    let format = match &gate_up {
-        GateUp::Fused(both) => both.format,
-        GateUp::Split { gate, up } if gate.format == up.format => gate.format,
-        GateUp::Split { gate, up } => {
-            let path = reader.tensors.get(&up.example).map(|tensor| reader.tensors.path_of(tensor));
-            return Err(FileError::new(
-                path.unwrap_or(reader.tensors.root()),
-                format!("tensor `{}`", up.example),
-                format!("the format of `{}`: {}", gate.example, described(gate.format)),
-                described(up.format),
-            ));
-        }
+    let [gate, up] = match &gate_up {
+        GateUp::Fused(both) => [both.format; 2],
+        GateUp::Split { gate, up } => [gate.format, up.format],
     };
-    let slot = SlotLayout::new(hidden, width, format, down.format);
+    let slot = SlotLayout::new(hidden, width, [gate, up, down.format]);
     let mut parts = match gate_up {
-        GateUp::Fused(both) => parts(both, &slot.gate_up, 0),
-        GateUp::Split { gate, up } => [parts(gate, &slot.gate_up, 0), parts(up, &slot.gate_up, 1)].concat(),
+        GateUp::Fused(both) => parts(both, &slot.gate),
+        GateUp::Split { gate, up } => [parts(gate, &slot.gate), parts(up, &slot.up)].concat(),
     };
-    parts.extend(self::parts(down, &slot.down, 0));
+    parts.extend(self::parts(down, &slot.down));
     Ok(LayerExperts { experts, top_k, slot, parts, checksums: None })
 }
 
@@ -116,11 +105,7 @@ fn stacked(tensors: &Tensors<'_>, experts: usize) -> Projection {
         let len = tensor.bytes.len() / experts;
         (Place::Strided { file: file(tensor), base: tensor.offset, stride: len as u64 }, len)
     };
-    Projection {
-        format: tensors.format,
-        streams: tensors.streams.iter().map(place).collect(),
-        example: tensors.streams[0].name.clone(),
-    }
+    Projection { format: tensors.format, streams: tensors.streams.iter().map(place).collect() }
 }
 
 /// Tensors of its own for each expert.
@@ -156,11 +141,11 @@ fn listed(
         }
     }
     let streams = streams.into_iter().map(|(places, len)| (Place::Listed(places), len)).collect();
-    Ok(Projection { format: first.format, streams, example: first.streams[0].name.clone() })
+    Ok(Projection { format: first.format, streams })
 }
 
-/// What to read into the sections of `place`; `half` 1 is the second half of each (up, behind gate).
-fn parts(projection: Projection, place: &MatrixPlace, half: usize) -> Vec<Part> {
+/// What to read into the sections that begin where those of `place` do.
+fn parts(projection: Projection, place: &MatrixPlace) -> Vec<Part> {
     let parts = projection.streams.into_iter().zip(place.streams);
-    parts.map(|((place, len), section)| Part { place, len, at: section + half * len }).collect()
+    parts.map(|((place, len), at)| Part { place, len, at }).collect()
 }
