@@ -297,7 +297,13 @@ fn refuses_experts_that_are_incomplete_or_unlike() {
         file.remove(&name);
         file.put(&name, "BF16", &[WIDTH, HIDDEN], &[0; WIDTH * HIDDEN * 2]);
     }
-    refused(&file, &config, &["experts.0.up_proj.weight", "experts.0.gate_proj.weight`: f32", "found bf16"]);
+    // gate and up of different formats have sections of their own
+    let layer = open(file.set(), &config, None).unwrap().weights.experts.layers.remove(0);
+    let slot = layer.slot;
+    assert_eq!((slot.formats().as_str(), slot.gate_up()), ("gate f32, up bf16; down f32", None));
+    let parts: Vec<_> = layer.parts.iter().map(|part| (part.at, part.len)).collect();
+    let (gate, up) = (WIDTH * HIDDEN * 4, WIDTH * HIDDEN * 2);
+    assert_eq!(parts, [(0, gate), (gate, up), (gate + up, gate)]);
 
     let (config, mut file) = qwen3_next();
     file.header["model.layers.0.mlp.experts.down_proj"]["shape"] = json!([EXPERTS, WIDTH, HIDDEN]);

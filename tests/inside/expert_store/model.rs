@@ -37,7 +37,9 @@ pub(crate) fn record(slot: &SlotLayout, layer: usize, expert: usize) -> Vec<u8> 
 
 /// The slices of a snapshot: (offset in the slot, bytes). Gate and up are tensors of their own there.
 pub(crate) fn snapshot_slices(slot: &SlotLayout) -> Vec<(usize, usize)> {
-    [slot.gate, slot.up, slot.down].iter().flat_map(MatrixPlace::sections).filter(|s| s.1 > 0).collect()
+    let of = MatrixPlace::sections;
+    let halves = of(&slot.gate).zip(of(&slot.up)).flat_map(|(gate, up)| [gate, up]);
+    halves.chain(of(&slot.down)).filter(|s| s.1 > 0).collect()
 }
 
 impl Model {

@@ -157,19 +157,47 @@ fn teams_of_experts() {
     }
 }
 
-/// Layers with other numbers of experts, of a token, and of the router before them: streamed through few slots, and looked
-/// up by the router's kernel where every expert is resident.
+/// Gate and up of different formats: with activations of one order, of two, or of two forms; of few tokens and of many; and
+/// of every kind of tile.
+#[test]
+fn gate_and_up_apart() {
+    let mut random = Random::new(11);
+    let layers = [["q4", "q8", "q4"], ["q4_k", "q5_k", "q6_k"], ["bf16", "q4", "q8_0"], ["iq4_nl", "f16", "f32"]];
+    let layers = layers.map(|names| names.map(|name| random.one_of(&formats(name))));
+    let orders = layers.map(|[gate, up, _]| [gate, up].map(WeightFormat::interleave));
+    assert!(orders.iter().any(|[gate, up]| gate == up && gate.is_some()), "one order: {orders:?}");
+    assert!(orders.iter().any(|[gate, up]| gate != up && gate.is_some() && up.is_some()), "two orders: {orders:?}");
+    let layout = layout(&mut random, 4, &layers);
+    assert!(layout.layers.iter().all(|layer| layer.slot.gate_up().is_none()));
+    let slot = layout.slot_bytes().next_multiple_of(256) as u64;
+    for form in [Form::F32, Form::Int8] {
+        let mut trial = routed(12, layout.clone(), 2, 5, 4, form);
+        trial.binding = 2 * slot;
+        trial.check(&[4, 1]).unwrap();
+        let mut trial = routed(13, layout.clone(), 1, 3, 81, form);
+        trial.binding = 2 * slot;
+        trial.check_cut(&[81], &[70, 11]).unwrap();
+    }
+    routed(14, layout, 2, 16, 4, Form::F32).same_with_any_team(3);
+}
+
+/// Layers with other numbers of experts, of a token, and of the router before them, and one whose gate and up differ:
+/// streamed through few slots, and looked up by the router's kernel where every expert is resident.
 #[test]
 fn layers_that_differ() {
     let mut random = Random::new(9);
     let format = random.one_of(&formats("q4"));
-    let mut of_layers = layout(&mut random, 9, &[[format; 3]; 3]);
+    let apart = [format, random.one_of(&formats("q8")), format];
+    let mut of_layers = layout(&mut random, 9, &[[format; 3], apart, [format; 3]]);
     for (layer, (experts, top_k)) in of_layers.layers.iter_mut().zip([(9, 3), (2, 1), (6, 4)]) {
         (layer.experts, layer.top_k) = (experts, top_k);
     }
     let hidden = of_layers.layers[0].slot.gate.cols;
-    for (slots, resident) in [(4, false), (10, false), (17, false), (17, true)] {
+    let slot = of_layers.slot_bytes().next_multiple_of(256) as u64;
+    let in_slabs = [(4, false, 99), (10, false, 99), (17, false, 99), (17, true, 99), (17, true, 3)];
+    for (slots, resident, slots_of_a_slab) in in_slabs {
         let mut trial = Trial::new(3, 4);
+        trial.binding = slots_of_a_slab * slot;
         let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
         for (layer, of_layer) in of_layers.layers.iter().enumerate() {
             let logits = trial.tensor(1, of_layer.experts);
@@ -182,15 +210,22 @@ fn layers_that_differ() {
                 (trial.tensor(of_layer.top_k, of_layer.slot.down.cols), trial.tensor(of_layer.top_k, hidden));
             trial.within(inner, 1e-5, 1e-5);
             trial.within(out, 1e-4, 1e-5);
+            let apart = of_layer.slot.gate_up().is_none().then(|| {
+                let products = trial.tensor(of_layer.top_k, 2 * of_layer.slot.down.cols);
+                trial.within(products, 1e-5, 1e-5);
+                GateUpApart { x: x.into(), products }
+            });
             let (slot, x, hidden) = (of_layer.slot, x.into(), inner.into());
-            trial.push_experts(ids, Experts { layer, slot, x, apart: None, hidden, out });
+            trial.push_experts(ids, Experts { layer, slot, x, apart, hidden, out });
         }
         trial.experts = Some(trial::Experts { layout: Arc::new(of_layers.clone()), slots, top_k: 4 });
         trial.resident = resident;
         let [prompt, tokens] = trial.on_cpu([&[4, 2], &[1; 6]]);
         let [gpu_prompt, gpu_tokens] = trial.on_gpu(false, [(Phase::Prefill, &[4, 2]), (Phase::Decode, &[1; 6])]);
         for (expected, found) in [(prompt, gpu_prompt), (tokens, gpu_tokens)] {
-            trial.compare(&expected, &found, false).unwrap_or_else(|e| panic!("{slots} slots, {resident}: {e}"));
+            trial
+                .compare(&expected, &found, false)
+                .unwrap_or_else(|e| panic!("{slots} slots, {resident}, {slots_of_a_slab}: {e}"));
         }
     }
 }
