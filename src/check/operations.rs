@@ -351,6 +351,7 @@ impl<'a> Pair<'a> {
                 }
             }
             Recorded::Experts(op) => {
+                shape = op.hidden.cols().to_string();
                 // none for SwiGLU by itself
                 if let Some(place) = op.place_of(shader) {
                     let pairs = step.tokens * op.out.rows_per_token;
