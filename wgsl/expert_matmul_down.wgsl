@@ -1,5 +1,6 @@
-// Down projection of the routed experts for many tokens: a tile of rows and of the pairs of one expert a workgroup.
-// out[p, r] = down[r] . x[p]
+// Down projection of the routed experts for many tokens: a tile of rows and of the pairs of one expert a workgroup. With
+// `of_tokens` gate or up by itself, where these have different formats: `expert_swiglu` follows.
+// out[p, r] = down[r] . x[p], or out[p, out_column + r] = gate[r] . x[t]
 
 //import activations
 //import place
@@ -21,6 +22,9 @@ struct Params {
 }
 var<immediate> params: Params;
 
+override of_tokens: u32 = 0u; // 1: `x` has a row for each token, not for each pair
+override out_column: u32 = 0u; // of row 0
+
 // binding 0 is `x`, of the activations
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [pairs, hidden]
@@ -35,13 +39,14 @@ fn matrix_row(k: u32) -> u32 {
 }
 
 fn token_start(t: u32) -> u32 {
-    return pairs[tile.x + min(t, tile.y - 1u)].y * params.x_stride;
+    let pair = pairs[tile.x + min(t, tile.y - 1u)];
+    return select(pair.y, pair.x, of_tokens == 1u) * params.x_stride;
 }
 
 fn write_sum(k: u32, t: u32, sum: f32) {
     let row = tile_row + k;
     if row < params.rows && t < tile.y {
-        out[pairs[tile.x + t].y * params.out_stride + row] = sum;
+        out[pairs[tile.x + t].y * params.out_stride + out_column + row] = sum;
     }
 }
 

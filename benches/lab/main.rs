@@ -5,7 +5,8 @@
 //! one output, so that each waits for the one before as in a model, and calls with an output each, which overlap: what
 //! the kernel itself can do. `read` is the ceiling.
 //!
-//! `cargo bench --bench lab -- blocks` measures the types of blocks that GGUF files have, at shapes of the 397B.
+//! `cargo bench --bench lab -- blocks` measures the types of blocks that GGUF files have and small floats, at shapes of the
+//! 397B; `blocks:q6_k,fp8` those alone.
 //!
 //! `cargo bench --bench lab -- matmul` measures products of many tokens instead: see [`tiles`].
 #![allow(clippy::unwrap_used, reason = "a bench")]
@@ -36,7 +37,12 @@ fn main() {
         case.format.matrix_bytes(case.rows, case.cols) as u64 * 2 <= gpu.limits.max_storage_buffer_binding_size
     };
     let (cases, wanted) = match wanted.as_deref() {
-        Some("blocks") => (versions::cases_of_blocks(), None),
+        Some(blocks) if blocks.starts_with("blocks") => {
+            let only: Option<Vec<&str>> = blocks.strip_prefix("blocks:").map(|names| names.split(',').collect());
+            let mut cases = versions::cases_of_blocks();
+            cases.retain(|case| only.as_ref().is_none_or(|only| only.contains(&case.format.suffix())));
+            (cases, None)
+        }
         _ => (versions::cases(), wanted),
     };
     for case in cases.into_iter().filter(fits) {
@@ -92,10 +98,9 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(gpu: &'a Gpu, case: Case) -> Self {
         let device = &gpu.device;
-        let [codes, scales, _] = case.format.stream_bytes(case.cols);
         let all_rows = if case.kernel == "expert_gate_up" { 2 * case.rows } else { case.rows };
-        let (codes, scales) = (all_rows * codes, all_rows * scales);
-        let slot = (codes + 2 * scales).next_multiple_of(256);
+        let streams = case.format.stream_bytes(case.cols).map(|row| (all_rows * row).next_multiple_of(16));
+        let slot = streams.iter().sum::<usize>().next_multiple_of(256);
         let is_software = gpu.info.device_type == wgpu::DeviceType::Cpu;
         // experts lie in one slab, parts of matrices in a buffer each
         let total =
@@ -106,10 +111,12 @@ impl<'a> Bench<'a> {
         let slots = if case.is_expert() { calls * case.pairs } else { 1 };
         let weights: Vec<_> = (0..buffers).map(|_| buffer(slots * slot)).collect();
         // the first slot has weights that a result can be told from
-        let [mut first, ..] = case.format.random(all_rows, case.cols, 1.0, 1);
-        first.extend((0..scales / 2).flat_map(|i| (0x3c00u16 + (i % 97) as u16).to_le_bytes()));
-        first.extend((0..scales / 2).flat_map(|i| (0xbd00u16 + (i % 89) as u16).to_le_bytes()));
-        first.resize(first.len().next_multiple_of(4), 0);
+        let mut first = Vec::new();
+        for (bytes, len) in case.format.random(all_rows, case.cols, 1.0, 1).iter().zip(streams) {
+            let end = first.len() + len;
+            first.extend_from_slice(bytes);
+            first.resize(end, 0);
+        }
         let book = case.format.codebook().map_or(&[0; 4][..], |book| book.words());
         let codebook = buffer(book.len() * 4);
         gpu.queue.write_buffer(&codebook, 0, bytemuck::cast_slice(book));
@@ -135,7 +142,7 @@ impl<'a> Bench<'a> {
         };
         let both = |call: usize, out: &wgpu::Buffer| [group(&x, call, out), group(&packed, call, out)];
         let shared = (0..calls).map(|call| both(call, &out)).collect();
-        let bytes_per_call = (codes + 2 * scales) * case.pairs;
+        let bytes_per_call = streams.iter().sum::<usize>() * case.pairs;
         let runs = if is_software { calls } else { (MEASURED / bytes_per_call).clamp(calls, 1000) };
         // an output that is written again would be waited for
         let own = (0..runs).map(|call| both(call, &buffer(case.rows * 4 * case.pairs))).collect();
@@ -145,7 +152,7 @@ impl<'a> Bench<'a> {
             calls,
             runs,
             bytes_per_call,
-            sections: [0, (codes / 4) as u32, ((codes + scales) / 4) as u32],
+            sections: [0, streams[0] / 4, (streams[0] + streams[1]) / 4].map(|words| words as u32),
             slot_words: (slot / 4) as u32,
             groups: [shared, own],
             layout,

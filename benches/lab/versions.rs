@@ -2,7 +2,7 @@
 
 use flashflood::compute::shaders::{self, Form};
 use flashflood::weights::WeightFormat;
-use flashflood_formats::Block;
+use flashflood_formats::{Block, Scaled};
 
 /// A product.
 #[derive(Clone, Copy)]
@@ -53,9 +53,10 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Products of every type of blocks, and of 4 bits affine beside them.
+/// Products of every type of blocks and of small floats, and of 4 bits affine beside them.
 pub(crate) fn cases_of_blocks() -> Vec<Case> {
-    let formats = Block::all().map(WeightFormat::Block).chain([WeightFormat::affine(4, 64)]);
+    let floats = Scaled::KINDS.map(WeightFormat::Scaled);
+    let formats = Block::all().map(WeightFormat::Block).chain(floats).chain([WeightFormat::affine(4, 64)]);
     let cases = formats.flat_map(|format| {
         [
             Case { kernel: "matvec", format, rows: 16384, cols: 4096, pairs: 1 },
@@ -109,6 +110,9 @@ pub(crate) fn of(case: &Case) -> Vec<Version> {
     }
     let bits = case.format.suffix();
     for form in [Form::F32, Form::Int8] {
+        if form == Form::Int8 && case.format.interleave().is_none() {
+            continue;
+        }
         let shader = shaders::variant(case.kernel, form, bits);
         let (source, entry) = shaders::source(shader).unwrap();
         let mut add = |lanes: usize, threads: usize, sums: usize, packed: bool| {
@@ -116,6 +120,7 @@ pub(crate) fn of(case: &Case) -> Vec<Version> {
                 return;
             }
             let mut constants = vec![("lanes", lanes as f64), ("threads", threads as f64), ("sums", sums as f64)];
+            constants.extend(case.format.constants());
             if packed {
                 let interleave = case.format.interleave().unwrap_or(1);
                 constants.extend([("packed", 1.0), ("interleave", interleave as f64)]);
@@ -129,7 +134,7 @@ pub(crate) fn of(case: &Case) -> Vec<Version> {
                 comparable: !packed,
             });
         };
-        if let WeightFormat::Block(_) = case.format {
+        if let WeightFormat::Block(_) | WeightFormat::Scaled(_) = case.format {
             // teams that the program chooses from
             let lanes = if case.kernel == "expert_down" { 8 } else { 32 };
             match case.kernel {

@@ -223,7 +223,6 @@ impl Family for Scaled {
     fn interleave(&self) -> Option<usize> {
         match (self.number, self.group) {
             (Number::E4m3, _) => None,
-            (Number::E2m1, 16) => Some(1),
             // the low halves of a word's bytes, then the high halves
             (Number::E2m1, _) => Some(2),
         }
@@ -246,7 +245,9 @@ impl Family for Scaled {
         };
         match self.number {
             Number::E4m3 => vec![("scale_type", kind), ("group_blocks", f64::from(self.group) / BLOCK as f64)],
-            Number::E2m1 if self.group == 16 => vec![("row_scales", f64::from(u8::from(self.row_scales)))],
+            Number::E2m1 if self.group == 16 => {
+                vec![("row_scales", f64::from(u8::from(self.row_scales))), ("paired", 1.0)]
+            }
             Number::E2m1 => Vec::new(),
         }
     }

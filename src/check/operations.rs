@@ -250,7 +250,7 @@ impl<'a> Pair<'a> {
         let (spec, expected) = (self.recording.spec(tensor), self.cpu.read(tensor));
         let (outputs, op, state) = match recorded {
             Recorded::Kernel { kernel, .. } => (kernel.outputs(), kernel.name(), kernel.state()),
-            Recorded::Experts(op) => (vec![op.hidden.view(), op.out], "experts", Vec::new()),
+            Recorded::Experts(op) => (op.outputs(), "experts", Vec::new()),
             Recorded::Route(_) | Recorded::LayerDone(_) => (Vec::new(), "", Vec::new()),
         };
         let whole = View { tensor, offset: 0, width: spec.width, stride: spec.stride, rows_per_token: 1 };
@@ -264,7 +264,7 @@ impl<'a> Pair<'a> {
             // ids, and what quantise and stream_read make, are equal to the bit
             // whether codes are the next ones is seen here, and needs no room in the scale
             let bound = match recorded {
-                Recorded::Experts(op) => Some(Bound::experts(op.slot.gate_up.cols, false)),
+                Recorded::Experts(op) => Some(Bound::experts(op.slot.gate.cols, false)),
                 _ => self.bound(operation, op),
             };
             match bound {
@@ -290,7 +290,7 @@ impl<'a> Pair<'a> {
     /// What an operation's numbers may be apart; `None`: equal to the bit.
     fn bound(&self, operation: &Operation<'_>, op: &str) -> Option<Bound> {
         if let Recorded::Experts(experts) = operation.recorded {
-            let cols = experts.slot.gate_up.cols.max(experts.slot.down.cols);
+            let cols = experts.slot.gate.cols.max(experts.slot.down.cols);
             return Some(Bound::experts(cols, experts.hidden.packed().is_some()));
         }
         if operation.shaders.iter().any(|shader| shader.starts_with("matmul_cooperative")) {
@@ -351,10 +351,13 @@ impl<'a> Pair<'a> {
                 }
             }
             Recorded::Experts(op) => {
-                let place = if shader.contains("gate_up") { op.slot.gate_up } else { op.slot.down };
-                let pairs = step.tokens * op.out.rows_per_token;
-                shape = format!("{}x{}", place.rows, place.cols);
-                flops = Some(2.0 * (pairs * place.rows * place.cols) as f64);
+                shape = op.hidden.cols().to_string();
+                // none for SwiGLU by itself
+                if let Some(place) = op.place_of(shader) {
+                    let pairs = step.tokens * op.out.rows_per_token;
+                    shape = format!("{}x{}", place.rows, place.cols);
+                    flops = Some(2.0 * (pairs * place.rows * place.cols) as f64);
+                }
             }
             Recorded::Route(_) | Recorded::LayerDone(_) => {}
         }

@@ -9,7 +9,8 @@ use crate::compute::ops::LogitsTopK;
 use crate::compute::shaders::taken::Taken;
 use crate::compute::shaders::{self, Form};
 use crate::compute::{
-    CacheId, Dispatch, LogitRows, MatrixId, MatrixPart, Recorded, Recording, ResidentLayout, Stage, Step, VectorId,
+    CacheId, Dispatch, LogitRows, MatrixId, MatrixPart, Phase, Recorded, Recording, ResidentLayout, Stage, Step,
+    VectorId,
 };
 use crate::model::Published;
 use crate::weights::WeightFormat;
@@ -98,6 +99,9 @@ impl Held {
                     op.dispatch(&pieces, 0, 0, 2, op.slot.bytes, &mut dispatches);
                     for kind in 0..2 {
                         op.dispatch_tiles(0, kind, 0, 2, op.slot.bytes, &mut dispatches);
+                    }
+                    for phase in [Phase::Decode, Phase::Prefill] {
+                        op.join(phase, 0, 2, &mut dispatches);
                     }
                     self.hold(&op.stages(&pieces, 1), &dispatches);
                 }

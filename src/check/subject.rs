@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::CheckError;
 use crate::compute::ops::{
-    Combine, DeltaNetShape, Experts, Input, Matmul, Quantised, Route, RowsOf, StreamRead, Swiglu,
+    Combine, DeltaNetShape, Experts, GateUpApart, Input, Matmul, Quantised, Route, RowsOf, StreamRead, Swiglu,
 };
 use crate::compute::shaders::Form;
 use crate::compute::{Lowering, Recorded, Recording, ShapeError, TensorId, View, lower};
@@ -167,8 +167,8 @@ pub(super) struct FormatShapes {
 /// Experts of a layer of [`formats`], and of a token.
 const EXPERTS: (usize, usize) = (4, 2);
 
-/// A product and a layer of experts for each weight format, with activations in f32 and in int8, or in int8 alone; and
-/// the kernel that only reads.
+/// A product and a layer of experts for each weight format, with activations in f32 and in int8, or in int8 alone; a layer
+/// whose gate and up have different formats; and the kernel that only reads.
 pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, CheckError> {
     let FormatShapes { hidden, rows, intermediate } = shapes;
     let (experts, top_k) = EXPERTS;
@@ -181,18 +181,33 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, C
     swiglu(&mut r, x, forms)?;
     let sum = r.tensor("sum", 1, hidden);
     let (mut files, mut layers, mut choices) = (Vec::new(), Vec::new(), Vec::new());
-    for (format, form) in all_formats(forms) {
-        let name = format!("{format}, {form:?}").to_lowercase();
-        let streams = format.random(rows, hidden, 1.0, random.bits()).map(Bytes::from);
-        let blocks = vec![MatrixBlock { rows, streams }];
-        let matrix = r.matrix(Matrix { name: name.clone(), rows, cols: hidden, format, blocks });
-        let input: Input = match format.interleave() {
-            Some(interleave) if form == Form::Int8 => r.quantised(x, interleave)?.into(),
-            _ => x.into(),
+    let alike = all_formats(forms).into_iter().map(|(format, form)| ([format; 3], form));
+    let [four, eight] = [4, 8].map(|bits| WeightFormat::affine(bits, 64));
+    let apart = forms.iter().map(|form| ([four, eight, four], *form));
+    for (formats, form) in alike.chain(apart) {
+        let [format, of_up, _] = formats;
+        let slot = SlotLayout::new(hidden, intermediate, formats);
+        let name = format!("{}, {form:?}", slot.formats()).to_lowercase();
+        let packed = |r: &mut Recording, format: WeightFormat| match format.interleave() {
+            Some(interleave) if form == Form::Int8 => r.quantised(x, interleave).map(Input::from),
+            _ => Ok(x.into()),
         };
-        let out = r.tensor(format!("product, {name}"), 1, rows);
-        r.push(name.clone(), Matmul { x: input, matrix, out, accumulate: false, exact: false, rows: RowsOf::Tokens })?;
-        let slot = SlotLayout::new(hidden, intermediate, format, format);
+        let input = packed(&mut r, format)?;
+        let apart = match slot.gate_up() {
+            Some(_) => {
+                let streams = format.random(rows, hidden, 1.0, random.bits()).map(Bytes::from);
+                let blocks = vec![MatrixBlock { rows, streams }];
+                let matrix = r.matrix(Matrix { name: name.clone(), rows, cols: hidden, format, blocks });
+                let out = r.tensor(format!("product, {name}"), 1, rows);
+                let (accumulate, exact, rows) = (false, false, RowsOf::Tokens);
+                r.push(name.clone(), Matmul { x: input, matrix, out, accumulate, exact, rows })?;
+                None
+            }
+            None => {
+                let products = r.tensor(format!("gate and up, {name}"), top_k, 2 * intermediate);
+                Some(GateUpApart { x: packed(&mut r, of_up)?, products })
+            }
+        };
         let layer = layers.len();
         let ids = r.ids(format!("ids, {name}"), top_k);
         let label = format!("hidden, {name}");
@@ -203,7 +218,7 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, C
             _ => r.tensor(label, top_k, intermediate).into(),
         };
         let out = r.tensor(format!("experts, {name}"), top_k, hidden);
-        let op = Experts { layer, slot, x: input, hidden: inner, out };
+        let op = Experts { layer, slot, x: input, apart, hidden: inner, out };
         op.check(&r)?;
         r.steps.extend([Recorded::Route(Route { layer, ids, ahead: None }), Recorded::Experts(Box::new(op))]);
         // weights, the shared expert and its gate may be any numbers
@@ -260,7 +275,7 @@ fn all_formats(forms: &[Form]) -> Vec<(WeightFormat, Form)> {
 /// The bytes of one expert.
 fn expert(random: &mut Random, slot: &SlotLayout) -> Vec<u8> {
     let mut bytes = vec![0; slot.bytes];
-    for place in [&slot.gate_up, &slot.down] {
+    for (_, place) in slot.matrices() {
         let streams = place.format.random(place.rows, place.cols, 1.0, random.bits());
         for ((at, len), stream) in place.sections().zip(streams) {
             bytes[at..at + len].copy_from_slice(&stream);

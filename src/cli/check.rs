@@ -44,7 +44,7 @@ pub(crate) fn run(args: CheckArgs) -> anyhow::Result<()> {
     let model = match &args.model {
         Some(path) => {
             let source = ModelSource::open(&folder_of(path)?)?;
-            let bits = match source.experts().layers.first().map(|layer| layer.slot.gate_up.format) {
+            let bits = match source.experts().layers.first().map(|layer| layer.slot.gate.format) {
                 Some(WeightFormat::Affine(affine)) => affine.bits,
                 _ => 4,
             };

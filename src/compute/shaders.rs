@@ -44,7 +44,7 @@ macro_rules! shared {
 }
 
 /// Kernels that read no weights of any format.
-const PLAIN: [File; 19] = [
+const PLAIN: [File; 20] = [
     kernel!("attention"),
     kernel!("attention_merge"),
     kernel!("attention_prefill"),
@@ -56,6 +56,7 @@ const PLAIN: [File; 19] = [
     kernel!("delta_net_keep"),
     kernel!("delta_net_norm"),
     kernel!("delta_net_solve"),
+    kernel!("expert_swiglu"),
     kernel!("kv_norm_rope"),
     kernel!("logits_top_k"),
     kernel!("query_norm_rope"),
@@ -198,7 +199,12 @@ static FORMATS: [Format; 35] = [
         block_f32: shared!("block_interleaved_f32"),
         int8: Some(OF_32),
     },
-    blocks!("fp4_16", OF_16),
+    Format {
+        suffix: "fp4_16",
+        weights: shared!("separate_fp4_16"),
+        block_f32: shared!("block_interleaved_f32"),
+        int8: Some(OF_16),
+    },
     affine!("q2"),
     affine!("q3"),
     affine!("q4"),

@@ -67,8 +67,8 @@ fn check_cover(layer: &LayerExperts) -> Result<(), String> {
     if let Some(pair) = parts.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
         return Err(format!("two parts overlap at byte {} of the slot", pair[1].0));
     }
-    for (name, matrix) in [("gate_up", &layer.slot.gate_up), ("down", &layer.slot.down)] {
-        for (stream, (at, len)) in sections(matrix) {
+    for (name, matrix) in layer.slot.matrices() {
+        for (stream, (at, len)) in sections(&matrix) {
             let mut covered = at;
             for &(part, bytes) in &parts {
                 if part <= covered {

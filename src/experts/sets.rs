@@ -91,7 +91,7 @@ mod tests {
 
     /// Layers with so many experts, and as many of a token.
     fn layout(layers: &[(usize, usize)]) -> ExpertLayout {
-        let slot = SlotLayout::new(32, 32, WeightFormat::F32, WeightFormat::F32);
+        let slot = SlotLayout::new(32, 32, [WeightFormat::F32; 3]);
         let layer = |&(experts, top_k): &(usize, usize)| LayerExperts {
             experts,
             top_k,

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::error::StoreError;
 use super::reader::ExpertReader;
 use super::slots::SlotMemory;
-use crate::weights::{ExpertLayout, MatrixPlace, WeightFormat};
+use crate::weights::{ExpertLayout, WeightFormat};
 
 /// An expert to read into a slot.
 #[derive(Clone, Copy, Debug)]
@@ -196,13 +196,13 @@ impl Shared {
     fn check_finite(&self, job: Job, bytes: &[u8]) -> Result<(), StoreError> {
         let Job { layer, expert, .. } = job;
         let slot = &self.layout.layers[layer].slot;
-        for (is_down, place) in [(false, &slot.gate_up), (true, &slot.down)] {
+        let matrices = ["gate_proj", "up_proj", "down_proj"].into_iter().zip([&slot.gate, &slot.up, &slot.down]);
+        for (matrix, place) in matrices {
             // what is dense is gigabytes that were never looked at, and shows in the logits
             if let WeightFormat::Dense(_) = place.format {
                 continue;
             }
             let Some(bad) = place.rows_in(bytes).first_not_finite() else { continue };
-            let (matrix, row) = matrix_of(is_down, place, bad.row);
             let stream = place.format.stream_names()[bad.stream];
             let byte = place.streams[bad.stream] + bad.byte;
             let mut slices = self.layout.slices(layer, expert as usize);
@@ -210,18 +210,8 @@ impl Shared {
             // what is in no slice was rewritten
             let holder = holder.or_else(|| self.layout.files_of(layer, expert as usize).last());
             let path = holder.map(|file| self.reader.describe(file)).unwrap_or_default();
-            return Err(StoreError::NotFinite { path, layer, expert, matrix, stream, row, group: bad.index });
+            return Err(StoreError::NotFinite { path, layer, expert, matrix, stream, row: bad.row, group: bad.index });
         }
         Ok(())
-    }
-}
-
-/// The name in a checkpoint of the matrix that a row of a slot belongs to, and the row in it.
-fn matrix_of(is_down: bool, place: &MatrixPlace, row: usize) -> (&'static str, usize) {
-    let half = place.rows / 2;
-    match (is_down, row < half) {
-        (true, _) => ("down_proj", row),
-        (false, true) => ("gate_proj", row),
-        (false, false) => ("up_proj", row - half),
     }
 }

@@ -72,7 +72,7 @@ impl Identity {
         let mut formats: Vec<String> = Vec::new();
         for recorded in &recording.steps {
             if let Recorded::Experts(op) = recorded {
-                for format in [op.slot.gate_up.format, op.slot.down.format].map(|format| format.to_string()) {
+                for format in op.slot.matrices().map(|(_, place)| place.format.to_string()) {
                     sum.update(format.as_bytes());
                     if !formats.contains(&format) {
                         formats.push(format);

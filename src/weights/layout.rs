@@ -42,13 +42,26 @@ impl MatrixPlace {
     pub(crate) fn bytes(&self) -> usize {
         self.format.matrix_bytes(self.rows, self.cols)
     }
+
+    /// The upper half of its rows, and the lower.
+    fn halves(self) -> (Self, Self) {
+        let upper = MatrixPlace { rows: self.rows / 2, ..self };
+        let row = self.format.stream_bytes(self.cols);
+        let streams = std::array::from_fn(|i| self.streams[i] + upper.rows * row[i]);
+        (upper, MatrixPlace { streams, ..upper })
+    }
 }
 
-/// What a slot holds: gate over up as one matrix `[2I, H]`, and down `[H, I]`.
+/// What a slot holds: gate `[I, H]`, up `[I, H]` and down `[H, I]`.
+///
+/// Gate and up of one format are one matrix `[2I, H]`, up below gate: in each stream up begins where gate ends. So one
+/// kernel multiplies both. Of two formats each has sections of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotLayout {
-    /// Rows 0..I are gate, I..2I are up.
-    pub gate_up: MatrixPlace,
+    /// Gate projection.
+    pub gate: MatrixPlace,
+    /// Up projection.
+    pub up: MatrixPlace,
     /// Down projection.
     pub down: MatrixPlace,
     /// Bytes from the start of the slot to the end of the last section.
@@ -56,9 +69,10 @@ pub struct SlotLayout {
 }
 
 impl SlotLayout {
-    /// Lays gate_up `[2 * intermediate, hidden]` and down `[hidden, intermediate]` out one after the other, stream after
-    /// stream, each at a multiple of 64 bytes.
-    pub fn new(hidden: usize, intermediate: usize, gate_up: WeightFormat, down: WeightFormat) -> Self {
+    /// Lays the matrices of the formats (gate, up, down) out one after the other, stream after stream, each at a multiple
+    /// of 64 bytes: gate and up `[intermediate, hidden]`, as one matrix where their formats are equal, and down `[hidden,
+    /// intermediate]`.
+    pub fn new(hidden: usize, intermediate: usize, [gate, up, down]: [WeightFormat; 3]) -> Self {
         let mut end = 0;
         let mut place = |format: WeightFormat, rows: usize, cols: usize| {
             let mut streams = [0; MOST_STREAMS];
@@ -68,16 +82,40 @@ impl SlotLayout {
             }
             MatrixPlace { format, rows, cols, streams }
         };
-        let gate_up = place(gate_up, 2 * intermediate, hidden);
+        let (gate, up) = match gate == up {
+            true => place(gate, 2 * intermediate, hidden).halves(),
+            false => (place(gate, intermediate, hidden), place(up, intermediate, hidden)),
+        };
         let down = place(down, hidden, intermediate);
-        SlotLayout { gate_up, down, bytes: end }
+        SlotLayout { gate, up, down, bytes: end }
     }
 
-    /// The formats of both matrices, for people.
+    /// Gate over up as one matrix; none where their formats differ.
+    pub fn gate_up(&self) -> Option<MatrixPlace> {
+        (self.gate.format == self.up.format).then_some(MatrixPlace { rows: self.gate.rows + self.up.rows, ..self.gate })
+    }
+
+    /// The matrices that its sections are of, in their order: gate and up as one or as two, then down.
+    pub fn matrices(&self) -> impl Iterator<Item = (&'static str, MatrixPlace)> + use<> {
+        let first = match self.gate_up() {
+            Some(both) => [Some(("gate_up", both)), None],
+            None => [Some(("gate", self.gate)), Some(("up", self.up))],
+        };
+        first.into_iter().flatten().chain([("down", self.down)])
+    }
+
+    /// Gate, up and down, each for itself.
+    pub(crate) fn projections(&self) -> [(&'static str, MatrixPlace); 3] {
+        [("gate", self.gate), ("up", self.up), ("down", self.down)]
+    }
+
+    /// The formats of all matrices, for people.
     pub fn formats(&self) -> String {
-        match self.gate_up.format == self.down.format {
-            true => self.down.format.to_string(),
-            false => format!("{}; down {}", self.gate_up.format, self.down.format),
+        let [gate, up, down] = self.projections().map(|(_, place)| place.format);
+        match (gate == up, up == down) {
+            (true, true) => down.to_string(),
+            (true, false) => format!("{gate}; down {down}"),
+            (false, _) => format!("gate {gate}, up {up}; down {down}"),
         }
     }
 }

@@ -83,8 +83,7 @@ impl Listing {
 
     /// Parameters of the experts of one layer, all of them, and of those of one token.
     pub fn expert_parameters(layer: &LayerExperts) -> (u64, u64) {
-        let places = [&layer.slot.gate_up, &layer.slot.down];
-        let one: u64 = places.iter().map(|place| place.rows as u64 * place.cols as u64).sum();
+        let one: u64 = layer.slot.matrices().map(|(_, place)| place.rows as u64 * place.cols as u64).sum();
         (one * layer.experts as u64, one * layer.top_k as u64)
     }
 }

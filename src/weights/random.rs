@@ -162,10 +162,10 @@ impl WeightSource for RandomSource {
 
     fn experts(&self, layer: usize, shape: &ExpertShape) -> Result<LayerExperts, FileError> {
         let &ExpertShape { experts, top_k, hidden, width } = shape;
-        let slot = SlotLayout::new(hidden, width, format(self.bits, hidden), format(self.bits, width));
+        let gate_up = format(self.bits, hidden);
+        let slot = SlotLayout::new(hidden, width, [gate_up, gate_up, format(self.bits, width)]);
         let mut state = self.state(&format!("experts of layer {layer}"));
-        let mut parts = self.parts(&slot.gate_up, experts, &mut state);
-        parts.extend(self.parts(&slot.down, experts, &mut state));
+        let parts = slot.matrices().flat_map(|(_, place)| self.parts(&place, experts, &mut state)).collect();
         Ok(LayerExperts { experts, top_k, slot, parts, rewritten: Vec::new(), checksums: None })
     }
 

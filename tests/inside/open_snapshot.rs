@@ -112,7 +112,7 @@ fn mlx_holds_the_same_weights() {
         let (a, b) = (tiny.experts().layers[layer].slot, mlx.experts().layers[layer].slot);
         for expert in [0, 7, 15] {
             let slots = [slot(tiny.experts(), layer, expert), slot(mlx.experts(), layer, expert)];
-            for (a, b) in [(a.gate_up, b.gate_up), (a.down, b.down)] {
+            for (a, b) in [(a.gate, b.gate), (a.up, b.up), (a.down, b.down)] {
                 let what = format!("expert {expert} of layer {layer}");
                 assert_close(&what, &place_values(&a, &slots[0]), &place_values(&b, &slots[1]));
             }
@@ -140,7 +140,7 @@ fn the_small_moe_opens_with_its_text_files() {
     let moe = small.shape.moe().unwrap();
     assert_eq!((small.shape.layers.len(), moe.experts, moe.top_k), (8, 32, 4));
     assert_eq!(small.weights.matrix("layers.3.router").unwrap().format, WeightFormat::affine(8, 64));
-    assert!(small.experts().layers.iter().all(|layer| layer.slot.gate_up.format == WeightFormat::affine(8, 64)));
+    assert!(small.experts().layers.iter().all(|layer| layer.slot.gate.format == WeightFormat::affine(8, 64)));
     let files = small.text_files;
     assert!(files.tokenizer.is_some() && files.chat_template.is_some());
     assert!(files.tokenizer_config.is_some() && files.generation_config.is_some());

@@ -42,6 +42,9 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
             let packed: Vec<_> = shape.tile_constants(tiles[0]).into_iter().chain(packed).collect();
             all.push(named(packed));
         }
+        if kernel == "expert_matmul_down" {
+            all.push(named(shape.tile_constants(tiles[0]).into_iter().chain(OF_TOKENS).collect()));
+        }
         return all;
     }
     let mut all = vec![of(64), of(4096)];
@@ -51,8 +54,16 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
         packed.extend([("packed".to_owned(), 1.0), ("interleave".to_owned(), 2.0)]);
         all.push(packed);
     }
+    if kernel == "expert_down" {
+        let mut of_tokens: PipelineConstants = of(4096);
+        of_tokens.extend(named(OF_TOKENS.into()));
+        all.push(of_tokens);
+    }
     all
 }
+
+/// Gate or up by itself.
+const OF_TOKENS: [(&str, f64); 2] = [("of_tokens", 1.0), ("out_column", 512.0)];
 
 fn named(constants: Vec<(&'static str, f64)>) -> PipelineConstants {
     constants.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -221,7 +232,7 @@ fn files_are_what_they_say() {
             assert!(line.contains("; // "), "{stem}: a binding without its shape: {line}");
         }
     }
-    assert_eq!(files.len(), 26, "one file per kernel");
+    assert_eq!(files.len(), 27, "one file per kernel");
 }
 
 /// What is in `src/compute/ops`, without its tests.

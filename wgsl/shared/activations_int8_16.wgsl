@@ -1,6 +1,8 @@
 // Activations as quantise.wgsl packs them, and products with a block of 32 columns whose halves have scales of their own:
 // exact integers within each 16 columns.
 
+//import separated
+
 @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>; // [rows, cols / 4 codes, then cols / 32 (scale, scale * sum)]
 
 struct Activations {
@@ -24,8 +26,13 @@ fn dot_16(w: vec4<u32>, x: vec4<u32>) -> i32 {
 fn load(row: u32, block: u32) -> Activations {
     let pair = bitcast<vec4<f32>>(x[row + params.blocks * 2u + block / 2u]);
     let scale = select(pair.x, pair.z, (block & 1u) == 1u);
-    let low = x[row + block * 2u];
-    let high = x[row + block * 2u + 1u];
+    var low = x[row + block * 2u];
+    var high = x[row + block * 2u + 1u];
+    if paired == 1u {
+        let even = low;
+        low = vec4<u32>(even.xy, high.xy);
+        high = vec4<u32>(even.zw, high.zw);
+    }
     let ones = vec4<u32>(0x01010101u);
     let sums = vec2<f32>(f32(dot_16(ones, low)), f32(dot_16(ones, high))) * scale;
     return Activations(array<vec4<u32>, 2>(low, high), scale, sums);

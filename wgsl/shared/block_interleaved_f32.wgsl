@@ -12,9 +12,11 @@ fn eight(even: u32, odd: u32, scale: f32) -> array<vec4<f32>, 2> {
 
 fn block_of(matrix: Place, row: u32, block: u32) -> Weights {
     let w = separate(matrix, row, block);
-    let a = eight(w.codes[0].x, w.codes[1].x, w.scale.x);
-    let b = eight(w.codes[0].y, w.codes[1].y, w.scale.x);
-    let c = eight(w.codes[0].z, w.codes[1].z, w.scale.x);
-    let d = eight(w.codes[0].w, w.codes[1].w, w.scale.x);
+    let even = select(w.codes[0], vec4<u32>(w.codes[0].xy, w.codes[1].xy), sixteens);
+    let odd = select(w.codes[1], vec4<u32>(w.codes[0].zw, w.codes[1].zw), sixteens);
+    let a = eight(even.x, odd.x, w.scale.x);
+    let b = eight(even.y, odd.y, w.scale.x);
+    let c = eight(even.z, odd.z, w.scale.y);
+    let d = eight(even.w, odd.w, w.scale.y);
     return Weights(array<vec4<f32>, 8>(a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]));
 }

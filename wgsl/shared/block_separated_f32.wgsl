@@ -3,7 +3,6 @@
 //import activations
 //import place
 //import separate
-//import separated
 
 fn columns_of(codes: u32, scale: f32, bias: f32) -> vec4<f32> {
     return fma(vec4<f32>(unpack4xI8(codes)), vec4<f32>(scale), vec4<f32>(bias));

@@ -3,7 +3,6 @@
 //import activations
 //import place
 //import separate
-//import separated
 
 fn block_of(matrix: Place, row: u32, block: u32) -> Weights {
     let w = separate(matrix, row, block);

@@ -7,9 +7,12 @@
 //import place
 //import separated
 
+const sixteens: bool = false; // whether numbers lie by 16 columns
+
 fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let index = row * params.blocks + block;
     let words = weights[(matrix.stream_0 >> 2u) + index];
     let exponent = (word(matrix.stream_1 + (index >> 2u)) >> ((index & 3u) * 8u)) & 0xffu;
-    return with_scale(numbers_of_4_bits(low(words)), numbers_of_4_bits(high(words)), half_of_power(exponent));
+    let numbers = numbers_of_4_bits(words);
+    return with_scale(numbers[0], numbers[1], half_of_power(exponent));
 }

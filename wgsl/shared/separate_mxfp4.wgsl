@@ -13,5 +13,6 @@ fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let at = first_byte(matrix, row, block);
     let bytes = words_at(at + 1u);
     let exponent = byte_at(at);
-    return with_scale(numbers_of_4_bits(low(bytes)), numbers_of_4_bits(high(bytes)), half_of_power(exponent));
+    let numbers = numbers_of_4_bits(bytes);
+    return with_scale(numbers[0], numbers[1], half_of_power(exponent));
 }

@@ -23,8 +23,9 @@ fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let part = block & 1u;
     let scales = word_at(at) >> (16u * part);
     let bytes = words_at(at + 4u + 16u * part);
-    let a = numbers_of_4_bits(low(bytes));
-    let b = numbers_of_4_bits(high(bytes));
+    let numbers = numbers_of_4_bits(bytes);
+    let a = numbers[0];
+    let b = numbers[1];
     return Separated(
         array<vec4<u32>, 2>(vec4<u32>(a.xy, b.xy), vec4<u32>(a.zw, b.zw)),
         vec2<f32>(half_of_e4m3(scales & 0xffu), half_of_e4m3((scales >> 8u) & 0xffu)),

@@ -1,6 +1,8 @@
 // 32 columns of a row as a format with signed codes has them, blocks of GGUF files or numbers of 4 bits: codes in the order
 // of columns, four a word, and for each 16 of them a scale and a bias: w = scale * code + bias.
 
+override paired: u32 = 0u; // 1: words of 16 columns hold every second of eight, the even ones of all 16 first
+
 struct Separated {
     codes: array<vec4<u32>, 2>,
     scale: vec2<f32>,

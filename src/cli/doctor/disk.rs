@@ -102,7 +102,7 @@ impl Temporary {
     /// As if it were a layer of experts.
     fn layout(&self) -> ExpertLayout {
         let part = Part { place: Place::Strided { file: 0, base: 0, stride: EXPERT as u64 }, len: EXPERT, at: 0 };
-        let slot = SlotLayout::new(32, 32, WeightFormat::F32, WeightFormat::F32);
+        let slot = SlotLayout::new(32, 32, [WeightFormat::F32; 3]);
         let experts = (FILE / EXPERT as u64) as usize;
         ExpertLayout {
             files: vec![ExpertFile::Path(self.0.clone())],

@@ -90,12 +90,12 @@ impl Subject<'_> {
     fn products(&self, resident: &Resident) -> Vec<Uses> {
         let mut all: Vec<Uses> = Vec::new();
         for (index, step) in self.recording.steps.iter().enumerate() {
-            let products = match step {
-                Recorded::Kernel { kernel, .. } => kernel.products(resident),
-                Recorded::Experts(op) => op.products().into(),
+            let products: Vec<(usize, ProductShape)> = match step {
+                Recorded::Kernel { kernel, .. } => kernel.products(resident).into_iter().enumerate().collect(),
+                Recorded::Experts(op) => op.products().collect(),
                 Recorded::Route(_) | Recorded::LayerDone(_) => Vec::new(),
             };
-            for (stage, shape) in products.into_iter().enumerate() {
+            for (stage, shape) in products {
                 match all.iter_mut().find(|(known, _)| *known == shape) {
                     Some((_, uses)) => uses.push((index, stage)),
                     None => all.push((shape, vec![(index, stage)])),

@@ -76,9 +76,10 @@ impl GpuDevice {
             op.dispatch(&self.resident, slab, 0, pairs, slots.slot_bytes(), &mut self.dispatches);
         }
         // every pair is in one slab only: its weights are counted once
-        self.dispatches.iter_mut().skip(2).for_each(|d| d.weight_bytes = 0);
+        self.dispatches.iter_mut().skip(op.products().count()).for_each(|d| d.weight_bytes = 0);
         // gate and up of every slab before any down: fewer barriers
         self.dispatches.sort_by_key(|d| d.stage);
+        op.join(layer.step.phase, 0, pairs, &mut self.dispatches);
         self.encode(layer.index);
     }
 
@@ -177,6 +178,7 @@ impl GpuDevice {
                 }
             }
         }
+        op.join(step.phase, first_pair, pairs.len(), &mut self.dispatches);
         self.encode(index);
     }
 }

@@ -89,9 +89,9 @@ impl Runner<GpuDevice> {
                 dispatches.iter().map(|dispatch| dispatch.stage).collect()
             }
             Recorded::Route(_) | Recorded::LayerDone(_) => Vec::new(),
-            // two for a token; two for each size of tiles
-            Recorded::Experts(_) if step.phase == Phase::Decode => vec![0, 1],
-            Recorded::Experts(_) => vec![2, 3],
+            // those for a token; as many for each size of tiles
+            Recorded::Experts(op) if step.phase == Phase::Decode => (0..op.stages_of_a_phase()).collect(),
+            Recorded::Experts(op) => (0..op.stages_of_a_phase()).map(|n| op.stages_of_a_phase() + n).collect(),
         };
         stages.dedup();
         let mut shaders: Vec<&'static str> = Vec::new();
@@ -127,7 +127,7 @@ impl Runner<GpuDevice> {
         match &self.recording.steps[index] {
             Recorded::Kernel { kernel, .. } => kernel.products(&self.device.resident),
             Recorded::Route(_) | Recorded::LayerDone(_) => Vec::new(),
-            Recorded::Experts(op) => op.products().into(),
+            Recorded::Experts(op) => op.products().map(|(_, shape)| shape).collect(),
         }
     }
 }

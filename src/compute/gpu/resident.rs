@@ -321,7 +321,7 @@ pub(super) fn most_chosen(recording: &Recording) -> usize {
 /// The tables that formats of a recording look their codes up in.
 fn codebooks(recording: &Recording) -> impl Iterator<Item = Codebook> {
     let experts = recording.steps.iter().filter_map(|recorded| match recorded {
-        Recorded::Experts(op) => Some([op.slot.gate_up.format, op.slot.down.format]),
+        Recorded::Experts(op) => Some(op.slot.projections().map(|(_, place)| place.format)),
         _ => None,
     });
     let formats = recording.matrices.iter().map(|matrix| matrix.format).chain(experts.flatten());

@@ -8,6 +8,7 @@ use super::plain;
 use crate::compute::op::{Op, Use};
 use crate::compute::ops::{Input, Matmul, Quantise, Quantised};
 use crate::compute::recording::{Recorded, Recording, TensorId, View};
+use crate::weights::WeightFormat;
 
 /// Who reads what an operation writes, until it is written again.
 #[derive(Default)]
@@ -47,12 +48,15 @@ pub(super) fn activations(recording: &mut Recording) {
     let mut steps = Vec::with_capacity(plain_steps.len());
     for (at, &(plain_step, _)) in plain_steps.iter().enumerate() {
         let mut recorded = plain_step.clone();
-        let taken = taken_by(&recorded, recording);
-        if let Some((view, order)) = taken {
+        for (which, taken) in taken_by(&recorded, recording).into_iter().enumerate() {
+            let Some((view, order)) = taken else { continue };
             let packed = packed_for(view, order, &mut known, recording, &mut steps);
-            match &mut recorded {
-                Recorded::Kernel { kernel: Op::Matmul(product), .. } => product.x = packed.into(),
-                Recorded::Experts(experts) => experts.x = packed.into(),
+            match (&mut recorded, which) {
+                (Recorded::Kernel { kernel: Op::Matmul(product), .. }, _) => product.x = packed.into(),
+                (Recorded::Experts(experts), GATE) => experts.x = packed.into(),
+                (Recorded::Experts(experts), _) => {
+                    experts.apart.iter_mut().for_each(|apart| apart.x = packed.into());
+                }
                 _ => {}
             }
         }
@@ -145,22 +149,29 @@ fn instead(out: &mut Input, behind: &[Step<'_>], recording: &mut Recording, know
     *out = packed.into();
 }
 
+/// Of what experts take: for gate, or gate and up where these are one matrix. What is behind it is for up.
+const GATE: usize = 0;
+
 /// What an operation takes in 8 bits, and in which order of columns.
-fn taken_by(recorded: &Recorded, recording: &Recording) -> Option<(View, usize)> {
+fn taken_by(recorded: &Recorded, recording: &Recording) -> [Option<(View, usize)>; 2] {
+    let taken = |x: &Input, format: WeightFormat| Some((plain(x)?, format.interleave()?));
     match recorded {
         Recorded::Kernel { kernel: Op::Matmul(Matmul { x, matrix, exact: false, .. }), .. } => {
-            Some((plain(x)?, recording.matrices[matrix.0].format.interleave()?))
+            [taken(x, recording.matrices[matrix.0].format), None]
         }
-        Recorded::Experts(op) => Some((plain(&op.x)?, op.slot.gate_up.format.interleave()?)),
-        _ => None,
+        Recorded::Experts(op) => {
+            let of_up = op.apart.and_then(|apart| taken(&apart.x, op.slot.up.format));
+            [taken(&op.x, op.slot.gate.format), of_up]
+        }
+        _ => [None, None],
     }
 }
 
-/// Rows of the weights that an operation multiplies.
+/// Rows of the weights that an operation multiplies with each of what it takes.
 fn weight_rows(recorded: &Recorded) -> usize {
     match recorded {
         Recorded::Kernel { kernel: Op::Matmul(product), .. } => product.out.width,
-        Recorded::Experts(op) => op.slot.gate_up.rows,
+        Recorded::Experts(op) => op.slot.gate_up().unwrap_or(op.slot.gate).rows,
         _ => 0,
     }
 }
@@ -168,12 +179,14 @@ fn weight_rows(recorded: &Recorded) -> usize {
 fn readers(view: View, behind: &[Step<'_>], recording: &Recording) -> Readers {
     let mut readers = Readers::default();
     for &(recorded, touched) in behind {
-        let uses = |what: Use| touched.contains(&(what, view.tensor));
-        match taken_by(recorded, recording) {
-            Some((taken, order)) if taken == view => readers.packed.push((order, weight_rows(recorded))),
-            _ => readers.plain |= uses(Use::Read),
+        let uses = |what: Use| touched.iter().filter(|touched| **touched == (what, view.tensor)).count();
+        let mut plain = uses(Use::Read);
+        for (_, order) in taken_by(recorded, recording).into_iter().flatten().filter(|(taken, _)| *taken == view) {
+            readers.packed.push((order, weight_rows(recorded)));
+            plain = plain.saturating_sub(1);
         }
-        if uses(Use::Write) {
+        readers.plain |= plain > 0;
+        if uses(Use::Write) > 0 {
             break;
         }
     }

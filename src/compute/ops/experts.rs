@@ -1,12 +1,12 @@
 use flashflood_formats::pack_row;
 
-use super::{Input, ProductShape, Tile, silu};
-use crate::compute::Step;
+use super::{Input, ProductShape, Quantised, Tile, silu};
 use crate::compute::cpu::{CpuMemory, expert_product};
 use crate::compute::kernel::{Binding, Dispatch, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
-use crate::weights::{MatrixPlace, SlotLayout, WeightFormat};
+use crate::compute::{Phase, Step};
+use crate::weights::{MatrixPlace, SlotLayout};
 
 /// The router's choice becomes known to the host.
 #[derive(Clone, Copy, Debug)]
@@ -31,10 +31,21 @@ pub(crate) struct Experts {
     pub slot: SlotLayout,
     /// `[tokens, hidden]`, a whole tensor
     pub x: Input,
+    /// What it has beside where gate and up are two matrices.
+    pub apart: Option<GateUpApart>,
     /// `[tokens * top_k, intermediate]`, a whole tensor; in 8 bits where `down` is multiplied with those
     pub hidden: Input,
     /// `[tokens * top_k, hidden]`, a whole tensor
     pub out: View,
+}
+
+/// Gate and up of different formats: two products, and then SwiGLU. `x` of [`Experts`] is what gate is multiplied with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GateUpApart {
+    /// The same activations for up, as its format takes them.
+    pub x: Input,
+    /// The products of both side by side, `[tokens * top_k, 2 * intermediate]`, a whole tensor
+    pub products: View,
 }
 
 /// One (token, expert) pair: the token, its row in `hidden` and `out`, and the slot (in its slab, on the GPU).
@@ -82,30 +93,70 @@ impl Route {
 impl Experts {
     /// See [`Op::operands`](crate::compute::Op).
     pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
-        vec![(Use::Read, self.x.view_mut()), (Use::Write, self.hidden.view_mut()), (Use::Write, &mut self.out)]
+        let mut all = vec![(Use::Read, self.x.view_mut())];
+        if let Some(apart) = &mut self.apart {
+            all.extend([(Use::Read, apart.x.view_mut()), (Use::Write, &mut apart.products)]);
+        }
+        all.extend([(Use::Write, self.hidden.view_mut()), (Use::Write, &mut self.out)]);
+        all
+    }
+
+    /// What it writes.
+    pub(crate) fn outputs(&self) -> Vec<View> {
+        let products = self.apart.map(|apart| apart.products);
+        products.into_iter().chain([self.hidden.view(), self.out]).collect()
     }
 
     /// Whether the operands fit together.
     pub(crate) fn check(&self, _: &Recording) -> Result<(), ShapeError> {
         let name = "experts";
-        self.x.check(name, self.slot.gate_up.format.interleave())?;
-        self.hidden.check(name, self.slot.down.format.interleave())?;
-        expect(name, "columns of gate_up", self.x.cols(), self.slot.gate_up.cols)?;
-        expect(name, "rows of gate_up", 2 * self.hidden.cols(), self.slot.gate_up.rows)?;
-        expect(name, "columns of down", self.hidden.cols(), self.slot.down.cols)?;
-        expect(name, "rows of down", self.out.width, self.slot.down.rows)?;
+        let SlotLayout { gate, up, down, .. } = &self.slot;
+        self.x.check(name, gate.format.interleave())?;
+        self.hidden.check(name, down.format.interleave())?;
+        expect(name, "columns of gate", self.x.cols(), gate.cols)?;
+        expect(name, "rows of gate", self.hidden.cols(), gate.rows)?;
+        expect(name, "rows of up", self.hidden.cols(), up.rows)?;
+        expect(name, "columns of down", self.hidden.cols(), down.cols)?;
+        expect(name, "rows of down", self.out.width, down.rows)?;
         expect(name, "columns of out", self.x.cols(), self.out.width)?;
-        expect(name, "gate_up columns beyond blocks of 32", 0, self.slot.gate_up.cols % 32)?;
-        expect(name, "down columns beyond blocks of 32", 0, self.slot.down.cols % 32)?;
+        expect(name, "gate_up columns beyond blocks of 32", 0, gate.cols % 32)?;
+        expect(name, "down columns beyond blocks of 32", 0, down.cols % 32)?;
+        let matrices = if self.slot.gate_up().is_some() { 1 } else { 2 };
+        expect(name, "matrices of gate and up", matrices, 1 + usize::from(self.apart.is_some()))?;
+        if let Some(GateUpApart { x, products }) = &self.apart {
+            x.check(name, up.format.interleave())?;
+            expect(name, "columns of up", x.cols(), up.cols)?;
+            expect(name, "columns of the products of gate and up", 2 * self.hidden.cols(), products.width)?;
+            expect(name, "offsets of up", 0, x.view().offset + products.offset)?;
+        }
         expect(name, "offsets", 0, self.x.view().offset + self.hidden.view().offset + self.out.offset)
+    }
+
+    /// The products of gate and then of up for the pairs of one expert, `[2 * intermediate, pairs]`.
+    fn gate_up_on_cpu(&self, memory: &mut CpuMemory, pairs: &[Pair], bytes: &[u8]) -> Vec<f32> {
+        let product = |memory: &CpuMemory, x: &Input, place: &MatrixPlace| {
+            x.on_cpu(memory, pairs.iter().map(|p| p.token as usize), |x| expert_product(place, bytes, x))
+        };
+        let (Some(apart), SlotLayout { gate, up, .. }) = (&self.apart, &self.slot) else {
+            let both = self.slot.gate_up().expect("check: without `apart` they are one matrix");
+            return product(memory, &self.x, &both);
+        };
+        let mut products = product(memory, &self.x, gate);
+        products.extend(product(memory, &apart.x, up));
+        let mut kept = memory.take(apart.products.tensor);
+        for (n, pair) in pairs.iter().enumerate() {
+            let row = &mut kept[pair.row as usize * apart.products.stride..][..apart.products.width];
+            row.iter_mut().enumerate().for_each(|(i, kept)| *kept = products[i * pairs.len() + n]);
+        }
+        memory.put_back(apart.products.tensor, kept);
+        products
     }
 
     /// The CPU twin for the pairs of one expert, whose slot holds `bytes`.
     pub(crate) fn run_on_cpu(&self, memory: &mut CpuMemory, pairs: &[Pair], bytes: &[u8], _: &Step) {
         let stride = self.hidden.view().stride;
+        let products = self.gate_up_on_cpu(memory, pairs, bytes);
         let mut hidden = memory.take(self.hidden.view().tensor);
-        let tokens = pairs.iter().map(|p| p.token as usize);
-        let products = self.x.on_cpu(memory, tokens, |x| expert_product(&self.slot.gate_up, bytes, x));
         let width = self.hidden.cols();
         for (n, pair) in pairs.iter().enumerate() {
             let gated = |i: usize| silu(products[i * pairs.len() + n]) * products[(width + i) * pairs.len() + n];
@@ -129,67 +180,129 @@ impl Experts {
         memory.put_back(self.out.tensor, out);
     }
 
-    /// Its products of one token, one a stage.
-    pub(crate) fn products(&self) -> [ProductShape; 2] {
-        self.shapes(["expert_gate_up", "expert_down"])
+    /// What it does on the GPU, in this order: a stage each.
+    fn parts(&self) -> impl Iterator<Item = Part> + use<> {
+        let SlotLayout { gate, up, down, .. } = self.slot;
+        let (hidden, width) = (self.hidden.view(), self.hidden.cols());
+        let of_pairs = ["expert_down", "expert_matmul_down"];
+        let first = match self.apart {
+            None => {
+                let place = self.slot.gate_up().unwrap_or(gate);
+                let kernels = ["expert_gate_up", "expert_matmul_gate_up"];
+                [Some(Part::Product(Product { kernels, place, x: self.x, rows: width, out: hidden })), None, None]
+            }
+            Some(GateUpApart { x: of_up, products }) => {
+                let half = |column| products.columns(column, width);
+                let product = |place, x, out| Part::Product(Product { kernels: of_pairs, place, x, rows: width, out });
+                [
+                    Some(product(gate, self.x, half(0))),
+                    Some(product(up, of_up, half(width))),
+                    Some(Part::Swiglu(products)),
+                ]
+            }
+        };
+        let down = Product { kernels: of_pairs, place: down, x: self.hidden, rows: self.out.width, out: self.out };
+        first.into_iter().flatten().chain([Part::Product(down)])
     }
 
-    fn shapes(&self, [gate_up, down]: [&'static str; 2]) -> [ProductShape; 2] {
-        let shape = |kernel, place: &MatrixPlace, x: &Input, rows| {
-            ProductShape::new(kernel, x.form(), place.format, rows, place.cols)
-        };
-        let width = self.hidden.cols();
-        [shape(gate_up, &self.slot.gate_up, &self.x, width), shape(down, &self.slot.down, &self.hidden, self.out.width)]
+    /// The first matrix that `shader` multiplies.
+    pub(crate) fn place_of(&self, shader: &str) -> Option<MatrixPlace> {
+        self.parts().find_map(|part| match part {
+            Part::Product(product) => {
+                let is_one_of = |tokens| product.shape(tokens).shader() == shader;
+                [ONE_TOKEN, MANY_TOKENS].into_iter().any(is_one_of).then_some(product.place)
+            }
+            Part::Swiglu(_) => None,
+        })
+    }
+
+    /// Stages of one token, and of each of [`Tile::EXPERT`].
+    pub(crate) fn stages_of_a_phase(&self) -> usize {
+        self.parts().count()
+    }
+
+    /// Its products of one token, with the number of their stage.
+    pub(crate) fn products(&self) -> impl Iterator<Item = (usize, ProductShape)> + use<> {
+        self.parts().enumerate().filter_map(|(stage, part)| match part {
+            Part::Product(product) => Some((stage, product.shape(ONE_TOKEN))),
+            Part::Swiglu(_) => None,
+        })
     }
 
     /// Stage 0 is `expert_gate_up`, stage 1 `expert_down`. Then come `expert_matmul_gate_up` and `expert_matmul_down` for
-    /// each of [`Tile::EXPERT`]. One group per slab.
+    /// each of [`Tile::EXPERT`]. Where gate and up are apart, each is an `expert_down` or `expert_matmul_down` of tokens,
+    /// and `expert_swiglu` follows. One group per slab.
     pub(crate) fn stages(&self, resident: &dyn ResidentLayout, slabs: usize) -> Vec<Stage> {
-        let hidden = self.hidden.view();
-        let groups = |x: View, out: View, format: WeightFormat, with_tiles: bool| -> Vec<Vec<Binding>> {
-            let of_slab = |slab| {
-                let mut group = vec![
-                    Binding::read(Resource::Tensor(x.tensor)),
-                    Binding::read(Resource::Slab(slab)),
-                    Binding::write(Resource::Tensor(out.tensor)),
-                    Binding::read(Resource::Pairs),
-                ];
-                group.extend(with_tiles.then(|| Binding::read(Resource::Tiles)));
-                group.extend(Binding::codebook(format));
-                group
-            };
-            (0..slabs).map(of_slab).collect()
-        };
-        let pair = |[gate_up, down]: [ProductShape; 2], [first, second]: [Vec<(&'static str, f64)>; 2], with_tiles| {
-            let mut stages = [
-                Stage {
-                    shader: gate_up.shader(),
-                    constants: first,
-                    groups: groups(self.x.view(), hidden, gate_up.format, with_tiles),
-                },
-                Stage {
-                    shader: down.shader(),
-                    constants: second,
-                    groups: groups(hidden, self.out, down.format, with_tiles),
-                },
-            ];
-            if let Input::Int8(quantised) = self.hidden {
-                stages[0].constants.extend([("packed", 1.0), ("interleave", quantised.interleave as f64)]);
-            }
-            stages
-        };
-        let one = self.products();
-        let mut stages: Vec<Stage> = pair(one, one.map(|shape| shape.constants(resident.team(&shape))), false).into();
-        let many = self.shapes(["expert_matmul_gate_up", "expert_matmul_down"]);
+        let mut stages: Vec<Stage> = self
+            .parts()
+            .map(|part| match part {
+                Part::Product(product) => {
+                    let shape = product.shape(ONE_TOKEN);
+                    self.product_stage(&product, shape, shape.constants(resident.team(&shape)), slabs)
+                }
+                Part::Swiglu(products) => self.swiglu_stage(products, slabs),
+            })
+            .collect();
         for tile in Tile::EXPERT {
-            let mut of_tile = pair(many, many.map(|shape| shape.tile_constants(tile)), true);
-            of_tile[0].constants.push(("quantisers", tile.threads() as f64));
-            stages.extend(of_tile);
+            stages.extend(self.parts().map(|part| match part {
+                Part::Product(product) => {
+                    let shape = product.shape(MANY_TOKENS);
+                    let mut constants = shape.tile_constants(tile);
+                    if product.gates() {
+                        constants.push(("quantisers", tile.threads() as f64));
+                    }
+                    self.product_stage(&product, shape, constants, slabs)
+                }
+                Part::Swiglu(products) => self.swiglu_stage(products, slabs),
+            }));
         }
         stages
     }
 
-    /// Dispatches for `pairs` pairs from `first_pair` on; those of other slabs are passed over.
+    fn product_stage(
+        &self,
+        product: &Product,
+        shape: ProductShape,
+        mut constants: Vec<(&'static str, f64)>,
+        slabs: usize,
+    ) -> Stage {
+        let with_tiles = shape.kernel == product.kernels[MANY_TOKENS];
+        let of_slab = |slab| {
+            let mut group = vec![
+                Binding::read(Resource::Tensor(product.x.view().tensor)),
+                Binding::read(Resource::Slab(slab)),
+                Binding::write(Resource::Tensor(product.out.tensor)),
+                Binding::read(Resource::Pairs),
+            ];
+            group.extend(with_tiles.then(|| Binding::read(Resource::Tiles)));
+            group.extend(Binding::codebook(shape.format));
+            group
+        };
+        match self.hidden {
+            Input::Int8(quantised) if product.gates() => {
+                constants.extend([("packed", 1.0), ("interleave", quantised.interleave as f64)]);
+            }
+            _ => {}
+        }
+        if self.apart.is_some_and(|apart| apart.products.tensor == product.out.tensor) {
+            constants.extend([("of_tokens", 1.0), ("out_column", product.out.offset as f64)]);
+        }
+        Stage { shader: shape.shader(), constants, groups: (0..slabs).map(of_slab).collect() }
+    }
+
+    /// Its groups are alike: it reads no weights.
+    fn swiglu_stage(&self, products: View, slabs: usize) -> Stage {
+        let group = vec![
+            Binding::read(Resource::Tensor(products.tensor)),
+            Binding::write(Resource::Tensor(self.hidden.view().tensor)),
+            Binding::read(Resource::Pairs),
+        ];
+        let constants = Quantised::constants(self.hidden.packed(), SWIGLU_THREADS);
+        Stage { shader: "expert_swiglu", constants, groups: vec![group; slabs] }
+    }
+
+    /// Dispatches for `pairs` pairs from `first_pair` on; those of other slabs are passed over. [`join`](Self::join)
+    /// completes those of a batch.
     pub(crate) fn dispatch(
         &self,
         resident: &dyn ResidentLayout,
@@ -199,16 +312,18 @@ impl Experts {
         slot_bytes: usize,
         out: &mut Vec<Dispatch>,
     ) {
-        let [gate_up, down] = self.products();
-        let mut one = |stage, shape: ProductShape, place: &MatrixPlace, rows: usize, x: View, y: View| {
-            let (gx, gy) = shape.row_groups(resident.team(&shape), rows);
+        for (stage, part) in self.parts().enumerate() {
+            let Part::Product(product) = part else { continue };
+            let shape = product.shape(ONE_TOKEN);
+            let (gx, gy) = shape.row_groups(resident.team(&shape), product.rows);
+            let Product { place, x, rows, out: y, .. } = product;
             let immediates = params! {
                 rows: rows as u32,
                 blocks: (place.cols / 32) as u32,
                 grid_x: gx,
                 first_pair: first_pair as u32,
                 slab: slab as u32,
-                x_stride: (x.stride / 4) as u32,
+                x_stride: (x.view().stride / 4) as u32,
                 out_stride: y.stride as u32,
                 slot_words: (slot_bytes / 4) as u32,
                 stream_0: (place.streams[0] / 4) as u32,
@@ -217,12 +332,11 @@ impl Experts {
             };
             let weight_bytes = (pairs * place.bytes()) as u64;
             out.push(Dispatch { stage, group: slab, immediates, grid: [gx, gy, pairs as u32], weight_bytes });
-        };
-        let hidden = self.hidden.view();
-        one(0, gate_up, &self.slot.gate_up, self.hidden.cols(), self.x.view(), hidden);
-        one(1, down, &self.slot.down, self.out.width, hidden, self.out);
+        }
     }
+
     /// Dispatches for `tiles` tiles from `first_tile` on, all in `slab` and for number `kind` of [`Tile::EXPERT`].
+    /// [`join`](Self::join) completes those of a batch.
     pub(crate) fn dispatch_tiles(
         &self,
         slab: usize,
@@ -232,14 +346,16 @@ impl Experts {
         slot_bytes: usize,
         out: &mut Vec<Dispatch>,
     ) {
-        let mut one = |stage, place: &MatrixPlace, rows: usize, x: View, y: View| {
+        let first_stage = (1 + kind) * self.stages_of_a_phase();
+        for (i, part) in self.parts().enumerate() {
+            let Part::Product(Product { place, x, rows, out: y, .. }) = part else { continue };
             let grid = Tile::EXPERT[kind].grid(place.rows, tiles);
             let immediates = params! {
                 rows: rows as u32,
                 blocks: (place.cols / 32) as u32,
                 grid_x: grid[0],
                 first_tile: first_tile as u32,
-                x_stride: (x.stride / 4) as u32,
+                x_stride: (x.view().stride / 4) as u32,
                 out_stride: y.stride as u32,
                 slot_words: (slot_bytes / 4) as u32,
                 stream_0: (place.streams[0] / 4) as u32,
@@ -247,10 +363,74 @@ impl Experts {
                 stream_2: (place.streams[2] / 4) as u32,
             };
             let weight_bytes = (tiles * place.bytes()) as u64;
-            out.push(Dispatch { stage, group: slab, immediates, grid, weight_bytes });
-        };
-        let (hidden, stage) = (self.hidden.view(), 2 + 2 * kind);
-        one(stage, &self.slot.gate_up, self.hidden.cols(), self.x.view(), hidden);
-        one(stage + 1, &self.slot.down, self.out.width, hidden, self.out);
+            out.push(Dispatch { stage: first_stage + i, group: slab, immediates, grid, weight_bytes });
+        }
+    }
+
+    /// Completes `out`, the dispatches of a batch that is the `pairs` pairs from `first_pair` on: where gate and up are
+    /// apart, the SwiGLU of all of them goes between the products of all slabs and tiles.
+    pub(crate) fn join(&self, phase: Phase, first_pair: usize, pairs: usize, out: &mut Vec<Dispatch>) {
+        let stages = self.stages_of_a_phase();
+        let swiglu = self.parts().enumerate().find_map(|(stage, part)| match part {
+            Part::Swiglu(products) => Some((stage, products)),
+            Part::Product(_) => None,
+        });
+        let Some((stage, products)) = swiglu else { return };
+        let (width, stage) = (self.hidden.cols(), if phase == Phase::Decode { stage } else { stages + stage });
+        let each = if self.hidden.packed().is_some() { 4 } else { 1 };
+        let groups = width.div_ceil(each * SWIGLU_THREADS);
+        // a dimension of a grid holds 65,535
+        for first in (0..pairs).step_by(MOST_SWIGLU) {
+            let immediates = params! {
+                width: width as u32,
+                gate_up_offset: 0,
+                gate_up_stride: products.stride as u32,
+                hidden_stride: self.hidden.view().stride as u32,
+                first_pair: (first_pair + first) as u32,
+            };
+            let rows = MOST_SWIGLU.min(pairs - first);
+            out.push(Dispatch::new(stage, 0, immediates, [groups as u32, rows as u32, 1]));
+        }
+        // stable: those of a stage stay as they are
+        out.sort_by_key(|dispatch| dispatch.stage % stages);
+    }
+}
+
+/// Products of one token and of many, as places in [`Product::kernels`].
+const ONE_TOKEN: usize = 0;
+const MANY_TOKENS: usize = 1;
+
+/// Elements, in 8 bits words, that a workgroup of `expert_swiglu` makes: one a thread.
+const SWIGLU_THREADS: usize = 64;
+/// Pairs of a dispatch of it.
+const MOST_SWIGLU: usize = 32_768;
+
+/// What stages do.
+#[derive(Clone, Copy)]
+enum Part {
+    Product(Product),
+    /// SwiGLU of the products of gate and up.
+    Swiglu(View),
+}
+
+/// A product of a matrix of each expert.
+#[derive(Clone, Copy)]
+struct Product {
+    kernels: [&'static str; 2],
+    place: MatrixPlace,
+    x: Input,
+    /// Rows of the output.
+    rows: usize,
+    out: View,
+}
+
+impl Product {
+    fn shape(&self, tokens: usize) -> ProductShape {
+        ProductShape::new(self.kernels[tokens], self.x.form(), self.place.format, self.rows, self.place.cols)
+    }
+
+    /// Whether SwiGLU is part of it.
+    fn gates(&self) -> bool {
+        self.place.rows != self.rows
     }
 }

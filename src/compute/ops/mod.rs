@@ -23,7 +23,7 @@ pub use cooperative::CooperativeTile;
 #[cfg(test)]
 pub(crate) use delta_net::conv_inputs;
 pub(crate) use delta_net::{DeltaNet, DeltaNetShape, head_channels};
-pub(crate) use experts::{ExpertTile, Experts, Pair, Route};
+pub(crate) use experts::{ExpertTile, Experts, GateUpApart, Pair, Route};
 pub(crate) use logits_top_k::LogitsTopK;
 pub(crate) use matmul::{Matmul, RowsOf};
 pub(crate) use product::Team;

@@ -116,11 +116,11 @@ fn recording() -> (Arc<Recording>, ExpertLayout) {
     r.push("layer.0.norm", norm()).unwrap();
     r.steps.push(Recorded::LayerDone(1));
     let ids = r.ids("ids", 1);
-    let slot = SlotLayout::new(32, 32, WeightFormat::F32, WeightFormat::F32);
+    let slot = SlotLayout::new(32, 32, [WeightFormat::F32; 3]);
     let (hidden, routed) = (r.tensor("hidden", 1, 32), r.tensor("routed", 1, 32));
     r.steps.push(Recorded::Route(Route { layer: 0, ids, ahead: None }));
     r.push("layer.1.norm", norm()).unwrap();
-    let op = Experts { layer: 0, slot, x: x.into(), hidden: hidden.into(), out: routed };
+    let op = Experts { layer: 0, slot, x: x.into(), apart: None, hidden: hidden.into(), out: routed };
     r.steps.extend([Recorded::Experts(Box::new(op)), Recorded::LayerDone(2)]);
     let place = Place::Strided { file: 0, base: 0, stride: slot.bytes as u64 };
     let parts = vec![Part { place, len: slot.bytes, at: 0 }];

@@ -1,5 +1,5 @@
 use crate::compute::View;
-use crate::compute::ops::{Combine, Experts, Route, RouterRule, RouterTopK, Swiglu};
+use crate::compute::ops::{Combine, Experts, GateUpApart, Route, RouterRule, RouterTopK, Swiglu};
 use crate::model::recorder::{Projection, RecordError, Recorder};
 use crate::model::shape::MoeShape;
 use crate::weights::{ExpertShape, MatrixRole};
@@ -42,6 +42,10 @@ pub(crate) fn moe(r: &mut Recorder<'_>, shape: &MoeShape, normed: View, x: View)
     let expert_hidden = r.tensor("expert_hidden", top_k, width);
     let routed = r.tensor("routed", top_k, hidden);
     let slot = r.slot(layer);
-    r.experts(Experts { layer, slot, x: normed.into(), hidden: expert_hidden.into(), out: routed })?;
+    let apart = match slot.gate_up() {
+        Some(_) => None,
+        None => Some(GateUpApart { x: normed.into(), products: r.tensor("expert_gate_up", top_k, 2 * width) }),
+    };
+    r.experts(Experts { layer, slot, x: normed.into(), apart, hidden: expert_hidden.into(), out: routed })?;
     r.push("out", Combine { x, routed, weights, shared: shared_out })
 }

@@ -217,7 +217,7 @@ fn lays_experts_out_behind_one_another() {
     assert_eq!(layer.parts.len(), 2);
     let gate_up = offset("model.layers.0.mlp.experts.gate_up_proj");
     assert_eq!(strided(&layer.parts[0]), (0, gate_up, 2 * bytes as u64));
-    assert_eq!((layer.parts[0].at, layer.parts[0].len), (layer.slot.gate_up.streams[0], 2 * bytes));
+    assert_eq!((layer.parts[0].at, layer.parts[0].len), (layer.slot.gate.streams[0], 2 * bytes));
     assert_eq!((layer.parts[1].at, layer.parts[1].len), (layer.slot.down.streams[0], bytes));
 
     let (config, file) = qwen3_moe();
@@ -226,7 +226,7 @@ fn lays_experts_out_behind_one_another() {
     let up = set.get("model.layers.0.mlp.experts.2.up_proj.weight").unwrap().offset;
     assert_eq!(slices.len(), 3);
     assert_eq!(slices[1], (0, up, bytes, bytes));
-    assert_eq!(experts.layers[0].slot.gate_up.format, WeightFormat::F32);
+    assert_eq!(experts.layers[0].slot.gate.format, WeightFormat::F32);
 }
 
 #[test]
@@ -246,12 +246,12 @@ fn lays_the_streams_of_quantised_experts_out() {
             let experts = open(file.set(), &config, None).unwrap().weights.experts;
             let slot = experts.layers[0].slot;
             let format = |group: u16| WeightFormat::affine(bits as u8, group);
-            assert_eq!((slot.gate_up.format, slot.down.format), (format(group as u16), format(32)));
+            assert_eq!((slot.gate.format, slot.down.format), (format(group as u16), format(32)));
             for expert in 0..EXPERTS {
                 let slices: Vec<_> = experts.slices(0, expert).map(|(_, _, len, at)| (at, len)).collect();
                 let (codes, scales) = (WIDTH * HIDDEN * bits / 8, WIDTH * HIDDEN / group * 2);
                 let down_scales = WIDTH * HIDDEN / 32 * 2;
-                let (gu, down) = (slot.gate_up, slot.down);
+                let (gu, down) = (slot.gate, slot.down);
                 assert_eq!(
                     slices,
                     [
@@ -297,7 +297,13 @@ fn refuses_experts_that_are_incomplete_or_unlike() {
         file.remove(&name);
         file.put(&name, "BF16", &[WIDTH, HIDDEN], &[0; WIDTH * HIDDEN * 2]);
     }
-    refused(&file, &config, &["experts.0.up_proj.weight", "experts.0.gate_proj.weight`: f32", "found bf16"]);
+    // gate and up of different formats have sections of their own
+    let layer = open(file.set(), &config, None).unwrap().weights.experts.layers.remove(0);
+    let slot = layer.slot;
+    assert_eq!((slot.formats().as_str(), slot.gate_up()), ("gate f32, up bf16; down f32", None));
+    let parts: Vec<_> = layer.parts.iter().map(|part| (part.at, part.len)).collect();
+    let (gate, up) = (WIDTH * HIDDEN * 4, WIDTH * HIDDEN * 2);
+    assert_eq!(parts, [(0, gate), (gate, up), (gate + up, gate)]);
 
     let (config, mut file) = qwen3_next();
     file.header["model.layers.0.mlp.experts.down_proj"]["shape"] = json!([EXPERTS, WIDTH, HIDDEN]);

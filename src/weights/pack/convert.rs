@@ -85,12 +85,8 @@ pub(super) fn convert_slot(
     to: &SlotLayout,
     record: &mut [u8],
 ) -> Result<(), (&'static str, BadRow)> {
-    let half = to.gate_up.rows / 2;
-    convert_matrix(&from.gate_up, image, &to.gate_up, record).map_err(|bad| match bad.row.checked_sub(half) {
-        Some(row) => ("up", BadRow { row, ..bad }),
-        None => ("gate", bad),
-    })?;
-    convert_matrix(&from.down, image, &to.down, record).map_err(|bad| ("down", bad))
+    let mut all = from.projections().into_iter().zip(to.projections());
+    all.try_for_each(|((name, from), (_, to))| convert_matrix(&from, image, &to, record).map_err(|bad| (name, bad)))
 }
 
 fn convert_matrix(from: &MatrixPlace, image: &[u8], to: &MatrixPlace, record: &mut [u8]) -> Result<(), BadRow> {

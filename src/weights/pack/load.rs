@@ -167,12 +167,15 @@ impl WeightSource for PackWeights {
         let wrong = |field: &str, expected: String, found: String| {
             Err(FileError::new(&self.manifest, format!("layers[{index}].{field}"), expected, found))
         };
-        for (field, format, cols) in [("gate_up", records.gate_up, shape.hidden), ("down", records.down, shape.width)] {
+        let Some(formats) = records.formats() else {
+            return wrong("gate_up", "a format".to_owned(), "formats that contradict each other".to_owned());
+        };
+        for ((field, format), cols) in formats.into_iter().zip([shape.hidden, shape.hidden, shape.width]) {
             if !cols.is_multiple_of(format.column_multiple()) {
                 return wrong(field, format!("a format whose groups divide {cols} columns"), format.to_string());
             }
         }
-        let slot = SlotLayout::new(shape.hidden, shape.width, records.gate_up, records.down);
+        let slot = SlotLayout::new(shape.hidden, shape.width, formats.map(|(_, format)| format));
         if records.bytes != slot.bytes {
             return wrong("bytes", slot.bytes.to_string(), records.bytes.to_string());
         }

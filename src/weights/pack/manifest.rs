@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PackError, version_1};
 use crate::file_error::FileError;
+use crate::weights::layout::SlotLayout;
 use flashflood_formats::{Affine, WeightFormat};
 
 pub(super) const FORMAT: &str = "flashflood-pack";
@@ -118,8 +119,16 @@ pub(crate) struct FileSum {
 pub(crate) struct LayerRecords {
     /// Layer of the model, counted from 0; a dense layer has no records.
     pub layer: usize,
-    /// How gate and up are stored.
-    pub gate_up: WeightFormat,
+    /// How gate and up are stored, where both are alike: they are one matrix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate_up: Option<WeightFormat>,
+    /// How gate is stored, where up is stored otherwise. Programs from before there were such packs refuse them, as they
+    /// miss `gate_up`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<WeightFormat>,
+    /// How up is stored, where gate is stored otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<WeightFormat>,
     /// How down is stored.
     pub down: WeightFormat,
     /// Bytes of a record: the image of a slot.
@@ -131,6 +140,37 @@ pub(crate) struct LayerRecords {
 }
 
 impl LayerRecords {
+    /// Records of slots as `slot` is.
+    pub(crate) fn new(layer: usize, slot: &SlotLayout, stride: u64, xxh3: Vec<Checksum>) -> Self {
+        let apart = slot.gate_up().is_none();
+        LayerRecords {
+            layer,
+            gate_up: (!apart).then_some(slot.gate.format),
+            gate: apart.then_some(slot.gate.format),
+            up: apart.then_some(slot.up.format),
+            down: slot.down.format,
+            bytes: slot.bytes,
+            stride,
+            xxh3,
+        }
+    }
+
+    /// Every format that it names, by its key.
+    fn named(&self) -> impl Iterator<Item = (&'static str, WeightFormat)> {
+        let all = [("gate_up", self.gate_up), ("gate", self.gate), ("up", self.up), ("down", Some(self.down))];
+        all.into_iter().filter_map(|(key, format)| Some((key, format?)))
+    }
+
+    /// The formats of gate, up and down, each with its key; none where the keys of gate and up contradict each other.
+    pub(crate) fn formats(&self) -> Option<[(&'static str, WeightFormat); 3]> {
+        let down = ("down", self.down);
+        match (self.gate_up, self.gate, self.up) {
+            (Some(both), None, None) => Some([("gate_up", both), ("gate_up", both), down]),
+            (None, Some(gate), Some(up)) if gate != up => Some([("gate", gate), ("up", up), down]),
+            _ => None,
+        }
+    }
+
     /// Length of the layer's file.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.stride.saturating_mul(self.xxh3.len() as u64)
@@ -191,7 +231,12 @@ impl Manifest {
         }
         for (n, layer) in self.layers.iter().enumerate() {
             let key = |field: &str| format!("layers[{n}].{field}");
-            for (name, format) in [("gate_up", layer.gate_up), ("down", layer.down)] {
+            if layer.formats().is_none() {
+                let expected = "`gate_up`, or `gate` and `up` that differ";
+                let found: Vec<&str> = layer.named().map(|(name, _)| name).filter(|name| *name != "down").collect();
+                return Err(FileError::new(path, format!("layers[{n}]"), expected, format!("{found:?}")));
+            }
+            for (name, format) in layer.named() {
                 if !format.is_known() {
                     return Err(FileError::new(path, key(name), KNOWN_FORMATS, format!("{format:?}")));
                 }

@@ -15,7 +15,7 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | the streams of gate_up, one after the other | of gate (rows 0..I) and up (rows I..2I), row by row |
+//! | the streams of gate_up, one after the other | of gate (rows 0..I) and up (rows I..2I), row by row; where the two have different formats, the streams of gate and then those of up |
 //! | the streams of down | the same for down |
 //! | `bytes` .. `stride` | zeros |
 //!
@@ -24,7 +24,7 @@
 //! the format says: an affine one has codes (`rows * cols * bits / 8` bytes, each row a stream of `bits` without gaps
 //! from the lowest bit of byte 0), bf16 scales and bf16 biases (`rows * cols / group * 2` bytes each), with
 //! `w = scale * code + bias`; a dense one has its elements. Everything is little-endian. Formats may differ between
-//! gate_up and down, and between layers. Layers without routed experts have no file.
+//! gate, up and down, and between layers. Layers without routed experts have no file.
 //!
 //! `stride` is `bytes` rounded up to `record_align`. That is 16384 (the page of Apple's machines) where a record
 //! has a megabyte or more, so that reads may bypass the page cache everywhere; and 4096 (the page of every other one)
@@ -48,7 +48,7 @@
 //! | `source` | the options of the packer and a fingerprint of what it read |
 //! | `record_align` | see above |
 //! | `resident` | `bytes` and `xxh3` (xxh3-64, 16 hexadecimal digits) of `resident.safetensors` |
-//! | `layers` | per layer with experts: `layer`, formats `gate_up` and `down`, `bytes`, `stride`, and `xxh3` per record: of its `bytes` |
+//! | `layers` | per layer with experts: `layer`, formats `gate_up` (or, where they differ, `gate` and `up`) and `down`, `bytes`, `stride`, and `xxh3` per record: of its `bytes` |
 //!
 //! While a pack is being made, `progress.json` holds the checksums of what is finished, and an unfinished file ends in
 //! `.part`.

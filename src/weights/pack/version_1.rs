@@ -79,7 +79,9 @@ pub(super) fn read(path: &Path, value: Value) -> Result<Manifest, FileError> {
     }
     let layers = first.layers.into_iter().enumerate().map(|(layer, records)| LayerRecords {
         layer,
-        gate_up: records.slot.gate_up.format,
+        gate_up: Some(records.slot.gate_up.format),
+        gate: None,
+        up: None,
         down: records.slot.down.format,
         bytes: records.slot.bytes,
         stride: records.stride,

@@ -196,9 +196,7 @@ impl LayerPlan {
     }
 
     fn records(self, xxh3: Vec<Checksum>) -> LayerRecords {
-        let LayerPlan { layer, slot, stride, .. } = self;
-        let (gate_up, down) = (slot.gate_up.format, slot.down.format);
-        LayerRecords { layer, gate_up, down, bytes: slot.bytes, stride, xxh3 }
+        LayerRecords::new(self.layer, &self.slot, self.stride, xxh3)
     }
 }
 
@@ -218,13 +216,10 @@ impl<'a> Job<'a> {
             .layers
             .iter()
             .map(|layer| {
-                let (gate_up, down) = (&layer.slot.gate_up, &layer.slot.down);
-                SlotLayout::new(
-                    gate_up.cols,
-                    down.cols,
-                    target(gate_up.format, gate_up.cols, options.bits, options.group),
-                    target(down.format, down.cols, options.down(), options.group),
-                )
+                let SlotLayout { gate, up, down, .. } = &layer.slot;
+                let all = [(gate, options.bits), (up, options.bits), (down, options.down())];
+                let formats = all.map(|(from, bits)| target(from.format, from.cols, bits, options.group));
+                SlotLayout::new(gate.cols, down.cols, formats)
             })
             .collect();
         let largest = slots.iter().map(|slot| slot.bytes).max().unwrap_or(0);
@@ -250,19 +245,16 @@ impl<'a> Job<'a> {
     /// Tells what costs quality, or bytes for nothing.
     fn warn(&self) {
         let options = &self.description.options;
-        type Pick = fn(&SlotLayout) -> WeightFormat;
-        let gate_up: Pick = |slot| slot.gate_up.format;
-        let down: Pick = |slot| slot.down.format;
-        for (name, bits, pick) in [("gate and up", options.bits, gate_up), ("down", options.down(), down)] {
-            let stored = self.experts.layers.iter().find_map(|layer| match pick(&layer.slot) {
+        for (name, bits, which) in [("gate and up", options.bits, 0..2), ("down", options.down(), 2..3)] {
+            let all = self.experts.layers.iter().flat_map(|layer| layer.slot.projections()[which.clone()].to_vec());
+            let mut stored = all.filter_map(|(_, place)| match place.format {
                 WeightFormat::Affine(affine) => Some(affine.bits),
                 // blocks stay as they are
                 WeightFormat::Block(_) | WeightFormat::Scaled(_) | WeightFormat::Dense(_) => None,
             });
-            let Some(stored) = stored else { continue };
+            let Some(stored) = stored.find(|stored| *stored != bits) else { continue };
             let why = match bits {
                 0 => continue,
-                _ if bits == stored => continue,
                 _ if bits > stored => "the pack is larger than the source and no better",
                 2 | 3 => "errors add up; make low-bit packs from BF16",
                 _ => continue,
@@ -356,7 +348,7 @@ fn read_slice(
 fn stored_formats(experts: &ExpertLayout) -> Vec<String> {
     let mut formats: Vec<String> = Vec::new();
     for layer in &experts.layers {
-        for place in [&layer.slot.gate_up, &layer.slot.down] {
+        for (_, place) in layer.slot.matrices() {
             let format = place.format.to_string();
             if !formats.contains(&format) {
                 formats.push(format);
@@ -373,7 +365,7 @@ fn fingerprint(source: &PackSource<'_>) -> Checksum {
     let mut sum = Xxh3::new();
     sum.update(source.config.as_bytes());
     for layer in &source.weights.experts.layers {
-        for place in [&layer.slot.gate_up, &layer.slot.down] {
+        for (_, place) in layer.slot.matrices() {
             sum.update(place.format.to_string().as_bytes());
             place.streams.iter().for_each(|at| sum.update(&(*at as u64).to_le_bytes()));
         }

@@ -6,15 +6,13 @@ use crate::weights::layout::{LayerExperts, MatrixPlace, Part, Place, Rewritten, 
 use crate::weights::names::ExpertNames;
 use crate::weights::safetensors::Tensor;
 use crate::weights::source::ExpertShape;
-use flashflood_formats::{MOST_STREAMS, Stored, WeightFormat};
+use flashflood_formats::{Stored, WeightFormat};
 
 /// One projection of every expert of a layer.
 struct Projection {
     stored: Stored,
     /// Each tensor of it: where, and bytes per expert.
     tensors: Vec<(Place, usize)>,
-    /// A tensor of it, for messages.
-    example: String,
 }
 
 /// gate and up, as one tensor or as two.
@@ -33,29 +31,20 @@ pub(super) fn layer(
 ) -> Result<LayerExperts, FileError> {
     let &ExpertShape { experts, top_k, hidden, width } = shape;
     let (gate_up, down) = projections(reader, names, shape, i, at)?;
-    let format = match &gate_up {
-        GateUp::Fused(both) => both.stored.format(),
-        GateUp::Split { gate, up } if gate.stored.format() == up.stored.format() => gate.stored.format(),
-        GateUp::Split { gate, up } => {
-            let path = reader.tensors.get(&up.example).map(|tensor| reader.tensors.path_of(tensor));
-            return Err(FileError::new(
-                path.unwrap_or(reader.tensors.root()),
-                format!("tensor `{}`", up.example),
-                format!("the format of `{}`: {}", gate.example, described(gate.stored.format())),
-                described(up.stored.format()),
-            ));
-        }
+    let [gate, up] = match &gate_up {
+        GateUp::Fused(both) => [both.stored.format(); 2],
+        GateUp::Split { gate, up } => [gate.stored.format(), up.stored.format()],
     };
-    let slot = SlotLayout::new(hidden, width, format, down.stored.format());
+    let slot = SlotLayout::new(hidden, width, [gate, up, down.stored.format()]);
     let mut into = IntoSlot::default();
     match gate_up {
-        GateUp::Fused(both) => into.add(both, &slot.gate_up, 0, 2 * width),
+        GateUp::Fused(both) => into.add(both, &slot.gate, 2 * width),
         GateUp::Split { gate, up } => {
-            into.add(gate, &slot.gate_up, 0, width);
-            into.add(up, &slot.gate_up, 1, width);
+            into.add(gate, &slot.gate, width);
+            into.add(up, &slot.up, width);
         }
     }
-    into.add(down, &slot.down, 0, hidden);
+    into.add(down, &slot.down, hidden);
     let IntoSlot { parts, rewritten } = into;
     Ok(LayerExperts { experts, top_k, slot, parts, rewritten, checksums: None })
 }
@@ -118,11 +107,7 @@ fn stacked(tensors: &Tensors<'_>, experts: usize) -> Projection {
         let len = tensor.bytes.len() / experts;
         (Place::Strided { file: file(tensor), base: tensor.offset, stride: len as u64 }, len)
     };
-    Projection {
-        stored: tensors.stored,
-        tensors: tensors.tensors.iter().map(place).collect(),
-        example: tensors.tensors[0].name.clone(),
-    }
+    Projection { stored: tensors.stored, tensors: tensors.tensors.iter().map(place).collect() }
 }
 
 /// Tensors of its own for each expert.
@@ -158,7 +143,7 @@ fn listed(
         }
     }
     let tensors = places.into_iter().map(|(places, len)| (Place::Listed(places), len)).collect();
-    Ok(Projection { stored: first.stored, tensors, example: first.tensors[0].name.clone() })
+    Ok(Projection { stored: first.stored, tensors })
 }
 
 /// What to read into a slot.
@@ -169,11 +154,10 @@ struct IntoSlot {
 }
 
 impl IntoSlot {
-    /// The `rows` of a projection into the sections of `place`; `half` 1 is the second half of each (up, behind gate).
-    fn add(&mut self, projection: Projection, place: &MatrixPlace, half: usize, rows: usize) {
-        let Projection { stored, tensors, .. } = projection;
-        let bytes = stored.format().stream_bytes(place.cols).map(|row| row * rows);
-        let streams: [usize; MOST_STREAMS] = std::array::from_fn(|i| place.streams[i] + half * bytes[i]);
+    /// The `rows` of a projection into the sections that begin where those of `place` do.
+    fn add(&mut self, projection: Projection, place: &MatrixPlace, rows: usize) {
+        let Projection { stored, tensors } = projection;
+        let streams = place.streams;
         let (mut scratch, mut at) = (Vec::new(), 0);
         for (i, (tensor, (place, len))) in stored.tensors(rows, place.cols).into_iter().zip(tensors).enumerate() {
             match tensor.stream {

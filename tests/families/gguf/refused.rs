@@ -78,11 +78,6 @@ fn in_these_words() {
             ("one projection of the experts is missing", |file| {
                 file.tensors.retain(|tensor| tensor.name != "blk.3.ffn_up_exps.weight");
             }),
-            ("gate and up of different types", |file| {
-                let tensor = file.tensor("blk.0.ffn_up_exps.weight");
-                tensor.kind = 1;
-                tensor.bytes.truncate(tensor.bytes.len() / 2);
-            }),
         ],
     );
     text += &all_said(

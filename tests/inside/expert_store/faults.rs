@@ -167,7 +167,7 @@ fn panic_of_a_reader() {
 #[test]
 fn nan_scale_of_a_snapshot() {
     let model = Model::new(1, 4, Shape::Snapshot);
-    let place = model.layout.layers[0].slot.gate_up;
+    let place = model.layout.layers[0].slot.gate;
     // up_proj is the second half of the rows; its scales are part 3
     let (file, offset, _, at) = model.layout.slices(0, 2).nth(3).unwrap();
     assert_eq!(at, place.streams[1] + INTERMEDIATE * place.format.stream_bytes(HIDDEN)[1]);

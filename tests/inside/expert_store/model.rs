@@ -38,7 +38,7 @@ pub(crate) fn record(slot: &SlotLayout, layer: usize, expert: usize) -> Vec<u8> 
 /// The slices of a snapshot: (offset in the slot, bytes). Gate and up are tensors of their own there.
 pub(crate) fn snapshot_slices(slot: &SlotLayout) -> Vec<(usize, usize)> {
     let of = MatrixPlace::sections;
-    let halves = of(&slot.gate_up).flat_map(|(at, len)| [(at, len / 2), (at + len / 2, len / 2)]);
+    let halves = of(&slot.gate).zip(of(&slot.up)).flat_map(|(gate, up)| [gate, up]);
     halves.chain(of(&slot.down)).filter(|s| s.1 > 0).collect()
 }
 
@@ -53,7 +53,7 @@ impl Model {
         let (mut files, mut all) = (Vec::new(), Vec::new());
         for (layer, &(experts, top_k, intermediate)) in layers.iter().enumerate() {
             let format = if shape == Shape::Dense { WeightFormat::Bf16 } else { WeightFormat::affine(4, 32) };
-            let slot = SlotLayout::new(HIDDEN, intermediate, format, format);
+            let slot = SlotLayout::new(HIDDEN, intermediate, [format; 3]);
             let records: Vec<Vec<u8>> = (0..experts).map(|expert| record(&slot, layer, expert)).collect();
             let slices = if shape == Shape::Pack { vec![(0, slot.bytes)] } else { snapshot_slices(&slot) };
             let parts = slices.iter().enumerate().map(|(index, &(at, len))| {

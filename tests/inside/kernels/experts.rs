@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::compute::Phase;
-use crate::compute::ops::{Experts, RouterRule, RouterTopK};
+use crate::compute::ops::{Experts, GateUpApart, RouterRule, RouterTopK};
 use crate::compute::shaders::Form;
 use crate::weights::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout, WeightFormat};
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use super::trial::{self, Trial};
 /// The bytes of one expert. Gaps between sections hold ones: NaN as a scale.
 fn record(random: &mut Random, slot: &SlotLayout) -> Vec<u8> {
     let mut bytes = vec![0xff; slot.bytes];
-    for matrix in [&slot.gate_up, &slot.down] {
+    for (_, matrix) in slot.matrices() {
         let sections = random.weights(matrix.format, matrix.rows, matrix.cols);
         for (at, section) in matrix.streams.into_iter().zip(sections) {
             bytes[at..at + section.len()].copy_from_slice(&section);
@@ -24,16 +24,17 @@ fn record(random: &mut Random, slot: &SlotLayout) -> Vec<u8> {
     bytes
 }
 
-/// Layers of `experts` experts with the formats of (gate and up, down) given for each.
-pub(crate) fn layout(random: &mut Random, experts: usize, formats: &[(WeightFormat, WeightFormat)]) -> ExpertLayout {
+/// Layers of `experts` experts with the formats of gate, up and down given for each.
+pub(crate) fn layout(random: &mut Random, experts: usize, formats: &[[WeightFormat; 3]]) -> ExpertLayout {
     // all layers share the residual stream, so its width suits every format
-    let widest = formats.iter().map(|(gate_up, _)| gate_up.column_multiple()).max().unwrap().max(128);
+    let widest = formats.iter().flat_map(|[gate, up, _]| [gate, up]).map(|format| format.column_multiple()).max();
+    let widest = widest.unwrap().max(128);
     let hidden = widest * (1 + random.below(384 / widest));
     let (mut files, mut layers) = (Vec::new(), Vec::new());
-    for &(gate_up, down) in formats {
-        let multiple = down.column_multiple();
+    for &formats in formats {
+        let multiple = formats[2].column_multiple();
         let intermediate = multiple * (1 + random.below(256 / multiple));
-        let slot = SlotLayout::new(hidden, intermediate, gate_up, down);
+        let slot = SlotLayout::new(hidden, intermediate, formats);
         let bytes: Vec<u8> = (0..experts).flat_map(|_| record(random, &slot)).collect();
         let place = Place::Strided { file: files.len() as u32, base: 0, stride: slot.bytes as u64 };
         files.push(ExpertFile::Memory { name: "experts of a trial", bytes: bytes.into() });
@@ -54,7 +55,7 @@ pub(crate) fn routed(
 ) -> Trial {
     let mut trial = Trial::new(seed, max_tokens);
     layout.layers.iter_mut().for_each(|layer| layer.top_k = top_k);
-    let (experts, hidden) = (layout.layers[0].experts, layout.layers[0].slot.gate_up.cols);
+    let (experts, hidden) = (layout.layers[0].experts, layout.layers[0].slot.gate.cols);
     let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
     for (layer, of_layer) in layout.layers.iter().enumerate() {
         let slot = of_layer.slot;
@@ -63,13 +64,21 @@ pub(crate) fn routed(
             row.iter_mut().zip(chosen).for_each(|(id, expert)| *id = f32::from_bits(expert as u32));
         });
         let out = trial.tensor(top_k, hidden);
-        let (of_tokens, inner) = match form {
-            Form::F32 => (x.into(), trial.tensor(top_k, slot.down.cols).into()),
-            Form::Int8 => {
-                (trial.quantised(x, slot.gate_up.format), trial.inner(top_k, slot.down.cols, slot.down.format))
-            }
+        let packed = |trial: &mut Trial, format| match form {
+            Form::F32 => x.into(),
+            Form::Int8 => trial.quantised(x, format),
         };
-        trial.push_experts(ids, Experts { layer, slot, x: of_tokens, hidden: inner, out });
+        let of_tokens = packed(&mut trial, slot.gate.format);
+        let apart = slot.gate_up().is_none().then(|| {
+            let products = trial.tensor(top_k, 2 * slot.down.cols);
+            trial.within(products, 1e-5, 1e-5);
+            GateUpApart { x: packed(&mut trial, slot.up.format), products }
+        });
+        let inner = match form {
+            Form::F32 => trial.tensor(top_k, slot.down.cols).into(),
+            Form::Int8 => trial.inner(top_k, slot.down.cols, slot.down.format),
+        };
+        trial.push_experts(ids, Experts { layer, slot, x: of_tokens, apart, hidden: inner, out });
         // the two projections are a few units wide, and the second takes the first one's errors along
         trial.within(inner.view(), 1e-5, 1e-5);
         // a hidden value between two codes may get either: of 5 at most in steps of 1/127, times weights of 1.5
@@ -78,6 +87,12 @@ pub(crate) fn routed(
     }
     trial.experts = Some(trial::Experts { layout: Arc::new(layout), slots, top_k });
     trial
+}
+
+/// Formats of a layer: in one of three gate and up are alike.
+fn of_layer(random: &mut Random, all: &[WeightFormat]) -> [WeightFormat; 3] {
+    let [gate, up, down] = [random.one_of(all), random.one_of(all), random.one_of(all)];
+    [gate, if random.below(3) == 0 { gate } else { up }, down]
 }
 
 proptest! {
@@ -96,7 +111,7 @@ proptest! {
     ) {
         let mut random = Random::new(seed);
         let all = formats("");
-        let chosen: Vec<_> = (0..layers).map(|_| (random.one_of(&all), random.one_of(&all))).collect();
+        let chosen: Vec<_> = (0..layers).map(|_| of_layer(&mut random, &all)).collect();
         let layout = layout(&mut random, count, &chosen);
         let slot = layout.slot_bytes().next_multiple_of(256) as u64;
         let slots = top_k + ((layers * count - top_k) as f64 * extra) as usize;
@@ -121,7 +136,7 @@ proptest! {
     ) {
         let mut random = Random::new(seed);
         let all = formats("");
-        let of = (random.one_of(&all), random.one_of(&all));
+        let of = of_layer(&mut random, &all);
         let layout = layout(&mut random, count, &[of]);
         let slot = layout.slot_bytes().next_multiple_of(256) as u64;
         let slots = top_k + ((count - top_k) as f64 * slots) as usize;
@@ -137,24 +152,52 @@ fn teams_of_experts() {
     let mut random = Random::new(5);
     for form in [Form::F32, Form::Int8] {
         let format = random.one_of(&formats("q4"));
-        let layout = layout(&mut random, 5, &[(format, format); 2]);
+        let layout = layout(&mut random, 5, &[[format; 3]; 2]);
         routed(6, layout, 2, 10, 4, form).same_with_any_team(3);
     }
 }
 
-/// Layers with other numbers of experts, of a token, and of the router before them: streamed through few slots, and looked
-/// up by the router's kernel where every expert is resident.
+/// Gate and up of different formats: with activations of one order, of two, or of two forms; of few tokens and of many; and
+/// of every kind of tile.
+#[test]
+fn gate_and_up_apart() {
+    let mut random = Random::new(11);
+    let layers = [["q4", "q8", "q4"], ["q4_k", "q5_k", "q6_k"], ["bf16", "q4", "q8_0"], ["iq4_nl", "f16", "f32"]];
+    let layers = layers.map(|names| names.map(|name| random.one_of(&formats(name))));
+    let orders = layers.map(|[gate, up, _]| [gate, up].map(WeightFormat::interleave));
+    assert!(orders.iter().any(|[gate, up]| gate == up && gate.is_some()), "one order: {orders:?}");
+    assert!(orders.iter().any(|[gate, up]| gate != up && gate.is_some() && up.is_some()), "two orders: {orders:?}");
+    let layout = layout(&mut random, 4, &layers);
+    assert!(layout.layers.iter().all(|layer| layer.slot.gate_up().is_none()));
+    let slot = layout.slot_bytes().next_multiple_of(256) as u64;
+    for form in [Form::F32, Form::Int8] {
+        let mut trial = routed(12, layout.clone(), 2, 5, 4, form);
+        trial.binding = 2 * slot;
+        trial.check(&[4, 1]).unwrap();
+        let mut trial = routed(13, layout.clone(), 1, 3, 81, form);
+        trial.binding = 2 * slot;
+        trial.check_cut(&[81], &[70, 11]).unwrap();
+    }
+    routed(14, layout, 2, 16, 4, Form::F32).same_with_any_team(3);
+}
+
+/// Layers with other numbers of experts, of a token, and of the router before them, and one whose gate and up differ:
+/// streamed through few slots, and looked up by the router's kernel where every expert is resident.
 #[test]
 fn layers_that_differ() {
     let mut random = Random::new(9);
     let format = random.one_of(&formats("q4"));
-    let mut of_layers = layout(&mut random, 9, &[(format, format); 3]);
+    let apart = [format, random.one_of(&formats("q8")), format];
+    let mut of_layers = layout(&mut random, 9, &[[format; 3], apart, [format; 3]]);
     for (layer, (experts, top_k)) in of_layers.layers.iter_mut().zip([(9, 3), (2, 1), (6, 4)]) {
         (layer.experts, layer.top_k) = (experts, top_k);
     }
-    let hidden = of_layers.layers[0].slot.gate_up.cols;
-    for (slots, resident) in [(4, false), (10, false), (17, false), (17, true)] {
+    let hidden = of_layers.layers[0].slot.gate.cols;
+    let slot = of_layers.slot_bytes().next_multiple_of(256) as u64;
+    let in_slabs = [(4, false, 99), (10, false, 99), (17, false, 99), (17, true, 99), (17, true, 3)];
+    for (slots, resident, slots_of_a_slab) in in_slabs {
         let mut trial = Trial::new(3, 4);
+        trial.binding = slots_of_a_slab * slot;
         let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
         for (layer, of_layer) in of_layers.layers.iter().enumerate() {
             let logits = trial.tensor(1, of_layer.experts);
@@ -167,14 +210,22 @@ fn layers_that_differ() {
                 (trial.tensor(of_layer.top_k, of_layer.slot.down.cols), trial.tensor(of_layer.top_k, hidden));
             trial.within(inner, 1e-5, 1e-5);
             trial.within(out, 1e-4, 1e-5);
-            trial.push_experts(ids, Experts { layer, slot: of_layer.slot, x: x.into(), hidden: inner.into(), out });
+            let apart = of_layer.slot.gate_up().is_none().then(|| {
+                let products = trial.tensor(of_layer.top_k, 2 * of_layer.slot.down.cols);
+                trial.within(products, 1e-5, 1e-5);
+                GateUpApart { x: x.into(), products }
+            });
+            let (slot, x, hidden) = (of_layer.slot, x.into(), inner.into());
+            trial.push_experts(ids, Experts { layer, slot, x, apart, hidden, out });
         }
         trial.experts = Some(trial::Experts { layout: Arc::new(of_layers.clone()), slots, top_k: 4 });
         trial.resident = resident;
         let [prompt, tokens] = trial.on_cpu([&[4, 2], &[1; 6]]);
         let [gpu_prompt, gpu_tokens] = trial.on_gpu(false, [(Phase::Prefill, &[4, 2]), (Phase::Decode, &[1; 6])]);
         for (expected, found) in [(prompt, gpu_prompt), (tokens, gpu_tokens)] {
-            trial.compare(&expected, &found, false).unwrap_or_else(|e| panic!("{slots} slots, {resident}: {e}"));
+            trial
+                .compare(&expected, &found, false)
+                .unwrap_or_else(|e| panic!("{slots} slots, {resident}, {slots_of_a_slab}: {e}"));
         }
     }
 }
@@ -186,7 +237,11 @@ fn experts_in_every_format() {
     let mut names: Vec<&str> = formats("").iter().map(|format| format.suffix()).collect();
     names.dedup();
     let mut one = |name: &str| random.one_of(&formats(name));
-    let chosen: Vec<_> = (0..names.len()).map(|i| (one(names[i]), one(names[(i + 4) % names.len()]))).collect();
+    let formats_of = |i: usize| {
+        let (gate_up, down) = (one(names[i]), one(names[(i + 4) % names.len()]));
+        [gate_up, gate_up, down]
+    };
+    let chosen: Vec<_> = (0..names.len()).map(formats_of).collect();
     // slots are as large as the largest expert, so formats of few bits have a layout of their own
     for chosen in chosen.chunks(names.len().div_ceil(3)) {
         let layout = layout(&mut random, 5, chosen);

@@ -59,7 +59,7 @@ fn one_wrong_code() {
 fn one_wrong_code_of_an_expert() {
     let build = |wrong: bool| {
         let mut random = Random::new(2);
-        let mut layout = layout(&mut random, 3, &[(WeightFormat::affine(4, 64), WeightFormat::affine(8, 64))]);
+        let mut layout = layout(&mut random, 3, &[[4, 4, 8].map(|bits| WeightFormat::affine(bits, 64))]);
         let at = layout.layers[0].slot.down.streams[0] + 5;
         if let (true, ExpertFile::Memory { bytes, .. }) = (wrong, &mut layout.files[0]) {
             let mut changed = bytes.to_vec();

@@ -74,6 +74,37 @@ fn another_version_is_refused_with_what_helps() {
     assert!(pack::open(&out).map(drop).unwrap_err().to_string().contains("not a flashflood pack"));
 }
 
+/// Gate and up have one format under one key, or two under two.
+#[test]
+fn formats_that_contradict_each_other_are_refused() {
+    let (_temp, out) = made();
+    let whole = fs::read_to_string(out.join(pack::MANIFEST)).unwrap();
+    let found = |keys: &[&str]| format!("{keys:?}");
+    for (gate_up, others, expected) in [
+        (true, vec![("up", 4)], found(&["gate_up", "up"])),
+        (true, vec![("gate", 4), ("up", 8)], found(&["gate_up", "gate", "up"])),
+        (false, vec![], found(&[])),
+        (false, vec![("gate", 4)], found(&["gate"])),
+        (false, vec![("gate", 4), ("up", 4)], found(&["gate", "up"])),
+        // they agree, but the record has the size of one format
+        (false, vec![("gate", 4), ("up", 8)], "layers[1].bytes".to_owned()),
+    ] {
+        edit_manifest(&out, |manifest| {
+            let layer = manifest["layers"][1].as_object_mut().unwrap();
+            if !gate_up {
+                layer.remove("gate_up");
+            }
+            for (key, bits) in others {
+                layer.insert(key.to_owned(), serde_json::to_value(WeightFormat::affine(bits, 64)).unwrap());
+            }
+        });
+        let error = ModelSource::open(&out).unwrap_err().to_string();
+        fs::write(out.join(pack::MANIFEST), &whole).unwrap();
+        assert!(error.contains("layers[1]") && error.contains(&expected), "{error}");
+    }
+    ModelSource::open(&out).unwrap();
+}
+
 #[test]
 fn values_that_do_not_hold_are_refused_by_key() {
     let (_temp, out) = made();

@@ -22,7 +22,7 @@ fn listing(pack: &Pack, mapped: &ModelSource) -> Listing {
         }
     };
     let layers = mapped.experts().layers.iter().enumerate().map(|(n, layer)| {
-        let (hidden, width) = (layer.slot.gate_up.cols, layer.slot.down.cols);
+        let (hidden, width) = (layer.slot.gate.cols, layer.slot.down.cols);
         let shape = ExpertShape { experts: layer.experts, top_k: layer.top_k, hidden, width };
         pack.weights.experts(n, &shape).unwrap()
     });

@@ -40,10 +40,10 @@ fn a_pack_holds_the_quantised_weights_of_its_source() {
                 let (from, to) = (&source.experts().layers[layer].slot, &pack.experts().layers[layer].slot);
                 let (was, is) = (image(source.experts(), layer, expert), image(pack.experts(), layer, expert));
                 let down = down_bits.unwrap_or(bits);
-                assert_eq!(to.gate_up.format, WeightFormat::affine(bits, 64));
+                assert_eq!(to.gate.format, WeightFormat::affine(bits, 64));
                 assert_eq!(to.down.format, WeightFormat::affine(down, 32), "96 columns");
-                let gate_up = quantised(&expert_rows(&from.gate_up, &was), bits, 64);
-                assert_eq!(expert_rows(&to.gate_up, &is), gate_up, "layer {layer}, expert {expert}");
+                let gate_up = quantised(&expert_rows(&from.gate_up().unwrap(), &was), bits, 64);
+                assert_eq!(expert_rows(&to.gate_up().unwrap(), &is), gate_up, "layer {layer}, expert {expert}");
                 let down = quantised(&expert_rows(&from.down, &was), down, 32);
                 assert_eq!(expert_rows(&to.down, &is), down, "layer {layer}, expert {expert}");
                 let sum = pack.experts().layers[layer].checksums.as_ref().unwrap()[expert];
@@ -166,7 +166,7 @@ fn what_has_the_wanted_format_is_copied() {
     let keep = PackOptions { bits: 0, resident_bits: 0, ..PackOptions::default() };
     source(&model, 1).write_pack(None, &kept, &keep, QUIET).unwrap();
     let kept = ModelSource::open(&kept).unwrap();
-    assert_eq!(kept.experts().layers[0].slot.gate_up.format, WeightFormat::Bf16);
+    assert_eq!(kept.experts().layers[0].slot.gate.format, WeightFormat::Bf16);
     assert_eq!(kept.weights.matrix("lm_head").unwrap().format, WeightFormat::Bf16);
     assert_eq!(image(kept.experts(), 2, 5), image(source(&model, 1).experts(), 2, 5));
 

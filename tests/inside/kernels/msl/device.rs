@@ -244,6 +244,7 @@ impl MslDevice {
                 }
             }
         }
+        op.join(step.phase, 0, pairs.len(), &mut dispatches);
         self.dispatch(&stages, &dispatches);
     }
 

@@ -12,9 +12,9 @@ fn packed_experts() {
     if super::phase().is_none() {
         return;
     }
-    for [gate_up, down] in [["q4", "q4"], ["bf16", "q4"], ["q4", "bf16"]] {
+    for names in [["q4"; 3], ["bf16", "bf16", "q4"], ["q4", "q4", "bf16"], ["q4", "q8", "q4"], ["bf16", "q4", "q4"]] {
         let mut random = Random::new(1);
-        let layout = layout(&mut random, 2, &[(formats(gate_up)[0], formats(down)[0])]);
+        let layout = layout(&mut random, 2, &[names.map(|name| formats(name)[0])]);
         routed(2, layout, 2, 2, 2, Form::Int8).check(&[2]).unwrap();
     }
 }
@@ -28,7 +28,7 @@ fn large_tiles() {
     for form in [Form::F32, Form::Int8] {
         let mut random = Random::new(1);
         let format = formats("q4")[0];
-        let layout = layout(&mut random, 1, &[(format, format)]);
+        let layout = layout(&mut random, 1, &[[format; 3]]);
         routed(2, layout, 1, 1, 41, form).check(&[41]).unwrap();
     }
 }
