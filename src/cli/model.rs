@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
-use flashflood::hub::{Cache, HubError, is_repository_name};
+use flashflood::hub::{Cache, HubError, ModelName};
 use flashflood::model::{ModelSource, gguf_of};
 
 /// Which model, and with what resources.
@@ -80,20 +80,18 @@ impl ResourceArgs {
 /// or the GGUF file in it that `:QUANT` means.
 pub(crate) fn folder_of(model: &Path) -> anyhow::Result<PathBuf> {
     let text = model.to_string_lossy();
-    let (repository, quant) = text.split_once(':').map_or((&*text, None), |(name, quant)| (name, Some(quant)));
-    let (name, revision) = repository.split_once('@').unwrap_or((repository, "main"));
     // a folder comes before a repository of the same name
-    if model.exists() || !is_repository_name(name) {
+    let Some(name) = ModelName::parse(&text).filter(|_| !model.exists()) else {
         return Ok(model.to_owned());
-    }
+    };
     let cache = Cache::of_user().ok_or(HubError::NoCache)?;
-    match cache.snapshot(name, revision) {
-        Some(folder) => match quant {
+    match cache.snapshot(&name.repository, name.revision()) {
+        Some(folder) => match &name.quantisation {
             Some(quant) => Ok(gguf_of(&folder, quant)?),
             None => Ok(folder),
         },
         None => bail!(
-            "{text}: no such folder, and no such model in the Hugging Face cache {} (hint: flashflood pull {name})",
+            "{text}: no such folder, and no such model in the Hugging Face cache {} (hint: flashflood pull {text})",
             cache.root().display()
         ),
     }

@@ -5,6 +5,8 @@ mod client;
 mod download;
 mod error;
 mod hash;
+mod name;
+mod patience;
 
 pub use cache::{Cache, is_repository_name};
 
@@ -12,3 +14,4 @@ pub use client::Hub;
 pub(crate) use client::{RepositoryFile, Revision};
 pub use download::{Pull, Pulled, Report};
 pub use error::HubError;
+pub use name::ModelName;

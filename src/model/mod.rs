@@ -7,6 +7,7 @@ mod gguf;
 mod gguf_text;
 mod open;
 pub(crate) mod published;
+pub(crate) mod quantisations;
 mod recorder;
 mod shape;
 mod text_files;

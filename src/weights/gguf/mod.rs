@@ -24,7 +24,7 @@ use types::GgmlType;
 
 pub(crate) use names::GgufNames;
 pub(crate) use source::GgufSource;
-pub(crate) use split::{is_later_part, of_name};
+pub(crate) use split::of_name;
 pub(crate) use value::Metadata;
 
 /// The files, metadata and tensors of a model.
