@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use flashflood::bytes_for_people;
-use flashflood::model::ModelSource;
 use flashflood::weights::pack::{self, PackOptions, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::model::folder_of;
+use super::model::{folder_of, open_source};
 
 /// Make a pack: the snapshot's weights in the layout that streams fastest, quantised.
 ///
@@ -51,7 +50,7 @@ pub(crate) fn run(args: PackArgs) -> anyhow::Result<()> {
     let Some(out) = &args.out else {
         return verify(&snapshot);
     };
-    let source = ModelSource::open(&snapshot)?;
+    let source = open_source(&args.snapshot, &[])?;
     let options = PackOptions {
         bits: args.bits,
         down_bits: args.down_bits,

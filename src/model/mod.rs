@@ -4,6 +4,7 @@ mod blocks;
 mod embedded;
 mod families;
 mod gguf;
+mod gguf_head;
 mod gguf_text;
 mod open;
 pub(crate) mod published;
@@ -14,6 +15,7 @@ mod text_files;
 
 pub use families::shape_of_config;
 pub use gguf::gguf_of;
+pub use gguf_head::{GgufFound, GgufHead};
 pub use open::ModelSource;
 pub(crate) use open::SourceError;
 pub use published::Published;

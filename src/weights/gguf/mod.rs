@@ -131,6 +131,16 @@ impl Gguf {
         self.tensors.get(name)
     }
 
+    /// The type that has most of the bytes, and whether it is computed with.
+    pub(crate) fn most_bytes(&self) -> (&'static str, bool) {
+        let mut bytes: BTreeMap<u32, (u64, &Tensor)> = BTreeMap::new();
+        for tensor in self.tensors.values() {
+            bytes.entry(tensor.kind.id).or_insert((0, tensor)).0 += tensor.bytes.len() as u64;
+        }
+        let most = bytes.values().max_by_key(|(bytes, _)| bytes);
+        most.map_or(("", false), |(_, tensor)| (tensor.kind.name, tensor.format().is_some()))
+    }
+
     /// The shape of a tensor, outermost dimension first.
     pub(crate) fn shape_of(&self, name: &str) -> Option<&[usize]> {
         self.get(name).map(|tensor| &tensor.shape[..])

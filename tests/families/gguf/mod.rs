@@ -3,6 +3,7 @@
 mod convert;
 mod program;
 mod refused;
+mod stores;
 mod text;
 #[allow(dead_code, reason = "the tests of headers write more")]
 mod writer;
