@@ -23,3 +23,5 @@ pub use published::Published;
 pub(crate) use shape::{AttentionShape, MoeShape};
 pub use shape::{FeedForward, Mixer, Shape};
 pub(crate) use text_files::TextFiles;
+
+pub use crate::weights::gguf::RandomGguf;

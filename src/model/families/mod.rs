@@ -106,6 +106,12 @@ pub(super) fn gguf_config(gguf: &Gguf) -> Result<GgufConfig, FileError> {
     }
 }
 
+/// What GGUF files call the family of this name.
+pub(super) fn gguf_architecture(model_type: &str) -> &'static str {
+    let family = FAMILIES.iter().find(|family| family.model_types.contains(&model_type));
+    family.map_or("unknown", |family| family.gguf.architecture)
+}
+
 /// The sizes in the text of a `config.json`. `path` is for messages.
 ///
 /// # Errors

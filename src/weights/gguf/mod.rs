@@ -7,10 +7,12 @@
 mod experts;
 mod header;
 mod names;
+mod random;
 mod source;
 mod split;
 mod types;
 mod value;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,9 +25,12 @@ use header::{Entry, Header, read_header};
 use types::GgmlType;
 
 pub(crate) use names::GgufNames;
+pub use random::RandomGguf;
 pub(crate) use source::GgufSource;
 pub(crate) use split::of_name;
+pub(crate) use types::{computed_with, named};
 pub(crate) use value::Metadata;
+pub(crate) use write::Entry as Written;
 
 /// The files, metadata and tensors of a model.
 pub(crate) struct Gguf {
