@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::error::StoreError;
 use super::reader::ExpertReader;
 use super::slots::SlotMemory;
-use crate::weights::{ExpertLayout, MatrixPlace, WeightFormat};
+use crate::weights::{ExpertLayout, MatrixPlace, WeightFormat, zeros_from};
 
 /// An expert to read into a slot.
 #[derive(Clone, Copy, Debug)]
@@ -152,9 +152,10 @@ impl Shared {
             }
         }
         match &self.layout.layers[job.layer].checksums {
-            Some(checksums) => self.check_record(job, bytes, checksums[job.expert as usize]),
-            None => self.check_finite(job, bytes),
+            Some(checksums) => self.check_record(job, bytes, checksums[job.expert as usize])?,
+            None => self.check_finite(job, bytes)?,
         }
+        self.check_zeros(job, bytes)
     }
 
     fn read_error(&self, job: Job, file: u32, offset: u64, expected: usize, cause: std::io::Error) -> StoreError {
@@ -174,6 +175,25 @@ impl Shared {
             return Ok(());
         }
         Err(StoreError::Checksum { path: self.reader.describe(file), layer, expert, expected, found })
+    }
+
+    /// Room that was kept for a download is full of zeros.
+    fn check_zeros(&self, job: Job, bytes: &[u8]) -> Result<(), StoreError> {
+        let Job { layer, expert, .. } = job;
+        let slot = &self.layout.layers[layer].slot;
+        let half = slot.gate_up.rows / 2;
+        let (gate, up, down) = (0..half, half..2 * half, 0..slot.down.rows);
+        for (is_down, place, rows) in
+            [(false, &slot.gate_up, gate), (false, &slot.gate_up, up), (true, &slot.down, down)]
+        {
+            let Some(row) = zeros_from(&place.rows_in(bytes), rows) else { continue };
+            let byte = place.streams[0] + row * place.format.stream_bytes(place.cols)[0];
+            let mut slices = self.layout.slices(layer, expert as usize);
+            let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte));
+            let path = holder.map(|(file, ..)| self.reader.describe(file)).unwrap_or_default();
+            return Err(StoreError::Zeros { path, layer, expert, matrix: matrix_of(is_down, place, row).0 });
+        }
+        Ok(())
     }
 
     /// A snapshot carries no checksum; one NaN among its scales would silence every later token.

@@ -5,9 +5,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::links::{dangling, dangling_in, is_dangling};
 use super::recorder::{RecordError, RecordedModel, Recorder};
 use super::shape::Shape;
-use super::text_files::{TextFiles, read_text};
+use super::text_files::{TextFiles, read_config};
 use super::{embedded, families, gguf};
 use crate::compute::Recording;
 use crate::file_error::FileError;
@@ -70,6 +71,9 @@ impl ModelSource {
     /// # Errors
     /// As [`open`](Self::open); a stripe that is no folder, and stripes of a model that is not a pack.
     pub fn open_striped(path: &Path, stripes: &[PathBuf]) -> Result<ModelSource, SourceError> {
+        if is_dangling(path) {
+            return Err(dangling(path).into());
+        }
         if let Some(file) = gguf_at(path)? {
             if let Some(stripe) = stripes.first() {
                 return Err(refused_stripe(stripe, false).into());
@@ -85,8 +89,11 @@ impl ModelSource {
         if is_pack {
             return ModelSource::from_pack(path, pack::open_striped(path, stripes)?, TextFiles::read(path)?);
         }
+        if let Some(link) = dangling_in(path) {
+            return Err(dangling(&link).into());
+        }
         let config_path = path.join("config.json");
-        let Some(config) = read_text(&config_path)? else {
+        let Some(config) = read_config(path)? else {
             return Err(no_model(path, instead_of_config(path)).into());
         };
         let model = families::read(&config_path, &config)?;

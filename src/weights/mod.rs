@@ -5,6 +5,7 @@
 //! numbers (`random`) are sources. What was asked for is the model's [`Listing`]: packs are written and `inspect` counts from it, so no second
 //! list of a model's tensors exists.
 
+mod damage;
 pub(crate) mod gguf;
 mod json;
 mod layout;
@@ -18,6 +19,7 @@ pub mod safetensors;
 pub(crate) mod snapshot;
 mod source;
 
+pub(crate) use damage::{check_resident, zeros_from};
 #[cfg(test)]
 pub(crate) use flashflood_formats::Dense;
 pub use flashflood_formats::WeightFormat;

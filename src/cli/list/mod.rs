@@ -11,7 +11,7 @@ use clap::Args;
 use etcetera::BaseStrategy;
 use flashflood::bytes_for_people;
 use flashflood::hub::{Cache, OllamaStore};
-use flashflood::model::shape_of_config;
+use flashflood::model::{dangling_in, read_config, shape_of_config};
 use flashflood::weights::pack;
 use serde::Serialize;
 use serde_json::Value;
@@ -144,7 +144,7 @@ fn json_in(path: &Path) -> Option<Value> {
 /// What a snapshot is, from its JSON files alone: a machine may have dozens.
 fn look_at(folder: &Path) -> (State, String) {
     let path = folder.join("config.json");
-    let Some((text, json)) = std::fs::read_to_string(&path).ok().and_then(|text| {
+    let Some((text, json)) = read_config(folder).ok().flatten().and_then(|text| {
         let json: Value = serde_json::from_str(&text).ok()?;
         Some((text, json))
     }) else {
@@ -165,7 +165,7 @@ fn look_at(folder: &Path) -> (State, String) {
     let format = format!("{architecture} {weights}").trim_end().to_owned();
     let state = match shape_of_config(&path, &text) {
         Err(_) => State::NotSupported,
-        Ok(_) if has_all_weights(folder) => State::Complete,
+        Ok(_) if has_all_weights(folder) && dangling_in(folder).is_none() => State::Complete,
         Ok(_) => State::Partial,
     };
     (state, format)
@@ -186,8 +186,22 @@ fn has_all_weights(folder: &Path) -> bool {
             files.dedup();
             !files.is_empty() && files.iter().all(|file| folder.join(file).is_file())
         }),
-        None => folder.join("model.safetensors").is_file(),
+        None => folder.join("model.safetensors").is_file() || has_all_parts(folder),
     }
+}
+
+/// Whether all parts of a model without an index are there.
+fn has_all_parts(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let count_of = |name: &str| {
+        let (_, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+        count.parse::<usize>().ok()
+    };
+    let counts: Vec<usize> = entries
+        .filter(|entry| entry.path().is_file())
+        .filter_map(|entry| count_of(entry.file_name().to_str()?))
+        .collect();
+    counts.first().is_some_and(|first| counts.len() == *first && counts.iter().all(|count| count == first))
 }
 
 fn look_at_pack(folder: &Path) -> (State, String) {

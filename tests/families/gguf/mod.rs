@@ -1,6 +1,7 @@
 //! GGUF files of the golden models, as llama.cpp's converter lays them out: the same logits as from the snapshot.
 
 mod convert;
+mod damaged;
 mod program;
 mod refused;
 mod stores;
