@@ -6,6 +6,7 @@
 //! list of a model's tensors exists.
 
 mod damage;
+mod file_bytes;
 pub(crate) mod gguf;
 mod json;
 mod layout;
@@ -20,6 +21,7 @@ pub(crate) mod snapshot;
 mod source;
 
 pub(crate) use damage::{check_resident, zeros_from};
+pub(crate) use file_bytes::{file_bytes, is_streamed};
 #[cfg(test)]
 pub(crate) use flashflood_formats::Dense;
 pub use flashflood_formats::WeightFormat;

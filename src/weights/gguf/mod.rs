@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::file_error::FileError;
+use crate::weights::{file_bytes, is_streamed};
 use flashflood_formats::WeightFormat;
 use header::{Entry, Header, read_header};
 use types::GgmlType;
@@ -152,9 +153,18 @@ impl Gguf {
     }
 }
 
+/// Longer than any header: tokens and merges make up to 20 MB.
+const HEADER: u64 = 64 << 20;
+
 fn map(path: &Path) -> Result<Bytes, FileError> {
-    let mapped = flashflood_backends::map_file(path).map_err(FileError::io("read", path))?;
-    Ok(Bytes::from_owner(mapped))
+    file_bytes(path, HEADER, |bytes| {
+        // what is wrong with it shows when it is read again
+        let tensors = read_header(path, bytes).map(|header| header.tensors).unwrap_or_default();
+        let start = tensors.iter().map(|entry| entry.offset).min().unwrap_or(0);
+        let resident = tensors.iter().filter(|entry| !is_streamed(&entry.name, entry.len as u64));
+        let header = (start > 0).then_some(0..start);
+        header.into_iter().chain(resident.map(|entry| entry.offset..entry.offset + entry.len as u64)).collect()
+    })
 }
 
 #[cfg(test)]
