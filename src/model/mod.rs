@@ -14,6 +14,7 @@ pub(crate) mod quantisations;
 mod recorder;
 mod shape;
 mod text_files;
+mod yarn;
 
 pub use families::shape_of_config;
 pub use gguf::gguf_of;
@@ -27,5 +28,6 @@ pub(crate) use shape::{AttentionShape, MoeShape};
 pub use shape::{FeedForward, Mixer, Shape};
 pub(crate) use text_files::TextFiles;
 pub use text_files::read_config;
+pub use yarn::Yarn;
 
 pub use crate::weights::gguf::RandomGguf;

@@ -8,6 +8,7 @@ mod oracle;
 mod packs;
 mod program;
 mod releases;
+mod scaled_rope;
 #[cfg(feature = "server")]
 mod serving;
 mod shapes;

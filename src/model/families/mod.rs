@@ -11,6 +11,7 @@ mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_moe;
 mod qwen3_next;
+mod scaled_rope;
 mod tensor_names;
 
 use std::path::Path;
