@@ -21,7 +21,9 @@ use super::dense::f16_to_f32;
 use super::{Family, Fill, MOST_STREAMS, NotFinite, NotFiniteAt, Scratch, WeightRows, split_mix};
 use crate::affine::multiply_add;
 
+pub(crate) use four::half_of_power;
 pub use grids::Codebook;
+pub(crate) use grids::FP4;
 
 /// Columns that share a scale, in every type.
 pub(crate) const GROUP: usize = 16;
@@ -308,7 +310,8 @@ impl Family for Block {
             scale.map(|scale| (i, f16_to_f32(scale)))
         });
         let (i, value) = found?;
-        Some(NotFiniteAt { row: i / in_row, column: i % in_row * columns, stream: 0, index: i % in_row, value })
+        let (row, index) = (i / in_row, i % in_row);
+        Some(NotFiniteAt { row, column: index * columns, stream: 0, index, byte: i * bytes, value })
     }
 
     fn quantise_row(&self, _: &[f32], _: [&mut [u8]; MOST_STREAMS]) -> Result<(), NotFinite> {

@@ -12,6 +12,8 @@ mod blocks;
 mod dense;
 mod fill;
 mod product;
+mod scaled;
+mod stored;
 
 use std::fmt;
 
@@ -23,6 +25,8 @@ pub use blocks::{Block, Codebook};
 pub use dense::Dense;
 pub use fill::{Fill, random_bytes, split_mix};
 pub use product::{TokenRows, product};
+pub use scaled::{Number, Scale, Scaled};
+pub use stored::{Stored, StoredScales, StoredTensor};
 
 /// The most streams that a format has.
 pub const MOST_STREAMS: usize = 3;
@@ -64,6 +68,9 @@ pub enum WeightFormat {
     /// Affine quantisation as MLX writes it.
     #[serde(rename = "affine")]
     Affine(Affine),
+    /// Small floats with scales.
+    #[serde(rename = "scaled")]
+    Scaled(Scaled),
     /// Numbers, one after the other.
     #[serde(untagged)]
     Dense(Dense),
@@ -119,6 +126,7 @@ impl WeightFormat {
             WeightFormat::Affine(affine) => affine,
             WeightFormat::Dense(dense) => dense,
             WeightFormat::Block(block) => block,
+            WeightFormat::Scaled(scaled) => scaled,
         }
     }
 
@@ -135,6 +143,15 @@ impl WeightFormat {
     /// The type of the numbers that each stream is made of, as safetensors files call it.
     pub fn stream_dtypes(self) -> Vec<Dtype> {
         self.family().stream_dtypes()
+    }
+
+    /// Whether kernels exist for it.
+    pub fn is_known(self) -> bool {
+        match self {
+            WeightFormat::Affine(affine) => affine.is_known(),
+            WeightFormat::Scaled(scaled) => scaled.is_known(),
+            WeightFormat::Dense(_) | WeightFormat::Block(_) => true,
+        }
     }
 
     /// All bytes of a matrix, every stream.
@@ -208,6 +225,7 @@ impl fmt::Display for WeightFormat {
             WeightFormat::Affine(affine) => affine.fmt(f),
             WeightFormat::Dense(dense) => f.write_str(dense.suffix()),
             WeightFormat::Block(block) => block.fmt(f),
+            WeightFormat::Scaled(scaled) => scaled.fmt(f),
         }
     }
 }
@@ -248,6 +266,8 @@ pub struct NotFiniteAt {
     pub stream: usize,
     /// Which of the row's numbers in that stream.
     pub index: usize,
+    /// Its first byte in that stream.
+    pub byte: usize,
     /// What was found.
     pub value: f32,
 }
@@ -286,6 +306,7 @@ impl<'a> WeightRows<'a> {
             WeightFormat::Dense(dense) => dense.unpack(self.row(r)[0], weights),
             WeightFormat::Affine(affine) => affine.unpack::<FUSED>(self.row(r), &mut scratch.codes, weights),
             WeightFormat::Block(block) => block.unpack::<FUSED>(self.row(r)[0], scratch, weights),
+            WeightFormat::Scaled(scaled) => scaled.unpack(self.row(r), scratch, weights),
         }
     }
 
@@ -299,9 +320,9 @@ impl<'a> WeightRows<'a> {
         let bytes = self.format.stream_bytes(self.cols);
         let found = streams.iter().filter_map(|&(stream, number, columns)| {
             let (index, value) = number.dense().first_not_finite(self.streams[stream])?;
-            let each = bytes[stream] / number.bytes();
+            let (each, byte) = (bytes[stream] / number.bytes(), index * number.bytes());
             let (row, index) = (index / each, index % each);
-            Some(NotFiniteAt { row, column: index * columns, stream, index, value })
+            Some(NotFiniteAt { row, column: index * columns, stream, index, byte, value })
         });
         found.min_by_key(|bad| (bad.row, bad.column))
     }

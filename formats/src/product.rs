@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::activations::Int8Row;
 use super::affine::multiply_add;
-use super::{Affine, BLOCK, Block, Scratch, WeightFormat, WeightRows};
+use super::{Affine, BLOCK, Scratch, WeightFormat, WeightRows};
 
 /// Products smaller than this many weights are not worth waking threads for.
 const SERIAL: usize = 1 << 15;
@@ -104,7 +104,7 @@ fn rows_times<const FUSED: bool>(rows: WeightRows<'_>, x: &[&[f32]], first: usiz
 fn rows_times_int8<const FUSED: bool>(rows: WeightRows<'_>, x: &[Int8Row], first: usize, out: &mut [f32]) {
     let affine = match rows.format {
         WeightFormat::Affine(affine) => affine,
-        WeightFormat::Block(block) => return blocks_times_int8::<FUSED>((rows, block), x, first, out),
+        WeightFormat::Block(_) | WeightFormat::Scaled(_) => return signed_times_int8::<FUSED>(rows, x, first, out),
         WeightFormat::Dense(_) => unreachable!("ops check that dense weights have no integer products"),
     };
     let Affine { bits, group, .. } = affine;
@@ -132,18 +132,18 @@ fn rows_times_int8<const FUSED: bool>(rows: WeightRows<'_>, x: &[Int8Row], first
     }
 }
 
-/// The same for blocks of GGUF files, whose codes are signed: a sum of integers for each 16 columns.
+/// The same for formats whose codes are signed, blocks of GGUF files and floats of 4 bits: a sum of integers for each 16
+/// columns.
 #[inline(always)]
-fn blocks_times_int8<const FUSED: bool>(
-    (rows, block): (WeightRows<'_>, Block),
-    x: &[Int8Row],
-    first: usize,
-    out: &mut [f32],
-) {
+fn signed_times_int8<const FUSED: bool>(rows: WeightRows<'_>, x: &[Int8Row], first: usize, out: &mut [f32]) {
     let Scratch { mut codes, mut groups } = Scratch::new(rows.cols);
     let codes: &mut [i8] = bytemuck::cast_slice_mut(&mut codes);
     for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
-        block.separate(rows.row(first + r)[0], codes, &mut groups);
+        match rows.format {
+            WeightFormat::Block(block) => block.separate(rows.row(first + r)[0], codes, &mut groups),
+            WeightFormat::Scaled(scaled) => scaled.separate(rows.row(first + r), codes, &mut groups),
+            WeightFormat::Affine(_) | WeightFormat::Dense(_) => unreachable!("these have no signed codes"),
+        }
         for (x, out) in x.iter().zip(out) {
             let blocks = codes.as_chunks::<BLOCK>().0.iter().zip(x.codes.as_chunks::<BLOCK>().0);
             let scales = groups.as_chunks::<2>().0.iter().zip(&x.groups);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flashflood_formats::Block;
+use flashflood_formats::{Block, Scaled};
 use serde_json::{Value, json};
 
 use super::CheckError;
@@ -215,7 +215,7 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, C
         let place = Place::Strided { file: layer as u32, base: 0, stride: slot.bytes as u64 };
         files.push(ExpertFile::Memory { name: "experts of a check", bytes: bytes.into() });
         let parts = vec![Part { place, len: slot.bytes, at: 0 }];
-        layers.push(LayerExperts { experts, top_k, slot, parts, checksums: None });
+        layers.push(LayerExperts { experts, top_k, slot, parts, rewritten: Vec::new(), checksums: None });
     }
     Ok(Subject {
         name: "every weight format".to_owned(),
@@ -247,9 +247,12 @@ fn all_formats(forms: &[Form]) -> Vec<(WeightFormat, Form)> {
     if forms.contains(&Form::F32) {
         all.extend([WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16].map(|format| (format, Form::F32)));
         all.extend(affine(64, ScaleType::F16).map(|format| (format, Form::F32)));
+        all.extend(Scaled::KINDS.map(|floats| (WeightFormat::Scaled(floats), Form::F32)));
     }
     if forms.contains(&Form::Int8) {
         all.extend(affine(32, ScaleType::Bf16).map(|format| (format, Form::Int8)));
+        let floats = Scaled::KINDS.map(WeightFormat::Scaled).into_iter();
+        all.extend(floats.filter(|format| format.interleave().is_some()).map(|format| (format, Form::Int8)));
     }
     all
 }

@@ -11,8 +11,8 @@
 //! | --- | --- | --- |
 //! | `activations` | `activations_f32`, `activations_int8` or, for scales of 16 columns, `activations_int8_16` | `x` (binding 0), `load`, `dot_block`, and the `Weights` of a block |
 //! | `weights` | `weights_FORMAT` | which stream is what, and 32 weights of a row: as `codes_at` for `block_affine_*`, as `unpack` for `block_dense` |
-//! | `separate` | `separate_FORMAT`, of blocks of GGUF files | 32 weights of a row for `block_separated_*`: codes, scales and biases |
-//! | `block` | the format's for the form: `block_dense`, `block_affine_*` or `block_separated_*` | `block_of`: the `Weights` of a row's block |
+//! | `separate` | `separate_FORMAT`, of formats with signed codes | 32 weights of a row for `block_separated_*`: codes, scales and biases |
+//! | `block` | the format's for the form: `block_dense`, `block_affine_*`, `block_separated_*`, or what reads the format | `block_of`: the `Weights` of a row's block |
 //! | `tile_form` | `tile_f32` or `tile_int8` | `tile_sums`: a tile of rows times tokens |
 //! | `tile_scales` | `tile_scales_32` or `tile_scales_16` | scales of a tile of integers, and `add_products` |
 //! | `weight_halves` | `weight_halves` or `weight_halves_16` | `weight_halves`: a block's weights in f16 |
@@ -79,7 +79,7 @@ const PRODUCTS: [(File, &[Form]); 7] = [
 ];
 
 /// Pieces that are imported by their own name.
-const SHARED: [File; 25] = [
+const SHARED: [File; 26] = [
     shared!("bytes"),
     shared!("codebook"),
     shared!("combined"),
@@ -90,6 +90,7 @@ const SHARED: [File; 25] = [
     shared!("halves"),
     shared!("keep_inputs"),
     shared!("numbers_of_4_bits"),
+    shared!("numbers_of_8_bits"),
     shared!("pack_head"),
     shared!("pack_row"),
     shared!("place"),
@@ -186,10 +187,18 @@ const OF_32: Int8 = Int8::of_32(shared!("block_separated_int8"));
 const OF_16: Int8 = Int8::of_16(shared!("block_separated_int8_16"));
 
 /// Every weight format.
-static FORMATS: [Format; 32] = [
+static FORMATS: [Format; 35] = [
     dense!("bf16"),
     dense!("f16"),
     dense!("f32"),
+    Format { suffix: "fp8", weights: shared!("block_fp8"), block_f32: shared!("block_fp8"), int8: None },
+    Format {
+        suffix: "fp4",
+        weights: shared!("separate_fp4"),
+        block_f32: shared!("block_interleaved_f32"),
+        int8: Some(OF_32),
+    },
+    blocks!("fp4_16", OF_16),
     affine!("q2"),
     affine!("q3"),
     affine!("q4"),

@@ -1,7 +1,7 @@
 //! Checks of a layout before anything is read with it: a slot that is filled only in part computes nonsense.
 
 use super::error::StoreError;
-use crate::weights::{ExpertLayout, LayerExperts, MatrixPlace, Place};
+use crate::weights::{ExpertLayout, LayerExperts, MatrixPlace, Place, Rewritten};
 
 /// The bytes `at .. at + len` of a slot.
 type Span = (usize, usize);
@@ -38,11 +38,13 @@ fn check_layer(layout: &ExpertLayout, layer: &LayerExperts) -> Result<(), String
             return Err(format!("expected {experts} checksums, found {}", checksums.len()));
         }
     }
-    for part in &layer.parts {
-        if part.at.checked_add(part.len).is_none_or(|end| end > layer.slot.bytes) {
-            let (from, bytes) = (part.at, layer.slot.bytes);
-            return Err(format!("expected parts within {bytes} bytes, found {} bytes at {from}", part.len));
+    let spans = layer.parts.iter().map(|part| (part.at, part.len));
+    for (from, len) in spans.chain(layer.rewritten.iter().flat_map(Rewritten::sections)) {
+        if from.checked_add(len).is_none_or(|end| end > layer.slot.bytes) {
+            return Err(format!("expected parts within {} bytes, found {len} bytes at {from}", layer.slot.bytes));
         }
+    }
+    for part in layer.all_parts() {
         let files: Vec<u32> = match &part.place {
             Place::Strided { file, .. } => vec![*file],
             Place::Listed(places) => places.iter().map(|place| place.0).collect(),
@@ -60,6 +62,7 @@ fn check_layer(layout: &ExpertLayout, layer: &LayerExperts) -> Result<(), String
 /// Whether the parts cover every section and do not overlap.
 fn check_cover(layer: &LayerExperts) -> Result<(), String> {
     let mut parts: Vec<Span> = layer.parts.iter().map(|part| (part.at, part.len)).collect();
+    parts.extend(layer.rewritten.iter().flat_map(Rewritten::sections));
     parts.sort_unstable();
     if let Some(pair) = parts.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
         return Err(format!("two parts overlap at byte {} of the slot", pair[1].0));

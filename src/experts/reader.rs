@@ -236,7 +236,7 @@ fn file_ends(layout: &ExpertLayout) -> Result<BTreeMap<usize, u64>, StoreError> 
             *last = end.max(*last);
             Ok(())
         };
-        for part in &experts.parts {
+        for part in experts.all_parts() {
             let len = part.len as u64;
             match &part.place {
                 Place::Strided { file, base, stride } => {

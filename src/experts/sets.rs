@@ -97,6 +97,7 @@ mod tests {
             top_k,
             slot,
             parts: Vec::new(),
+            rewritten: Vec::new(),
             checksums: None,
         };
         ExpertLayout { files: Vec::new(), layers: layers.iter().map(layer).collect() }

@@ -108,6 +108,7 @@ impl Drop for Workers {
 }
 
 fn work(shared: &Shared, queue: &Mutex<Receiver<Job>>, report: &Sender<Done>) {
+    let mut scratch = Vec::new();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
@@ -117,7 +118,7 @@ fn work(shared: &Shared, queue: &Mutex<Receiver<Job>>, report: &Sender<Done>) {
         let mut read = ReadCount::default();
         // without this, a panic would leave the caller waiting for a report that never comes
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            shared.memory.fill(job.slot, &mut |bytes| shared.read_expert(job, bytes, &mut read))
+            shared.memory.fill(job.slot, &mut |bytes| shared.read_expert(job, bytes, &mut scratch, &mut read))
         }));
         let result = outcome.unwrap_or_else(|panic| {
             let message = panic_message(panic.as_ref());
@@ -138,19 +139,34 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 impl Shared {
     /// Reads every slice of an expert into its place and checks it.
-    fn read_expert(&self, job: Job, bytes: &mut [u8], read: &mut ReadCount) -> Result<(), StoreError> {
+    fn read_expert(
+        &self,
+        job: Job,
+        bytes: &mut [u8],
+        scratch: &mut Vec<u8>,
+        read: &mut ReadCount,
+    ) -> Result<(), StoreError> {
         // a record that is the whole slot may be read with the rest of its last block
         let is_whole = self.layout.layers[job.layer].parts.len() == 1;
-        for (file, offset, len, at) in self.layout.slices(job.layer, job.expert as usize) {
-            let end = if is_whole { bytes.len() } else { at + len };
+        let mut read_slice = |file: u32, offset: u64, bytes: &mut [u8], len: usize| {
             let start = Instant::now();
-            let outcome = self.reader.read_padded(file, offset, &mut bytes[at..end], len);
+            let outcome = self.reader.read_padded(file, offset, bytes, len);
             read.time += start.elapsed();
             match outcome {
                 Ok(()) => read.bytes += len as u64,
                 Err(cause) => return Err(self.read_error(job, file, offset, len, cause)),
             }
+            Ok(())
+        };
+        for (file, offset, len, at) in self.layout.slices(job.layer, job.expert as usize) {
+            let end = if is_whole { bytes.len() } else { at + len };
+            read_slice(file, offset, &mut bytes[at..end], len)?;
         }
+        let at = (job.layer, job.expert as usize);
+        self.layout.read_rewritten(at, bytes, scratch, &mut |file, offset, bytes| {
+            let len = bytes.len();
+            read_slice(file, offset, bytes, len)
+        })?;
         match &self.layout.layers[job.layer].checksums {
             Some(checksums) => self.check_record(job, bytes, checksums[job.expert as usize])?,
             None => self.check_finite(job, bytes)?,
@@ -202,19 +218,18 @@ impl Shared {
         let slot = &self.layout.layers[layer].slot;
         for (is_down, place) in [(false, &slot.gate_up), (true, &slot.down)] {
             // what is dense is gigabytes that were never looked at, and shows in the logits
-            let size = match place.format {
-                WeightFormat::Affine(affine) => affine.scales.bytes(),
-                WeightFormat::Block(block) => block.bytes(),
-                WeightFormat::Dense(_) => continue,
-            };
+            if let WeightFormat::Dense(_) = place.format {
+                continue;
+            }
             let Some(bad) = place.rows_in(bytes).first_not_finite() else { continue };
             let (matrix, row) = matrix_of(is_down, place, bad.row);
             let stream = place.format.stream_names()[bad.stream];
-            let each = place.format.stream_bytes(place.cols)[bad.stream];
-            let byte = place.streams[bad.stream] + bad.row * each + bad.index * size;
+            let byte = place.streams[bad.stream] + bad.byte;
             let mut slices = self.layout.slices(layer, expert as usize);
-            let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte));
-            let path = holder.map(|(file, ..)| self.reader.describe(file)).unwrap_or_default();
+            let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte)).map(|(file, ..)| file);
+            // what is in no slice was rewritten
+            let holder = holder.or_else(|| self.layout.files_of(layer, expert as usize).last());
+            let path = holder.map(|file| self.reader.describe(file)).unwrap_or_default();
             return Err(StoreError::NotFinite { path, layer, expert, matrix, stream, row, group: bad.index });
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use flashflood_formats::{MOST_STREAMS, WeightFormat, WeightRows};
+use flashflood_formats::{MOST_STREAMS, Stored, WeightFormat, WeightRows};
 
 /// Sections of a slot start at multiples of this, so that kernels may read 16 bytes at a time.
 pub(super) const SECTION_ALIGN: usize = 64;
@@ -109,6 +109,81 @@ pub struct Part {
     pub at: usize,
 }
 
+impl Part {
+    /// What to read for expert `e`: (file index, offset in the file, bytes, offset in the slot).
+    fn slice(&self, expert: usize) -> Slice {
+        let (file, offset) = match &self.place {
+            Place::Strided { file, base, stride } => (*file, base + expert as u64 * stride),
+            Place::Listed(places) => places[expert],
+        };
+        (file, offset, self.len, self.at)
+    }
+
+    /// The file of the first expert.
+    fn first_file(&self) -> Option<u32> {
+        match &self.place {
+            Place::Strided { file, .. } => Some(*file),
+            Place::Listed(places) => places.first().map(|place| place.0),
+        }
+    }
+}
+
+/// Bytes to read: (file index, offset in the file, bytes, offset in the slot or in a scratch).
+pub(crate) type Slice = (u32, u64, usize, usize);
+
+/// A matrix of every expert of a layer of which some bytes are rewritten on their way into the slot.
+#[derive(Clone, Debug)]
+pub struct Rewritten {
+    /// How it is stored.
+    pub stored: Stored,
+    /// Output rows.
+    pub rows: usize,
+    /// Input columns.
+    pub cols: usize,
+    /// First byte in the slot of each stream of the format.
+    pub streams: [usize; MOST_STREAMS],
+    /// What to read for one expert, by the tensor that it is of: offsets are those in a scratch.
+    pub parts: Vec<(usize, Part)>,
+}
+
+impl Rewritten {
+    /// Bytes of the scratch for one expert.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        self.parts.iter().map(|(_, part)| part.at + part.len).max().unwrap_or(0)
+    }
+
+    /// The bytes `at .. at + len` of the slot that are written.
+    pub(crate) fn sections(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let as_they_are: Vec<usize> =
+            self.stored.tensors(self.rows, self.cols).iter().filter_map(|tensor| tensor.stream).collect();
+        let bytes = self.stored.format().stream_bytes(self.cols).map(|row| row * self.rows);
+        let sections = self.streams.into_iter().zip(bytes).enumerate();
+        sections.filter(move |(i, (_, len))| *len > 0 && !as_they_are.contains(i)).map(|(_, section)| section)
+    }
+
+    /// Writes the sections into `slot` from what was read.
+    pub(crate) fn write(&self, scratch: &[u8], slot: &mut [u8]) {
+        let tensors = self.stored.tensors(self.rows, self.cols).len();
+        let mut read: Vec<&[u8]> = vec![&[]; tensors];
+        for (tensor, part) in &self.parts {
+            read[*tensor] = &scratch[part.at..][..part.len];
+        }
+        let sections: Vec<(usize, usize)> = self.sections().collect();
+        // streams lie one behind the other
+        let (mut rest, mut at) = (slot, 0);
+        let out = self.streams.map(|start| match sections.iter().find(|section| section.0 == start) {
+            Some((start, len)) if *start >= at => {
+                let (_, behind) = std::mem::take(&mut rest).split_at_mut(start - at);
+                let (section, behind) = behind.split_at_mut(*len);
+                (rest, at) = (behind, start + len);
+                section
+            }
+            _ => Default::default(),
+        });
+        self.stored.arrange(self.rows, self.cols, &read, out);
+    }
+}
+
 /// The experts of one layer.
 #[derive(Clone, Debug)]
 pub struct LayerExperts {
@@ -120,6 +195,8 @@ pub struct LayerExperts {
     pub slot: SlotLayout,
     /// What to read for one expert.
     pub parts: Vec<Part>,
+    /// What is read into a scratch and written from there, where the release's bytes are not those of the format.
+    pub rewritten: Vec<Rewritten>,
     /// xxh3-64 of each expert's record, where the format carries it (packs: one part that is the whole record).
     pub checksums: Option<Vec<u64>>,
 }
@@ -165,26 +242,55 @@ impl ExpertLayout {
 
     /// Bytes on disk of all experts; those in memory do not count.
     pub fn disk_bytes(&self) -> u64 {
-        let parts = self.layers.iter().flat_map(|layer| layer.parts.iter().map(|part| (part, layer.experts)));
-        let bytes = parts.map(|(part, experts)| {
-            let file = match &part.place {
-                Place::Strided { file, .. } => Some(*file),
-                Place::Listed(places) => places.first().map(|place| place.0),
-            };
-            let file = file.and_then(|file| self.files.get(file as usize));
-            if matches!(file, Some(ExpertFile::Path(_))) { part.len as u64 * experts as u64 } else { 0 }
+        let bytes = self.layers.iter().flat_map(|layer| {
+            layer
+                .all_parts()
+                .filter(|part| {
+                    let file = part.first_file().and_then(|file| self.files.get(file as usize));
+                    matches!(file, Some(ExpertFile::Path(_)))
+                })
+                .map(|part| part.len as u64 * layer.experts as u64)
         });
         bytes.sum()
     }
 
-    /// The slices to read for one expert of an MoE layer: (file index, offset in the file, bytes, offset in the slot).
-    pub fn slices(&self, layer: usize, expert: usize) -> impl Iterator<Item = (u32, u64, usize, usize)> + '_ {
-        self.layers[layer].parts.iter().map(move |part| {
-            let (file, offset) = match &part.place {
-                Place::Strided { file, base, stride } => (*file, base + expert as u64 * stride),
-                Place::Listed(places) => places[expert],
-            };
-            (file, offset, part.len, part.at)
-        })
+    /// The slices to read for one expert of an MoE layer, each into its place in the slot.
+    pub fn slices(&self, layer: usize, expert: usize) -> impl Iterator<Item = Slice> + '_ {
+        self.layers[layer].parts.iter().map(move |part| part.slice(expert))
+    }
+
+    /// Reads an expert of an MoE layer whole: `read` fills bytes from a file and an offset. `scratch` is kept from one to
+    /// the next.
+    pub(crate) fn read_rewritten<E>(
+        &self,
+        (layer, expert): (usize, usize),
+        slot: &mut [u8],
+        scratch: &mut Vec<u8>,
+        read: &mut dyn FnMut(u32, u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for rewritten in &self.layers[layer].rewritten {
+            let bytes = rewritten.scratch_bytes();
+            scratch.resize(bytes.max(scratch.len()), 0);
+            for (_, part) in &rewritten.parts {
+                let (file, offset, len, at) = part.slice(expert);
+                read(file, offset, &mut scratch[at..at + len])?;
+            }
+            rewritten.write(&scratch[..bytes], slot);
+        }
+        Ok(())
+    }
+
+    /// The files that an expert is read from.
+    pub(crate) fn files_of(&self, layer: usize, expert: usize) -> impl Iterator<Item = u32> + '_ {
+        self.layers[layer].all_parts().map(move |part| part.slice(expert).0)
+    }
+}
+
+impl LayerExperts {
+    /// What is read for an expert, into its slot or into a scratch.
+    pub(crate) fn all_parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts
+            .iter()
+            .chain(self.rewritten.iter().flat_map(|rewritten| rewritten.parts.iter().map(|(_, part)| part)))
     }
 }

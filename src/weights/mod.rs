@@ -28,7 +28,7 @@ pub use flashflood_formats::WeightFormat;
 pub(crate) use flashflood_formats::{Affine, MOST_STREAMS, ScaleType};
 pub(crate) use json::{Keys, shown};
 pub(crate) use layout::MatrixPlace;
-pub use layout::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout};
+pub use layout::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, Rewritten, SlotLayout};
 pub use listing::{Listed, Listing};
 #[cfg(test)]
 pub(crate) use matrix::Vector;

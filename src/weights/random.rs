@@ -171,7 +171,7 @@ impl WeightSource for RandomSource {
         let mut state = self.state(&format!("experts of layer {layer}"));
         let mut parts = self.parts(&slot.gate_up, experts, &mut state);
         parts.extend(self.parts(&slot.down, experts, &mut state));
-        Ok(LayerExperts { experts, top_k, slot, parts, checksums: None })
+        Ok(LayerExperts { experts, top_k, slot, parts, rewritten: Vec::new(), checksums: None })
     }
 
     fn files(&self) -> Vec<ExpertFile> {

@@ -7,6 +7,7 @@ mod gguf;
 mod oracle;
 mod packs;
 mod program;
+mod quantised;
 mod releases;
 mod scaled_rope;
 #[cfg(feature = "server")]

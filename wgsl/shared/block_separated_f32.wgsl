@@ -10,7 +10,7 @@ fn columns_of(codes: u32, scale: f32, bias: f32) -> vec4<f32> {
 }
 
 fn block_of(matrix: Place, row: u32, block: u32) -> Weights {
-    let w = separate(first_byte(matrix, row, block), block);
+    let w = separate(matrix, row, block);
     let a = w.codes[0];
     let b = w.codes[1];
     return Weights(array<vec4<f32>, 8>(

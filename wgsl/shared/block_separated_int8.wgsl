@@ -6,6 +6,6 @@
 //import separated
 
 fn block_of(matrix: Place, row: u32, block: u32) -> Weights {
-    let w = separate(first_byte(matrix, row, block), block);
+    let w = separate(matrix, row, block);
     return Weights(w.codes, w.scale.x, w.bias.x);
 }

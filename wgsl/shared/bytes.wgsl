@@ -62,3 +62,9 @@ fn short_at(byte: u32) -> u32 {
 fn half_at(byte: u32) -> f32 {
     return unpack2x16float(short_at(byte)).x;
 }
+
+// The first byte of the block of the file that has 32 columns of a row; `block_bytes` and `block_groups` are its type's.
+fn first_byte(matrix: Place, row: u32, block: u32) -> u32 {
+    let at = row * (params.blocks / block_groups) + block / block_groups;
+    return matrix.stream_0 * 4u + at * block_bytes;
+}

@@ -3,6 +3,7 @@
 
 //import bytes
 //import codebook
+//import place
 //import separated
 
 const block_groups: u32 = 8u; // of 32 columns
@@ -13,7 +14,8 @@ fn eighths(entry: u32, more: u32) -> vec2<u32> {
     return less(vec4<u32>(eight_values(entry | ((more & 7u) << 8u)), 0u, 0u), n).xy;
 }
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let part = block & 7u;
     let entries = word_at(at + 4u * part);
     let more = short_at(at + 32u + 2u * part);

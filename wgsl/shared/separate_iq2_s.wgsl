@@ -3,12 +3,14 @@
 
 //import bytes
 //import codebook
+//import place
 //import separated
 
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 82u;
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let part = block & 7u;
     let entries = word_at(at + 2u + 4u * part);
     let signs = word_at(at + 34u + 4u * part);

@@ -2,12 +2,14 @@
 
 //import bytes
 //import codebook
+//import place
 //import separated
 
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 66u;
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let place = at + 2u + (block & 7u) * 8u;
     let entries = word_at(place);
     let rest = word_at(place + 4u);

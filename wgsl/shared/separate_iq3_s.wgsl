@@ -3,6 +3,7 @@
 
 //import bytes
 //import codebook
+//import place
 //import separated
 
 const block_groups: u32 = 8u; // of 32 columns
@@ -12,7 +13,8 @@ fn entry(entries: u32, i: u32, more: u32, n: u32) -> u32 {
     return four_values(((entries >> (8u * i)) & 0xffu) | (((more >> n) & 1u) << 8u));
 }
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let part = block & 7u;
     let first = word_at(at + 2u + 8u * part);
     let second = word_at(at + 6u + 8u * part);

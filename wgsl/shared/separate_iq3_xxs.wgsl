@@ -2,12 +2,14 @@
 
 //import bytes
 //import codebook
+//import place
 //import separated
 
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 98u;
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let part = block & 7u;
     let first = word_at(at + 2u + 8u * part);
     let second = word_at(at + 6u + 8u * part);

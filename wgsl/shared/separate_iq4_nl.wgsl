@@ -2,12 +2,14 @@
 
 //import bytes
 //import codebook
+//import place
 //import separated
 
 const block_groups: u32 = 1u; // of 32 columns
 const block_bytes: u32 = 18u;
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let bytes = words_at(at + 2u);
     let a = four_pairs(bytes.x);
     let b = four_pairs(bytes.y);

@@ -3,6 +3,7 @@
 
 //import bytes
 //import numbers_of_4_bits
+//import place
 //import separated
 
 const block_groups: u32 = 2u; // of 32 columns
@@ -17,7 +18,8 @@ fn half_of_e4m3(byte: u32) -> f32 {
     return select(number, 0.0, byte == 0x7fu);
 }
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let part = block & 1u;
     let scales = word_at(at) >> (16u * part);
     let bytes = words_at(at + 4u + 16u * part);

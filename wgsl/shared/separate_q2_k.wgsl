@@ -2,12 +2,14 @@
 // of bits first; what scales and minima are multiplied with (f16).
 
 //import bytes
+//import place
 //import separated
 
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 84u;
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let part = block & 7u;
     let codes = eight_words_at(at + 16u + (part / 4u) * 32u);
     let shift = vec4<u32>(2u * (part & 3u));

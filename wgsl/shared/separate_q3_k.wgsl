@@ -2,6 +2,7 @@
 // what they are multiplied with (f16). A code is 4 less where its third bit is not set.
 
 //import bytes
+//import place
 //import separated
 
 const block_groups: u32 = 8u; // of 32 columns
@@ -13,7 +14,8 @@ fn scale_of(at: u32, group: u32) -> f32 {
     return f32(i32(lower | (upper << 4u)) - 32);
 }
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let part = block & 7u;
     let codes = eight_words_at(at + 32u + (part / 4u) * 32u);
     let thirds = eight_words_at(at);

@@ -1,12 +1,14 @@
 // Q5_1: a scale and a minimum (f16), fifth bits, 16 bytes: low halves, then high halves.
 
 //import bytes
+//import place
 //import separated
 
 const block_groups: u32 = 1u; // of 32 columns
 const block_bytes: u32 = 24u;
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let scales = unpack2x16float(word_at(at));
     let fifth = word_at(at + 4u);
     let bytes = words_at(at + 8u);

@@ -1,13 +1,16 @@
 // Q5_K: what scales and minima are multiplied with (f16), 12 bytes: 8 of both, of 6 bits; 32 bytes of fifth bits; 128 bytes, of
 // each 32 the low halves first. Blocks are whole 16 bytes.
 
+//import bytes
+//import place
 //import scales_of_6_bits
 //import separated
 
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 176u;
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let first = at >> 4u;
     let part = block & 7u;
     let scales = scale_and_bias(weights[first], part);

@@ -2,12 +2,14 @@
 // scales; what they are multiplied with (f16). Codes are less 32.
 
 //import bytes
+//import place
 //import separated
 
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 210u;
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let part = block & 7u;
     let quarter = part & 3u;
     let lower = eight_words_at(at + (part / 4u) * 64u + (quarter & 1u) * 32u);

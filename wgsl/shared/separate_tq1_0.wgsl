@@ -2,6 +2,7 @@
 // first; a scale (f16). A digit is what a byte, multiplied so that those before it are lost, has above 1 / 3 or 2 / 3 of 256.
 
 //import bytes
+//import place
 //import separated
 
 const block_groups: u32 = 8u; // of 32 columns
@@ -19,7 +20,8 @@ fn power_of_3(n: u32) -> u32 {
     return select(select(1u, 3u, (n & 1u) == 1u) * select(1u, 9u, (n & 2u) == 2u), 81u, n == 4u);
 }
 
-fn separate(at: u32, block: u32) -> Separated {
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let at = first_byte(matrix, row, block);
     let part = block & 7u;
     var a: vec4<u32>;
     var b: vec4<u32>;

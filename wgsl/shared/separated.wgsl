@@ -1,7 +1,5 @@
-// 32 columns of a row as a type of blocks of GGUF files has them: signed codes in the order of columns, four a word, and for
-// each 16 of them a scale and a bias: w = scale * code + bias.
-
-//import place
+// 32 columns of a row as a format with signed codes has them, blocks of GGUF files or numbers of 4 bits: codes in the order
+// of columns, four a word, and for each 16 of them a scale and a bias: w = scale * code + bias.
 
 struct Separated {
     codes: array<vec4<u32>, 2>,
@@ -62,10 +60,4 @@ fn signed_eights(a: vec2<u32>, b: vec2<u32>, c: vec2<u32>, d: vec2<u32>, signs: 
         vec4<u32>(signed(a.x, signs, 0u), signed(a.y, signs, 4u), signed(b.x, signs, 8u), signed(b.y, signs, 12u)),
         vec4<u32>(signed(c.x, signs, 16u), signed(c.y, signs, 20u), signed(d.x, signs, 24u), signed(d.y, signs, 28u)),
     );
-}
-
-// The first byte of the block of the file that has 32 columns of a row; `block_bytes` and `block_groups` are its type's.
-fn first_byte(matrix: Place, row: u32, block: u32) -> u32 {
-    let at = row * (params.blocks / block_groups) + block / block_groups;
-    return matrix.stream_0 * 4u + at * block_bytes;
 }

@@ -39,7 +39,7 @@ pub(super) fn mxfp4(b: &[u8; 17], codes: &mut [i8; 32], groups: &mut Groups<2>, 
 
 /// Half of 2^(exponent - 127): the values of the codes are doubled.
 #[inline(always)]
-fn half_of_power(exponent: u8) -> f32 {
+pub(crate) fn half_of_power(exponent: u8) -> f32 {
     f32::from_bits(if exponent < 2 { 0x0020_0000 << exponent } else { (u32::from(exponent) - 1) << 23 })
 }
 

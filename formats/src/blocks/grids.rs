@@ -31,7 +31,7 @@ pub enum Codebook {
 const IQ4: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Of each byte, the numbers of 4 bits (E2M1) of its halves, doubled. A GPU computes them.
-pub(super) static FP4: LazyLock<Vec<u32>> =
+pub(crate) static FP4: LazyLock<Vec<u32>> =
     LazyLock::new(|| pairs(&[0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]));
 
 impl Codebook {

@@ -106,7 +106,14 @@ impl Temporary {
         let experts = (FILE / EXPERT as u64) as usize;
         ExpertLayout {
             files: vec![ExpertFile::Path(self.0.clone())],
-            layers: vec![LayerExperts { experts, top_k: 1, slot, parts: vec![part], checksums: None }],
+            layers: vec![LayerExperts {
+                experts,
+                top_k: 1,
+                slot,
+                parts: vec![part],
+                rewritten: Vec::new(),
+                checksums: None,
+            }],
         }
     }
 }

@@ -183,6 +183,7 @@ impl fmt::Display for ProductShape {
         write!(f, "{} {}x{}", self.shader(), self.rows, self.cols)?;
         match self.format {
             WeightFormat::Affine(affine) => write!(f, " group {} {:?}", affine.group, affine.scales),
+            WeightFormat::Scaled(scaled) => write!(f, " {scaled:?}"),
             WeightFormat::Dense(_) | WeightFormat::Block(_) => Ok(()),
         }
     }

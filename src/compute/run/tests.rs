@@ -126,7 +126,7 @@ fn recording() -> (Arc<Recording>, ExpertLayout) {
     let parts = vec![Part { place, len: slot.bytes, at: 0 }];
     let bytes = vec![0; 4 * slot.bytes].into();
     let files = vec![ExpertFile::Memory { name: "experts", bytes }];
-    let layers = vec![LayerExperts { experts: 4, top_k: 1, slot, parts, checksums: None }];
+    let layers = vec![LayerExperts { experts: 4, top_k: 1, slot, parts, rewritten: Vec::new(), checksums: None }];
     (Arc::new(r), ExpertLayout { files, layers })
 }
 

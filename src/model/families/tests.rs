@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::shape::{AttentionShape, FeedForward, Mixer, MoeShape};
-use crate::weights::snapshot::{Quantization, Widths};
+use crate::weights::snapshot::{Mode, Quantization, Widths};
 
 const PATH: &str = "snapshot/config.json";
 
@@ -342,8 +342,8 @@ fn reads_overrides_of_the_quantization() {
     .to_string();
     let quantization = Quantization::from_json(Path::new(PATH), &text).unwrap().unwrap();
     let module = |name: &str| quantization.module(name);
-    assert_eq!(module("language_model.lm_head"), Some(Widths { bits: 4, group: 64 }));
-    assert_eq!(module("model.language_model.layers.0.mlp.gate"), Some(Widths { bits: 8, group: 32 }));
+    assert_eq!(module("language_model.lm_head"), Some(Mode::Affine(Widths { bits: 4, group: 64 })));
+    assert_eq!(module("model.language_model.layers.0.mlp.gate"), Some(Mode::Affine(Widths { bits: 8, group: 32 })));
     assert_eq!(module("language_model.model.layers.1.mlp.gate"), None);
     assert_eq!(Quantization::from_json(Path::new(PATH), "{}").unwrap(), None);
 }
@@ -351,8 +351,11 @@ fn reads_overrides_of_the_quantization() {
 #[test]
 fn refuses_other_quantisations() {
     for (section, parts) in [
-        (json!({ "quant_method": "fp8", "weight_block_size": [128, 128] }), ["quant_method", "MLX affine", "\"fp8\""]),
-        (json!({ "bits": 4, "group_size": 32, "mode": "mxfp4" }), ["mode", "\"affine\"", "\"mxfp4\""]),
+        (json!({ "quant_method": "bitsandbytes" }), ["quant_method", "gptq, awq", "\"bitsandbytes\""]),
+        (json!({ "quant_method": "gptq", "bits": 4, "desc_act": true }), ["desc_act", "their own order", "true"]),
+        (json!({ "quant_method": "fp8", "weight_block_size": [128, 1] }), ["weight_block_size", "of 32", "[128,1]"]),
+        (json!({ "bits": 4, "group_size": 32, "mode": "mxfp3" }), ["mode", "mxfp4, mxfp8", "\"mxfp3\""]),
+        (json!({ "bits": 4, "group_size": 64, "mode": "mxfp4" }), ["group_size", "32, as MXFP4", "64"]),
         (json!({ "bits": 7, "group_size": 64 }), ["quantization.bits", "2, 3, 4, 5, 6 or 8", "found 7"]),
         (json!({ "bits": 4, "group_size": 16 }), ["group_size", "32, 64 or 128", "found 16"]),
         (

@@ -46,7 +46,7 @@ pub(super) fn layer(gguf: &Gguf, i: usize, shape: &ExpertShape) -> Result<LayerE
         at += len;
     }
     parts.push(Part { place: down.place, len: down.len, at: start(&slot.down) });
-    Ok(LayerExperts { experts, top_k, slot, parts, checksums: None })
+    Ok(LayerExperts { experts, top_k, slot, parts, rewritten: Vec::new(), checksums: None })
 }
 
 /// All types of ggml have one stream.

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::weights::layout::{MatrixPlace, SlotLayout};
-use flashflood_formats::{Affine, MOST_STREAMS, NotFinite, WeightFormat, WeightRows};
+use flashflood_formats::{Affine, MOST_STREAMS, NotFinite, Number, WeightFormat, WeightRows};
 
 /// Weights that one task converts at a time: large enough to pay for the task, small enough to share an expert.
 const TASK_WEIGHTS: usize = 1 << 16;
@@ -30,7 +30,9 @@ pub(super) fn target(stored: WeightFormat, cols: usize, bits: u8, group: u16) ->
         WeightFormat::Affine(Affine { bits: b, group: g, .. }) if b == bits && g == group => stored,
         // what a release quantised with care is not quantised again
         WeightFormat::Block(_) => stored,
-        WeightFormat::Affine(_) | WeightFormat::Dense(_) => WeightFormat::affine(bits, group),
+        WeightFormat::Scaled(scaled) if scaled.number == Number::E2m1 => stored,
+        // 8 bits of float are as good a source as 16
+        WeightFormat::Affine(_) | WeightFormat::Scaled(_) | WeightFormat::Dense(_) => WeightFormat::affine(bits, group),
     }
 }
 

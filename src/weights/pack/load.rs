@@ -6,7 +6,7 @@ use bytes::Bytes;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use super::PackError;
-use super::manifest::{KNOWN_AFFINE, LayerRecords};
+use super::manifest::{KNOWN_FORMATS, LayerRecords};
 use crate::file_error::FileError;
 use crate::weights::layout::{ExpertFile, LayerExperts, Part, Place, SlotLayout};
 use crate::weights::matrix::{Matrix, MatrixBlock, Vector};
@@ -94,15 +94,13 @@ impl Resident {
             return Ok(None);
         };
         let place = || format!("format of {name}");
-        let format = serde_json::from_str(text).map_err(|error| {
+        let format: WeightFormat = serde_json::from_str(text).map_err(|error| {
             FileError::new(&self.path, place(), "a format that this program knows", error)
                 .hint("a newer flashflood may")
         })?;
         match format {
-            WeightFormat::Affine(affine) if !affine.is_known() => {
-                Err(FileError::new(&self.path, place(), KNOWN_AFFINE, format!("{affine:?}")))
-            }
-            format => Ok(Some(format)),
+            format if format.is_known() => Ok(Some(format)),
+            format => Err(FileError::new(&self.path, place(), KNOWN_FORMATS, format!("{format:?}"))),
         }
     }
 
@@ -193,6 +191,7 @@ impl WeightSource for PackWeights {
             top_k: shape.top_k,
             slot,
             parts: vec![Part { place, len: slot.bytes, at: 0 }],
+            rewritten: Vec::new(),
             checksums: Some(records.xxh3.iter().map(|sum| sum.0).collect()),
         })
     }

@@ -192,10 +192,8 @@ impl Manifest {
         for (n, layer) in self.layers.iter().enumerate() {
             let key = |field: &str| format!("layers[{n}].{field}");
             for (name, format) in [("gate_up", layer.gate_up), ("down", layer.down)] {
-                if let WeightFormat::Affine(affine) = format
-                    && !affine.is_known()
-                {
-                    return Err(FileError::new(path, key(name), KNOWN_AFFINE, format!("{affine:?}")));
+                if !format.is_known() {
+                    return Err(FileError::new(path, key(name), KNOWN_FORMATS, format!("{format:?}")));
                 }
             }
             let least = stride(layer.bytes, self.record_align);
@@ -212,8 +210,9 @@ impl Manifest {
     }
 }
 
-/// What affine formats there are.
-pub(super) const KNOWN_AFFINE: &str = "affine with 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128";
+/// What formats there are.
+pub(super) const KNOWN_FORMATS: &str =
+    "numbers, blocks, MXFP4, NVFP4, FP8, or affine with 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128";
 
 const NOT_A_MANIFEST: &str = "not a manifest that can be read";
 

@@ -22,7 +22,7 @@ use crate::weights::layout::{ExpertFile, ExpertLayout, SlotLayout};
 use crate::weights::listing::{Listed, Listing};
 use crate::weights::matrix::Matrix;
 use crate::weights::source::MatrixRole;
-use flashflood_formats::{Affine, WeightFormat};
+use flashflood_formats::{Affine, Number, WeightFormat};
 
 /// Bytes of experts in memory at a time: as stored by the source and as packed.
 const EXPERTS_IN_FLIGHT: usize = 512 << 20;
@@ -176,6 +176,7 @@ fn resident_format(matrix: &Matrix, options: &PackOptions) -> WeightFormat {
         WeightFormat::Affine(Affine { bits, .. }) if bits <= options.resident_bits => matrix.format,
         // quantised already, and as well as somebody could
         WeightFormat::Block(_) => matrix.format,
+        WeightFormat::Scaled(scaled) if scaled.number == Number::E2m1 => matrix.format,
         stored => target(stored, matrix.cols, options.resident_bits, options.group),
     }
 }
@@ -256,7 +257,7 @@ impl<'a> Job<'a> {
             let stored = self.experts.layers.iter().find_map(|layer| match pick(&layer.slot) {
                 WeightFormat::Affine(affine) => Some(affine.bits),
                 // blocks stay as they are
-                WeightFormat::Block(_) | WeightFormat::Dense(_) => None,
+                WeightFormat::Block(_) | WeightFormat::Scaled(_) | WeightFormat::Dense(_) => None,
             });
             let Some(stored) = stored else { continue };
             let why = match bits {
@@ -281,17 +282,21 @@ impl<'a> Job<'a> {
         let in_flight = (EXPERTS_IN_FLIGHT / (from.bytes + *stride as usize)).clamp(1, 4 * threads);
         let one = |expert: usize| {
             let mut image = vec![0; from.bytes];
+            let mut read = |file: u32, offset: u64, out: &mut [u8]| {
+                let len = out.len();
+                read_slice(&self.experts.files[file as usize], &sources, file, offset, out).map_err(|source| {
+                    let path = match &self.experts.files[file as usize] {
+                        ExpertFile::Path(path) => path,
+                        ExpertFile::Memory { name, .. } => Path::new(name),
+                    };
+                    let what = format!("read {len} bytes at offset {offset} (layer {layer}, expert {expert})");
+                    FileError::io(what, path)(source)
+                })
+            };
             for (file, offset, len, at) in self.experts.slices(n, expert) {
-                read_slice(&self.experts.files[file as usize], &sources, file, offset, &mut image[at..at + len])
-                    .map_err(|source| {
-                        let path = match &self.experts.files[file as usize] {
-                            ExpertFile::Path(path) => path,
-                            ExpertFile::Memory { name, .. } => Path::new(name),
-                        };
-                        let what = format!("read {len} bytes at offset {offset} (layer {layer}, expert {expert})");
-                        FileError::io(what, path)(source)
-                    })?;
+                read(file, offset, &mut image[at..at + len])?;
             }
+            self.experts.read_rewritten((n, expert), &mut image, &mut Vec::new(), &mut read)?;
             let mut record = vec![0; *stride as usize];
             convert_slot(from, &image, slot, &mut record).map_err(|(matrix, bad)| PackError::ExpertWeight {
                 layer: *layer,
@@ -318,7 +323,7 @@ impl<'a> Job<'a> {
     fn open_sources(&self, n: usize) -> Result<HashMap<u32, File>, PackError> {
         let mut sources = HashMap::new();
         for expert in 0..self.experts.layers[n].experts {
-            for (file, ..) in self.experts.slices(n, expert) {
+            for file in self.experts.files_of(n, expert) {
                 if let ExpertFile::Path(path) = &self.experts.files[file as usize]
                     && !sources.contains_key(&file)
                 {

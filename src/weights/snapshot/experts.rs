@@ -1,19 +1,18 @@
 //! Where the routed experts lie in a snapshot: fused, stacked (MLX) or one tensor per expert.
 
-use super::FLOATS;
 use super::reader::{Reader, Tensors};
 use crate::file_error::FileError;
-use crate::weights::layout::{LayerExperts, MatrixPlace, Part, Place, SlotLayout};
+use crate::weights::layout::{LayerExperts, MatrixPlace, Part, Place, Rewritten, SECTION_ALIGN, SlotLayout};
 use crate::weights::names::ExpertNames;
 use crate::weights::safetensors::Tensor;
 use crate::weights::source::ExpertShape;
-use flashflood_formats::WeightFormat;
+use flashflood_formats::{MOST_STREAMS, Stored, WeightFormat};
 
 /// One projection of every expert of a layer.
 struct Projection {
-    format: WeightFormat,
-    /// Each stream of the format: where, and bytes per expert.
-    streams: Vec<(Place, usize)>,
+    stored: Stored,
+    /// Each tensor of it: where, and bytes per expert.
+    tensors: Vec<(Place, usize)>,
     /// A tensor of it, for messages.
     example: String,
 }
@@ -35,25 +34,30 @@ pub(super) fn layer(
     let &ExpertShape { experts, top_k, hidden, width } = shape;
     let (gate_up, down) = projections(reader, names, shape, i, at)?;
     let format = match &gate_up {
-        GateUp::Fused(both) => both.format,
-        GateUp::Split { gate, up } if gate.format == up.format => gate.format,
+        GateUp::Fused(both) => both.stored.format(),
+        GateUp::Split { gate, up } if gate.stored.format() == up.stored.format() => gate.stored.format(),
         GateUp::Split { gate, up } => {
             let path = reader.tensors.get(&up.example).map(|tensor| reader.tensors.path_of(tensor));
             return Err(FileError::new(
                 path.unwrap_or(reader.tensors.root()),
                 format!("tensor `{}`", up.example),
-                format!("the format of `{}`: {}", gate.example, described(gate.format)),
-                described(up.format),
+                format!("the format of `{}`: {}", gate.example, described(gate.stored.format())),
+                described(up.stored.format()),
             ));
         }
     };
-    let slot = SlotLayout::new(hidden, width, format, down.format);
-    let mut parts = match gate_up {
-        GateUp::Fused(both) => parts(both, &slot.gate_up, 0),
-        GateUp::Split { gate, up } => [parts(gate, &slot.gate_up, 0), parts(up, &slot.gate_up, 1)].concat(),
-    };
-    parts.extend(self::parts(down, &slot.down, 0));
-    Ok(LayerExperts { experts, top_k, slot, parts, checksums: None })
+    let slot = SlotLayout::new(hidden, width, format, down.stored.format());
+    let mut into = IntoSlot::default();
+    match gate_up {
+        GateUp::Fused(both) => into.add(both, &slot.gate_up, 0, 2 * width),
+        GateUp::Split { gate, up } => {
+            into.add(gate, &slot.gate_up, 0, width);
+            into.add(up, &slot.gate_up, 1, width);
+        }
+    }
+    into.add(down, &slot.down, 0, hidden);
+    let IntoSlot { parts, rewritten } = into;
+    Ok(LayerExperts { experts, top_k, slot, parts, rewritten, checksums: None })
 }
 
 /// gate and up, and down, in whichever of the forms the release has.
@@ -70,9 +74,7 @@ fn projections(
     let fused = ["gate_up_proj", "down_proj"].map(|name| format!("{at}experts.{name}"));
     if fused.iter().any(|name| tensors.get(name).is_some()) {
         let projection = |name: &str, rows: usize, cols: usize| {
-            let shape = [experts, rows, cols];
-            let tensor = reader.tensor(name, || format!("{FLOATS} {shape:?}"))?;
-            Ok::<_, FileError>(stacked(&reader.dense(tensor, &shape)?, experts))
+            Ok::<_, FileError>(stacked(&reader.fused(name, [experts, rows, cols])?, experts))
         };
         return Ok((GateUp::Fused(projection(&fused[0], 2 * width, hidden)?), projection(&fused[1], hidden, width)?));
     }
@@ -101,7 +103,7 @@ fn projections(
 fn described(format: WeightFormat) -> String {
     match format {
         WeightFormat::Affine(affine) => format!("{format}, scales {:?}", affine.scales),
-        WeightFormat::Dense(_) | WeightFormat::Block(_) => format.to_string(),
+        WeightFormat::Scaled(_) | WeightFormat::Dense(_) | WeightFormat::Block(_) => format.to_string(),
     }
 }
 
@@ -117,9 +119,9 @@ fn stacked(tensors: &Tensors<'_>, experts: usize) -> Projection {
         (Place::Strided { file: file(tensor), base: tensor.offset, stride: len as u64 }, len)
     };
     Projection {
-        format: tensors.format,
-        streams: tensors.streams.iter().map(place).collect(),
-        example: tensors.streams[0].name.clone(),
+        stored: tensors.stored,
+        tensors: tensors.tensors.iter().map(place).collect(),
+        example: tensors.tensors[0].name.clone(),
     }
 }
 
@@ -143,24 +145,48 @@ fn listed(
         })
     };
     let first = one(0)?;
-    let mut streams: Vec<(Vec<(u32, u64)>, usize)> =
-        first.streams.iter().map(|tensor| (Vec::with_capacity(experts), tensor.bytes.len())).collect();
+    let mut places: Vec<(Vec<(u32, u64)>, usize)> =
+        first.tensors.iter().map(|tensor| (Vec::with_capacity(experts), tensor.bytes.len())).collect();
     for expert in 0..experts {
-        let tensors = one(expert)?;
-        if tensors.format != first.format {
-            let expected = format!("the format of `{}`: {}", first.streams[0].name, described(first.format));
-            return Err(reader.wrong(tensors.streams[0], expected));
+        let Tensors { stored, tensors } = one(expert)?;
+        if stored != first.stored {
+            let expected = format!("the format of `{}`: {}", first.tensors[0].name, described(first.stored.format()));
+            return Err(reader.wrong(tensors[0], expected));
         }
-        for ((places, _), tensor) in streams.iter_mut().zip(&tensors.streams) {
+        for ((places, _), tensor) in places.iter_mut().zip(&tensors) {
             places.push((file(tensor), tensor.offset));
         }
     }
-    let streams = streams.into_iter().map(|(places, len)| (Place::Listed(places), len)).collect();
-    Ok(Projection { format: first.format, streams, example: first.streams[0].name.clone() })
+    let tensors = places.into_iter().map(|(places, len)| (Place::Listed(places), len)).collect();
+    Ok(Projection { stored: first.stored, tensors, example: first.tensors[0].name.clone() })
 }
 
-/// What to read into the sections of `place`; `half` 1 is the second half of each (up, behind gate).
-fn parts(projection: Projection, place: &MatrixPlace, half: usize) -> Vec<Part> {
-    let parts = projection.streams.into_iter().zip(place.streams);
-    parts.map(|((place, len), section)| Part { place, len, at: section + half * len }).collect()
+/// What to read into a slot.
+#[derive(Default)]
+struct IntoSlot {
+    parts: Vec<Part>,
+    rewritten: Vec<Rewritten>,
+}
+
+impl IntoSlot {
+    /// The `rows` of a projection into the sections of `place`; `half` 1 is the second half of each (up, behind gate).
+    fn add(&mut self, projection: Projection, place: &MatrixPlace, half: usize, rows: usize) {
+        let Projection { stored, tensors, .. } = projection;
+        let bytes = stored.format().stream_bytes(place.cols).map(|row| row * rows);
+        let streams: [usize; MOST_STREAMS] = std::array::from_fn(|i| place.streams[i] + half * bytes[i]);
+        let (mut scratch, mut at) = (Vec::new(), 0);
+        for (i, (tensor, (place, len))) in stored.tensors(rows, place.cols).into_iter().zip(tensors).enumerate() {
+            match tensor.stream {
+                Some(stream) => self.parts.push(Part { place, len, at: streams[stream] }),
+                None => {
+                    scratch.push((i, Part { place, len, at }));
+                    // the next one may be read past the page cache
+                    at = (at + len).next_multiple_of(SECTION_ALIGN);
+                }
+            }
+        }
+        if !scratch.is_empty() {
+            self.rewritten.push(Rewritten { stored, rows, cols: place.cols, streams, parts: scratch });
+        }
+    }
 }

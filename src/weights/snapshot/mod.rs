@@ -7,6 +7,7 @@ mod experts;
 pub(crate) mod prefixes;
 mod quantization;
 mod reader;
+mod stored;
 
 use super::layout::{ExpertFile, LayerExperts};
 use super::matrix::{Matrix, Vector};
@@ -18,7 +19,7 @@ use reader::Reader;
 
 pub(crate) use quantization::Quantization;
 #[cfg(test)]
-pub(crate) use quantization::Widths;
+pub(crate) use quantization::{Mode, Widths};
 
 /// A snapshot with the names of its family.
 pub(crate) struct Snapshot {
@@ -60,7 +61,7 @@ impl Snapshot {
         if name == "lm_head" {
             let (_, head) = self.layout;
             let known = [head, "lm_head", "language_model.lm_head"];
-            let found = known.into_iter().find(|name| self.tensors.get(&format!("{name}.weight")).is_some());
+            let found = known.into_iter().find(|name| self.reader().has(name));
             return found.unwrap_or(head).to_owned();
         }
         format!("{}{}", self.layout.0, self.names.in_release(name))
@@ -72,7 +73,7 @@ impl Snapshot {
         let (layer, _) = super::names::of_layer(name)?;
         let at = format!("{}layers.{layer}.", self.layout.0);
         let module = format!("{at}{}", fused.module);
-        self.tensors.get(&format!("{module}.weight"))?;
+        self.reader().has(&module).then_some(())?;
         let whole = self.reader().matrix(&module, fused.rows, cols);
         Some(whole.map(|whole| whole.list_rows(format!("{at}{called}.weight"), ranges)))
     }
@@ -107,7 +108,7 @@ impl WeightSource for Snapshot {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.tensors.get(&format!("{}.weight", self.module(name))).is_some()
+        self.reader().has(&self.module(name))
     }
 
     fn experts(&self, layer: usize, shape: &ExpertShape) -> Result<LayerExperts, FileError> {

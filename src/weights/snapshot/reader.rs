@@ -1,21 +1,24 @@
-//! One tensor or one quantised triple at a time, checked against the shape that the model asks for.
+//! One tensor or one quantised matrix at a time, checked against the shape that the model asks for.
+
+use bytes::Bytes;
 
 use super::FLOATS;
-use super::quantization::{Quantization, Widths};
+use super::quantization::Quantization;
+use super::stored::{FIRST, Found};
 use crate::file_error::FileError;
 use crate::weights::matrix::{Matrix, MatrixBlock, Vector};
 use crate::weights::safetensors::{Dtype, Tensor, TensorSet};
-use flashflood_formats::{Affine, MOST_STREAMS, WeightFormat, WeightRows};
+use flashflood_formats::{MOST_STREAMS, Stored, WeightFormat, WeightRows};
 
 pub(super) struct Reader<'a> {
     pub(super) tensors: &'a TensorSet,
     pub(super) quantization: Option<&'a Quantization>,
 }
 
-/// The tensors of a matrix, or of one matrix of every expert: one for each stream of the format.
+/// The tensors of a matrix, or of one matrix of every expert, in the order that `stored` takes them.
 pub(super) struct Tensors<'a> {
-    pub(super) format: WeightFormat,
-    pub(super) streams: Vec<&'a Tensor>,
+    pub(super) stored: Stored,
+    pub(super) tensors: Vec<&'a Tensor>,
 }
 
 impl<'a> Reader<'a> {
@@ -50,21 +53,37 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whether there is a matrix of this name, however it is stored.
+    pub(super) fn has(&self, module: &str) -> bool {
+        FIRST.iter().any(|name| self.tensors.get(&format!("{module}.{name}")).is_some())
+    }
+
     /// The matrix `module` of `[rows, cols]`, dense or quantised, with finite scales.
     pub(super) fn matrix(&self, module: &str, rows: usize, cols: usize) -> Result<Matrix, FileError> {
-        let Tensors { format, streams } = self.streams(module, &[], rows, cols)?;
-        let block = MatrixBlock {
-            rows,
-            streams: std::array::from_fn(|i| streams.get(i).map(|tensor| tensor.bytes.clone()).unwrap_or_default()),
-        };
+        let Tensors { stored, tensors } = self.streams(module, &[], rows, cols)?;
+        let format = stored.format();
+        let bytes = format.stream_bytes(cols);
+        let described = stored.tensors(rows, cols);
+        let as_it_is = |i: usize| described.iter().position(|tensor| tensor.stream == Some(i));
+        let mut written: [Vec<u8>; MOST_STREAMS] =
+            std::array::from_fn(|i| vec![0; if as_it_is(i).is_some() { 0 } else { rows * bytes[i] }]);
+        let read: Vec<&[u8]> = tensors.iter().map(|tensor| &tensor.bytes[..]).collect();
+        stored.arrange(rows, cols, &read, written.each_mut().map(|bytes| &mut bytes[..]));
+        let mut written = written.into_iter();
+        let streams = std::array::from_fn(|i| {
+            let written = written.next().unwrap_or_default();
+            as_it_is(i).map_or_else(|| Bytes::from(written), |tensor| tensors[tensor].bytes.clone())
+        });
+        let block = MatrixBlock { rows, streams };
         // dense weights are gigabytes that nobody has read yet: only scales are looked at
-        if streams.len() > 1 {
+        if tensors.len() > 1 {
             let bytes: [&[u8]; MOST_STREAMS] = block.streams.each_ref().map(|bytes| &bytes[..]);
             if let Some(bad) = (WeightRows { format, cols, streams: bytes }).first_not_finite() {
-                return Err(self.not_finite(streams[bad.stream], format!("row {}", bad.row), bad.value));
+                let holder = as_it_is(bad.stream).unwrap_or(1);
+                return Err(self.not_finite(tensors[holder], format!("row {}", bad.row), bad.value));
             }
         }
-        Ok(Matrix { name: streams[0].name.clone(), rows, cols, format, blocks: vec![block] })
+        Ok(Matrix { name: tensors[0].name.clone(), rows, cols, format, blocks: vec![block] })
     }
 
     /// The tensors of the matrix `module`, each of shape `[lead.., rows, ..]`; their data is not read.
@@ -75,64 +94,75 @@ impl<'a> Reader<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<Tensors<'a>, FileError> {
-        let codes = self.tensor(&format!("{module}.weight"), || {
-            format!("{FLOATS} {:?}, or an MLX-quantised triple", shape(lead, rows, cols))
-        })?;
-        if codes.dtype != Dtype::U32 && self.tensors.get(&format!("{module}.scales")).is_none() {
-            return self.dense(codes, &shape(lead, rows, cols));
-        }
-        self.affine(module, codes, lead, rows, cols)
+        let Some(Found { stored, names }) = self.stored(module, rows, cols)? else {
+            let weight = self.tensor(&format!("{module}.weight"), || format!("{FLOATS} {:?}", [rows, cols]))?;
+            return self.dense(weight, &shape(lead, rows, cols));
+        };
+        self.checked(stored, names, lead, rows, cols)
     }
 
-    fn affine(
+    /// The tensors `names`, held against what `stored` expects.
+    pub(super) fn checked(
         &self,
-        module: &str,
-        codes: &'a Tensor,
+        stored: Stored,
+        names: Vec<String>,
         lead: &[usize],
         rows: usize,
         cols: usize,
     ) -> Result<Tensors<'a>, FileError> {
-        let stream =
-            |name: &str| self.tensor(&format!("{module}.{name}"), || format!("the {name} of `{}`", codes.name));
-        let (scales, biases) = (stream("scales")?, stream("biases")?);
-        let Some(dense) = scales.dense() else {
-            return Err(self.wrong(scales, format!("scales in {FLOATS}")));
+        let format = stored.format();
+        let named = |name: &String| {
+            let part = name.rsplit('.').next().unwrap_or_default();
+            self.tensor(name, || format!("the {part} of `{}`", names[0]))
         };
-        let said = self.quantization.and_then(|quantization| quantization.module(module));
-        let widths = match said {
-            Some(widths) => widths,
-            None => widths_of_shapes(codes, scales, cols)
-                .ok_or_else(|| self.wrong(codes, format!("codes of {cols} columns, packed as MLX does")))?,
-        };
-        let format = widths.with_scales(dense.scale_type());
-        let source = match (said, self.quantization) {
-            (Some(_), Some(quantization)) => format!(", as {} says", quantization.path.display()),
-            _ => String::new(),
-        };
-        let check = |tensor: &Tensor, dtype: Dtype, last: usize| {
-            let shape = shape(lead, rows, last);
-            match tensor.dtype == dtype && tensor.shape == shape {
-                true => Ok(()),
-                false => Err(self.wrong(tensor, format!("{dtype} {shape:?} ({format}{source})"))),
-            }
-        };
-        let group = usize::from(widths.group);
-        if !cols.is_multiple_of(group) {
-            return Err(self.wrong(scales, format!("groups that divide {cols} columns ({format}{source})")));
+        let tensors: Vec<&Tensor> = names.iter().map(named).collect::<Result<_, _>>()?;
+        let [col_multiple, row_multiple] = stored.multiples();
+        if !cols.is_multiple_of(col_multiple) || !rows.is_multiple_of(row_multiple) {
+            let rows = match rows.is_multiple_of(row_multiple) {
+                true => String::new(),
+                false => format!("{rows} rows and "),
+            };
+            let expected = format!("groups that divide {rows}{cols} columns ({format}{})", self.said());
+            return Err(self.wrong(tensors[1], expected));
         }
-        check(codes, Dtype::U32, cols * usize::from(widths.bits) / 32)?;
-        check(scales, scales.dtype, cols / group)?;
-        check(biases, scales.dtype, cols / group)?;
-        Ok(Tensors { format, streams: vec![codes, scales, biases] })
+        for (tensor, expected) in tensors.iter().zip(stored.tensors(rows, cols)) {
+            let fits = |dtype: &Dtype| {
+                let own = expected.shape(*dtype);
+                let is_one =
+                    own.is_empty() && tensor.shape.get(lead.len()..).is_some_and(|own| own.iter().all(|n| *n == 1));
+                *dtype == tensor.dtype
+                    && (tensor.shape == [lead, &own].concat() || is_one && tensor.shape.starts_with(lead))
+            };
+            if !expected.dtypes.iter().any(fits) {
+                let dtype = expected.dtypes.iter().find(|dtype| **dtype == tensor.dtype).or(expected.dtypes.first());
+                let what = dtype.map_or_else(String::new, |dtype| {
+                    format!("{dtype} {:?} ({format}{})", [lead, &expected.shape(*dtype)].concat(), self.said())
+                });
+                return Err(self.wrong(tensor, what));
+            }
+        }
+        Ok(Tensors { stored, tensors })
+    }
+
+    /// A matrix of every expert in one tensor, `[experts, rows, cols]`: numbers, or FP8 with scales beside it.
+    pub(super) fn fused(&self, name: &str, [experts, rows, cols]: [usize; 3]) -> Result<Tensors<'a>, FileError> {
+        let tensor = self.tensor(name, || format!("{FLOATS} {:?}", [experts, rows, cols]))?;
+        if tensor.dtype != Dtype::F8_E4M3 {
+            return self.dense(tensor, &[experts, rows, cols]);
+        }
+        let scales = format!("{name}_scale_inv");
+        let scale = self.tensor(&scales, || format!("the scales of `{name}`"))?;
+        let stored = self.fp8(tensor, scale, rows, cols)?;
+        self.checked(stored, vec![name.to_owned(), scales], &[experts], rows, cols)
     }
 
     /// `codes` as a dense matrix (or several) of `shape`.
     pub(super) fn dense(&self, codes: &'a Tensor, shape: &[usize]) -> Result<Tensors<'a>, FileError> {
         let Some(dense) = codes.dense() else {
-            return Err(self.wrong(codes, format!("{FLOATS} {shape:?}, or an MLX-quantised triple")));
+            return Err(self.wrong(codes, format!("{FLOATS} {shape:?}, or a quantised matrix")));
         };
         match codes.shape == shape {
-            true => Ok(Tensors { format: WeightFormat::Dense(dense), streams: vec![codes] }),
+            true => Ok(Tensors { stored: Stored::Streams(WeightFormat::Dense(dense)), tensors: vec![codes] }),
             false => Err(self.wrong(codes, format!("{} {shape:?}", codes.dtype))),
         }
     }
@@ -140,13 +170,4 @@ impl<'a> Reader<'a> {
 
 fn shape(lead: &[usize], rows: usize, last: usize) -> Vec<usize> {
     [lead, &[rows, last]].concat()
-}
-
-/// Bits and group size, from the last dimensions alone.
-fn widths_of_shapes(codes: &Tensor, scales: &Tensor, cols: usize) -> Option<Widths> {
-    let words = *codes.shape.last()?;
-    let groups = *scales.shape.last()?;
-    let bits = Affine::BITS.into_iter().find(|&bits| cols * usize::from(bits) / 32 == words)?;
-    let group = Affine::GROUPS.into_iter().find(|&group| groups.checked_mul(usize::from(group)) == Some(cols))?;
-    Some(Widths { bits, group })
 }

@@ -79,7 +79,7 @@ impl Model {
             });
             let parts = parts.collect();
             let checksums = (shape == Shape::Pack).then(|| records.iter().map(|r| xxh3_64(r)).collect());
-            all.push(LayerExperts { experts, top_k, slot, parts, checksums });
+            all.push(LayerExperts { experts, top_k, slot, parts, rewritten: Vec::new(), checksums });
         }
         Model { layout: Arc::new(ExpertLayout { files, layers: all }), folder }
     }

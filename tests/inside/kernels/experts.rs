@@ -38,7 +38,7 @@ pub(crate) fn layout(random: &mut Random, experts: usize, formats: &[(WeightForm
         let place = Place::Strided { file: files.len() as u32, base: 0, stride: slot.bytes as u64 };
         files.push(ExpertFile::Memory { name: "experts of a trial", bytes: bytes.into() });
         let parts = vec![Part { place, len: slot.bytes, at: 0 }];
-        layers.push(LayerExperts { experts, top_k: 1, slot, parts, checksums: None });
+        layers.push(LayerExperts { experts, top_k: 1, slot, parts, rewritten: Vec::new(), checksums: None });
     }
     ExpertLayout { files, layers }
 }

@@ -2,7 +2,7 @@
 
 use crate::weights::{Affine, Dense, Matrix, MatrixBlock, ScaleType, WeightFormat};
 use bytes::Bytes;
-use flashflood_formats::Block;
+use flashflood_formats::{Block, Scaled};
 
 /// SplitMix64.
 #[derive(Clone)]
@@ -78,7 +78,9 @@ impl Random {
                     encode(scales.dense(), &self.floats(groups, -0.5, 0.5)),
                 ]
             }
-            WeightFormat::Block(_) => format.random(rows, cols, 0.5 * (cols as f32).sqrt(), self.bits()),
+            WeightFormat::Block(_) | WeightFormat::Scaled(_) => {
+                format.random(rows, cols, 0.5 * (cols as f32).sqrt(), self.bits())
+            }
         }
     }
 
@@ -104,7 +106,7 @@ pub(crate) fn encode(as_type: Dense, values: &[f32]) -> Vec<u8> {
     }
 }
 
-/// Every weight format: dense, affine of all group sizes and scale types for each number of bits, and blocks.
+/// Every weight format: dense, affine of all group sizes and scale types for each number of bits, blocks, and small floats.
 pub(crate) fn formats(suffix: &str) -> Vec<WeightFormat> {
     let mut all = vec![WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16];
     for bits in Affine::BITS {
@@ -115,6 +117,7 @@ pub(crate) fn formats(suffix: &str) -> Vec<WeightFormat> {
         }
     }
     all.extend(Block::all().map(WeightFormat::Block));
+    all.extend(Scaled::KINDS.map(WeightFormat::Scaled));
     all.retain(|format| suffix.is_empty() || format.suffix() == suffix);
     all
 }

@@ -7,7 +7,7 @@ use crate::compute::shaders::Form;
 use crate::compute::{LogitRows, Recording, Step};
 use crate::weights::{Affine, Dense, Matrix, MatrixBlock, WeightFormat};
 use bytes::Bytes;
-use flashflood_formats::Block;
+use flashflood_formats::{Block, Scaled};
 
 use super::random::{Random, encode, formats};
 use super::trial::gpu;
@@ -53,7 +53,7 @@ fn by_definition(matrix: &Matrix) -> Vec<f32> {
         let [codes, scales, biases] = [0, 1, 2].map(|i| &matrix.blocks[0].streams[i][r * bytes[i]..][..bytes[i]]);
         match matrix.format {
             WeightFormat::Dense(dense) => number(dense, codes, c),
-            WeightFormat::Block(_) => unreachable!("these have a test of their own"),
+            WeightFormat::Block(_) | WeightFormat::Scaled(_) => unreachable!("these have a test of their own"),
             WeightFormat::Affine(Affine { bits, group, scales: as_type }) => {
                 let first = c * usize::from(bits);
                 let bit = |b: usize| codes[(first + b) / 8] >> ((first + b) % 8) & 1;
@@ -133,33 +133,34 @@ fn every_code() {
     }
 }
 
-/// Blocks of GGUF files, every 32 columns of a row, wherever they begin in a word: as they are unpacked, which
-/// `flashflood-formats` holds against the package gguf.
+/// Blocks of GGUF files and small floats, every 32 columns of a row, wherever they begin in a word: as they are unpacked,
+/// which `flashflood-formats` holds against the package gguf and against their definition.
 #[test]
 fn every_block() {
-    for block in Block::all() {
-        let (format, cols) = (WeightFormat::Block(block), 3 * block.columns().max(32));
-        let (rows, mut random) = (61, Random::new(block.bytes() as u64));
+    let blocks = Block::all().map(|block| (WeightFormat::Block(block), 3 * block.columns().max(32)));
+    // a last group that is not whole
+    let floats = Scaled::KINDS.map(|floats| (WeightFormat::Scaled(floats), 160));
+    for (format, cols) in blocks.chain(floats) {
+        let (rows, mut random) = (61, Random::new(format.stream_bytes(cols)[0] as u64));
         let matrix = random.matrix(format, rows, cols);
         let mut recording = Recording::new(cols);
         let id = recording.matrix(matrix.clone());
         let x = recording.tensor("x", 1, cols);
-        let int8 = recording.quantised(x, 1).unwrap();
-        let outs = [x.into(), int8.into()].map(|x| {
+        let int8 = format.interleave().map(|interleave| recording.quantised(x, interleave).unwrap().into());
+        let outs = [Some(x.into()), int8].into_iter().flatten().map(|x| {
             let out = recording.tensor("out", 1, rows);
             let product = Matmul { x, matrix: id, out, accumulate: false, exact: false, rows: RowsOf::Tokens };
             recording.push("product", product).unwrap();
             out
         });
+        let outs: Vec<_> = outs.collect();
         let mut identity = vec![0.0; cols * x.stride];
         (0..cols).for_each(|i| identity[i * x.stride + i] = 1.0);
         let mut gpu = GpuExecutor::new(gpu(), recording.into(), cols, None, GpuOptions::default()).unwrap();
         gpu.write(x.tensor, &identity);
         gpu.run(Step::prefill(cols, 0, LogitRows::All), &[], &[0.0; 4], None).unwrap();
-        let (mut row, mut found) = (vec![0.0; cols], [Vec::new(), Vec::new()]);
-        for (out, found) in outs.iter().zip(&mut found) {
-            *found = gpu.read(out.tensor).unwrap();
-        }
+        let mut row = vec![0.0; cols];
+        let found: Vec<Vec<f32>> = outs.iter().map(|out| gpu.read(out.tensor).unwrap()).collect();
         for r in 0..rows {
             matrix.unpack_row(r, &mut row);
             for (c, expected) in row.iter().enumerate() {
@@ -167,7 +168,7 @@ fn every_block() {
                     let found = found[c * out.stride + r];
                     // 1 is 127 steps of 1 / 127
                     let close = (expected - found).abs() <= 2e-6 * (1.0 + expected.abs());
-                    assert!(close, "{block}, row {r}, column {c}: expected {expected:e}, found {found:e}");
+                    assert!(close, "{format}, row {r}, column {c}: expected {expected:e}, found {found:e}");
                 }
             }
         }

@@ -23,7 +23,7 @@ fn product(format: WeightFormat, form: Form, wrong: bool) -> Trial {
         let middle = codes.len() / 2;
         // of a dense number the lowest bit is nothing, the highest below the sign an exponent's
         match format {
-            WeightFormat::Affine(_) | WeightFormat::Block(_) => codes[middle] ^= 1,
+            WeightFormat::Affine(_) | WeightFormat::Block(_) | WeightFormat::Scaled(_) => codes[middle] ^= 1,
             WeightFormat::Dense(dense) => codes[middle / dense.bytes() * dense.bytes() + dense.bytes() - 1] ^= 1,
         }
         block.streams[0] = codes.into();

@@ -1,0 +1,146 @@
+//! Safetensors that other programs quantised: every method against the same weights in f32, as snapshot and as pack, and
+//! models of the tools themselves against transformers.
+
+mod layouts;
+
+use std::fs;
+use std::path::Path;
+
+use flashflood::engine::Device;
+use flashflood::model::ModelSource;
+use flashflood::weights::pack::PackOptions;
+use safetensors::Dtype;
+use safetensors::tensor::{TensorView, serialize_to_file};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{TOLERANCE, computed, largest_difference, open, run};
+use layouts::{METHODS, Method, Part, Random};
+
+/// Widths of which the last blocks of 128 are not whole.
+const HIDDEN: usize = 192;
+const WIDTH: usize = 320;
+const VOCABULARY: usize = 64;
+const EXPERTS: usize = 3;
+
+/// Name, rows and columns of the matrices of a layer that are quantised.
+fn matrices() -> Vec<(String, usize, usize)> {
+    let attention = [("q", 256, HIDDEN), ("k", 128, HIDDEN), ("v", 128, HIDDEN), ("o", HIDDEN, 256)];
+    let mut all: Vec<_> =
+        attention.iter().map(|(name, rows, cols)| (format!("self_attn.{name}_proj"), *rows, *cols)).collect();
+    for expert in 0..EXPERTS {
+        for (name, rows, cols) in [("gate", WIDTH, HIDDEN), ("up", WIDTH, HIDDEN), ("down", HIDDEN, WIDTH)] {
+            all.push((format!("mlp.experts.{expert}.{name}_proj"), rows, cols));
+        }
+    }
+    all
+}
+
+fn floats(random: &mut Random, count: usize, low: f32, high: f32) -> Vec<u8> {
+    (0..count).flat_map(|_| random.uniform(low, high).to_le_bytes()).collect()
+}
+
+/// A snapshot of a Qwen3-MoE of one layer whose matrices are stored by `method`, and the same in f32.
+fn pair(method: Method, section: &str) -> [TempDir; 2] {
+    let mut random = Random(7);
+    let mut plain: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut add = |name: &str, shape: &[usize], low: f32, high: f32| {
+        let bytes = floats(&mut random, shape.iter().product(), low, high);
+        plain.push((name.to_owned(), Dtype::F32, shape.to_vec(), bytes));
+    };
+    add("model.embed_tokens.weight", &[VOCABULARY, HIDDEN], -1.0, 1.0);
+    add("lm_head.weight", &[VOCABULARY, HIDDEN], -0.3, 0.3);
+    add("model.norm.weight", &[HIDDEN], 0.8, 1.2);
+    add("model.layers.0.input_layernorm.weight", &[HIDDEN], 0.8, 1.2);
+    add("model.layers.0.post_attention_layernorm.weight", &[HIDDEN], 0.8, 1.2);
+    add("model.layers.0.self_attn.q_norm.weight", &[64], 0.8, 1.2);
+    add("model.layers.0.self_attn.k_norm.weight", &[64], 0.8, 1.2);
+    add("model.layers.0.mlp.gate.weight", &[EXPERTS, HIDDEN], -0.2, 0.2);
+    let (mut quantised, mut dequantised) = (plain.clone(), plain);
+    for (name, rows, cols) in matrices() {
+        let (parts, weights) = method(&mut random, rows, cols);
+        let module = format!("model.layers.0.{name}");
+        let of_part = |(part, dtype, shape, bytes): Part| (format!("{module}.{part}"), dtype, shape, bytes);
+        quantised.extend(parts.into_iter().map(of_part));
+        let bytes = weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
+        dequantised.push((format!("{module}.weight"), Dtype::F32, vec![rows, cols], bytes));
+    }
+    let mut config = json!({
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": HIDDEN,
+        "intermediate_size": WIDTH, "moe_intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 64, "num_experts": EXPERTS, "num_experts_per_tok": 2,
+        "vocab_size": VOCABULARY, "norm_topk_prob": true, "max_position_embeddings": 256, "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0, "tie_word_embeddings": false, "eos_token_id": 1, "hidden_act": "silu",
+        "decoder_sparse_step": 1, "mlp_only_layers": [],
+    });
+    let write = |tensors: &[(String, Dtype, Vec<usize>, Vec<u8>)], config: &Value| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let views = tensors
+            .iter()
+            .map(|(name, dtype, shape, bytes)| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+        serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+        folder
+    };
+    let plain = write(&dequantised, &config);
+    let section: Value = serde_json::from_str(section).unwrap();
+    let key = if section["mode"].is_string() { "quantization" } else { "quantization_config" };
+    config[key] = section;
+    [write(&quantised, &config), plain]
+}
+
+/// Every method: the snapshot in place on the CPU and on the GPU, and a pack that keeps its formats.
+#[test]
+fn every_method_computes_what_its_weights_do() {
+    let tokens: Vec<u32> = (0..9).map(|i| (i * i * 5 + 3) % VOCABULARY as u32).collect();
+    for (name, section, method) in METHODS {
+        let [quantised, plain] = pair(method, section);
+        let expected = computed(plain.path(), Device::Cpu, &tokens);
+        let pack = tempfile::tempdir().unwrap();
+        let source = ModelSource::open(quantised.path()).unwrap();
+        let options = PackOptions { bits: 0, resident_bits: 0, ..PackOptions::default() };
+        source.write_pack(Some(quantised.path()), pack.path(), &options, &|_| {}).unwrap();
+        for (what, folder, device) in [
+            ("snapshot, CPU", &quantised, Device::Cpu),
+            ("snapshot, GPU", &quantised, Device::Gpu),
+            ("pack", &pack, Device::Cpu),
+        ] {
+            let found = computed(folder.path(), device, &tokens);
+            let worst = largest_difference(&found.logits, &expected.logits);
+            assert!(worst < TOLERANCE, "{name}, {what}: {worst}");
+            assert!(found.routing == expected.routing, "{name}, {what}");
+        }
+    }
+}
+
+/// Models of `quantised/made_by_tools.py`, in the folder that FLASHFLOOD_QUANTISED names.
+#[test]
+#[ignore = "needs models made by the tools"]
+fn made_by_tools() {
+    let folder = std::env::var_os("FLASHFLOOD_QUANTISED").expect("FLASHFLOOD_QUANTISED: where the models lie");
+    let mut models: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    models.sort();
+    assert!(models.len() > 15, "{models:?}");
+    let worst: Vec<(String, f32)> = models.iter().map(|model| compare(model)).collect();
+    println!("{worst:#?}");
+    assert!(worst.iter().all(|(_, worst)| *worst < TOLERANCE), "{worst:#?}");
+}
+
+/// The largest difference of a logit, on the CPU and on the GPU, read in one go and token by token.
+fn compare(model: &Path) -> (String, f32) {
+    let tokens = fs::read_to_string(model.join("tokens.txt")).unwrap();
+    let tokens: Vec<u32> = tokens.split_whitespace().map(|token| token.parse().unwrap()).collect();
+    let expected = fs::read(model.join("logits.f32")).unwrap();
+    let expected = expected.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    let mut worst: f32 = 0.0;
+    for device in [Device::Cpu, Device::Gpu] {
+        let mut engine = open(model, device);
+        for parts in [vec![&tokens[..]], tokens.chunks(1).collect()] {
+            let found = run(&mut engine.session().unwrap(), &parts).logits;
+            assert_eq!(found.len(), expected.len(), "{}", model.display());
+            let differences = found.iter().zip(expected.clone()).map(|(found, expected)| (found - expected).abs());
+            worst = differences.fold(worst, f32::max);
+        }
+    }
+    (model.file_name().unwrap().to_string_lossy().into_owned(), worst)
+}
