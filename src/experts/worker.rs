@@ -205,8 +205,9 @@ impl Shared {
             let Some(row) = zeros_from(&place.rows_in(bytes), rows) else { continue };
             let byte = place.streams[0] + row * place.format.stream_bytes(place.cols)[0];
             let mut slices = self.layout.slices(layer, expert as usize);
-            let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte));
-            let path = holder.map(|(file, ..)| self.reader.describe(file)).unwrap_or_default();
+            let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte)).map(|(file, ..)| file);
+            let holder = holder.or_else(|| self.layout.files_of(layer, expert as usize).last());
+            let path = holder.map(|file| self.reader.describe(file)).unwrap_or_default();
             return Err(StoreError::Zeros { path, layer, expert, matrix: matrix_of(is_down, place, row).0 });
         }
         Ok(())

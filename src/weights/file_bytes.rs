@@ -32,7 +32,7 @@ pub(crate) fn file_bytes(
 
 fn read_wanted(path: &Path, first: u64, wanted: impl Fn(&Bytes) -> Vec<Range<u64>>) -> Result<Bytes, FileError> {
     let len = std::fs::metadata(path).map_err(FileError::io("read", path))?.len();
-    let mut parts = Vec::from([0..first.min(len)]);
+    let mut parts: Vec<_> = std::iter::once(0..first.min(len)).collect();
     loop {
         let read = read_parts_of_file(path, &parts).map_err(FileError::io("read", path))?;
         let bytes = Bytes::from_owner(read);
@@ -75,7 +75,7 @@ mod tests {
         std::fs::write(&path, &whole).unwrap();
         // the first byte says where to go on
         let wanted = |bytes: &Bytes| match bytes[1] {
-            0 => Vec::from([0..16]),
+            0 => std::iter::once(0..16).collect(),
             _ => vec![0..16, 200..220, 250..999],
         };
         let found = read_wanted(&path, 1, wanted).unwrap();

@@ -38,7 +38,7 @@ pub(crate) fn open_striped(folder: &Path, stripes: &[PathBuf]) -> Result<Pack, P
     let path = folder.join(RESIDENT);
     check_length(&path, manifest.resident.bytes)?;
     let all = 0..manifest.resident.bytes;
-    let resident = Resident::open(&path, file_bytes(&path, all.end, |_| Vec::from([all.clone()]))?)?;
+    let resident = Resident::open(&path, file_bytes(&path, all.end, |_| std::iter::once(all.clone()).collect())?)?;
     Ok(pack(folder.join(MANIFEST), manifest, resident, files))
 }
 
