@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::error::StoreError;
 use super::reader::ExpertReader;
 use super::slots::SlotMemory;
-use crate::weights::{ExpertLayout, WeightFormat};
+use crate::weights::{ExpertLayout, MatrixPlace, WeightFormat, zeros_from};
 
 /// An expert to read into a slot.
 #[derive(Clone, Copy, Debug)]
@@ -168,9 +168,10 @@ impl Shared {
             read_slice(file, offset, bytes, len)
         })?;
         match &self.layout.layers[job.layer].checksums {
-            Some(checksums) => self.check_record(job, bytes, checksums[job.expert as usize]),
-            None => self.check_finite(job, bytes),
+            Some(checksums) => self.check_record(job, bytes, checksums[job.expert as usize])?,
+            None => self.check_finite(job, bytes)?,
         }
+        self.check_zeros(job, bytes)
     }
 
     fn read_error(&self, job: Job, file: u32, offset: u64, expected: usize, cause: std::io::Error) -> StoreError {
@@ -192,26 +193,45 @@ impl Shared {
         Err(StoreError::Checksum { path: self.reader.describe(file), layer, expert, expected, found })
     }
 
+    /// Room that was kept for a download is full of zeros.
+    fn check_zeros(&self, job: Job, bytes: &[u8]) -> Result<(), StoreError> {
+        let Job { layer, expert, .. } = job;
+        for (matrix, place) in self.matrices(layer) {
+            let Some(row) = zeros_from(&place.rows_in(bytes), 0..place.rows) else { continue };
+            let byte = place.streams[0] + row * place.format.stream_bytes(place.cols)[0];
+            return Err(StoreError::Zeros { path: self.file_of(job, byte), layer, expert, matrix });
+        }
+        Ok(())
+    }
+
     /// A snapshot carries no checksum; one NaN among its scales would silence every later token.
     fn check_finite(&self, job: Job, bytes: &[u8]) -> Result<(), StoreError> {
         let Job { layer, expert, .. } = job;
-        let slot = &self.layout.layers[layer].slot;
-        let matrices = ["gate_proj", "up_proj", "down_proj"].into_iter().zip([&slot.gate, &slot.up, &slot.down]);
-        for (matrix, place) in matrices {
+        for (matrix, place) in self.matrices(layer) {
             // what is dense is gigabytes that were never looked at, and shows in the logits
             if let WeightFormat::Dense(_) = place.format {
                 continue;
             }
             let Some(bad) = place.rows_in(bytes).first_not_finite() else { continue };
             let stream = place.format.stream_names()[bad.stream];
-            let byte = place.streams[bad.stream] + bad.byte;
-            let mut slices = self.layout.slices(layer, expert as usize);
-            let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte)).map(|(file, ..)| file);
-            // what is in no slice was rewritten
-            let holder = holder.or_else(|| self.layout.files_of(layer, expert as usize).last());
-            let path = holder.map(|file| self.reader.describe(file)).unwrap_or_default();
+            let path = self.file_of(job, place.streams[bad.stream] + bad.byte);
             return Err(StoreError::NotFinite { path, layer, expert, matrix, stream, row: bad.row, group: bad.index });
         }
         Ok(())
+    }
+
+    /// The matrices of an expert, as a checkpoint calls them.
+    fn matrices(&self, layer: usize) -> impl Iterator<Item = (&'static str, MatrixPlace)> {
+        let slot = &self.layout.layers[layer].slot;
+        ["gate_proj", "up_proj", "down_proj"].into_iter().zip([slot.gate, slot.up, slot.down])
+    }
+
+    /// The name of the file that a byte of an expert's slot came from.
+    fn file_of(&self, Job { layer, expert, .. }: Job, byte: usize) -> String {
+        let mut slices = self.layout.slices(layer, expert as usize);
+        let holder = slices.find(|&(_, _, len, at)| (at..at + len).contains(&byte)).map(|(file, ..)| file);
+        // what is in no slice was rewritten
+        let holder = holder.or_else(|| self.layout.files_of(layer, expert as usize).last());
+        holder.map(|file| self.reader.describe(file)).unwrap_or_default()
     }
 }

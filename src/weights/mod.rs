@@ -5,6 +5,8 @@
 //! numbers (`random`) are sources. What was asked for is the model's [`Listing`]: packs are written and `inspect` counts from it, so no second
 //! list of a model's tensors exists.
 
+mod damage;
+mod file_bytes;
 pub(crate) mod gguf;
 mod json;
 mod layout;
@@ -18,6 +20,8 @@ pub mod safetensors;
 pub(crate) mod snapshot;
 mod source;
 
+pub(crate) use damage::{check_resident, zeros_from};
+pub(crate) use file_bytes::{file_bytes, is_streamed};
 #[cfg(test)]
 pub(crate) use flashflood_formats::Dense;
 pub use flashflood_formats::WeightFormat;
