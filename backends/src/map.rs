@@ -111,7 +111,7 @@ mod tests {
             (whole.len(), &whole[2..10], &whole[whole.len() - 5..])
         );
         assert!(found[10..whole.len() - 5].iter().all(|byte| *byte == 0));
-        assert_eq!(read_parts_of_file(&path, &[0..len]).expect("reads").as_ref(), &whole[..]);
+        assert_eq!(read_parts_of_file(&path, &[Range { start: 0, end: len }]).expect("reads").as_ref(), &whole[..]);
         for outside in [len..len + 1, 0..u64::MAX] {
             assert!(read_parts_of_file(&path, &[outside]).is_err());
         }

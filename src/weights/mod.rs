@@ -27,8 +27,8 @@ pub(crate) use flashflood_formats::Dense;
 pub use flashflood_formats::WeightFormat;
 pub(crate) use flashflood_formats::{Affine, MOST_STREAMS, ScaleType};
 pub(crate) use json::{Keys, shown};
-pub(crate) use layout::MatrixPlace;
 pub use layout::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, Rewritten, SlotLayout};
+pub(crate) use layout::{MatrixPlace, Slice};
 pub use listing::{Listed, Listing};
 #[cfg(test)]
 pub(crate) use matrix::Vector;
