@@ -105,6 +105,8 @@ pub struct Generated {
     pub finish: Finish,
     /// Tokens of the prompt whose state was there already.
     pub reused: usize,
+    /// Tokens of the prompt that were computed: fewer than the others, where the caller asked to stop before.
+    pub computed: usize,
     /// Which stop string ended it, if one did.
     pub stop_string: Option<usize>,
     /// Time for the prompt, up to the first token.
@@ -114,11 +116,6 @@ pub struct Generated {
 }
 
 impl Generated {
-    /// Tokens of the prompt that were computed.
-    pub fn computed(&self) -> usize {
-        self.prompt.saturating_sub(self.reused)
-    }
-
     /// Tokens that took [`decode`](Self::decode): all but the first, which the prompt gave.
     pub fn decoded(&self) -> usize {
         self.tokens.len().saturating_sub(1)
@@ -126,7 +123,7 @@ impl Generated {
 
     /// Tokens of the prompt that were computed in a second.
     pub fn prefill_rate(&self) -> f64 {
-        self.computed() as f64 / self.prefill.as_secs_f64().max(1e-9)
+        self.computed as f64 / self.prefill.as_secs_f64().max(1e-9)
     }
 
     /// Tokens made in a second.
@@ -253,6 +250,7 @@ pub fn generate(
         thinking: thoughts,
         finish,
         reused: synced.reused,
+        computed: synced.computed,
         stop_string: answer.stopped,
         prefill,
         decode,

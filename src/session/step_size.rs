@@ -1,10 +1,11 @@
-//! How many tokens of a prompt a step takes. Whoever watches can end the work only between layers, so a layer must not take
-//! long; but every step reads the experts that are not in memory once more, so only a model that is in memory has a choice.
+//! How many tokens of a prompt a step takes. On the processor whoever watches can end the work only between operations, so
+//! none must take long; but every step reads the experts that are not in memory once more, so only a model that is in
+//! memory has a choice.
 
 use std::time::Duration;
 
-/// What a layer of a step may take.
-const LONGEST_LAYER: Duration = Duration::from_millis(400);
+/// What may pass before whoever watches is asked.
+const LONGEST: Duration = Duration::from_millis(400);
 
 /// Tokens of the first step, before anything is known about the time.
 const FIRST: usize = 256;
@@ -31,13 +32,13 @@ impl StepSize {
         self.now
     }
 
-    /// Takes in how long the slowest layer of a step of `tokens` took.
+    /// Takes in the longest time of a step of `tokens` in which whoever watches was not asked.
     pub(super) fn learn(&mut self, tokens: usize, slowest: Duration) {
         // a step that was cut short says nothing about longer ones, unless it took long itself
-        if !self.adapts || (tokens < self.now && slowest < LONGEST_LAYER) {
+        if !self.adapts || (tokens < self.now && slowest < LONGEST) {
             return;
         }
-        let scale = LONGEST_LAYER.as_secs_f64() / slowest.as_secs_f64().max(1e-6);
+        let scale = LONGEST.as_secs_f64() / slowest.as_secs_f64().max(1e-6);
         let fitting = tokens as f64 * scale.min(2.0);
         self.now = (fitting as usize / RUN * RUN).clamp(RUN, self.most);
     }
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_follow_the_time_that_layers_take() {
+    fn steps_follow_the_time_that_they_cannot_be_ended() {
         let mut size = StepSize::new(4096, true);
         let mut found = Vec::new();
         for milliseconds in [10, 10, 400, 800, 100_000, 1, 1, 1, 1, 1, 1, 1, 1] {
