@@ -273,3 +273,37 @@ fn llama_cpps_completion() {
         assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!(field)), "{more}: {refused:?}");
     }
 }
+
+/// A text that ends in the middle of a word goes on with the rest of it, over all protocols of texts; what is counted and
+/// what is reused are those of the text as it was given. Token ids are taken as they are.
+#[test]
+fn a_word_that_is_cut_is_finished() {
+    let server = Server::start(&[]);
+    let more = json!({"max_tokens": 4, "temperature": 0});
+    for (text, rest) in
+        [("Once upon a ti", "me there was a"), ("There was a li", "ttle"), ("Once upon a time", " there was a")]
+    {
+        let asked = with(more.clone(), json!({"prompt": text}));
+        let whole = server.ask(COMPLETIONS, &asked);
+        let found = whole["choices"][0]["text"].as_str().unwrap();
+        assert!(found.starts_with(rest), "{text}: {found}");
+        let usage = &whole["usage"];
+        let given = ids(&server, text);
+        assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(given.len()), &json!(4)), "{text}");
+        let chunks = server.post(COMPLETIONS, &with(asked.clone(), json!({"stream": true}))).chunks();
+        let streamed: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str()).collect();
+        assert_eq!(streamed, found);
+        let echoed = server.ask(COMPLETIONS, &with(asked.clone(), json!({"echo": true})));
+        assert_eq!(echoed["choices"][0]["text"], format!("{text}{found}"));
+        let native = server.ask("/completion", &json!({"prompt": text, "n_predict": 4, "temperature": 0}));
+        assert_eq!(native["content"], found);
+        let raw =
+            json!({"prompt": text, "raw": true, "stream": false, "options": {"temperature": 0, "num_predict": 4}});
+        assert_eq!(server.ask("/api/generate", &raw)["response"], found);
+    }
+    let tokens = server.ask(COMPLETIONS, &with(more.clone(), json!({"prompt": ids(&server, "Once upon a ti")})));
+    assert!(!tokens["choices"][0]["text"].as_str().unwrap().starts_with("me"), "{tokens}");
+    for prompt in ["a", "L"] {
+        server.ask(COMPLETIONS, &with(more.clone(), json!({"prompt": prompt})));
+    }
+}
