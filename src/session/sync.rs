@@ -112,7 +112,7 @@ impl Session<'_> {
             None => self.engine.recording.max_tokens,
         };
         let is_in_memory = self.engine.store.as_ref().is_none_or(ExpertStore::holds_all);
-        let mut size = StepSize::new(most, is_in_memory && self.engine.runner.is_on_pool());
+        let mut size = StepSize::new(most, is_in_memory, self.engine.runner.is_on_pool());
         while go_on && self.tokens.len() < total {
             let done = self.tokens.len();
             let mut end = total.min(done + size.tokens());
