@@ -1,6 +1,12 @@
 //! From a prompt to text: prefill, then one token after the other, as a stream of events.
 
+mod healing;
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
+
+use healing::Healing;
 
 use crate::engine::{Suspension, Wait};
 pub use crate::request::GenerateOptions;
@@ -105,6 +111,8 @@ pub struct Generated {
     pub finish: Finish,
     /// Tokens of the prompt whose state was there already.
     pub reused: usize,
+    /// Tokens of the prompt that were computed: fewer than the others, where the caller asked to stop before.
+    pub computed: usize,
     /// Which stop string ended it, if one did.
     pub stop_string: Option<usize>,
     /// Time for the prompt, up to the first token.
@@ -114,11 +122,6 @@ pub struct Generated {
 }
 
 impl Generated {
-    /// Tokens of the prompt that were computed.
-    pub fn computed(&self) -> usize {
-        self.prompt.saturating_sub(self.reused)
-    }
-
     /// Tokens that took [`decode`](Self::decode): all but the first, which the prompt gave.
     pub fn decoded(&self) -> usize {
         self.tokens.len().saturating_sub(1)
@@ -126,7 +129,7 @@ impl Generated {
 
     /// Tokens of the prompt that were computed in a second.
     pub fn prefill_rate(&self) -> f64 {
-        self.computed() as f64 / self.prefill.as_secs_f64().max(1e-9)
+        self.computed as f64 / self.prefill.as_secs_f64().max(1e-9)
     }
 
     /// Tokens made in a second.
@@ -147,6 +150,10 @@ pub fn generate(
 ) -> Result<Generated, SessionError> {
     let start = Instant::now();
     let mut go_on = true;
+    let mut healing = options.heals.and_then(|at| Healing::new(tokenizer, prompt, at));
+    // what it is for tokens that are counted, and what the model reads
+    let (whole, prompt) = (prompt, healing.as_ref().map_or(prompt, Healing::prompt).to_vec());
+    let prompt = prompt.as_slice();
     let pace = session.pace().clone();
     let mut worked_from = Instant::now();
     let mut scores = options
@@ -189,8 +196,27 @@ pub fn generate(
             break Finish::Length;
         }
         // a token that cannot be run is no use to anybody
-        if prompt.len() + tokens.len() >= session.context() {
+        if whole.len() + tokens.len() >= session.context() {
             break Finish::ContextFull;
+        }
+        if let Some(healing) = healing.take() {
+            let (token, _) =
+                session.sample_among(sampler, tokenizer.vocab_size(), Some(healing.mask()), options.probabilities)?;
+            let rest = healing.beyond(tokenizer, token);
+            if !rest.is_empty() {
+                prefill = start.elapsed();
+                decode_from = Instant::now();
+                tokens.push(token);
+                go_on = on_event(Event::Token { id: token, thinking: false, probabilities: None });
+                answer.push_bytes(rest).into_iter().for_each(|event| go_on = go_on && on_event(event));
+            }
+            if answer.stopped.is_some() {
+                break Finish::Stop;
+            }
+            if go_on {
+                session.decode(token)?;
+            }
+            continue;
         }
         let thinking = answer.reply.is_thinking();
         let (token, probabilities) = match forced.next(thinking, thoughts) {
@@ -248,11 +274,12 @@ pub fn generate(
         }
     }
     Ok(Generated {
-        prompt: prompt.len(),
+        prompt: whole.len(),
         tokens,
         thinking: thoughts,
         finish,
         reused: synced.reused,
+        computed: synced.computed,
         stop_string: answer.stopped,
         prefill,
         decode,
@@ -375,6 +402,12 @@ impl<'a> Answer<'a> {
         self.events(parts)
     }
 
+    /// As [`push`](Self::push), of a part of a token.
+    fn push_bytes(&mut self, bytes: &[u8]) -> Vec<Event> {
+        let parts = self.reply.push(&self.stream.push_bytes(bytes));
+        self.events(parts)
+    }
+
     /// What was held back: the start of a character, of a marker or of a stop string.
     fn finish(&mut self) -> Vec<Event> {
         let mut parts = self.reply.push(&self.stream.finish());
@@ -420,78 +453,4 @@ impl<'a> Answer<'a> {
 
 fn text(piece: String) -> Option<Event> {
     (!piece.is_empty()).then_some(Event::Text(piece))
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-    use std::path::Path;
-
-    use serde_json::json;
-
-    use super::*;
-    use crate::text::QWEN;
-
-    /// The events of an answer, token by token, and the id of its call put as `ID`.
-    fn events(written: &str, stop: &str) -> Vec<String> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/small-moe/tokenizer.json");
-        let tokenizer = Tokenizer::from_json(&path, &std::fs::read_to_string(&path).unwrap()).unwrap();
-        let parameters = json!({"properties": {"time": {"type": "string"}, "n": {"type": "integer"}}});
-        let tool = json!({"type": "function", "function": {"name": "set_alarm", "parameters": parameters}});
-        let reply = ReplyParser::new(&QWEN, "", vec![tool]);
-        let stop_strings = vec![stop.to_owned()];
-        let options = GenerateOptions { reply, stop_strings, ..GenerateOptions::default() };
-        let mut answer = Answer::new(&tokenizer, &options);
-        let mut events = Vec::new();
-        for token in tokenizer.encode(written).unwrap() {
-            events.extend(answer.push(token));
-        }
-        events.extend(answer.finish());
-        let mut ids = std::collections::BTreeSet::new();
-        let mut told = Vec::new();
-        for event in events {
-            told.push(match event {
-                Event::Text(text) => format!("text {text}"),
-                Event::ToolCallBegin { id, name } => {
-                    ids.insert(id);
-                    format!("begin {name}")
-                }
-                Event::ToolCallArguments { id, piece } => {
-                    ids.insert(id);
-                    piece
-                }
-                Event::ToolCall(call) => {
-                    ids.insert(call.id);
-                    format!("call {} {}", call.name, serde_json::Value::Object(call.arguments))
-                }
-                other => panic!("{other:?}"),
-            });
-        }
-        assert!(ids.len() == usize::from(told.iter().any(|event| event.starts_with("begin"))), "{ids:?}");
-        told
-    }
-
-    #[test]
-    fn a_call_is_told_in_pieces() {
-        let call = "<tool_call>\n<function=set_alarm>\n<parameter=time>\n07:30 END\n</parameter>\n<parameter=n>\n3\n</parameter>\n";
-        let whole = format!("One EN{call}</function>\n</tool_call>");
-        let told = events(&whole, "END");
-        // a stop string is none within a call, nor does it go on behind one
-        let begin = told.iter().position(|event| event == "begin set_alarm").unwrap();
-        assert_eq!(told[..begin].concat().replace("text ", ""), "One EN");
-        let last = told.len() - 1;
-        let arguments = r#"{"time":"07:30 END","n":3}"#;
-        assert_eq!(
-            (told[begin + 1..last].concat().as_str(), told[last].as_str()),
-            (arguments, &*format!("call set_alarm {arguments}"))
-        );
-        assert!(last - begin > 4, "{told:?}");
-        // what is cut off ends with what there is
-        assert_eq!(events(call, "").last(), told.last());
-        let told = events(&call[..call.find("07:30").unwrap() + 3], "");
-        assert_eq!(told.last().unwrap(), r#"call set_alarm {"time":"07:"}"#);
-        assert_eq!(told[1..told.len() - 1].concat(), r#"{"time":"07:"}"#);
-        assert_eq!(events(&format!("An END {call}"), "END").concat().replace("text ", ""), "An ");
-    }
 }

@@ -223,7 +223,7 @@ pub(super) fn has_colours() -> bool {
 pub(super) fn speed_line(made: &Generated, experts: &StoreStats) -> String {
     let mut line = format!(
         "prefill {} tok ({} reused) {:.1} t/s · {} tok",
-        made.computed(),
+        made.computed,
         made.reused,
         made.prefill_rate(),
         made.tokens.len(),

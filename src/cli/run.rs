@@ -160,7 +160,7 @@ fn schema_of(argument: &str) -> anyhow::Result<serde_json::Value> {
 }
 
 fn stats(device: &str, session: &Session<'_>, made: &Generated, seed: u64) -> String {
-    let (prompt, computed, decoded) = (made.prompt, made.computed(), made.decoded());
+    let (prompt, computed, decoded) = (made.prompt, made.computed, made.decoded());
     let memory = flashflood_backends::memory::resident_memory()
         .map_or(String::new(), |bytes| format!(", {} resident", flashflood::bytes_for_people(bytes)));
     format!(

@@ -89,6 +89,12 @@ pub(crate) trait Device: Send {
         Ok(())
     }
 
+    /// Starts on all that was asked for, and waits until no more than the work since the last call, and this one's, is to
+    /// be done: whoever watches a prompt would otherwise be told of work that is yet to come, and could not end it.
+    fn keep_up(&mut self) -> Result<(), ExecuteError> {
+        Ok(())
+    }
+
     /// Ends a step: nothing that was run is put off for the next one.
     fn end(&mut self) -> Result<(), ExecuteError> {
         Ok(())

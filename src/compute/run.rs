@@ -5,14 +5,16 @@
 
 mod experts;
 mod memory;
+mod watch;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::experts::ExpertStore;
 
 pub(super) use memory::without_padding;
+use watch::{Stride, Watch};
 
 use super::device::{Choice, Device, ExpertLayer};
 use super::kernel::Kernel;
@@ -36,6 +38,8 @@ pub(crate) struct Runner<D: Device + ?Sized> {
     /// Layers of the model that are done in this step.
     layers_done: usize,
     last: Option<Step>,
+    /// How much of a prompt is done before whoever watches is asked.
+    stride: Stride,
     /// Tokens of the next step after which the state is kept.
     marks: Vec<usize>,
     patterns: Vec<String>,
@@ -56,6 +60,7 @@ impl<D: Device> Runner<D> {
             is_choosing: false,
             layers_done: 0,
             last: None,
+            stride: Stride::default(),
             marks: Vec::new(),
             patterns: Vec::new(),
             dumps: Vec::new(),
@@ -92,8 +97,9 @@ impl<D: Device + ?Sized> Runner<D> {
     }
 
     /// As [`run`](Self::run). In a prompt, `layer_done` is told how many layers of the model are done, after each (a device
-    /// that works behind the host's back may be behind what it tells); it ends the step by returning `false`. A token of
-    /// decode is over too soon to be watched.
+    /// that works behind the host's back may be behind what it tells), and again and again within one that takes long; it
+    /// ends the step by returning `false`, within half a second unless one operation, or one read, takes longer. A token
+    /// of decode is over too soon to be watched.
     ///
     /// # Errors
     /// A step that does not fit, experts that cannot be read, the device's errors, and [`ExecuteError::Interrupted`] where
@@ -144,18 +150,13 @@ impl<D: Device + ?Sized> Runner<D> {
         layer_done: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(), ExecuteError> {
         let recording = self.recording.clone();
-        let is_watched =
-            |recorded: &Recorded| step.phase == Phase::Prefill && matches!(recorded, Recorded::LayerDone(_));
-        let mut next = 0;
-        for part in recording.steps.split_inclusive(is_watched) {
-            let operations = next..next + part.len();
-            next = operations.end;
-            self.run_operations(&recording, operations, step, store.as_deref_mut())?;
-            // on this thread: whoever watches need not be one that may go to others
-            if let Some(Recorded::LayerDone(layers)) = part.last().filter(|last| is_watched(last))
-                && !layer_done(*layers)
-            {
-                return Err(ExecuteError::Interrupted);
+        match step.phase {
+            Phase::Decode => {
+                self.run_operations(&recording, 0..recording.steps.len(), step, store.as_deref_mut())?;
+            }
+            Phase::Prefill => {
+                let watch = &mut Watch::new(layer_done);
+                self.run_watched_operations(&recording, step, store.as_deref_mut(), watch)?;
             }
         }
         if self.device.looks_up(step) && (self.keep_routing || step.logits == LogitRows::All) {
@@ -193,10 +194,65 @@ impl<D: Device + ?Sized> Runner<D> {
         step: &Step,
         store: Option<&mut ExpertStore>,
     ) -> Result<(), ExecuteError> {
+        self.on_pool(|runner| runner.run_one_by_one(recording, operations, step, store))
+    }
+
+    /// Does some work where the device's operations are to be asked for.
+    fn on_pool<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R {
         match self.device.is_on_pool() {
-            true => rayon::scope(|_| self.run_one_by_one(recording, operations, step, store)),
-            false => self.run_one_by_one(recording, operations, step, store),
+            true => rayon::scope(|_| work(self)),
+            false => work(self),
         }
+    }
+
+    /// All operations of a prompt's step. Whoever watches is asked on this thread: they need not be one that may go to
+    /// others.
+    fn run_watched_operations(
+        &mut self,
+        recording: &Recording,
+        step: &Step,
+        mut store: Option<&mut ExpertStore>,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), ExecuteError> {
+        let looks_up = self.device.looks_up(step);
+        let is_apart = |recorded: &Recorded| match recorded {
+            Recorded::Experts(_) => !looks_up,
+            Recorded::LayerDone(_) => true,
+            Recorded::Kernel { .. } | Recorded::Route(_) => false,
+        };
+        // operations since the device was waited for, and since when
+        let (mut next, mut done, mut since) = (0, 0, Instant::now());
+        while let Some(recorded) = recording.steps.get(next) {
+            match recorded {
+                Recorded::Experts(op) if !looks_up => {
+                    self.finish_choice()?;
+                    let streaming = Instant::now();
+                    let layer = ExpertLayer { index: next, op, step };
+                    self.run_experts(&layer, store.as_deref_mut().expect(HAS_STORE), Some(watch))?;
+                    // reads say nothing about operations
+                    since += streaming.elapsed();
+                    next += 1;
+                }
+                Recorded::LayerDone(layers) => {
+                    self.layers_done = *layers;
+                    watch.layer_done(*layers)?;
+                    next += 1;
+                }
+                _ => {
+                    let most = self.stride.operations.saturating_sub(done).max(1);
+                    let together = recording.steps[next..].iter().take(most).take_while(|step| !is_apart(step)).count();
+                    self.run_operations(recording, next..next + together, step, store.as_deref_mut())?;
+                    (next, done) = (next + together, done + together);
+                    if done >= self.stride.operations {
+                        self.device.keep_up()?;
+                        self.stride.learn_operations(since.elapsed());
+                        watch.look(self.layers_done)?;
+                        (done, since) = (0, Instant::now());
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn run_one_by_one(
@@ -227,19 +283,34 @@ impl<D: Device + ?Sized> Runner<D> {
                     let layer = ExpertLayer { index, op, step };
                     if looks_up {
                         self.device.look_up_experts(&layer);
+                        self.dump_experts(&layer)?;
                     } else {
-                        // what was recorded between the route and here runs under the reads
-                        self.finish_choice()?;
-                        self.stream_experts(&layer, store.as_deref_mut().expect(HAS_STORE))?;
-                    }
-                    if !self.patterns.is_empty() {
-                        let label = format!("layer.{}.experts", self.layers_done);
-                        if self.is_dumped(&label) {
-                            self.dump_outputs(&label, &[op.out], step)?;
-                        }
+                        self.run_experts(&layer, store.as_deref_mut().expect(HAS_STORE), None)?;
                     }
                 }
                 Recorded::LayerDone(layers) => self.layers_done = *layers,
+            }
+        }
+        Ok(())
+    }
+
+    fn run_experts(
+        &mut self,
+        layer: &ExpertLayer<'_>,
+        store: &mut ExpertStore,
+        watch: Option<&mut Watch<'_>>,
+    ) -> Result<(), ExecuteError> {
+        // what was recorded between the route and here runs under the reads
+        self.finish_choice()?;
+        self.stream_experts(layer, store, watch)?;
+        self.dump_experts(layer)
+    }
+
+    fn dump_experts(&mut self, layer: &ExpertLayer<'_>) -> Result<(), ExecuteError> {
+        if !self.patterns.is_empty() {
+            let label = format!("layer.{}.experts", self.layers_done);
+            if self.is_dumped(&label) {
+                self.dump_outputs(&label, &[layer.op.out], layer.step)?;
             }
         }
         Ok(())

@@ -148,6 +148,14 @@ pub enum StoreError {
         /// What the panic said.
         message: String,
     },
+    /// Nobody wanted an expert any more before its read had begun.
+    #[error("layer {layer}: expert {expert} was not read: it was called off")]
+    CalledOff {
+        /// Layer, counted from 0.
+        layer: usize,
+        /// The expert.
+        expert: u32,
+    },
     /// The threads that read experts are gone: a mistake in this program.
     #[error("the threads that read experts have ended")]
     WorkersGone,

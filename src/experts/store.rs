@@ -13,7 +13,7 @@ mod look_ahead;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::budget::check_slots;
 use super::check::check_layout;
@@ -227,17 +227,34 @@ impl ExpertStore {
     /// each with why its read failed, if it did (it is empty then). Call it again until `pending` is empty: a read of
     /// another slot may hold memory that those of `pending` wait for, and the caller makes it free.
     pub(crate) fn wait_some(&mut self, pending: &mut Vec<usize>) -> Vec<(usize, Result<(), StoreError>)> {
+        self.wait_some_within(pending, Duration::MAX).unwrap_or_default()
+    }
+
+    /// As [`wait_some`](Self::wait_some), but blocks for `patience` at most: `None` when no read was done by then.
+    pub(crate) fn wait_some_within(
+        &mut self,
+        pending: &mut Vec<usize>,
+        patience: Duration,
+    ) -> Option<Vec<(usize, Result<(), StoreError>)>> {
         let mut any = false;
         while let Some(done) = self.workers.poll() {
             self.land(done);
             any = true;
         }
-        if !any && !pending.is_empty() && pending.iter().all(|&slot| self.is_reading(slot)) {
-            self.block();
+        let must_wait = !any && !pending.is_empty() && pending.iter().all(|&slot| self.is_reading(slot));
+        if must_wait && !self.block_within(patience) {
+            return None;
         }
         let (still, done): (Vec<usize>, Vec<usize>) = pending.iter().partition(|&&slot| self.is_reading(slot));
         *pending = still;
-        done.into_iter().map(|slot| (slot, self.wait_one(slot))).collect()
+        Some(done.into_iter().map(|slot| (slot, self.wait_one(slot))).collect())
+    }
+
+    /// Lets no read begin any more that was asked for, and gives the slots that are waited for all the same: what is read
+    /// into them stays, those of reads that had not begun will be empty. The caller waits for all of them.
+    pub(crate) fn call_off(&mut self) -> Vec<usize> {
+        self.workers.call_off();
+        (0..self.slots.len()).filter(|&slot| self.is_reading(slot)).collect()
     }
 
     /// Keeps slots from being evicted until they are [released](Self::release) as often as they were held: for
@@ -391,13 +408,23 @@ impl ExpertStore {
 
     /// Waits for any read to end.
     fn block(&mut self) {
+        self.block_within(Duration::MAX);
+    }
+
+    /// Waits for any read to end, for `patience` at most; `false` when none did.
+    fn block_within(&mut self, patience: Duration) -> bool {
         let start = Instant::now();
-        let next = self.workers.next();
+        let next = match patience {
+            Duration::MAX => Some(self.workers.next()),
+            _ => self.workers.next_within(patience),
+        };
         self.stats.stall_time += start.elapsed();
         match next {
-            Ok(done) => self.land(done),
-            Err(_) => self.lose_workers(),
+            Some(Ok(done)) => self.land(done),
+            Some(Err(_)) => self.lose_workers(),
+            None => return false,
         }
+        true
     }
 
     /// Accounts for a read that ended.
@@ -412,6 +439,12 @@ impl ExpertStore {
         let State::Reading { layer, expert } = self.slots[done.slot].state else { return };
         match done.result {
             Ok(()) => self.slots[done.slot].state = State::Ready { layer, expert },
+            Err(StoreError::CalledOff { .. }) => {
+                self.places.remove(&(layer, expert));
+                self.uses[done.slot] = SlotUse::default();
+                self.slots[done.slot].state = State::Empty;
+                self.slots[done.slot].ahead = false;
+            }
             Err(error) => self.fail(done.slot, layer, expert, error),
         }
     }

@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvError, Sender, channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,12 +48,14 @@ struct Shared {
     stopping: AtomicBool,
     /// By layer and expert: whether it was found to be whole.
     seen: Vec<Vec<AtomicBool>>,
+    /// Jobs that were queued before the last of so many times that they were called off are not done.
+    called_off: AtomicU64,
 }
 
 /// The reading threads and the two channels to them. Dropping it ends them after the read each is in.
 pub(super) struct Workers {
     shared: Arc<Shared>,
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<(u64, Job)>>,
     done: Receiver<Done>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -67,7 +69,14 @@ impl Workers {
     ) -> Result<Self, StoreError> {
         let of_layer = |experts: usize| (0..experts).map(|_| AtomicBool::new(false)).collect();
         let seen = layout.layers.iter().map(|layer| of_layer(layer.experts)).collect();
-        let shared = Arc::new(Shared { layout, memory, reader, stopping: AtomicBool::new(false), seen });
+        let shared = Arc::new(Shared {
+            layout,
+            memory,
+            reader,
+            stopping: AtomicBool::new(false),
+            called_off: AtomicU64::new(0),
+            seen,
+        });
         let (jobs, queue) = channel();
         let (report, done) = channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -85,7 +94,13 @@ impl Workers {
 
     /// Queues a job; false when no thread is left to take it.
     pub(super) fn send(&self, job: Job) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
+        let queued = (self.shared.called_off.load(Ordering::Relaxed), job);
+        self.jobs.as_ref().is_some_and(|jobs| jobs.send(queued).is_ok())
+    }
+
+    /// Lets no job begin that is queued now: each ends with an error.
+    pub(super) fn call_off(&self) {
+        self.shared.called_off.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A job that ended, if one has.
@@ -96,6 +111,15 @@ impl Workers {
     /// Blocks until a job ends; an error when no thread is left.
     pub(super) fn next(&self) -> Result<Done, RecvError> {
         self.done.recv()
+    }
+
+    /// Blocks until a job ends, but not longer than `patience`: `None` then.
+    pub(super) fn next_within(&self, patience: Duration) -> Option<Result<Done, RecvError>> {
+        match self.done.recv_timeout(patience) {
+            Ok(done) => Some(Ok(done)),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Err(RecvError)),
+        }
     }
 }
 
@@ -111,19 +135,22 @@ impl Drop for Workers {
     }
 }
 
-fn work(shared: &Shared, queue: &Mutex<Receiver<Job>>, report: &Sender<Done>) {
+fn work(shared: &Shared, queue: &Mutex<Receiver<(u64, Job)>>, report: &Sender<Done>) {
     let mut scratch = Vec::new();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
+        let Ok((queued, job)) = job else { return };
         if shared.stopping.load(Ordering::Relaxed) {
             return;
         }
         let mut read = ReadCount::default();
         // without this, a panic would leave the caller waiting for a report that never comes
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            shared.memory.fill(job.slot, &mut |bytes| shared.read_expert(job, bytes, &mut scratch, &mut read))
-        }));
+        let outcome = match queued == shared.called_off.load(Ordering::Relaxed) {
+            true => catch_unwind(AssertUnwindSafe(|| {
+                shared.memory.fill(job.slot, &mut |bytes| shared.read_expert(job, bytes, &mut scratch, &mut read))
+            })),
+            false => Ok(Err(StoreError::CalledOff { layer: job.layer, expert: job.expert })),
+        };
         let result = outcome.unwrap_or_else(|panic| {
             let message = panic_message(panic.as_ref());
             Err(StoreError::WorkerPanicked { layer: job.layer, expert: job.expert, message })

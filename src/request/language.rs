@@ -46,6 +46,9 @@ pub struct GenerateOptions {
     pub boundaries: Vec<usize>,
     /// Takes the answer apart; the default gives everything as text.
     pub reply: ReplyParser,
+    /// The position of a token of the prompt that is chosen anew, among those that begin with its text: where a text is to
+    /// go on, it may end in the middle of a word.
+    pub heals: Option<usize>,
     /// What the answer must look like; it begins where thoughts end.
     pub grammar: Option<Grammar>,
     /// Most tokens of thoughts: then they are ended, and the answer begins.
@@ -97,6 +100,8 @@ struct Encoded {
     /// Empty where tokens were given.
     text: String,
     tokens: Vec<u32>,
+    /// The last token of a text that is to go on.
+    end: Option<usize>,
     /// What it was rendered from, if that is a conversation.
     conversation: Option<Conversation>,
 }
@@ -105,6 +110,8 @@ struct Encoded {
 struct Conversation {
     messages: Vec<Message>,
     tools: Option<Value>,
+    /// Whether the last message is the beginning of the answer.
+    is_begun: bool,
 }
 
 impl Engine {
@@ -165,7 +172,7 @@ impl Language {
     /// # Errors
     /// What of the request cannot be done; a prompt that leaves no room for an answer. Nothing is cut off.
     pub fn prepare(self: &Arc<Self>, mut request: Request) -> Result<Prepared, RequestError> {
-        let Encoded { text, tokens: prompt, conversation } = self.prompt_of(&mut request)?;
+        let Encoded { text, tokens: prompt, end, conversation } = self.prompt_of(&mut request)?;
         if prompt.is_empty() {
             return Err(RequestError::invalid("the prompt is empty").at("prompt"));
         }
@@ -184,8 +191,9 @@ impl Language {
             return Err(RequestError::invalid(message).at("logit_bias"));
         }
         let sampler = sampler.for_answer(std::mem::take(&mut request.logit_bias), prompt.len());
+        let heals = end.filter(|at| self.heals(&request, &prompt, *at));
         let boundaries = match &conversation {
-            Some(Conversation { messages, tools }) => chat_boundaries(
+            Some(Conversation { messages, tools, .. }) => chat_boundaries(
                 self.template()?,
                 &self.text.tokenizer,
                 messages,
@@ -194,7 +202,7 @@ impl Language {
                 &prompt,
             ),
             // the same text again, to be continued otherwise
-            None => vec![prompt.len() - 1],
+            None => vec![prompt.len() - 1 - usize::from(heals.is_some())],
         };
         if let ToolChoice::Named(name) = &request.tool_choice {
             request.tools.retain(|tool| name_of(tool) == Some(name));
@@ -215,6 +223,7 @@ impl Language {
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),
             stop_ids,
             stop_strings: request.stop,
+            heals: heals.filter(|_| grammar.is_none()),
             thinking_budget: request.thinking_budget,
             one_call,
             reply,
@@ -224,6 +233,19 @@ impl Language {
             boundaries,
         };
         Ok(Prepared { language: self.clone(), prompt, sampler, options, seed })
+    }
+
+    /// Whether the token at `at`, the last of a text that is to go on, is chosen anew. Where probabilities are told, every
+    /// token is one that was given or one that was chosen.
+    fn heals(&self, request: &Request, prompt: &[u32], at: usize) -> bool {
+        let tells = request.probabilities.is_some() || request.prompt_probabilities;
+        // what begins or ends thoughts and calls stands there as it must
+        let is_mark = |id: u32| {
+            let marks = self.text.dialect.markers();
+            self.tokenizer().is_special(id) || marks.iter().any(|mark| self.tokenizer().token_to_id(mark) == Some(id))
+        };
+        let around = &prompt[at.saturating_sub(1)..=at];
+        at > 0 && !tells && request.max_tokens != Some(0) && !around.iter().any(|id| is_mark(*id))
     }
 
     /// The grammar that an answer must follow, if any.
@@ -307,20 +329,31 @@ impl Language {
         self.text.infill.is_some()
     }
 
-    fn infill(&self, before: &str, after: &str, files: &[(String, String)]) -> Result<Vec<u32>, RequestError> {
+    fn infill(
+        &self,
+        before: &str,
+        after: &str,
+        files: &[(String, String)],
+    ) -> Result<(Vec<u32>, Option<usize>), RequestError> {
         let infill = self.text.infill.as_ref().ok_or_else(|| {
             let message =
                 "this model's tokenizer has no tokens for a gap, such as <|fim_prefix|>: it cannot fill one in";
             RequestError::unsupported("suffix", message)
         })?;
-        let mut tokens = Vec::new();
+        let (mut tokens, mut end) = (Vec::new(), None);
         for piece in infill.prompt(before, after, files) {
             match piece {
                 InfillPiece::Token(id) => tokens.push(id),
-                InfillPiece::Text(text) => tokens.extend(self.encode(&self.text.typed.text(text), true)?),
+                InfillPiece::Text(text) => {
+                    tokens.extend(self.encode(&self.text.typed.text(text), true)?);
+                    // what is filled in goes on with this one
+                    if std::ptr::eq(text, before) && !before.is_empty() {
+                        end = tokens.len().checked_sub(1);
+                    }
+                }
             }
         }
-        Ok(tokens)
+        Ok((tokens, end))
     }
 
     /// The prompt as text and as tokens; checks tools and messages.
@@ -331,14 +364,17 @@ impl Language {
                 return Err(RequestError::invalid(format!("{id} is no token: there are {vocab}")).at("prompt"));
             }
             let tokens = ids.clone();
-            return Ok(Encoded { text: String::new(), tokens, conversation: None });
+            return Ok(Encoded { text: String::new(), tokens, end: None, conversation: None });
         }
         if let Prompt::Infill { before, after, files } = &request.prompt {
-            let tokens = self.infill(before, after, files)?;
-            return Ok(Encoded { text: String::new(), tokens, conversation: None });
+            let (tokens, end) = self.infill(before, after, files)?;
+            return Ok(Encoded { text: String::new(), tokens, end, conversation: None });
         }
         let (text, conversation) = self.render(request)?;
-        Ok(Encoded { tokens: self.encode(&text, conversation.is_some())?, text, conversation })
+        let tokens = self.encode(&text, conversation.is_some())?;
+        let goes_on = conversation.as_ref().is_none_or(|conversation| conversation.is_begun);
+        let end = if goes_on { tokens.len().checked_sub(1) } else { None };
+        Ok(Encoded { tokens, text, end, conversation })
     }
 
     /// The prompt as text, in which what people typed is marked, and the conversation that it was rendered from.
@@ -371,19 +407,35 @@ impl Language {
         for messages in arrangements(&plain) {
             match render_answered(template, &messages, tools.as_ref(), request) {
                 Ok(text) if shows_system(&text, &messages) => {
-                    return Ok((text, Some(Conversation { messages, tools })));
+                    let is_begun = begun(&messages, request).is_some();
+                    return Ok((text, Some(Conversation { messages, tools, is_begun })));
                 }
                 Ok(text) => drop(dropped.get_or_insert((text, messages))),
                 Err(e) => drop(refused.get_or_insert(e)),
             }
         }
         match (dropped, refused) {
-            (Some((text, messages)), _) => Ok((text, Some(Conversation { messages, tools }))),
+            (Some((text, messages)), _) => {
+                let is_begun = begun(&messages, request).is_some();
+                Ok((text, Some(Conversation { messages, tools, is_begun })))
+            }
             (None, refused) => {
                 let reason = refused.map(|e| e.to_string()).unwrap_or_default();
                 Err(RequestError::invalid(reason).at("messages"))
             }
         }
+    }
+}
+
+/// The text of an answer that is begun, and the messages before it.
+fn begun<'m>(messages: &'m [Message], request: &Request) -> Option<(&'m String, &'m [Message])> {
+    match messages.split_last() {
+        Some((Message { role, content: Content::Text(text), tool_calls: None, .. }, before))
+            if role == "assistant" && !request.new_turn && !text.trim().is_empty() =>
+        {
+            Some((text, before))
+        }
+        _ => None,
     }
 }
 
@@ -396,15 +448,7 @@ fn render_answered(
     request: &Request,
 ) -> Result<String, TextError> {
     let extra = &request.template;
-    let begun = match messages.split_last() {
-        Some((Message { role, content: Content::Text(text), tool_calls: None, .. }, before))
-            if role == "assistant" && !request.new_turn && !text.trim().is_empty() =>
-        {
-            Some((text, before))
-        }
-        _ => None,
-    };
-    let Some((text, before)) = begun else { return template.render(messages, tools, true, extra) };
+    let Some((text, before)) = begun(messages, request) else { return template.render(messages, tools, true, extra) };
     // templates trim what they are given
     let (written, blanks) = text.split_at(text.trim_end().len());
     let mut rendered = template.render(messages, tools, false, extra)?;

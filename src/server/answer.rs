@@ -167,9 +167,9 @@ pub(crate) fn timings(made: &Generated) -> Value {
     let (prefill, decode) = (made.prefill.as_secs_f64() * 1e3, made.decode.as_secs_f64() * 1e3);
     json!({
         "cache_n": made.reused,
-        "prompt_n": made.computed(),
+        "prompt_n": made.computed,
         "prompt_ms": prefill,
-        "prompt_per_token_ms": prefill / made.computed().max(1) as f64,
+        "prompt_per_token_ms": prefill / made.computed.max(1) as f64,
         "prompt_per_second": made.prefill_rate(),
         "predicted_n": made.tokens.len(),
         "predicted_ms": decode,

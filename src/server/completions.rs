@@ -18,7 +18,7 @@ use crate::request::{BodyKeys, MOST_PROBABILITIES, new_id, sampling, schema_of};
 use crate::{Prompt, Request};
 
 /// Most prompts of one request.
-const MOST_PROMPTS: usize = 128;
+pub(super) const MOST_PROMPTS: usize = 128;
 
 /// Tokens that are made unless another number is wanted, as in OpenAI's own.
 const DEFAULT_TOKENS: usize = 16;

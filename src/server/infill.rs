@@ -3,17 +3,14 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Request as HttpRequest, Response, StatusCode};
+use axum::http::{Request as HttpRequest, Response};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::Server;
-use super::answer::{AnswerPart, is_cut, timings};
-use super::body;
-use super::error::{ApiError, Protocol, json_response};
-use super::sse::{self, Frame, StreamWriter};
+use super::error::ApiError;
+use super::{body, llama_completion};
 use crate::request::sampling;
-use crate::{Generated, Prompt, Request};
+use crate::{Prompt, Request};
 
 /// Another file.
 #[derive(Deserialize)]
@@ -48,60 +45,6 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     sampling(&mut keys, &mut wanted)?;
     let is_stream = keys.get("stream")? == Some(true);
     server.tell_ignored("/infill", &keys);
-    let mut running = server.submit(wanted).await?;
-    let shape =
-        Filled { model: running.model.name.clone(), prompt: running.prompt_tokens, stops: running.stops.clone() };
-    if is_stream {
-        return Ok(sse::response(running, shape));
-    }
-    let (whole, done) = running.whole().await?;
-    Ok(json_response(StatusCode::OK, &shape.last(&whole.text, &done)))
-}
-
-/// What every object of an answer has.
-struct Filled {
-    model: String,
-    /// Tokens of the prompt.
-    prompt: usize,
-    stops: Vec<String>,
-}
-
-impl Filled {
-    fn piece(&self, text: &str) -> Value {
-        json!({"index": 0, "content": text, "tokens": [], "stop": false, "id_slot": 0, "tokens_evaluated": self.prompt})
-    }
-
-    fn last(&self, text: &str, done: &Generated) -> Value {
-        let stopping_word = done.stop_string.and_then(|i| self.stops.get(i)).cloned();
-        let kind = match (is_cut(done), &stopping_word) {
-            (true, _) => "limit",
-            (false, Some(_)) => "word",
-            (false, None) => "eos",
-        };
-        let mut last = self.piece(text);
-        last["stop"] = true.into();
-        last["model"] = self.model.clone().into();
-        last["tokens_predicted"] = done.tokens.len().into();
-        last["tokens_cached"] = done.reused.into();
-        last["stop_type"] = kind.into();
-        last["stopping_word"] = stopping_word.unwrap_or_default().into();
-        last["truncated"] = false.into();
-        last["timings"] = timings(done);
-        last
-    }
-}
-
-impl StreamWriter for Filled {
-    fn begin(&mut self) -> Vec<Frame> {
-        Vec::new()
-    }
-
-    fn part(&mut self, part: AnswerPart) -> Vec<Frame> {
-        match part {
-            AnswerPart::Text(text) => vec![Frame::data(&self.piece(&text))],
-            AnswerPart::Done(done) => vec![Frame::data(&self.last("", &done))],
-            AnswerPart::Failed(error) => vec![Frame::data(&error.json(Protocol::OpenAi))],
-            _ => Vec::new(),
-        }
-    }
+    let running = server.submit(wanted).await?;
+    llama_completion::answer(running, is_stream).await
 }

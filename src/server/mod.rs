@@ -12,6 +12,7 @@ mod completion_object;
 mod completions;
 mod error;
 mod infill;
+mod llama_completion;
 mod messages;
 mod messages_stream;
 mod metrics;

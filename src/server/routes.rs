@@ -13,14 +13,16 @@ use tracing::Instrument;
 
 use super::error::{ApiError, Protocol, json_response};
 use super::model::Model;
-use super::{Server, auth, chat_completions, completions, infill, messages, ollama, responses, tokenize};
+use super::{
+    Server, auth, chat_completions, completions, infill, llama_completion, messages, ollama, responses, tokenize,
+};
 use crate::request::new_id;
 
 const PAGE: &str = include_str!("page.html");
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// Paths with their methods, for requests with another method.
-const PATHS: [(&str, &str); 21] = [
+const PATHS: [(&str, &str); 23] = [
     ("/", "GET, HEAD"),
     ("/health", "GET, HEAD"),
     ("/metrics", "GET"),
@@ -31,6 +33,8 @@ const PATHS: [(&str, &str); 21] = [
     ("/v1/responses", "POST"),
     ("/v1/messages", "POST"),
     ("/v1/messages/count_tokens", "POST"),
+    ("/completion", "POST"),
+    ("/completions", "POST"),
     ("/infill", "POST"),
     ("/apply-template", "POST"),
     ("/tokenize", "POST"),
@@ -138,6 +142,7 @@ async fn route(server: &Arc<Server>, request: Request<Body>) -> Result<Response<
         ("POST", "/v1/responses") => responses::post(server, request).await,
         ("POST", "/v1/messages") => messages::post(server, request).await,
         ("POST", "/v1/messages/count_tokens") => messages::count_tokens(server, request).await,
+        ("POST", "/completion" | "/completions") => llama_completion::post(server, request).await,
         ("POST", "/infill") => infill::post(server, request).await,
         ("POST", "/apply-template") => chat_completions::apply_template(server, request).await,
         ("POST", "/tokenize") => tokenize::tokenize(server, request).await,

@@ -182,6 +182,7 @@ mod tests {
             stop_string: None,
             prompt: 10,
             reused: 4,
+            computed: 6,
             tokens: vec![0; 7],
             thinking: 3,
             prefill: Duration::from_secs(1),

@@ -227,7 +227,7 @@ fn compute(
     metrics.computed(&made, session.expert_stats());
     job.span.in_scope(|| {
         tracing::info!(
-            read = made.computed(),
+            read = made.computed,
             reused = made.reused,
             written = made.tokens.len(),
             waited_ms = milliseconds(job.since.elapsed().saturating_sub(made.prefill + made.decode)),

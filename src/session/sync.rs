@@ -62,7 +62,7 @@ impl Session<'_> {
     /// Keeps checkpoints on the way: at `boundaries` (positions that later prompts are likely to share the tokens
     /// before), every so many tokens, and where the timeline stood before when it goes on from there.
     ///
-    /// `on_progress` is called at the start, after every step and after every layer within one; it ends the work early by
+    /// `on_progress` is called at the start, after every step, and after every layer within one, or more often; it ends the work early by
     /// returning `false`. When that is in the middle of a step, the timeline goes back to the last checkpoint. A session
     /// that is [`Broken`](SessionError::Broken) is whole again after this.
     ///
@@ -112,7 +112,7 @@ impl Session<'_> {
             None => self.engine.recording.max_tokens,
         };
         let is_in_memory = self.engine.store.as_ref().is_none_or(ExpertStore::holds_all);
-        let mut size = StepSize::new(most, is_in_memory && self.engine.runner.is_on_pool());
+        let mut size = StepSize::new(most, is_in_memory, self.engine.runner.is_on_pool());
         while go_on && self.tokens.len() < total {
             let done = self.tokens.len();
             let mut end = total.min(done + size.tokens());

@@ -146,6 +146,13 @@ pub(crate) struct TokenMask {
 }
 
 impl TokenMask {
+    /// Only `ids`, of a vocabulary of `size` tokens.
+    pub(crate) fn of(size: usize, ids: &[u32]) -> Self {
+        let mut allowed = SimpleVob::alloc(size);
+        ids.iter().for_each(|id| allowed.allow_token(*id));
+        TokenMask { allowed }
+    }
+
     /// Whether `id` may come.
     pub(crate) fn allows(&self, id: u32) -> bool {
         (id as usize) < self.allowed.len() && self.allowed.is_allowed(id)

@@ -26,11 +26,13 @@ impl<'a> TextStream<'a> {
         if self.skip_special && self.tokenizer.is_special(id) {
             return String::new();
         }
-        match self.tokenizer.token_bytes(id) {
-            Some(bytes) => self.pending.extend_from_slice(bytes),
-            // visible, rather than a hole nobody notices
-            None => self.pending.extend("\u{FFFD}".as_bytes()),
-        }
+        // visible, rather than a hole nobody notices
+        self.push_bytes(self.tokenizer.token_bytes(id).unwrap_or("\u{FFFD}".as_bytes()))
+    }
+
+    /// As [`push`](Self::push), of a part of a token.
+    pub(crate) fn push_bytes(&mut self, bytes: &[u8]) -> String {
+        self.pending.extend_from_slice(bytes);
         self.take_complete()
     }
 

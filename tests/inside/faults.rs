@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::compute::gpu::GpuOptions;
 use crate::engine::{Device, Engine, EngineOptions, ExpertBudget};
 use crate::experts::{FileReader, Reads};
-use crate::generate::{Finish, GenerateOptions, Generated, generate};
+use crate::generate::{Event, Finish, GenerateOptions, Generated, generate};
 use crate::inside::faulty_reader::{Fault, FaultyReader};
 use crate::model::ModelSource;
 use crate::session::SessionError;
@@ -164,6 +164,60 @@ fn an_interrupt_in_the_middle_of_reads() {
         assert!(start.elapsed() < 20 * STALL);
         watch.join().unwrap();
         assert!(setup.text().unwrap() == expected, "{device:?}: another text after an interrupt");
+    }
+}
+
+/// A slow disk makes a chunk of a prompt take many seconds: whoever asks for an end gets it within one, reads that nobody
+/// wants do not begin, what was read of the prompt stays, and the same text comes afterwards.
+#[test]
+fn a_prompt_ends_within_a_second_on_a_slow_disk() {
+    const STALL: Duration = Duration::from_millis(200);
+    const CHUNK: usize = 64;
+    for device in DEVICES {
+        let source = ModelSource::embedded().unwrap();
+        let is_slow = Arc::new(AtomicBool::new(false));
+        let slow = is_slow.clone();
+        let files = Arc::new(FileReader::open(source.experts()).unwrap());
+        let fault = move |_| slow.load(Ordering::SeqCst).then_some(Fault::Stall(STALL));
+        let reader = Arc::new(FaultyReader::new(files, fault));
+        let bytes = source.experts().slot_bytes() * source.experts().experts() / 2;
+        let experts = ExpertBudget::Bytes(bytes as u64);
+        let options =
+            EngineOptions { device, chunk: Some(CHUNK), context: Some(256), experts, ..EngineOptions::default() };
+        let mut engine = Engine::with_parts(source, reader.clone(), &options, GpuOptions::default()).unwrap();
+        let tokenizer = engine.tokenizer().unwrap();
+        let story = "Once upon a time there was a little fox who lived in a wood by the sea. ";
+        let ids = tokenizer.encode(&story.repeat(12)).unwrap()[..3 * CHUNK].to_vec();
+        let options = GenerateOptions { max_tokens: 4, boundaries: vec![CHUNK], ..GenerateOptions::default() };
+        let mut greedy = Sampler::new(SamplerOptions::default(), 0).unwrap();
+        let mut session = engine.session().unwrap();
+        let expected = generate(&mut session, &tokenizer, &mut greedy, &ids, &options, |_| true).unwrap();
+
+        let mut session = engine.session().unwrap();
+        let (mut second_chunk, mut asked, mut longest) = (None, Instant::now(), Duration::ZERO);
+        let left_after = Duration::from_millis(700);
+        let made = generate(&mut session, &tokenizer, &mut greedy, &ids, &options, |event| {
+            if let Event::Prefill { done: CHUNK, .. } = event {
+                is_slow.store(true, Ordering::SeqCst);
+                second_chunk = Some(Instant::now());
+                asked = Instant::now();
+            }
+            let Some(since) = second_chunk else { return true };
+            longest = longest.max(asked.elapsed());
+            asked = Instant::now();
+            since.elapsed() < left_after
+        })
+        .unwrap();
+        let (left, reads) = (second_chunk.unwrap().elapsed() - left_after, reader.reads());
+        println!("{device:?}: asked at least every {longest:?}, ended {left:?} after it should");
+        assert!(left < Duration::from_secs(1), "{device:?}: ended {left:?} after it was asked to");
+        assert_eq!((made.finish, made.reused, made.computed), (Finish::Interrupted, 0, CHUNK), "{device:?}");
+        std::thread::sleep(2 * STALL);
+        assert_eq!(reader.reads(), reads, "{device:?}: experts are read that nobody wants");
+
+        is_slow.store(false, Ordering::SeqCst);
+        let again = generate(&mut session, &tokenizer, &mut greedy, &ids, &options, |_| true).unwrap();
+        assert_eq!((&again.tokens, again.reused), (&expected.tokens, CHUNK), "{device:?}");
     }
 }
 

@@ -240,10 +240,15 @@ fn is_beyond_floats(answer: &str) -> bool {
     exponents.any(|rest| rest.bytes().take_while(u8::is_ascii_digit).count() > 2)
 }
 
-fn calls_obey(dialect: &'static Dialect, runs: usize) {
+fn calls_obey(dialect: &'static Dialect, runs: usize, more: &[Value]) {
     let walker = Walker::new(dialect);
     let mut random = Random(7);
-    for parameters in objects() {
+    // answers cannot be held to a number of members, arguments can
+    let some = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}, "c": {"enum": ["x"]}},
+        "minProperties": 2, "additionalProperties": false});
+    let one =
+        json!({"allOf": [{"minProperties": 1}, {"properties": {"a": {"type": "integer"}, "b": {"type": "null"}}}]});
+    for parameters in objects().into_iter().chain([some, one]).chain(more.iter().cloned()) {
         let tool = tool(&parameters);
         let validator = validator(&parameters);
         let form = AnswerForm { calls: vec![tool.clone()], one_call: true, ..AnswerForm::default() };
@@ -272,12 +277,13 @@ fn the_template_says_how_calls_are_written() {
 
 #[test]
 fn calls_as_xml_obey_their_schemas() {
-    calls_obey(&QWEN, 6);
+    let others = json!({"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 2});
+    calls_obey(&QWEN, 6, &[others]);
 }
 
 #[test]
 fn calls_as_json_obey_their_schemas() {
-    calls_obey(json_dialect(), 6);
+    calls_obey(json_dialect(), 6, &[]);
 }
 
 #[test]

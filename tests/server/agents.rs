@@ -241,6 +241,11 @@ fn claude_code_and_codex_get_answers() {
     let begun = with(asked, json!({"messages": begun}));
     assert_eq!(embedded.ask("/v1/messages", &begun)["content"][0]["text"], *expected);
     assert_eq!(embedded.ask("/v1/chat/completions", &begun)["choices"][0]["message"]["content"], *expected);
+    // the word that it ends in is finished
+    let begun = json!({"max_tokens": 8, "temperature": 0,
+        "messages": [message("user", "What is the capital of Peru?"), message("assistant", "L")]});
+    assert_eq!(embedded.ask("/v1/messages", &begun)["content"][0]["text"], "ima");
+    assert_eq!(embedded.ask("/v1/chat/completions", &begun)["choices"][0]["message"]["content"], "ima");
 }
 
 #[test]

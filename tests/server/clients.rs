@@ -108,6 +108,12 @@ fn anthropic() {
     script("anthropic_client.py");
 }
 
+/// What is said to clients that wait.
+#[test]
+fn waiting() {
+    script("waiting_client.py");
+}
+
 /// The harness of most published evaluations, by its way of asking for probabilities of prompts.
 #[test]
 fn lm_eval() {

@@ -45,10 +45,6 @@ fn ask(programs: &Path, server: &Server, name: &str, arguments: &[&str]) {
     without_proxies(&mut command);
     if name == "claude" {
         command.env("ANTHROPIC_BASE_URL", &address).env("ANTHROPIC_AUTH_TOKEN", "x");
-        // it waits for its maker's servers at the end otherwise
-        command.env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
-        // root may not let it run what it likes elsewhere
-        command.env("IS_SANDBOX", "1");
     }
     let mut child = command
         .args(arguments)
@@ -100,7 +96,8 @@ fn they_call_a_tool_and_read_its_result() {
         }
     };
     let server = Server::start(&["--model", folder.path().to_str().unwrap(), "--model-name", "parrot"]);
-    let claude = ["--dangerously-skip-permissions", "--model", "parrot", "-p", "Look around"];
+    // nobody is there whom it could ask whether it may
+    let claude = ["--allowedTools", "Bash", "--model", "parrot", "-p", "Look around"];
     ask(&programs, &server, "claude", &claude);
     let codex = ["exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "Look around"];
     ask(&programs, &server, "codex", &codex);

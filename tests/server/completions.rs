@@ -205,3 +205,105 @@ fn gaps_are_filled() {
     let refused = without.post(COMPLETIONS, &json!({"prompt": "a", "suffix": "b"}));
     assert_eq!((refused.status, refused.json()["error"]["param"].clone()), (400, json!("suffix")));
 }
+
+/// llama.cpp's own route: a text or tokens, whole and streamed, how it ended, a schema, several prompts, both its names.
+#[test]
+fn llama_cpps_completion() {
+    let server = Server::start(&[]);
+    let asked = json!({"prompt": "Once upon a time", "n_predict": 20, "temperature": 0, "cache_prompt": true});
+    let whole = server.ask("/completion", &asked);
+    let text = whole["content"].as_str().unwrap().to_owned();
+    assert!(text.starts_with(" there was a little"), "{whole}");
+    let tokens = ids(&server, "Once upon a time");
+    let expected = json!({"stop": true, "stop_type": "limit", "stopping_word": "", "tokens_predicted": 20,
+        "tokens_evaluated": tokens.len(), "truncated": false, "index": 0});
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&whole[key], value, "{key}");
+    }
+    assert_eq!(whole["timings"]["predicted_n"], 20);
+    let same = [
+        json!({"prompt": tokens}),
+        json!({"prompt": [tokens[0], server.ask("/detokenize", &json!({"tokens": tokens[1..]}))["content"]]}),
+        json!({"prompt": {"prompt_string": "Once upon a time"}}),
+        json!({"n_predict": null, "max_tokens": 20}),
+    ];
+    for more in same {
+        assert_eq!(server.ask("/completions", &with(asked.clone(), more.clone()))["content"], text, "{more}");
+    }
+    let told = server.ask("/completion", &with(asked.clone(), json!({"return_tokens": true, "n_probs": 2})));
+    assert_eq!(server.ask("/detokenize", &json!({"tokens": told["tokens"]}))["content"], text);
+    let first = &told["completion_probabilities"][0];
+    assert_eq!((&first["token"], first["top_logprobs"].as_array().unwrap().len()), (&json!(" there"), 2));
+
+    let answer = server.post("/completion", &with(asked.clone(), json!({"stream": true, "stop": ["little"]})));
+    let pieces: Vec<Value> = answer.events().iter().map(|(_, data)| serde_json::from_str(data).unwrap()).collect();
+    let (last, before) = pieces.split_last().unwrap();
+    let streamed: String = before.iter().map(|piece| piece["content"].as_str().unwrap()).collect();
+    assert_eq!(streamed, text.split("little").next().unwrap());
+    assert!(before.iter().all(|piece| piece["stop"] == false), "{before:?}");
+    assert_eq!(
+        (&last["stop"], &last["stop_type"], &last["stopping_word"]),
+        (&json!(true), &json!("word"), &json!("little"))
+    );
+
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}, "required": ["n"],
+        "additionalProperties": false});
+    let formed = server.ask("/completion", &with(asked.clone(), json!({"json_schema": schema})));
+    let value: Value = serde_json::from_str(formed["content"].as_str().unwrap()).unwrap();
+    assert!(value["n"].is_i64(), "{formed}");
+    let biased = with(asked.clone(), json!({"logit_bias": [[ids(&server, " there")[0], false]], "n_predict": 1}));
+    assert_ne!(server.ask("/completion", &biased)["content"], " there");
+
+    let both = server.ask("/completion", &with(asked.clone(), json!({"prompt": ["Once upon a time", tokens]})));
+    let both: Vec<(&Value, &Value)> =
+        both.as_array().unwrap().iter().map(|answer| (&answer["content"], &answer["index"])).collect();
+    assert_eq!(both, [(&json!(text), &json!(0)), (&json!(text), &json!(1))]);
+
+    let wrong = [
+        (json!({"prompt": {"prompt_string": "a", "multimodal_data": ["x"]}}), "prompt"),
+        (json!({"prompt": [1.5]}), "prompt"),
+        (json!({"prompt": []}), "prompt"),
+        (json!({"prompt": null}), "prompt"),
+        (json!({"grammar": "root ::= \"a\""}), "grammar"),
+        (json!({"n_probs": 21}), "n_probs"),
+        (json!({"prompt": ["a", "b"], "stream": true}), "stream"),
+    ];
+    for (more, field) in wrong {
+        let refused = server.post("/completion", &with(asked.clone(), more.clone()));
+        assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!(field)), "{more}: {refused:?}");
+    }
+}
+
+/// A text that ends in the middle of a word goes on with the rest of it, over all protocols of texts; what is counted and
+/// what is reused are those of the text as it was given. Token ids are taken as they are.
+#[test]
+fn a_word_that_is_cut_is_finished() {
+    let server = Server::start(&[]);
+    let more = json!({"max_tokens": 4, "temperature": 0});
+    for (text, rest) in
+        [("Once upon a ti", "me there was a"), ("There was a li", "ttle"), ("Once upon a time", " there was a")]
+    {
+        let asked = with(more.clone(), json!({"prompt": text}));
+        let whole = server.ask(COMPLETIONS, &asked);
+        let found = whole["choices"][0]["text"].as_str().unwrap();
+        assert!(found.starts_with(rest), "{text}: {found}");
+        let usage = &whole["usage"];
+        let given = ids(&server, text);
+        assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(given.len()), &json!(4)), "{text}");
+        let chunks = server.post(COMPLETIONS, &with(asked.clone(), json!({"stream": true}))).chunks();
+        let streamed: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str()).collect();
+        assert_eq!(streamed, found);
+        let echoed = server.ask(COMPLETIONS, &with(asked.clone(), json!({"echo": true})));
+        assert_eq!(echoed["choices"][0]["text"], format!("{text}{found}"));
+        let native = server.ask("/completion", &json!({"prompt": text, "n_predict": 4, "temperature": 0}));
+        assert_eq!(native["content"], found);
+        let raw =
+            json!({"prompt": text, "raw": true, "stream": false, "options": {"temperature": 0, "num_predict": 4}});
+        assert_eq!(server.ask("/api/generate", &raw)["response"], found);
+    }
+    let tokens = server.ask(COMPLETIONS, &with(more.clone(), json!({"prompt": ids(&server, "Once upon a ti")})));
+    assert!(!tokens["choices"][0]["text"].as_str().unwrap().starts_with("me"), "{tokens}");
+    for prompt in ["a", "L"] {
+        server.ask(COMPLETIONS, &with(more.clone(), json!({"prompt": prompt})));
+    }
+}

@@ -40,6 +40,10 @@ fn seeds() -> Vec<(&'static str, Value)> {
             "/infill",
             json!({"input_prefix": "a", "input_suffix": "b", "input_extra": [{"filename": "f", "text": "t"}], "n_predict": 3}),
         ),
+        (
+            "/completion",
+            json!({"prompt": ["Once", 1], "n_predict": 3, "n_probs": 2, "return_tokens": true, "stream": true}),
+        ),
         ("/detokenize", json!({"tokens": [1, 2, 3]})),
     ]
 }

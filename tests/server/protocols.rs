@@ -392,6 +392,56 @@ fn the_document_says_what_is_there() {
     assert!(!log.contains("is not known here"), "{log}");
 }
 
+/// What the document limits is refused beyond the limit, and taken at it.
+#[test]
+fn the_document_has_the_limits_of_the_server() {
+    let server = Server::start(&[]);
+    let document = server.get("/openapi.json").json();
+    let mut limits = 0;
+    for (path, base) in [
+        ("/v1/chat/completions", json!({"messages": user("hi"), "max_tokens": 1, "logprobs": true})),
+        ("/v1/completions", json!({"prompt": "hi", "max_tokens": 1})),
+        ("/v1/responses", json!({"input": "hi", "max_output_tokens": 1})),
+        ("/v1/messages", json!({"messages": user("hi"), "max_tokens": 1})),
+        ("/completion", json!({"prompt": "hi", "n_predict": 1})),
+    ] {
+        let schema = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        for part in schema["allOf"].as_array().unwrap() {
+            let part = part["$ref"].as_str().map_or(part, |name| document.pointer(&name[1..]).unwrap());
+            for (field, schema) in part["properties"].as_object().unwrap() {
+                let mut check = |value: Value, status: u16| {
+                    let mut body = base.clone();
+                    body[field] = value;
+                    let answer = server.post(path, &body);
+                    assert_eq!(answer.status, status, "{path}: {body}: {answer:?}");
+                    limits += 1;
+                };
+                if let Some(least) = schema["minimum"].as_i64() {
+                    check(least.into(), 200);
+                    check(if field == "n" { 0.into() } else { json!(least as f64 - 0.5) }, 400);
+                }
+                if let Some(most) = schema["maximum"].as_i64() {
+                    check(most.into(), 200);
+                    check((most + 1).into(), 400);
+                }
+                if let Some(least) = schema["exclusiveMinimum"].as_f64() {
+                    check(json!(least + 0.5), 200);
+                    check(json!(least), 400);
+                }
+                for value in schema["enum"].as_array().into_iter().flatten() {
+                    check(value.clone(), 200);
+                    check(json!("something else"), 400);
+                }
+                if let Some(most) = schema["anyOf"][1]["maxItems"].as_u64().filter(|_| field.starts_with("stop")) {
+                    check(vec!["x"; most as usize].into(), 200);
+                    check(vec!["x"; most as usize + 1].into(), 400);
+                }
+            }
+        }
+    }
+    assert!(limits > 100, "{limits}");
+}
+
 #[test]
 fn packed_bodies() {
     let server = Server::start(&[]);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use flashflood_backends::gpu::Gpu;
 
 use super::autotune::{Subject, Teams};
-use super::encoding::Encoding;
+use super::encoding::{Encoding, Submission};
 use super::experts::ChoiceOnTheWay;
 use super::pipelines::{Pipelines, ReadyStage};
 use super::profile::{Profile, bandwidth};
@@ -83,6 +83,8 @@ pub(crate) struct GpuDevice {
     generations: HashMap<(usize, usize), u64>,
     top_k: Option<Vec<ReadyStage>>,
     pub(super) slots: Option<Arc<GpuSlots>>,
+    /// What [`keep_up`](Device::keep_up) submitted last, and was not waited for.
+    ahead: Option<Submission>,
     pub(super) choices: Readback,
     pub(super) choice: Option<ChoiceOnTheWay>,
     pub(super) values: Readback,
@@ -177,6 +179,7 @@ impl GpuDevice {
         let device = GpuDevice {
             choices: Readback::new(&gpu.device, ids as u64),
             choice: None,
+            ahead: None,
             values: Readback::new(&gpu.device, 4096),
             gpu,
             recording,
@@ -322,6 +325,11 @@ impl Device for GpuDevice {
     fn free_slots(&mut self) -> Result<(), ExecuteError> {
         let submission = self.encoding.submit(&self.gpu.queue);
         self.wait(&submission)
+    }
+
+    fn keep_up(&mut self) -> Result<(), ExecuteError> {
+        let now = self.encoding.submit(&self.gpu.queue);
+        self.ahead.replace(now).map_or(Ok(()), |before| self.wait(&before))
     }
 
     fn end(&mut self) -> Result<(), ExecuteError> {

@@ -16,6 +16,9 @@ const MARKS: &str = r"/(?s:.*)<(\/(parameter|function|tool_call)|(parameter|func
 /// A `maxLength` above is a long one.
 const LONG: u64 = 1_000;
 
+/// Most arguments of any name that must come.
+const MOST_OTHERS: usize = 64;
+
 /// Names of arguments that a schema does not name.
 const NAME: &str = r"/[A-Za-z_][A-Za-z0-9_.\-]{0,63}/";
 
@@ -129,7 +132,9 @@ fn xml_form(rules: &mut Rules, function: &Function<'_>, form: &ArgumentForm) -> 
     if let Some(others) = &form.others {
         let name = rules.shared("NAME", NAME.to_owned());
         if let Some(value) = xml_value(rules, function, others)? {
-            let _ = write!(body, " (\"<parameter=\" {name} \">\\n\" {value})*");
+            let other = rules.shared("other", format!("\"<parameter=\" {name} \">\\n\" {value}"));
+            // a number beyond all answers is none
+            let _ = write!(body, "{} {other}*", format!(" {other}").repeat(form.least.min(MOST_OTHERS)));
         }
     }
     Ok(Some(body))

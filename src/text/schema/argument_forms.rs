@@ -19,6 +19,35 @@ pub(crate) struct ArgumentForm {
     pub required: Vec<String>,
     /// The schema of arguments of any name: only where the schema names none itself.
     pub others: Option<Value>,
+    /// How many of the others must come.
+    pub least: usize,
+}
+
+impl ArgumentForm {
+    /// A form for each choice of optional arguments that makes `least` of all. Where there are too many choices, or too few
+    /// arguments, it stays as it is.
+    fn of_at_least(self, least: usize) -> Vec<ArgumentForm> {
+        let optional: Vec<&String> = self.arguments.keys().filter(|key| !self.required.contains(key)).collect();
+        let mut chosen: Vec<Vec<&String>> = vec![self.required.iter().collect()];
+        if least > self.arguments.len() {
+            return vec![self];
+        }
+        for at in self.required.len()..least {
+            let more = chosen.iter().flat_map(|keys| {
+                // in the order of the schema, so that no choice comes twice
+                let last =
+                    keys[self.required.len()..].last().and_then(|last| optional.iter().position(|key| key == last));
+                let next = last.map_or(0, |last| last + 1)..optional.len() - (least - 1 - at);
+                optional[next].iter().map(|key| [keys.as_slice(), &[*key]].concat()).collect::<Vec<_>>()
+            });
+            chosen = more.take(MOST_FORMS + 1).collect();
+            if chosen.len() > MOST_FORMS {
+                return vec![self];
+            }
+        }
+        let form = |keys: Vec<&String>| ArgumentForm { required: keys.into_iter().cloned().collect(), ..self.clone() };
+        chosen.into_iter().map(form).collect()
+    }
 }
 
 /// The forms of `parameters`. Arguments that the schema does not name are allowed only where it names none and says what
@@ -26,7 +55,7 @@ pub(crate) struct ArgumentForm {
 pub(crate) fn argument_forms(parameters: &Value) -> Result<Vec<ArgumentForm>, SchemaError> {
     let parts = parts(parameters, parameters, 0)?;
     let mut forms: Vec<ArgumentForm> = Vec::new();
-    for form in parts.into_iter().filter_map(Part::form) {
+    for form in parts.into_iter().filter_map(Part::form).flatten() {
         if !forms.contains(&form) {
             forms.push(form);
         }
@@ -48,6 +77,8 @@ struct Part {
     required: Vec<String>,
     /// `additionalProperties`, unless it is absent.
     others: Option<Value>,
+    /// `minProperties`.
+    least: usize,
 }
 
 impl Part {
@@ -67,6 +98,7 @@ impl Part {
                 self.required.push(key);
             }
         }
+        self.least = self.least.max(other.least);
         self.others = match (self.others, other.others) {
             (Some(Value::Bool(false)), _) | (_, Some(Value::Bool(false))) => Some(false.into()),
             (own, other) => own.or(other),
@@ -74,8 +106,9 @@ impl Part {
         self
     }
 
-    /// `None` where something is required that cannot be.
-    fn form(self) -> Option<ArgumentForm> {
+    /// The form, or one for each choice of optional arguments of which some must come; `None` where something is required
+    /// that cannot be.
+    fn form(self) -> Option<Vec<ArgumentForm>> {
         let mut arguments = self.properties;
         for key in &self.required {
             if !arguments.contains_key(key) {
@@ -87,7 +120,9 @@ impl Part {
         }
         arguments.retain(|_, schema| *schema != false);
         let others = self.others.filter(|others| arguments.is_empty() && *others != false);
-        Some(ArgumentForm { arguments, required: self.required, others })
+        let least = if others.is_some() { self.least } else { 0 };
+        let form = ArgumentForm { arguments, required: self.required, others, least };
+        Some(form.of_at_least(self.least))
     }
 }
 
@@ -107,6 +142,7 @@ fn parts(root: &Value, schema: &Value, depth: usize) -> Result<Vec<Part>, Schema
         properties,
         required: required.filter_map(Value::as_str).map(str::to_owned).collect(),
         others: member("additionalProperties").cloned(),
+        least: member("minProperties").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
     }];
     let mut join = |options: Vec<Part>| {
         if found.len() * options.len() > MOST_FORMS {
@@ -175,6 +211,24 @@ mod tests {
         });
         // `b` can never come
         assert_eq!(forms(closed), [(names(&["a"]), names(&[]))]);
+    }
+
+    #[test]
+    fn some_of_the_optional_arguments_may_have_to_come() {
+        let least = |least: u64, required: Value| json!({"properties": {"a": {}, "b": {}, "c": {}}, "required": required, "minProperties": least});
+        let required =
+            |parameters: Value| -> Vec<Vec<String>> { forms(parameters).into_iter().map(|form| form.1).collect() };
+        assert_eq!(required(least(1, json!([]))), [["a"], ["b"], ["c"]]);
+        assert_eq!(required(least(2, json!([]))), [["a", "b"], ["a", "c"], ["b", "c"]]);
+        assert_eq!(required(least(2, json!(["b"]))), [["b", "a"], ["b", "c"]]);
+        assert_eq!(required(least(3, json!(["b"]))), [["b", "a", "c"]]);
+        assert_eq!(required(least(1, json!(["b"]))), [["b"]]);
+        // what cannot be, and what would be too many forms, is passed over
+        assert_eq!(required(least(4, json!([]))), [names(&[])]);
+        let many: Map<String, Value> = (0..40).map(|n| (format!("k{n}"), json!({}))).collect();
+        assert_eq!(required(json!({"properties": many, "minProperties": 20})), [names(&[])]);
+        let others = json!({"additionalProperties": {"type": "integer"}, "minProperties": 2});
+        assert_eq!(argument_forms(&others).expect("forms").remove(0).least, 2);
     }
 
     #[test]

@@ -35,7 +35,8 @@ fn readings(text: &str, allowed: Kinds, fits: &dyn Fn(&Value) -> bool) -> Vec<Va
         }
     };
     let is_text = allowed.has(JsonKind::Text);
-    if !is_text || allowed == Kinds::ALL {
+    // where null is named beside texts, as for Python's `Optional[str]`, models write it so when there is no text
+    if !is_text || allowed == Kinds::ALL || trimmed == "null" {
         add(JsonKind::Null, &null);
     }
     add(JsonKind::Boolean, &boolean);
@@ -51,7 +52,7 @@ fn readings(text: &str, allowed: Kinds, fits: &dyn Fn(&Value) -> bool) -> Vec<Va
         // a word of a list, with blanks or quotes around it
         let plain = trimmed.trim_matches(['"', '\'']);
         found.extend([trimmed, plain].into_iter().map(Value::from).filter(|word| fits(word)));
-        // `null` is a text where any text may be
+        // Python's `None` is a text where any text may be
         found.extend(null(trimmed).filter(|_| allowed.has(JsonKind::Null)));
     }
     found
@@ -98,7 +99,7 @@ mod tests {
     #[test]
     fn strings_stay_strings() {
         let optional = json!({"anyOf": [{"type": "string"}, {"type": "null"}], "default": null});
-        for text in ["12345", "true", "null", "None", "{\"a\": 1}", "[1]", " 5 ", "\"quoted\"", "", "1e3"] {
+        for text in ["12345", "true", "None", "{\"a\": 1}", "[1]", " 5 ", "\"quoted\"", "", "1e3"] {
             for schema in [
                 json!({"type": "string"}),
                 json!({"type": "str"}),
@@ -111,6 +112,10 @@ mod tests {
                 assert_eq!(value(schema.clone(), text), json!(text), "{schema}");
             }
         }
+        assert_eq!(value(json!({"type": "string"}), "null"), json!("null"));
+        assert_eq!(value(json!({"type": ["string", "null"]}), "null"), json!(null));
+        assert_eq!(value(optional, "null"), json!(null));
+        assert_eq!(value(json!({"type": "string", "nullable": true}), "null"), json!(null));
         assert_eq!(value(json!({"enum": ["1", "2"]}), "1"), json!("1"));
         assert_eq!(value(json!({"enum": ["true", "false"]}), "true"), json!("true"));
         // no text fits here, so null is null
