@@ -281,7 +281,7 @@ fn a_tensor_has_another_type_or_shape() {
     for (tail, dtype, shape, expected) in [
         ("linear_attn.in_proj_z.weight", "I16", json!([256, 128]), "BF16, F16 or F32 [256, 128]"),
         ("linear_attn.in_proj_z.weight", "BF16", json!([128, 256]), "BF16 [256, 128]"),
-        ("linear_attn.in_proj_z.weight", "F8_E4M3", json!([512, 128]), "BF16, F16 or F32 [256, 128]"),
+        ("linear_attn.in_proj_z.weight", "F8_E5M2", json!([512, 128]), "BF16, F16 or F32 [256, 128]"),
         ("linear_attn.A_log", "I32", json!([8]), "BF16, F16 or F32 [8]"),
         ("linear_attn.conv1d.weight", "BF16", json!([1, 384, 4]), "[384, 1, 4] or [384, 4, 1]"),
         ("input_layernorm.weight", "BF16", json!([2, 64]), "BF16, F16 or F32 [128]"),
@@ -394,8 +394,8 @@ fn quantisation_and_tensors_disagree() {
     ]);
 
     let snapshot = Snapshot::copy("tiny_mlx4");
-    snapshot.edit_json("config.json", |config| config["quantization"]["mode"] = json!("nvfp4"));
-    snapshot.refused(&["config.json", "quantization.mode", "expected \"affine\"", "found \"nvfp4\""]);
+    snapshot.edit_json("config.json", |config| config["quantization"]["mode"] = json!("mxfp3"));
+    snapshot.refused(&["config.json", "quantization.mode", "expected affine, mxfp4", "found \"mxfp3\""]);
 
     // without the section, bits and groups follow from the shapes
     let snapshot = Snapshot::copy("tiny_mlx4");

@@ -71,6 +71,7 @@ fn it_can_be_read_at_once() {
         "src/experts/reader.rs",
         "src/experts/stats.rs",
         "src/generate.rs",
+        "src/generate",
         "src/request.rs",
         "src/request/language.rs",
         "src/request/openai.rs",
