@@ -28,7 +28,7 @@ use crate::experts::trace::{TraceLayer, TraceShape};
 use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, SlotSets, StoreError};
 use crate::model::{ModelSource, Shape, SourceError, TextFiles};
 use crate::text::{ChatTemplate, GenerationConfig, ModelText, TextError, Tokenizer};
-use crate::weights::{LayerExperts, Matrix};
+use crate::weights::{LayerExperts, Matrix, check_resident};
 
 /// Worker threads that read experts: enough to keep an SSD's queue full.
 const READ_THREADS: usize = 16;
@@ -237,6 +237,7 @@ impl Engine {
     ) -> Result<Engine, EngineError> {
         let device = OpenedDevice::open(options.device)?;
         let Planned { recording, plan, binding } = Planned::new(&source, &device, options, gpu_options)?;
+        check_resident(&source.weights, &source.root, source.shape.tied_embeddings).map_err(SourceError::File)?;
         // the lowered recording holds views of what it needs; the rest of the resident file can go
         let ModelSource { shape, weights, config, root, text_files, embedding: embed, recording: _ } = source;
         let context = plan.context;

@@ -14,5 +14,5 @@ mod residency;
 
 pub use aligned::{AlignedBuffer, PAGE};
 pub use host_buffer::{HostBuffer, NoHostBuffer, Region};
-pub use map::{Mapped, map_file};
+pub use map::{MapOutcome, Mapped, map_file, read_parts_of_file};
 pub use residency::Residency;

@@ -319,7 +319,7 @@ fn weights_of(format: WeightFormat, codes: usize, scales: usize) -> Vec<u8> {
         WeightFormat::F16 | WeightFormat::Bf16 => {
             (0..codes / 2).flat_map(|i| (0x3880u16 | (mixed(i) as u16 & 0x807f)).to_le_bytes()).collect()
         }
-        WeightFormat::Affine(_) | WeightFormat::Block(_) => {
+        WeightFormat::Affine(_) | WeightFormat::Block(_) | WeightFormat::Scaled(_) => {
             (0..codes / 4).flat_map(|i| mixed(i).to_le_bytes()).collect()
         }
     };

@@ -327,10 +327,12 @@ impl Family for Block {
             // no code is 3
             bytes.iter_mut().for_each(|byte| *byte &= !((*byte & 0x55) << 1));
         }
+        let is_signed = self.kind().halves.len() == 1 || *self == Block::IQ1_M;
         let mut measure = |d: f32, min: f32| {
             for (i, block) in bytes.chunks_exact_mut(self.bytes()).enumerate() {
-                // scales of neighbours differ
-                let factor = 0.5 + (i * 37 % PERIOD) as f32 / PERIOD as f32;
+                // scales of neighbours differ, in sign too where codes alone would have a mean
+                let sign = if is_signed && i % 2 == 1 { -1.0 } else { 1.0 };
+                let factor = sign * (0.5 + (i * 37 % PERIOD) as f32 / PERIOD as f32);
                 self.set_scales(block, factor * d, factor * min);
             }
             let mut weights = vec![0.0; PERIOD * self.columns()];

@@ -282,7 +282,7 @@ impl Family for Scaled {
             Number::E2m1 => 2.93,
             Number::E4m3 => {
                 // up to 15: the last exponents would be most of the sum
-                numbers.iter_mut().for_each(|byte| *byte = *byte & 0x80 | (*byte & 0x7f) % 0x58);
+                numbers.iter_mut().for_each(|byte| *byte = *byte & 0x80 | ((*byte & 0x7f) % 0x58));
                 3.97
             }
         };

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use flashflood::bytes_for_people;
 use flashflood::check::{CheckError, CheckOptions, CheckReport, CheckShapes, KernelRow, TimedBy, check};
-use flashflood::model::ModelSource;
 use flashflood::weights::WeightFormat;
 
-use super::model::folder_of;
+use super::model::open_source;
 use super::{Interrupted, interrupted};
 
 /// Check that this GPU computes what the CPU does: every kernel, and a small model
@@ -43,7 +42,7 @@ pub(crate) struct CheckArgs {
 pub(crate) fn run(args: CheckArgs) -> anyhow::Result<()> {
     let model = match &args.model {
         Some(path) => {
-            let source = ModelSource::open(&folder_of(path)?)?;
+            let source = open_source(path, &[])?;
             let bits = match source.experts().layers.first().map(|layer| layer.slot.gate.format) {
                 Some(WeightFormat::Affine(affine)) => affine.bits,
                 _ => 4,

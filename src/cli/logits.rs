@@ -6,11 +6,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use flashflood::compute::LogitRows;
 use flashflood::engine::Engine;
-use flashflood::model::ModelSource;
 use flashflood::session::Session;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::model::{ResourceArgs, folder_of};
+use super::model::{ResourceArgs, open_source};
 use super::output::write_whole;
 use super::{Interrupted, interrupted};
 
@@ -44,7 +43,7 @@ pub(crate) fn run(args: LogitsArgs) -> anyhow::Result<()> {
     }
     let mut options = args.resources.options();
     options.context = args.resources.context.or(Some(ids.len()));
-    let source = ModelSource::open_striped(&folder_of(&args.model)?, &args.resources.stripe)?;
+    let source = open_source(&args.model, &args.resources.stripe)?;
     let mut engine = Engine::from_source(source, &options)?;
     let vocab = engine.shape().vocab;
     let mut session = engine.session()?;

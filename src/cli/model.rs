@@ -7,14 +7,14 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::experts::Reads;
-use flashflood::hub::{Cache, HubError, is_repository_name};
-use flashflood::model::{ModelSource, gguf_of};
+use flashflood::hub::{Cache, HubError, ModelName, OllamaModel, OllamaStore};
+use flashflood::model::{GgufHead, ModelSource, gguf_of};
 
 /// Which model, and with what resources.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// Model: a snapshot folder, a GGUF file, a pack, or the name of a repository in the Hugging Face cache [default: the
-    /// small model in this program]
+    /// Model: a snapshot folder, a GGUF file, a pack, the name of a repository in the Hugging Face cache (with GGUF files
+    /// ORG/NAME:Q4_K_M), or ollama:NAME:TAG [default: the small model in this program]
     #[arg(short, long, env = "FLASHFLOOD_MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
@@ -76,26 +76,77 @@ impl ResourceArgs {
     }
 }
 
+/// What the names of ollama's models begin with.
+const OLLAMA: &str = "ollama:";
+
 /// What `model` names: itself, or of a repository in the Hugging Face cache (`ORG/NAME`, `ORG/NAME@REVISION`) the snapshot,
-/// or the GGUF file in it that `:QUANT` means.
+/// or the GGUF file in it that `:QUANT` means; or the blob of a model of ollama's (`ollama:NAME:TAG`).
 pub(crate) fn folder_of(model: &Path) -> anyhow::Result<PathBuf> {
     let text = model.to_string_lossy();
-    let (repository, quant) = text.split_once(':').map_or((&*text, None), |(name, quant)| (name, Some(quant)));
-    let (name, revision) = repository.split_once('@').unwrap_or((repository, "main"));
-    // a folder comes before a repository of the same name
-    if model.exists() || !is_repository_name(name) {
-        return Ok(model.to_owned());
+    if let Some(name) = text.strip_prefix(OLLAMA) {
+        return of_ollama(name);
     }
+    // a folder comes before a repository of the same name
+    let Some(name) = ModelName::parse(&text).filter(|_| !model.exists()) else {
+        return Ok(model.to_owned());
+    };
     let cache = Cache::of_user().ok_or(HubError::NoCache)?;
-    match cache.snapshot(name, revision) {
-        Some(folder) => match quant {
+    match cache.snapshot(&name.repository, name.revision()) {
+        Some(folder) => match &name.quantisation {
             Some(quant) => Ok(gguf_of(&folder, quant)?),
             None => Ok(folder),
         },
         None => bail!(
-            "{text}: no such folder, and no such model in the Hugging Face cache {} (hint: flashflood pull {name})",
+            "{text}: no such folder, and no such model in the Hugging Face cache {} (hint: flashflood pull {text})",
             cache.root().display()
         ),
+    }
+}
+
+fn of_ollama(name: &str) -> anyhow::Result<PathBuf> {
+    let stores = OllamaStore::of_user();
+    let shown = |stores: &[OllamaStore]| stores.iter().map(|store| store.root().display().to_string()).collect();
+    match stores.iter().find_map(|store| store.find(name)) {
+        Some(OllamaModel { blob: Some(blob), .. }) if blob.exists() => Ok(blob),
+        Some(OllamaModel { blob: Some(blob), .. }) => {
+            bail!("{OLLAMA}{name}: {}: the file is missing (hint: ollama pull {name})", blob.display())
+        }
+        Some(OllamaModel { name, blob: None, .. }) => bail!("{OLLAMA}{name}: its manifest names no GGUF file"),
+        None => {
+            let places: Vec<String> = shown(&stores);
+            let names: Vec<String> =
+                stores.iter().flat_map(OllamaStore::models).map(|model| format!("{OLLAMA}{}", model.name)).collect();
+            let found = if names.is_empty() { "no models".to_owned() } else { names.join(", ") };
+            bail!(
+                "{OLLAMA}{name}: expected a model of ollama's in {}, found {found} (hint: ollama pull {name})",
+                places.join(" or ")
+            )
+        }
+    }
+}
+
+/// Opens the files of the model that `model` names.
+pub(crate) fn open_source(model: &Path, stripe: &[PathBuf]) -> anyhow::Result<ModelSource> {
+    let opened = ModelSource::open_striped(&folder_of(model)?, stripe);
+    match model.to_string_lossy() {
+        // its file is called by a hash
+        name if name.starts_with(OLLAMA) => opened.context(name.into_owned()),
+        _ => Ok(opened?),
+    }
+}
+
+/// What the model at a path is called: the last part of the path, without `.gguf`.
+fn name_of(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if let Some(name) = text.strip_prefix(OLLAMA) {
+        return name.to_owned();
+    }
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let in_file = || OllamaStore::name_of(path).or_else(|| GgufHead::name_in(path));
+    match name.strip_prefix("sha256") {
+        // a blob: whoever gives its path knows the model by another name
+        Some(hash) if hash.len() > 32 => in_file().unwrap_or_else(|| name.into_owned()),
+        _ => name.strip_suffix(".gguf").unwrap_or(&name).to_owned(),
     }
 }
 
@@ -104,20 +155,14 @@ impl ModelArgs {
     pub(crate) fn source(&self) -> anyhow::Result<ModelSource> {
         self.check_stripe()?;
         match &self.model {
-            Some(path) => Ok(ModelSource::open_striped(&folder_of(path)?, &self.resources.stripe)?),
+            Some(path) => open_source(path, &self.resources.stripe),
             None => ModelSource::embedded().context("the model in this program"),
         }
     }
 
-    /// What the model is called: the last part of its path, without `.gguf`.
+    /// What the model is called.
     pub(crate) fn name(&self) -> String {
-        match &self.model {
-            Some(path) => {
-                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-                name.strip_suffix(".gguf").unwrap_or(&name).to_owned()
-            }
-            None => "small-moe".to_owned(),
-        }
+        self.model.as_deref().map_or_else(|| "small-moe".to_owned(), name_of)
     }
 
     /// Opens the model.
@@ -125,7 +170,7 @@ impl ModelArgs {
         let options = self.resources.options();
         self.check_stripe()?;
         let engine = match &self.model {
-            Some(path) => Engine::open(&folder_of(path)?, &options)?,
+            Some(path) => Engine::from_source(open_source(path, &options.stripe)?, &options)?,
             None => Engine::embedded(&options)?,
         };
         tracing::info!("{}, memory:\n{}", engine.device(), engine.plan());
@@ -143,5 +188,33 @@ impl ModelArgs {
         let engine = Engine::from_source(source, options)?;
         tracing::info!("{}, memory:\n{}", engine.device(), engine.plan());
         Ok(engine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    #[test]
+    fn what_models_are_called() {
+        let name = |path: &str| name_of(Path::new(path));
+        assert_eq!(name("/models/Qwen3.5-35B-Q4_K_M.gguf"), "Qwen3.5-35B-Q4_K_M");
+        assert_eq!(name("org/name"), "name");
+        assert_eq!(name("org/name:Q4_K_M"), "name:Q4_K_M");
+        assert_eq!(name("ollama:qwen3.5:35b"), "qwen3.5:35b");
+        assert_eq!(name("ollama:hf.co/org/name:Q4_K_M"), "hf.co/org/name:Q4_K_M");
+        // a blob by its path: what the store calls it
+        let folder = tempfile::tempdir().unwrap();
+        let (blobs, manifests) = (folder.path().join("blobs"), "manifests/registry.ollama.ai/library/qwen3.5");
+        let manifests = folder.path().join(manifests);
+        [&blobs, &manifests].iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
+        let hash = "0123456789abcdef".repeat(4);
+        let blob = blobs.join(format!("sha256-{hash}"));
+        assert_eq!(name_of(&blob), format!("sha256-{hash}"), "nobody knows it");
+        let layer = format!(r#"{{"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:{hash}"}}"#);
+        std::fs::write(manifests.join("35b"), format!(r#"{{"layers": [{layer}]}}"#)).unwrap();
+        assert_eq!(name_of(&blob), "qwen3.5:35b");
     }
 }

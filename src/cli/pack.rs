@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use flashflood::bytes_for_people;
-use flashflood::model::ModelSource;
 use flashflood::weights::pack::{self, PackOptions, Progress};
+use flashflood::weights::{Listed, Listing, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::model::folder_of;
+use super::model::{folder_of, open_source};
 
 /// Make a pack: the snapshot's weights in the layout that streams fastest, quantised.
 ///
@@ -51,7 +51,7 @@ pub(crate) fn run(args: PackArgs) -> anyhow::Result<()> {
     let Some(out) = &args.out else {
         return verify(&snapshot);
     };
-    let source = ModelSource::open(&snapshot)?;
+    let source = open_source(&args.snapshot, &[])?;
     let options = PackOptions {
         bits: args.bits,
         down_bits: args.down_bits,
@@ -61,6 +61,9 @@ pub(crate) fn run(args: PackArgs) -> anyhow::Result<()> {
     let bar = bar("packing")?;
     let done = source.write_pack(Some(&snapshot), out, &options, &|progress| show(&bar, progress))?;
     bar.finish_and_clear();
+    if (args.bits > 0 || args.resident_bits > 0) && has_blocks(&source.weights) {
+        eprintln!("note: weights in blocks of GGUF files stay as they are, whatever --bits and --resident-bits say");
+    }
     // first: nobody may be reading what is said, and that ends the command
     if args.verify {
         verify(out)?;
@@ -74,6 +77,17 @@ pub(crate) fn run(args: PackArgs) -> anyhow::Result<()> {
         bytes_for_people(done.resident_bytes),
     )?;
     Ok(())
+}
+
+/// Whether some weights are stored as in GGUF files: they are not quantised again.
+fn has_blocks(weights: &Listing) -> bool {
+    let is_block = |format: &WeightFormat| matches!(format, WeightFormat::Block(_));
+    let matrices = weights.resident.iter().filter_map(|listed| match listed {
+        Listed::Matrix { matrix, .. } => Some(matrix.format),
+        Listed::Vector { .. } => None,
+    });
+    let experts = weights.experts.layers.iter().flat_map(|layer| layer.slot.matrices().map(|(_, place)| place.format));
+    matrices.chain(experts).any(|format| is_block(&format))
 }
 
 fn verify(folder: &Path) -> anyhow::Result<()> {

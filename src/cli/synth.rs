@@ -1,16 +1,20 @@
-//! `flashflood synth`: a pack of a real model's shape with random weights.
+//! `flashflood synth`: a pack, or a GGUF file, of a real model's shape with random weights.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use flashflood::bytes_for_people;
 use flashflood::model::Published;
 use flashflood::weights::pack::PackOptions;
 
+use super::output::write_whole;
 use super::pack::{bar, bits, show};
 
-/// Make a pack with the shape of a published model and random weights, to measure a machine with
+/// Make a pack or a GGUF file with the shape of a published model and random weights, to measure a machine with
 #[derive(Args)]
 pub(crate) struct SynthArgs {
     /// The model whose shape it has
@@ -28,14 +32,25 @@ pub(crate) struct SynthArgs {
     /// Seed of the weights
     #[arg(long, value_name = "N", default_value_t = 1, env = "FLASHFLOOD_SYNTH_SEED")]
     seed: u64,
-    /// Folder to make
+    /// Make a GGUF file instead, whose matrices have this type, such as Q4_K
+    #[arg(long, value_name = "TYPE", ignore_case = true, hide_possible_values = true, value_parser = gguf_types(),
+        conflicts_with_all = ["bits", "resident_bits"])]
+    gguf: Option<String>,
+    /// Folder, or GGUF file, to make
     out: PathBuf,
+}
+
+fn gguf_types() -> PossibleValuesParser {
+    PossibleValuesParser::new(Published::gguf_types())
 }
 
 /// Runs the command.
 pub(crate) fn run(args: SynthArgs) -> anyhow::Result<()> {
+    if let Some(kind) = &args.gguf {
+        return write_gguf(&args, kind);
+    }
     if args.bits == 0 || args.resident_bits == 0 {
-        anyhow::bail!("--bits 0 keeps what a snapshot has, and there is none (hint: --bits 4)");
+        bail!("--bits 0 keeps what a snapshot has, and there is none (hint: --bits 4)");
     }
     let source = args.shape.synthesise(args.layers, args.bits, args.resident_bits, args.seed)?;
     let options = PackOptions { bits: 0, down_bits: None, resident_bits: 0, group: 64 };
@@ -54,6 +69,27 @@ pub(crate) fn run(args: SynthArgs) -> anyhow::Result<()> {
         source.shape.layers.len(),
         bytes_for_people(done.expert_bytes),
         bytes_for_people(done.resident_bytes),
+    )?;
+    Ok(())
+}
+
+fn write_gguf(args: &SynthArgs, kind: &str) -> anyhow::Result<()> {
+    if args.out.is_dir() {
+        bail!("{}: expected the name of a file to make, found a folder", args.out.display());
+    }
+    let file = args.shape.gguf(args.layers, kind, args.seed)?;
+    let bar = bar("writing")?;
+    bar.set_length(file.bytes());
+    write_whole(&args.out, |place| Ok(file.write(&mut File::create(place)?, &|bytes| bar.inc(bytes))?))?;
+    bar.finish_and_clear();
+    writeln!(
+        std::io::stdout(),
+        "{}: {} of {}, {}, {}",
+        args.out.display(),
+        if args.layers.is_some() { "the first layers" } else { "all" },
+        args.shape.name(),
+        kind.to_ascii_uppercase(),
+        bytes_for_people(file.bytes()),
     )?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::compute::Recording;
-use crate::experts::{StoreError, auto_budget, plan_slots};
+use crate::experts::{StoreError, auto_budget, plan_slots, reserve};
 use crate::model::Shape;
 use crate::sizes::bytes_for_people;
 use crate::weights::ExpertLayout;
@@ -190,7 +190,13 @@ impl MemoryPlan {
             ExpertBudget::Bytes(_) | ExpertBudget::All => asked,
         };
         plan.check(0)?;
-        plan.slots = plan_slots(experts, bytes)?;
+        plan.slots = match plan_slots(experts, bytes) {
+            // nobody chose so few: it is the rest that leaves no room
+            Err(StoreError::BudgetTooSmall { needed, .. }) if budget == ExpertBudget::Auto => {
+                return Err(plan.too_large(needed, reserve(available)));
+            }
+            slots => slots?,
+        };
         plan.experts = plan.slots as u64 * slot_bytes;
         plan.check(plan.experts)?;
         Ok(plan)
@@ -203,9 +209,15 @@ impl MemoryPlan {
 
     fn check(&self, experts: u64) -> Result<(), PlanError> {
         let rest = self.resident + self.kv + self.state + self.activations;
-        if rest.saturating_add(experts) <= self.available {
-            return Ok(());
+        match rest.saturating_add(experts) <= self.available {
+            true => Ok(()),
+            false => Err(self.too_large(experts, 0)),
         }
+    }
+
+    /// The error of a plan with `experts` bytes for experts that leaves `reserve` bytes to other programs.
+    fn too_large(&self, experts: u64, reserve: u64) -> PlanError {
+        let rest = self.resident + self.kv + self.state + self.activations;
         let parts = [
             (experts, "the expert cache", "a smaller --expert-cache"),
             (self.kv, "the KV cache", "a smaller --ctx"),
@@ -213,12 +225,12 @@ impl MemoryPlan {
             (self.resident, "the resident weights", "a pack with fewer bits: flashflood pack --resident-bits"),
         ];
         let (_, part, hint) = parts.into_iter().max_by_key(|(bytes, ..)| *bytes).expect("there are parts");
-        Err(PlanError::TooLarge {
+        PlanError::TooLarge {
             needed: bytes_for_people(rest.saturating_add(experts)),
-            available: bytes_for_people(self.available),
+            available: bytes_for_people(self.available.saturating_sub(reserve)),
             part,
             hint,
-        })
+        }
     }
 }
 
@@ -268,6 +280,29 @@ mod tests {
         assert_eq!(default_context(1_000, 61_440, 262_144), LEAST_CONTEXT);
         assert_eq!(default_context(5_000_000_000, 61_440, 2048), 2048);
         assert_eq!(default_context(5, 0, 262_144), 262_144);
+    }
+
+    /// 150 MB that are free, as in a small container: the caches leave no room, and nobody asked for a small budget.
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let plan = MemoryPlan {
+            resident: 2_700_000,
+            experts: 0,
+            slots: 0,
+            slot_bytes: 27_000,
+            all_slots: 256,
+            kv: 67_100_000,
+            context: 32_768,
+            state: 251_900,
+            activations: 9_000_000,
+            chunk: 64,
+            available: 150_000_000,
+        };
+        let text = plan.too_large(108_000, reserve(plan.available)).to_string();
+        let expected =
+            "the model needs 79.2 MB and 75.0 MB are free; the largest part is the KV cache (hint: a smaller --ctx)";
+        assert_eq!(text, expected);
+        assert!(plan.check(0).is_ok() && plan.check(80_000_000).is_err());
     }
 
     #[test]

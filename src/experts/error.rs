@@ -102,6 +102,21 @@ pub enum StoreError {
         /// xxh3-64 of the bytes read.
         found: u64,
     },
+    /// A file whose bytes never came.
+    #[error(
+        "{path}: layer {layer}, expert {expert}: expected the weights of {matrix}, found zeros (hint: the file is damaged: is \
+         the download complete?)"
+    )]
+    Zeros {
+        /// The file.
+        path: String,
+        /// Layer, counted from 0.
+        layer: usize,
+        /// Expert, counted from 0.
+        expert: u32,
+        /// gate_proj, up_proj or down_proj.
+        matrix: &'static str,
+    },
     /// A scale or bias of a snapshot is NaN or infinite.
     #[error(
         "{path}: layer {layer}, expert {expert}: expected finite numbers, found NaN or infinity among the {stream} of \

@@ -6,6 +6,7 @@ use std::io;
 use bytes::Bytes;
 use flashflood_backends::PAGE;
 use flashflood_backends::io::{ReadFile, ShortRead};
+use rayon::prelude::*;
 
 use super::error::StoreError;
 use crate::weights::{ExpertFile, ExpertLayout, Place};
@@ -46,15 +47,34 @@ pub trait ExpertReader: Send + Sync {
     fn read_padded(&self, file: u32, offset: u64, buf: &mut [u8], len: usize) -> io::Result<()> {
         self.read(file, offset, &mut buf[..len])
     }
+    /// Fills several buffers, at once where that is faster; an error for the first that failed, with its index.
+    fn read_all(&self, reads: Vec<SliceRead<'_>>) -> Result<(), (usize, io::Error)> {
+        let read = |(i, read): (usize, SliceRead<'_>)| {
+            self.read_padded(read.file, read.offset, read.into, read.len).map_err(|error| (i, error))
+        };
+        reads.into_iter().enumerate().try_for_each(read)
+    }
     /// The file's name for messages.
     fn describe(&self, file: u32) -> String;
+}
+
+/// A read of one slice of an expert.
+pub struct SliceRead<'a> {
+    /// File of the layout.
+    pub file: u32,
+    /// First byte in the file.
+    pub offset: u64,
+    /// Where to; what follows the first `len` bytes may be overwritten.
+    pub into: &'a mut [u8],
+    /// Bytes.
+    pub len: usize,
 }
 
 /// Positioned reads of the files of a layout, which are all opened before the first expert is asked for.
 #[derive(Debug)]
 pub struct FileReader {
     files: Vec<Source>,
-    /// Reads the parts of a record at once, where the system has no queue that does.
+    /// Reads the slices of an expert at once; and the parts of a record, where the system has no queue that does.
     parts: Option<rayon::ThreadPool>,
 }
 
@@ -100,7 +120,8 @@ impl FileReader {
             }
             files.push(source);
         }
-        FileReader { files, parts: None }.with_threads_for_parts()
+        let has_slices = layout.layers.iter().any(|layer| layer.all_parts().nth(1).is_some());
+        FileReader { files, parts: None }.with_threads_for_parts(has_slices)
     }
 
     /// The same files, read by positioned reads on threads even where the system has a queue.
@@ -109,12 +130,12 @@ impl FileReader {
             Source::Disk { path, file } => Source::Disk { path, file: file.without_queue() },
             memory => memory,
         });
-        FileReader { files: files.collect(), parts: None }.with_threads_for_parts()
+        FileReader { files: files.collect(), parts: None }.with_threads_for_parts(self.parts.is_some())
     }
 
-    fn with_threads_for_parts(mut self) -> Result<Self, StoreError> {
-        let on_threads =
-            |source: &Source| matches!(source, Source::Disk { file, .. } if file.is_direct() && !file.is_queued());
+    /// `has_slices` says that experts are more than one read each.
+    fn with_threads_for_parts(mut self, has_slices: bool) -> Result<Self, StoreError> {
+        let on_threads = |source: &Source| matches!(source, Source::Disk { file, .. } if file.is_direct() && (has_slices || !file.is_queued()));
         if self.files.iter().any(on_threads) {
             let threads = rayon::ThreadPoolBuilder::new().num_threads(PART_THREADS);
             let threads = threads.thread_name(|index| format!("expert-part-{index}")).build();
@@ -184,6 +205,22 @@ impl ExpertReader for FileReader {
                 let what = format!("there is no file {file} among the {} of the experts", self.files.len());
                 Err(io::Error::new(io::ErrorKind::NotFound, what))
             }
+        }
+    }
+
+    fn read_all(&self, reads: Vec<SliceRead<'_>>) -> Result<(), (usize, io::Error)> {
+        let one = |(i, read): (usize, SliceRead<'_>)| {
+            self.read_padded(read.file, read.offset, read.into, read.len).map_err(|error| (i, error))
+        };
+        let bytes: usize = reads.iter().map(|read| read.len).sum();
+        match &self.parts {
+            // waking threads for less takes longer than the reads
+            Some(threads) if reads.len() > 1 && bytes >= LEAST_PART => {
+                let outcomes: Vec<Result<(), (usize, io::Error)>> =
+                    threads.install(|| reads.into_par_iter().enumerate().with_max_len(1).map(one).collect());
+                outcomes.into_iter().collect()
+            }
+            _ => reads.into_iter().enumerate().try_for_each(one),
         }
     }
 

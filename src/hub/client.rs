@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use ureq::config::RedirectAuthHeaders;
-use ureq::http::{Response, header};
+use ureq::http::{HeaderMap, Response, header};
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
 use super::cache::home;
 use super::hash::Expected;
+use super::patience::{Patience, asked_for, is_passing};
 use super::{HubError, is_repository_name};
 
 /// A hub to download from.
@@ -112,12 +113,12 @@ impl Hub {
     ///
     /// # Errors
     /// The network, an answer that is no success, and one that is not what the hub's are.
-    pub(crate) fn revision(&self, name: &str, revision: &str) -> Result<Revision, HubError> {
+    pub(super) fn revision(&self, name: &str, revision: &str, patience: &Patience<'_>) -> Result<Revision, HubError> {
         if !is_repository_name(name) {
             return Err(HubError::Name { name: name.to_owned() });
         }
         let url = format!("{}/api/models/{name}/revision/{}?blobs=true", self.endpoint, escaped(revision, false));
-        let mut answer = self.get(&url, name, None)?;
+        let mut answer = self.get(&url, name, None, patience)?;
         let text = answer.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| network(&url, &e))?;
         let wrong = |expected, found: String| HubError::Answer { url: url.clone(), expected, found };
         let info: Info = serde_json::from_str(&text).map_err(|e| wrong("a list of files", e.to_string()))?;
@@ -146,16 +147,33 @@ impl Hub {
     }
 
     /// The answer to a request of `url`, from byte `from` on where one is given. Only successes are answers, and 416
-    /// (no such range) where a range was asked for.
-    pub(super) fn get(&self, url: &str, name: &str, from: Option<u64>) -> Result<Response<Body>, HubError> {
-        let mut request = self.agent.get(url);
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        if let Some(from) = from {
-            request = request.header(header::RANGE, format!("bytes={from}-"));
-        }
-        let answer = request.call().map_err(|error| network(url, &error))?;
+    /// (no such range) where a range was asked for. A hub that is busy is waited for.
+    pub(super) fn get(
+        &self,
+        url: &str,
+        name: &str,
+        from: Option<u64>,
+        patience: &Patience<'_>,
+    ) -> Result<Response<Body>, HubError> {
+        let mut tries = 1;
+        let answer = loop {
+            let mut request = self.agent.get(url);
+            if let Some(token) = &self.token {
+                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            }
+            if let Some(from) = from {
+                request = request.header(header::RANGE, format!("bytes={from}-"));
+            }
+            let answer = request.call().map_err(|error| network(url, &error))?;
+            let status = answer.status().as_u16();
+            if !is_passing(status) {
+                break answer;
+            }
+            if !patience.wait(status, answer.headers(), tries)? {
+                return Err(self.busy(url, status, answer.headers(), tries));
+            }
+            tries += 1;
+        };
         let status = answer.status().as_u16();
         match status {
             200 | 206 => Ok(answer),
@@ -175,6 +193,17 @@ impl Hub {
             }),
             _ => Err(HubError::Status { url: url.to_owned(), status }),
         }
+    }
+
+    /// The error of a hub that was asked `tries` times and has no time.
+    fn busy(&self, url: &str, status: u16, headers: &HeaderMap, tries: u32) -> HubError {
+        let asked = asked_for(headers, SystemTime::now());
+        let when = asked.map_or_else(|| "later".to_owned(), |wait| format!("in {} s", wait.as_secs()));
+        let hint = match (status, &self.token) {
+            (429, None) => format!("those with a token may ask more often: set HF_TOKEN, or try again {when}"),
+            _ => format!("try again {when}: the same command goes on where it stopped"),
+        };
+        HubError::Busy { url: url.to_owned(), status, tries, hint }
     }
 }
 

@@ -16,7 +16,9 @@ use ureq::http::header::CONTENT_RANGE;
 
 use super::client::path_in;
 use super::hash::Running;
+use super::patience::Patience;
 use super::{Cache, Hub, HubError, RepositoryFile, Revision};
+use crate::model::quantisations::{labels, of_label, quantisations};
 use crate::sizes::bytes_for_people;
 
 /// What flashflood reads of a repository: weights and the text files beside them, not other formats of the same weights.
@@ -36,6 +38,8 @@ pub struct Pull {
     pub revision: String,
     /// Files to take; empty takes what flashflood reads.
     pub include: Vec<Pattern>,
+    /// Takes the GGUF files of this quantisation, such as `Q4_K_M`, instead.
+    pub quantisation: Option<String>,
 }
 
 /// What a download tells while it works, from several threads.
@@ -65,6 +69,33 @@ pub struct Pulled {
 }
 
 impl Pull {
+    /// Which of the repository's files to fetch.
+    fn choose(&self, files: Vec<RepositoryFile>) -> Result<Vec<RepositoryFile>, HubError> {
+        let models = || quantisations(files.iter().map(|file| file.name.as_str()));
+        if let Some(wanted) = &self.quantisation {
+            let models = models();
+            let Some(model) = of_label(&models, wanted) else {
+                let found = if models.is_empty() { "none".to_owned() } else { labels(&models) };
+                return Err(HubError::NoQuantisation { name: self.name.clone(), wanted: wanted.clone(), found });
+            };
+            return Ok(files.into_iter().filter(|file| model.files.contains(&file.name)).collect());
+        }
+        let wanted: Vec<_> = files.iter().filter(|file| self.wants(file)).cloned().collect();
+        let has_weights = wanted.iter().any(|file| file.name.ends_with(".safetensors"));
+        if self.include.is_empty()
+            && !has_weights
+            && let models = models()
+            && let Some(first) = models.first()
+        {
+            let first = first.label.clone();
+            return Err(HubError::OnlyGguf { name: self.name.clone(), found: labels(&models), first });
+        }
+        match wanted.is_empty() {
+            true => Err(HubError::NothingToPull { name: self.name.clone(), files: files.len(), wanted: self.wanted() }),
+            false => Ok(wanted),
+        }
+    }
+
     fn wants(&self, file: &RepositoryFile) -> bool {
         if self.include.is_empty() {
             // files in folders are other formats: original/, onnx/
@@ -96,20 +127,22 @@ impl Pull {
         if self.revision.split(['/', '\\']).any(|part| matches!(part, "" | "." | "..")) {
             return Err(HubError::RevisionName { revision: self.revision.clone() });
         }
-        let Revision { commit, files } = hub.revision(&self.name, &self.revision)?;
-        let all = files.len();
-        let mut files: Vec<_> = files.into_iter().filter(|file| self.wants(file)).collect();
-        if files.is_empty() {
-            return Err(HubError::NothingToPull { name: self.name.clone(), files: all, wanted: self.wanted() });
-        }
+        let failed = AtomicBool::new(false);
+        let check_go_on = || match go_on() && !failed.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(HubError::Interrupted),
+        };
+        let patience = Patience::new(report, &check_go_on);
+        let Revision { commit, files } = hub.revision(&self.name, &self.revision, &patience)?;
+        let mut files = self.choose(files)?;
         let folder = cache.folder(&self.name);
         let blobs = folder.join("blobs");
         let snapshot = folder.join("snapshots").join(&commit);
         for folder in [&blobs, &snapshot] {
             fs::create_dir_all(folder).map_err(HubError::io("create", folder))?;
         }
-        let failed = AtomicBool::new(false);
-        let download = Download { hub, pull: self, commit: &commit, blobs: &blobs, report, go_on, failed };
+        let download =
+            Download { hub, pull: self, commit: &commit, blobs: &blobs, report, patience: &patience, failed: &failed };
         let total = files.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
         report(Report::Total(total));
         download.check_room(&files)?;
@@ -132,9 +165,9 @@ struct Download<'a> {
     commit: &'a str,
     blobs: &'a Path,
     report: &'a (dyn Fn(Report<'_>) + Sync),
-    go_on: &'a (dyn Fn() -> bool + Sync),
-    /// Another file has failed: there is no use in going on.
-    failed: AtomicBool,
+    patience: &'a Patience<'a>,
+    /// A file has failed: there is no use in going on with others.
+    failed: &'a AtomicBool,
 }
 
 /// How one request ended.
@@ -267,10 +300,7 @@ impl Download<'_> {
     }
 
     fn check_go_on(&self) -> Result<(), HubError> {
-        match (self.go_on)() && !self.failed.load(Ordering::Relaxed) {
-            true => Ok(()),
-            false => Err(HubError::Interrupted),
-        }
+        (self.patience.check_go_on)()
     }
 
     /// One request, from the end of what is there.
@@ -279,12 +309,9 @@ impl Download<'_> {
         if have == file.bytes {
             return Ok(Came::Whole(hash.finish()));
         }
-        let mut answer = match self.hub.get(url, &self.pull.name, (have > 0).then_some(have)) {
+        let mut answer = match self.hub.get(url, &self.pull.name, (have > 0).then_some(have), self.patience) {
             Ok(answer) => answer,
             Err(error @ HubError::Network { .. }) => return Ok(Came::Broken(error, 0)),
-            Err(HubError::Status { status, url }) if status >= 500 => {
-                return Ok(Came::Broken(HubError::Status { status, url }, 0));
-            }
             Err(error) => return Err(error),
         };
         let range = answer.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());

@@ -60,12 +60,24 @@ pub enum HubError {
         endpoint: String,
     },
     /// Any other answer that is no success.
-    #[error("{url}: the hub answered {status}{}", if *.status == 429 { " (hint: too many requests: try again later)" } else { "" })]
+    #[error("{url}: the hub answered {status}")]
     Status {
         /// What was asked for.
         url: String,
         /// The status.
         status: u16,
+    },
+    /// It has no time for us, however often it is asked.
+    #[error("{url}: the hub answered {status}{}\nhint: {hint}", if *.tries > 1 { format!(", {tries} times") } else { String::new() })]
+    Busy {
+        /// What was asked for.
+        url: String,
+        /// 429, or one of a server that is out of order.
+        status: u16,
+        /// Times that it was asked.
+        tries: u32,
+        /// What to do about it.
+        hint: String,
     },
     /// An answer that is not what the hub's are.
     #[error("{url}: expected {expected}, found {found}")]
@@ -96,6 +108,29 @@ pub enum HubError {
         files: usize,
         /// Patterns.
         wanted: String,
+    },
+    /// The repository has no weights but GGUF files, and which are wanted is not said.
+    #[error(
+        "{name}: expected weights as safetensors, found GGUF files: {found} (hint: flashflood pull {name}:{first} \
+         fetches those of one quantisation)"
+    )]
+    OnlyGguf {
+        /// The repository.
+        name: String,
+        /// The quantisations that it has.
+        found: String,
+        /// One of them.
+        first: String,
+    },
+    /// No such quantisation.
+    #[error("{name}: expected GGUF files of {wanted}, found {found}")]
+    NoQuantisation {
+        /// The repository.
+        name: String,
+        /// As asked for.
+        wanted: String,
+        /// The quantisations that it has.
+        found: String,
     },
     /// The disk is too small.
     #[error(

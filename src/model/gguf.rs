@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::families::{self, GgufConfig, Model};
 use super::gguf_text;
+use super::quantisations::{Quantisation, labels, of_label, quantisations};
 use super::text_files::TextFiles;
 use crate::file_error::FileError;
-use crate::weights::gguf::{Gguf, GgufSource, is_later_part, of_name};
+use crate::weights::gguf::{Gguf, GgufSource};
 
 /// A model in a GGUF file.
 pub(super) struct GgufModel {
@@ -53,42 +54,45 @@ fn is_called_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// The models among the GGUF files of the folder `dir`: a split model by its first file, and no vision encoders.
-pub(super) fn models_in(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let is_encoder = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains("mmproj"));
-    let is_model = |path: &PathBuf| is_called_gguf(path) && !is_later_part(path) && !is_encoder(path);
-    let mut models: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_model).collect();
-    models.sort();
-    models
+/// How deep files lie in the folder of a repository: in `UD-Q4_K_XL/`, seldom a folder further down.
+const DEPTH: usize = 2;
+
+/// The models among the GGUF files of the folder `dir` and of the folders in it.
+pub(crate) fn models_in(dir: &Path) -> Vec<Quantisation> {
+    let mut names = Vec::new();
+    list(dir, "", DEPTH, &mut names);
+    quantisations(names.iter().map(String::as_str))
 }
 
-/// The GGUF file in `folder`, or in a folder in it, whose name ends with `quant`, as in `NAME-Q4_K_M.gguf`: of a model that
-/// is split its first part.
+/// Names of the GGUF files in `dir`, with `/`, behind `start`.
+fn list(dir: &Path, start: &str, depth: usize, names: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = format!("{start}{}", entry.file_name().to_string_lossy());
+        if is_called_gguf(&path) {
+            names.push(name);
+        } else if depth > 0 && path.is_dir() {
+            list(&path, &format!("{name}/"), depth - 1, names);
+        }
+    }
+}
+
+/// Where the file `name`, with `/`, lies in `folder`.
+pub(super) fn path_in(folder: &Path, name: &str) -> PathBuf {
+    name.split('/').fold(folder.to_owned(), |path, part| path.join(part))
+}
+
+/// The GGUF file in `folder`, or in a folder in it, that `quant` means: its name, or that of its folder, ends with it, as
+/// in `NAME-Q4_K_M.gguf`. Of a model that is split it is the first part.
 ///
 /// # Errors
-/// No such file, with the names that there are.
+/// No such file, with the quantisations that there are.
 pub fn gguf_of(folder: &Path, quant: &str) -> Result<PathBuf, FileError> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut all = models_in(folder);
-    all.extend(entries.filter(|path| path.is_dir()).flat_map(|path| models_in(&path)));
-    // without the number of a part
-    let stem = |path: &Path| match of_name(path) {
-        Some((stem, ..)) => stem.to_owned(),
-        None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-    };
-    let mut named: Vec<(String, &PathBuf)> = all.iter().map(|path| (stem(path), path)).collect();
-    named.sort();
-    let wanted = quant.to_ascii_lowercase();
-    let is_wanted = |stem: &str| {
-        let rest = stem.to_ascii_lowercase().strip_suffix(&wanted).map(str::to_owned);
-        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with(['-', '.', '_']))
-    };
-    match named.iter().filter(|(stem, _)| is_wanted(stem)).min_by_key(|(stem, _)| stem.len()) {
-        Some((_, path)) => Ok((*path).clone()),
+    let models = models_in(folder);
+    match of_label(&models, quant) {
+        Some(model) => Ok(path_in(folder, &model.files[0])),
         None => {
-            let found = named.iter().map(|(stem, _)| stem.as_str()).collect::<Vec<_>>().join(", ");
-            let found = if found.is_empty() { "no GGUF file in it".to_owned() } else { found };
+            let found = if models.is_empty() { "no GGUF file in it".to_owned() } else { labels(&models) };
             Err(FileError::new(folder, "", format!("a GGUF file whose name ends with {quant}"), found))
         }
     }
@@ -118,7 +122,7 @@ mod tests {
             assert_eq!(gguf_of(folder.path(), quant).unwrap(), place(name), "{quant}");
         }
         let error = gguf_of(folder.path(), "Q5_K_M").unwrap_err().to_string();
-        assert!(["M-Q4_K_M", "M-UD-Q8_0", "M-UD-Q4_K_XL"].iter().all(|name| error.contains(name)), "{error}");
+        assert!(["Q4_K_M", "UD-Q8_0", "UD-Q4_K_XL"].iter().all(|name| error.contains(name)), "{error}");
         assert!(gguf_of(&place("UD-Q4_K_XL/nowhere"), "Q8_0").unwrap_err().to_string().contains("no GGUF file in"));
     }
 }

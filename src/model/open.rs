@@ -5,9 +5,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::links::{dangling, dangling_in, is_dangling};
 use super::recorder::{RecordError, RecordedModel, Recorder};
 use super::shape::Shape;
-use super::text_files::{TextFiles, read_text};
+use super::text_files::{TextFiles, read_config};
 use super::{embedded, families, gguf};
 use crate::compute::Recording;
 use crate::file_error::FileError;
@@ -70,6 +71,9 @@ impl ModelSource {
     /// # Errors
     /// As [`open`](Self::open); a stripe that is no folder, and stripes of a model that is not a pack.
     pub fn open_striped(path: &Path, stripes: &[PathBuf]) -> Result<ModelSource, SourceError> {
+        if is_dangling(path) {
+            return Err(dangling(path).into());
+        }
         if let Some(file) = gguf_at(path)? {
             if let Some(stripe) = stripes.first() {
                 return Err(refused_stripe(stripe, false).into());
@@ -85,8 +89,11 @@ impl ModelSource {
         if is_pack {
             return ModelSource::from_pack(path, pack::open_striped(path, stripes)?, TextFiles::read(path)?);
         }
+        if let Some(link) = dangling_in(path) {
+            return Err(dangling(&link).into());
+        }
         let config_path = path.join("config.json");
-        let Some(config) = read_text(&config_path)? else {
+        let Some(config) = read_config(path)? else {
             return Err(no_model(path, instead_of_config(path)).into());
         };
         let model = families::read(&config_path, &config)?;
@@ -221,26 +228,37 @@ fn refuse_no_folder(path: &Path) -> Result<(), FileError> {
     Err(no_model(path, (found.0.to_owned(), found.1.to_owned())))
 }
 
-/// The GGUF file that `path` means: itself, or the only one of a folder that has no other weights.
+/// The GGUF file that `path` means: itself, or the only model of a folder that has no other weights.
 fn gguf_at(path: &Path) -> Result<Option<PathBuf>, FileError> {
     if gguf::is_gguf(path) {
         return Ok(Some(path.to_owned()));
     }
-    let others = [pack::MANIFEST, "model.safetensors.index.json", "model.safetensors"];
-    if others.iter().any(|other| path.join(other).exists()) {
+    // somebody who keeps a GGUF beside a snapshot or in a pack means the folder
+    if pack::is_pack(path) || is_snapshot(path) {
         return Ok(None);
     }
     let models = gguf::models_in(path);
     match &models[..] {
         [] => Ok(None),
-        [model] => Ok(Some(model.clone())),
+        [model] => Ok(Some(gguf::path_in(path, &model.files[0]))),
         [first, ..] => {
-            let names = models.iter().filter_map(|model| Some(model.file_name()?.to_string_lossy().into_owned()));
-            let found = format!("{}: {}", models.len(), names.collect::<Vec<_>>().join(", "));
-            let hint = format!("give one of them, such as {}", first.display());
+            let names = models.iter().map(|model| model.files[0].as_str()).collect::<Vec<_>>().join(", ");
+            let found = format!("{}: {names}", models.len());
+            let hint = format!("give one of them, such as {}", gguf::path_in(path, &first.files[0]).display());
             Err(FileError::new(path, "", "one GGUF model", found).hint(hint))
         }
     }
+}
+
+/// Whether a folder has weights as safetensors, whole or in parts, with or without an index, and what they are of.
+fn is_snapshot(path: &Path) -> bool {
+    let is_weights = |entry: std::fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")
+    };
+    let mut entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    path.join("config.json").exists() && entries.any(is_weights)
 }
 
 /// What a folder without `config.json` seems to be, and what helps.

@@ -1,6 +1,7 @@
 //! Published models whose shapes can be made with random weights, so that a machine can be measured before 200 GB are
 //! downloaded.
 
+mod gguf;
 mod tokenizer;
 
 use std::path::Path;
@@ -9,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::{ModelSource, Shape, SourceError, TextFiles, shape_of_config};
 use crate::weights::random::RandomSource;
+#[cfg(test)]
+pub(crate) use gguf::random_gguf;
 
 /// A published model, by its shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What the rest of the program knows of a model: sizes, and what kinds of layers it has. Which family it is of only
 //! [`families`](super::families) know.
 
+use super::yarn::Yarn;
 use crate::compute::ops::DeltaNetShape;
 
 /// Shapes and constants of a model.
@@ -67,6 +68,9 @@ pub struct AttentionShape {
     pub rotary_dim: usize,
     /// Base of the rotation.
     pub rope_theta: f64,
+    /// How the rotation is stretched to longer contexts than the model was trained with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub yarn: Option<Yarn>,
     /// q carries a gate per head that multiplies the output through a sigmoid.
     pub gate: bool,
     /// Heads of queries and keys are normed before they are rotated.
@@ -126,17 +130,20 @@ impl Shape {
     /// Made on the CPU: WGSL only specifies sine and cosine on [-pi, pi]. The angle is a product of f32 as in the reference.
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "f32 as in the reference")]
     pub(crate) fn rope_table(&self, first: usize, tokens: usize) -> Vec<f32> {
-        let Some(AttentionShape { rotary_dim, rope_theta, .. }) = self.attention() else {
+        let Some(AttentionShape { rotary_dim, rope_theta, yarn, .. }) = self.attention() else {
             return vec![0.0; 4];
         };
-        let half = rotary_dim / 2;
-        let frequencies: Vec<f32> =
-            (0..half).map(|i| (1.0 / rope_theta.powf(2.0 * i as f64 / rotary_dim as f64)) as f32).collect();
+        let plain = |i: usize| (1.0 / rope_theta.powf(2.0 * i as f64 / rotary_dim as f64)) as f32;
+        let frequencies = match yarn {
+            Some(yarn) => yarn.frequencies(rope_theta, rotary_dim),
+            None => (0..rotary_dim / 2).map(plain).collect(),
+        };
+        let scale = yarn.map_or(1.0, |yarn| yarn.attention_factor as f32);
         let mut table = Vec::with_capacity(tokens * rotary_dim);
         for position in first..first + tokens {
             let angles = frequencies.iter().map(|f| position as f32 * f);
-            table.extend(angles.clone().map(f32::cos));
-            table.extend(angles.map(f32::sin));
+            table.extend(angles.clone().map(|angle| scale * angle.cos()));
+            table.extend(angles.map(|angle| scale * angle.sin()));
         }
         table
     }

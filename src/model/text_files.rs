@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::python_json::without_python_numbers;
 use crate::file_error::FileError;
 use crate::weights::pack::ADDITIONAL_TEMPLATES;
 
@@ -39,11 +40,11 @@ impl TextFiles {
     /// that is not JSON or whose `chat_template` is neither a string nor a list of named templates.
     pub(crate) fn read(dir: &Path) -> Result<TextFiles, FileError> {
         let config_path = dir.join("tokenizer_config.json");
-        let tokenizer_config = read_text(&config_path)?;
+        let tokenizer_config = read_json(&config_path)?;
         let mut templates = Templates::default();
         // what comes later is preferred
         let processor_path = dir.join("chat_template.json");
-        for (path, text) in [(&processor_path, &read_text(&processor_path)?), (&config_path, &tokenizer_config)] {
+        for (path, text) in [(&processor_path, &read_json(&processor_path)?), (&config_path, &tokenizer_config)] {
             if let Some(text) = text {
                 templates.take(templates_in(text).map_err(FileError::syntax(
                     path,
@@ -65,8 +66,8 @@ impl TextFiles {
             chat_template: default.map(|index| templates.0.remove(index).1),
             named_templates: templates.0,
             tokenizer_config,
-            special_tokens_map: read_text(&dir.join("special_tokens_map.json"))?,
-            generation_config: read_text(&dir.join("generation_config.json"))?,
+            special_tokens_map: read_json(&dir.join("special_tokens_map.json"))?,
+            generation_config: read_json(&dir.join("generation_config.json"))?,
             refused_tokenizer: None,
             inside: false,
         })
@@ -176,6 +177,19 @@ fn additional_templates(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// The text of the `config.json` in a folder; `None` when there is none.
+///
+/// # Errors
+/// A file that cannot be read or is not UTF-8.
+pub fn read_config(folder: &Path) -> Result<Option<String>, FileError> {
+    read_json(&folder.join("config.json"))
+}
+
+/// A JSON file, as Python writes some; `None` when there is none.
+pub(super) fn read_json(path: &Path) -> Result<Option<String>, FileError> {
+    Ok(read_text(path)?.map(without_python_numbers))
 }
 
 /// A text file; `None` when there is none.

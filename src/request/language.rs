@@ -28,6 +28,8 @@ const PIECE: usize = 64 << 10;
 pub struct Language {
     text: Arc<ModelText>,
     context: usize,
+    /// Tokens that the model knows: rows of its embedding.
+    rows: usize,
 }
 
 /// When text ends, and what it may be.
@@ -118,7 +120,7 @@ impl Engine {
     /// # Errors
     /// A tokenizer or a `generation_config.json` that is missing or cannot be used.
     pub fn language(&self) -> Result<Arc<Language>, EngineError> {
-        Ok(Arc::new(Language { text: self.text()?, context: self.context() }))
+        Ok(Arc::new(Language { text: self.text()?, context: self.context(), rows: self.shape().vocab }))
     }
 }
 
@@ -157,6 +159,14 @@ impl Language {
         Ok(self.prompt_of(&mut request)?.tokens)
     }
 
+    /// Whether the model knows all of these tokens: some tokenizers have more than it has embeddings.
+    fn check_known(&self, tokens: &[u32]) -> Result<(), RequestError> {
+        let Some(id) = tokens.iter().find(|id| **id as usize >= self.rows) else { return Ok(()) };
+        let (token, rows) = (self.decode(&[*id]), self.rows);
+        let message = format!("the token {token:?} ({id}) is none that the model knows: it has {rows} embeddings");
+        Err(RequestError::invalid(message).at("prompt"))
+    }
+
     /// Checks a request and turns it into what [`Session::answer`](crate::Session::answer) takes.
     ///
     /// # Errors
@@ -166,6 +176,7 @@ impl Language {
         if prompt.is_empty() {
             return Err(RequestError::invalid("the prompt is empty").at("prompt"));
         }
+        self.check_known(&prompt)?;
         // an answer of no tokens needs no room
         if prompt.len() + usize::from(request.max_tokens != Some(0)) > self.context {
             return Err(RequestError::context(prompt.len(), self.context, false));

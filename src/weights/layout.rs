@@ -166,6 +166,9 @@ impl Part {
     }
 }
 
+/// Reads slices into their places.
+type Read<'a, E> = dyn FnMut(&[Slice], &mut [u8]) -> Result<(), E> + 'a;
+
 /// Bytes to read: (file index, offset in the file, bytes, offset in the slot or in a scratch).
 pub(crate) type Slice = (u32, u64, usize, usize);
 
@@ -297,22 +300,19 @@ impl ExpertLayout {
         self.layers[layer].parts.iter().map(move |part| part.slice(expert))
     }
 
-    /// Reads an expert of an MoE layer whole: `read` fills bytes from a file and an offset. `scratch` is kept from one to
-    /// the next.
+    /// Reads what of an expert of an MoE layer is rewritten, and writes it. `scratch` is kept from one to the next.
     pub(crate) fn read_rewritten<E>(
         &self,
         (layer, expert): (usize, usize),
         slot: &mut [u8],
         scratch: &mut Vec<u8>,
-        read: &mut dyn FnMut(u32, u64, &mut [u8]) -> Result<(), E>,
+        read: &mut Read<'_, E>,
     ) -> Result<(), E> {
         for rewritten in &self.layers[layer].rewritten {
             let bytes = rewritten.scratch_bytes();
             scratch.resize(bytes.max(scratch.len()), 0);
-            for (_, part) in &rewritten.parts {
-                let (file, offset, len, at) = part.slice(expert);
-                read(file, offset, &mut scratch[at..at + len])?;
-            }
+            let slices: Vec<Slice> = rewritten.parts.iter().map(|(_, part)| part.slice(expert)).collect();
+            read(&slices, &mut scratch[..bytes])?;
             rewritten.write(&scratch[..bytes], slot);
         }
         Ok(())

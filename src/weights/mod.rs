@@ -5,6 +5,8 @@
 //! numbers (`random`) are sources. What was asked for is the model's [`Listing`]: packs are written and `inspect` counts from it, so no second
 //! list of a model's tensors exists.
 
+mod damage;
+mod file_bytes;
 pub(crate) mod gguf;
 mod json;
 mod layout;
@@ -18,13 +20,15 @@ pub mod safetensors;
 pub(crate) mod snapshot;
 mod source;
 
+pub(crate) use damage::{check_resident, zeros_from};
+pub(crate) use file_bytes::{file_bytes, is_streamed};
 #[cfg(test)]
 pub(crate) use flashflood_formats::Dense;
 pub use flashflood_formats::WeightFormat;
 pub(crate) use flashflood_formats::{Affine, MOST_STREAMS, ScaleType};
 pub(crate) use json::{Keys, shown};
-pub(crate) use layout::MatrixPlace;
 pub use layout::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, Rewritten, SlotLayout};
+pub(crate) use layout::{MatrixPlace, Slice};
 pub use listing::{Listed, Listing};
 #[cfg(test)]
 pub(crate) use matrix::Vector;

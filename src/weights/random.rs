@@ -106,6 +106,15 @@ impl RandomSource {
     }
 }
 
+/// Deviation of a product with a matrix of `cols` columns whose input has a deviation of 1.
+pub(super) fn gain(role: MatrixRole, cols: usize) -> f32 {
+    match role {
+        MatrixRole::Embedding => (cols as f32).sqrt(),
+        MatrixRole::Router => ROUTER_GAIN,
+        _ => 1.0,
+    }
+}
+
 /// The format of `bits` bits for `cols` columns.
 fn format(bits: u8, cols: usize) -> WeightFormat {
     WeightFormat::affine(bits, if cols.is_multiple_of(usize::from(GROUP)) { GROUP } else { 32 })
@@ -114,11 +123,7 @@ fn format(bits: u8, cols: usize) -> WeightFormat {
 impl WeightSource for RandomSource {
     fn matrix(&self, name: &str, rows: usize, cols: usize, role: MatrixRole) -> Result<Matrix, FileError> {
         let format = format(self.resident_bits, cols);
-        let gain = match role {
-            MatrixRole::Embedding => (cols as f32).sqrt(),
-            MatrixRole::Router => ROUTER_GAIN,
-            _ => 1.0,
-        };
+        let gain = gain(role, cols);
         let bytes = format.stream_bytes(cols);
         let most = (RANDOM / 2 / bytes[0]).max(1);
         let repeated = self.repeated(format, cols, gain, most.min(rows));

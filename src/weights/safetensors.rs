@@ -15,6 +15,7 @@ use header::IS_COMPLETE;
 pub(crate) use header::{Entry, read_header};
 
 use crate::file_error::FileError;
+use crate::weights::{file_bytes, is_streamed};
 use flashflood_formats::Dense;
 
 /// A tensor of a [`TensorSet`].
@@ -197,9 +198,19 @@ impl TensorSet {
     }
 }
 
+/// Bytes of the length of the header, which a file begins with.
+const LENGTH: u64 = 8;
+
 fn map(path: &Path) -> Result<Bytes, FileError> {
-    let mapped = flashflood_backends::map_file(path).map_err(FileError::io("read", path))?;
-    Ok(Bytes::from_owner(mapped))
+    file_bytes(path, LENGTH, |bytes| {
+        let Some(length) = bytes.first_chunk::<8>() else { return Vec::new() };
+        let start = LENGTH.saturating_add(u64::from_le_bytes(*length));
+        let header = std::iter::once(0..start);
+        // none before the header is there; what is wrong with it shows when it is read again
+        let entries = read_header(path, bytes).unwrap_or_default();
+        let resident = entries.iter().filter(|entry| !is_streamed(&entry.name, entry.len as u64));
+        header.chain(resident.map(|entry| entry.offset..entry.offset + entry.len as u64)).collect()
+    })
 }
 
 fn tensors(

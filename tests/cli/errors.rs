@@ -105,6 +105,20 @@ fn damaged_text_files() {
     run_fails(pack.path(), &["generation_config.json", "top_k", "expected"]);
 }
 
+/// A tokenizer may have tokens that the model has no embeddings for.
+#[test]
+fn tokens_that_the_model_does_not_know() {
+    let pack = Copy::of_pack();
+    edit_json(&pack, "tokenizer.json", |tokenizer| {
+        let token = serde_json::json!({ "id": 5000, "content": "<|beyond|>", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true });
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+    });
+    let run = |prompt: &str| outcome(&["run", "--device", "cpu", "-m", pack.path(), "--raw", prompt, "-n", "3"]);
+    run("a <|beyond|>").failed(&["the token \"<|beyond|>\" (5000) is none that the model knows: it has 2048"]);
+    assert_eq!(run("Once upon a time").code, Some(0));
+}
+
 #[test]
 fn damaged_packs() {
     let pack = Copy::of_pack();

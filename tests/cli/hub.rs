@@ -38,6 +38,8 @@ pub(crate) struct Behaviour {
     pub(crate) slow: Duration,
     /// Says that large files are this long.
     pub(crate) claim: Option<u64>,
+    /// Answers so many requests with this status and these headers: to the list of files, and to files.
+    pub(crate) busy: [(usize, &'static str, &'static str); 2],
 }
 
 /// A request that came.
@@ -133,6 +135,12 @@ impl State {
         if path.starts_with("/cdn/") {
             let file = self.files.iter().find(|file| path == format!("/cdn/{}", file.name))?;
             return self.send(stream, file, asked.range.as_deref(), &behaviour);
+        }
+        let is_file = path.contains("/resolve/");
+        let (times, status, more) = behaviour.busy[usize::from(is_file)];
+        if times > 0 {
+            self.behaviour.lock().unwrap().busy[usize::from(is_file)].0 -= 1;
+            return reply(stream, status, more, b"");
         }
         if !is_known {
             return reply(stream, "401 Unauthorized", "", b"Invalid username or password.");

@@ -36,7 +36,13 @@ fn places() -> (TempDir, TempDir) {
 fn with_places(arguments: &[&str], places: &(TempDir, TempDir)) -> Command {
     let mut command = flashflood(arguments);
     command.env("HF_HUB_CACHE", places.0.path()).env("XDG_DATA_HOME", places.1.path());
+    without_other_programs(&mut command, places.1.path());
     command
+}
+
+/// No models of LM Studio's and ollama's.
+fn without_other_programs(command: &mut Command, home: &Path) {
+    command.env("HOME", home).env("USERPROFILE", home).env("OLLAMA_MODELS", home.join("no-ollama"));
 }
 
 #[cfg(unix)]
@@ -81,6 +87,7 @@ fn nothing_is_no_error() {
     let place = folder.path().join("none");
     let mut command = flashflood(&["list"]);
     command.env("HF_HUB_CACHE", &place).env("XDG_DATA_HOME", &place);
+    without_other_programs(&mut command, &place);
     let outcome = ended(command.spawn().unwrap());
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), ""), "{outcome:#?}");
     assert!(

@@ -18,6 +18,7 @@ mod pack;
 mod pull;
 mod run;
 mod sessions;
+mod synth;
 
 use std::fs;
 use std::io::Write;

@@ -40,7 +40,11 @@ impl Place {
     }
 
     fn pull(&self, more: &[&str]) -> Command {
-        let mut command = flashflood(&[&["pull", REPO], more].concat());
+        self.pull_as(REPO, more)
+    }
+
+    fn pull_as(&self, name: &str, more: &[&str]) -> Command {
+        let mut command = flashflood(&[&["pull", name], more].concat());
         command.env("HF_ENDPOINT", self.hub.endpoint()).env("HF_HUB_CACHE", self.cache.path());
         command
     }
@@ -261,4 +265,77 @@ fn without_room() {
     let place = Place::with(Behaviour { claim: Some(1 << 60), ..Behaviour::default() });
     place.pulled().failed(&["org/mini: ", "are still to come", "are free in", "HF_HUB_CACHE"]);
     assert_eq!(place.hub.asked().len(), 1, "nothing is fetched");
+}
+
+/// A repository of GGUF files: two quantisations, one of them in a folder and in parts.
+fn gguf_files() -> Vec<Served> {
+    let large = |name, seed| Served { name, bytes: noise(1000, seed), large: true };
+    vec![
+        Served { name: "README.md", bytes: b"text".to_vec(), large: false },
+        Served { name: "config.json", bytes: b"{}".to_vec(), large: false },
+        large("mini-Q4_K_M.gguf", 1),
+        large("mmproj-F16.gguf", 2),
+        large("UD-Q4_K_XL/mini-UD-Q4_K_XL-00001-of-00002.gguf", 3),
+        large("UD-Q4_K_XL/mini-UD-Q4_K_XL-00002-of-00002.gguf", 4),
+    ]
+}
+
+#[test]
+fn the_files_of_one_quantisation() {
+    let place = Place { cache: tempfile::tempdir().unwrap(), hub: FakeHub::of(gguf_files(), Behaviour::default()) };
+    let pulled = |quant: &str| ended(place.pull_as(&format!("{REPO}{quant}"), &[]).spawn().unwrap());
+    let here = || gguf_files().iter().map(|file| place.snapshot().join(file.name).exists()).collect::<Vec<_>>();
+    pulled("").failed(&["found GGUF files: Q4_K_M, UD-Q4_K_XL", "flashflood pull org/mini:Q4_K_M"]);
+    pulled(":Q5_K_M").failed(&["org/mini: expected GGUF files of Q5_K_M, found Q4_K_M, UD-Q4_K_XL"]);
+    ended(place.pull_as("org/mini:Q4_K_M", &["--include", "*"]).spawn().unwrap()).failed(&["--include", "give one"]);
+    assert!(!place.folder().exists(), "nothing is fetched");
+    let whole = pulled(":q4_k_m");
+    assert_eq!((whole.code, whole.stderr.as_str()), (Some(0), "1 file, 1.0 kB\n"), "{whole:#?}");
+    assert_eq!(whole.stdout, format!("{}\n", place.snapshot().join("mini-Q4_K_M.gguf").display()));
+    assert_eq!(here(), [false, false, true, false, false, false]);
+    let split = pulled("@main:UD-Q4_K_XL");
+    assert_eq!(split.stderr, "2 files, 2.0 kB\n", "{split:#?}");
+    assert!(split.stdout.ends_with("UD-Q4_K_XL-00001-of-00002.gguf\n"), "{split:#?}");
+    assert_eq!(here(), [false, false, true, false, true, true]);
+    // what -m makes of the same name: not a model, as its bytes are noise
+    let mut run = flashflood(&["inspect", "org/mini:ud-q4_k_xl"]);
+    ended(run.env("HF_HUB_CACHE", place.cache.path()).spawn().unwrap()).failed(&["00001-of-00002", "GGUF file"]);
+    let local = place.pull_as("org/mini:Q4_K_M", &["--local-only"]).spawn().unwrap();
+    ended(local).failed(&["org/mini:Q4_K_M: it is in the Hugging Face cache, but cannot be used", "a GGUF file"]);
+    let local = place.pull_as("org/mini:Q8_0", &["--local-only"]).spawn().unwrap();
+    ended(local).failed(&["name ends with Q8_0, found Q4_K_M, UD-Q4_K_XL", "flashflood pull org/mini:Q8_0"]);
+}
+
+#[test]
+fn a_busy_hub_is_waited_for() {
+    let busy = |list, file| Place::with(Behaviour { busy: [list, file], ..Behaviour::default() });
+    let never = (0, "", "");
+    let start = std::time::Instant::now();
+    let place = busy((1, "429 Too Many Requests", "Retry-After: 1\r\n"), never);
+    let outcome = place.pulled();
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert!(outcome.stderr.contains("note: the hub answered 429, too many requests: waiting 1 s\n"), "{outcome:#?}");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    place.is_whole(&READ);
+    // a date that is over, and no word of when
+    for (more, wait) in [("Retry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n", 0), ("", 1)] {
+        let place = busy((1, "503 Service Unavailable", more), (1, "502 Bad Gateway", "Retry-After: 0\r\n"));
+        let outcome = place.pulled();
+        let note = format!("answered 503, it has too much to do: waiting {wait} s");
+        assert!(outcome.code == Some(0) && outcome.stderr.contains(&note), "{outcome:#?}");
+        place.is_whole(&READ);
+    }
+}
+
+#[test]
+fn a_hub_that_stays_busy_is_left_alone() {
+    let always = (1000, "429 Too Many Requests", "Retry-After: 0\r\n");
+    let place = Place::with(Behaviour { busy: [always; 2], ..Behaviour::default() });
+    place.pulled().failed(&["/api/models/org/mini", "the hub answered 429, 6 times", "set HF_TOKEN"]);
+    assert_eq!(place.hub.asked().len(), 6);
+    let named = ended(place.pull(&[]).env("HF_TOKEN", "secret").spawn().unwrap());
+    named.failed(&["429, 6 times", "goes on where it stopped"]);
+    let long = (1000, "429 Too Many Requests", "Retry-After: 86400\r\n");
+    place.hub.behave(Behaviour { busy: [(0, "", ""), long], ..Behaviour::default() });
+    place.pulled().failed(&["/resolve/", "the hub answered 429", "try again in 86400 s"]);
 }

@@ -9,6 +9,7 @@ mod packs;
 mod program;
 mod quantised;
 mod releases;
+mod scaled_rope;
 #[cfg(feature = "server")]
 mod serving;
 mod shapes;

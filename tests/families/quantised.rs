@@ -40,10 +40,13 @@ fn floats(random: &mut Random, count: usize, low: f32, high: f32) -> Vec<u8> {
     (0..count).flat_map(|_| random.uniform(low, high).to_le_bytes()).collect()
 }
 
-/// A snapshot of a Qwen3-MoE of one layer whose matrices are stored by `method`, and the same in f32.
-fn pair(method: Method, section: &str) -> [TempDir; 2] {
+/// A tensor: name, type, shape and bytes.
+type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
+
+/// The tensors of a Qwen3-MoE of one layer whose matrices are stored by `method`, and the same in f32.
+fn pair(method: Method) -> [Vec<Tensor>; 2] {
     let mut random = Random(7);
-    let mut plain: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut plain: Vec<Tensor> = Vec::new();
     let mut add = |name: &str, shape: &[usize], low: f32, high: f32| {
         let bytes = floats(&mut random, shape.iter().product(), low, high);
         plain.push((name.to_owned(), Dtype::F32, shape.to_vec(), bytes));
@@ -65,6 +68,11 @@ fn pair(method: Method, section: &str) -> [TempDir; 2] {
         let bytes = weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
         dequantised.push((format!("{module}.weight"), Dtype::F32, vec![rows, cols], bytes));
     }
+    [quantised, dequantised]
+}
+
+/// A snapshot; `section` is what `config.json` says about quantisation.
+fn write(tensors: &[Tensor], section: Option<Value>) -> TempDir {
     let mut config = json!({
         "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": HIDDEN,
         "intermediate_size": WIDTH, "moe_intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4,
@@ -73,20 +81,21 @@ fn pair(method: Method, section: &str) -> [TempDir; 2] {
         "rope_theta": 10000.0, "tie_word_embeddings": false, "eos_token_id": 1, "hidden_act": "silu",
         "decoder_sparse_step": 1, "mlp_only_layers": [],
     });
-    let write = |tensors: &[(String, Dtype, Vec<usize>, Vec<u8>)], config: &Value| {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-        let views = tensors
-            .iter()
-            .map(|(name, dtype, shape, bytes)| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
-        serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
-        folder
-    };
-    let plain = write(&dequantised, &config);
-    let section: Value = serde_json::from_str(section).unwrap();
-    let key = if section["mode"].is_string() { "quantization" } else { "quantization_config" };
-    config[key] = section;
-    [write(&quantised, &config), plain]
+    if let Some(section) = section {
+        let key = if section["mode"].is_string() { "quantization" } else { "quantization_config" };
+        config[key] = section;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    folder
+}
+
+fn json_of(section: &str) -> Value {
+    serde_json::from_str(section).unwrap()
 }
 
 /// Every method: the snapshot in place on the CPU and on the GPU, and a pack that keeps its formats.
@@ -94,7 +103,8 @@ fn pair(method: Method, section: &str) -> [TempDir; 2] {
 fn every_method_computes_what_its_weights_do() {
     let tokens: Vec<u32> = (0..9).map(|i| (i * i * 5 + 3) % VOCABULARY as u32).collect();
     for (name, section, method) in METHODS {
-        let [quantised, plain] = pair(method, section);
+        let [quantised, plain] = pair(method);
+        let (quantised, plain) = (write(&quantised, Some(json_of(section))), write(&plain, None));
         let expected = computed(plain.path(), Device::Cpu, &tokens);
         let pack = tempfile::tempdir().unwrap();
         let source = ModelSource::open(quantised.path()).unwrap();
@@ -111,6 +121,55 @@ fn every_method_computes_what_its_weights_do() {
             assert!(found.routing == expected.routing, "{name}, {what}");
         }
     }
+}
+
+/// The tensor of the first projection, or of an expert's, whose name ends with `part`.
+fn part<'a>(tensors: &'a mut [Tensor], module: &str, part: &str) -> &'a mut Tensor {
+    let name = format!("model.layers.0.{module}.{part}");
+    tensors.iter_mut().find(|tensor| tensor.0 == name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// What opening a snapshot says that was changed, or reading its first expert.
+#[test]
+fn in_these_words() {
+    type Change = fn(&mut Vec<Tensor>, &mut Value);
+    const Q: &str = "self_attn.q_proj";
+    let changes: [(&str, &str, Change); 14] = [
+        ("fp8 in blocks", "no scales", |tensors, _| tensors.retain(|tensor| !tensor.0.ends_with("weight_scale_inv"))),
+        ("fp8 in blocks", "scales of other blocks", |_, section| section["weight_block_size"] = json!([64, 64])),
+        ("fp8 in blocks", "blocks that no kernel has", |_, section| section["weight_block_size"] = json!([128, 48])),
+        ("fp8 in blocks", "a scale that is no number", |tensors, _| {
+            part(tensors, Q, "weight_scale_inv").3[..2].copy_from_slice(&[0xc0, 0x7f]);
+        }),
+        ("fp8 in rows", "integers in place of floats", |tensors, _| part(tensors, Q, "weight").1 = Dtype::I8),
+        ("mxfp4", "an exponent that is no number", |tensors, _| part(tensors, Q, "scales").3[5] = 0xff),
+        ("mxfp4", "another mode", |_, section| section["mode"] = json!("mxfp6")),
+        ("mxfp8", "4 bits", |_, section| section["bits"] = json!(4)),
+        ("nvfp4 of compressed-tensors", "a scale of 0 to divide by", |tensors, _| {
+            part(tensors, Q, "weight_global_scale").3.fill(0);
+        }),
+        ("gptq", "act-order", |_, section| section["desc_act"] = json!(true)),
+        ("gptq", "no zero points", |tensors, _| tensors.retain(|tensor| !tensor.0.ends_with("qzeros"))),
+        ("gptq", "codes of another number of columns", |tensors, _| {
+            let codes = part(tensors, Q, "qweight");
+            (codes.2, codes.3) = (vec![HIDDEN / 16, 256], vec![0; HIDDEN / 16 * 256 * 4]);
+        }),
+        ("awq", "scales of groups that no kernel has", |tensors, _| {
+            let scales = part(tensors, Q, "scales");
+            (scales.2, scales.3) = (vec![4, 256], vec![0; 4 * 256 * 2]);
+        }),
+        ("awq", "a method that is not read", |_, section| section["quant_method"] = json!("aqlm")),
+    ];
+    let mut text = String::new();
+    for (name, what, change) in changes {
+        let (_, section, method) = METHODS.into_iter().find(|(of, ..)| *of == name).unwrap();
+        let ([mut tensors, _], mut section) = (pair(method), json_of(section));
+        change(&mut tensors, &mut section);
+        let folder = write(&tensors, Some(section));
+        let error = ModelSource::open(folder.path()).err().map_or("nothing".to_owned(), |error| error.to_string());
+        text += &format!("# {name}: {what}\n{}\n\n", error.replace(folder.path().to_str().unwrap(), "FOLDER"));
+    }
+    insta::assert_snapshot!("quantised_refused", text);
 }
 
 /// Models of `quantised/made_by_tools.py`, in the folder that FLASHFLOOD_QUANTISED names.

@@ -150,13 +150,13 @@ fn a_tensor_of_another_shape_is_named() {
 
 #[test]
 fn what_a_family_does_not_compute_is_refused() {
-    let yarn = json!({ "rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0 });
+    let long = json!({ "rope_type": "longrope", "rope_theta": 1e6, "factor": 4.0 });
     for (name, key, value) in [
-        ("qwen3", "rope_parameters", yarn.clone()),
+        ("qwen3", "rope_parameters", long.clone()),
         ("qwen3", "attention_bias", true.into()),
         ("qwen3", "hidden_act", "gelu".into()),
         ("qwen3_5_text", "attention_bias", true.into()),
-        ("mixtral", "rope_parameters", yarn),
+        ("mixtral", "rope_parameters", long),
         ("mixtral", "hidden_act", "gelu".into()),
         ("mixtral", "num_experts_per_tok", 9.into()),
     ] {

@@ -11,6 +11,7 @@ mod open_snapshot;
 mod oracle;
 mod pack;
 mod quantise;
+mod random_gguf;
 #[expect(dead_code, reason = "the program prints more of it")]
 #[path = "../../src/cli/bench/replay.rs"]
 mod replay;

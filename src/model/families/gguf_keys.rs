@@ -169,14 +169,39 @@ impl<'a> GgufKeys<'a> {
             self.put("partial_rotary_factor", "rope.dimension_count", json!(factor));
         }
         let kind = self.name("rope.scaling.type");
-        let expected = "none (scaled rotary positions are not implemented)";
+        let expected = "none or yarn (other scaled rotary positions are not implemented)";
         match self.metadata().text(&kind)? {
             None | Some("none" | "linear") => {}
+            Some("yarn") => return self.yarn(),
             Some(found) => return Err(self.metadata().found(&kind, expected, found)),
         }
         for factor in ["rope.scaling.factor", "rope.scale_linear"] {
             self.refuse_other(factor, &[0.0, 1.0], "1 (scaled rotary positions are not implemented)")?;
         }
+        Ok(())
+    }
+
+    fn yarn(&mut self) -> Result<(), FileError> {
+        let number = |key: &str| self.metadata().number(&self.name(key));
+        let factor = number("rope.scaling.factor")?;
+        let name = self.name("rope.scaling.factor");
+        let factor = factor.ok_or_else(|| self.metadata().missing(&name, "how many times longer the context is"))?;
+        let mut scaling = json!({ "rope_type": "yarn", "factor": factor });
+        if let Some(original) = self.size("rope.scaling.original_context_length")? {
+            scaling["original_max_position_embeddings"] = json!(original);
+        }
+        for (key, from) in [("beta_fast", "rope.scaling.yarn_beta_fast"), ("beta_slow", "rope.scaling.yarn_beta_slow")]
+        {
+            if let Some(value) = number(from)? {
+                scaling[key] = json!(value);
+            }
+        }
+        self.refuse_other("rope.scaling.yarn_ext_factor", &[-1.0, 1.0], "1, as everywhere")?;
+        for factor in ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"] {
+            self.refuse_other(factor, &[1.0], "1, which leaves it to the factor")?;
+        }
+        self.refuse_other("rope.scaling.yarn_log_multiplier", &[0.0], "0, which leaves it to the factor")?;
+        self.put("rope_scaling", "rope.scaling.type", scaling);
         Ok(())
     }
 

@@ -145,6 +145,11 @@ impl ConfigKeys<'_> {
     /// The longest context. With attention in chunks, which is not done here, a model knows what it knew before.
     fn max_positions(&self) -> Result<usize, FileError> {
         let said = self.size_in("max_position_embeddings", 1..=MAX_POSITIONS, "")?;
+        if let Some(yarn) = self.yarn()? {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited")]
+            let stretched = (yarn.original as f64 * yarn.factor) as usize;
+            return Ok(said.max(stretched.min(MAX_POSITIONS)));
+        }
         let Some(chunks) = self.text.object("dual_chunk_attention_config")? else { return Ok(said) };
         let key = "original_max_position_embeddings";
         let original =
@@ -223,8 +228,8 @@ impl ConfigKeys<'_> {
         self.range("head_dim", head_dim, 1..=256, " (what the attention kernels hold)")?;
         self.columns("num_attention_heads * head_dim", heads * head_dim)?;
         let (rope_theta, rotary_dim) = self.rope(of.partial_rotary, head_dim)?;
-        let AttentionOf { gate, head_norms, .. } = of;
-        Ok(AttentionShape { heads, kv_heads, head_dim, rotary_dim, rope_theta, gate, head_norms, window: None })
+        let (yarn, AttentionOf { gate, head_norms, .. }) = (self.yarn()?, of);
+        Ok(AttentionShape { heads, kv_heads, head_dim, rotary_dim, rope_theta, yarn, gate, head_norms, window: None })
     }
 
     /// The positions that a query sees, where they are limited.
@@ -239,14 +244,6 @@ impl ConfigKeys<'_> {
     fn rope(&self, partial: bool, head_dim: usize) -> Result<(f64, usize), FileError> {
         let keys = &self.text;
         let nested = keys.object("rope_parameters")?;
-        for scaling in [nested.clone(), keys.object("rope_scaling")?].into_iter().flatten() {
-            for key in ["rope_type", "type"] {
-                // mrope turns images and videos by more than one position; those of text are alike
-                if scaling.text(key)?.is_some_and(|kind| !matches!(kind, "default" | "mrope")) {
-                    return Err(scaling.value(key, "\"default\" (scaled rotary positions are not implemented)"));
-                }
-            }
-        }
         let holder = |key: &str| match &nested {
             Some(nested) if nested.has(key) || !keys.has(key) => nested.clone(),
             _ => keys.clone(),

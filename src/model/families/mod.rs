@@ -11,6 +11,7 @@ mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_moe;
 mod qwen3_next;
+mod scaled_rope;
 mod tensor_names;
 
 use std::path::Path;
@@ -104,6 +105,12 @@ pub(super) fn gguf_config(gguf: &Gguf) -> Result<GgufConfig, FileError> {
             Err(metadata.found(key, &format!("one of {}", known()), found))
         }
     }
+}
+
+/// What GGUF files call the family of this name.
+pub(super) fn gguf_architecture(model_type: &str) -> &'static str {
+    let family = FAMILIES.iter().find(|family| family.model_types.contains(&model_type));
+    family.map_or("unknown", |family| family.gguf.architecture)
 }
 
 /// The sizes in the text of a `config.json`. `path` is for messages.

@@ -104,6 +104,24 @@ fn qwen3_5() -> Value {
     config
 }
 
+/// What the releases recommend for contexts of a million tokens.
+#[test]
+fn reads_yarn() {
+    let mut config = nested();
+    let rope = &mut config["text_config"]["rope_parameters"];
+    rope["rope_type"] = json!("yarn");
+    rope["factor"] = json!(4.0);
+    rope["original_max_position_embeddings"] = json!(262_144);
+    let shape = read(&config).unwrap();
+    assert_eq!(shape.max_positions, 1_048_576);
+    let yarn = attention(&shape).yarn.unwrap();
+    assert_eq!((yarn.factor, yarn.original, yarn.beta_fast, yarn.beta_slow), (4.0, 262_144, 32.0, 1.0));
+    // positions that were known at first are those of the model where they are not said
+    let rope = config["text_config"]["rope_parameters"].as_object_mut().unwrap();
+    rope.remove("original_max_position_embeddings");
+    assert_eq!(attention(&read(&config).unwrap()).yarn, Some(yarn));
+}
+
 #[test]
 fn reads_the_nested_form() {
     let shape = read(&nested()).unwrap();
@@ -116,6 +134,7 @@ fn reads_the_nested_form() {
         head_dim: 256,
         rotary_dim: 64,
         rope_theta: 1e7,
+        yarn: None,
         gate: true,
         head_norms: true,
         window: None,
@@ -247,7 +266,16 @@ fn refuses_values_no_model_has() {
     refused("rope_parameters.partial_rotary_factor", json!(1.5), &["above 0, at most 1", "found 1.5"]);
     refused("rope_parameters.partial_rotary_factor", json!(0.001), &["even number", "found 0"]);
     refused("rope_parameters.rope_theta", json!(-1.0), &["finite", "found -1"]);
-    refused("rope_parameters.rope_type", json!("yarn"), &["\"default\"", "found \"yarn\""]);
+    refused("rope_parameters.rope_type", json!("longrope"), &["\"default\" or", "found \"longrope\""]);
+    let yarn = |more: Value| {
+        let mut yarn = json!({ "rope_type": "yarn", "factor": 4.0 });
+        yarn.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        yarn
+    };
+    refused("rope_scaling", yarn(json!({ "factor": 0.5 })), &["rope_scaling.factor", "from 1 to", "found 0.5"]);
+    refused("rope_scaling", yarn(json!({ "factor": null })), &["rope_scaling.factor", "missing"]);
+    refused("rope_scaling", yarn(json!({ "original_max_position_embeddings": 0 })), &["1 or more", "found 0"]);
+    refused("rope_scaling", yarn(json!({ "beta_fast": 0.5 })), &["rope_scaling.beta_fast", "1 (beta_slow) or more"]);
     refused("rope_scaling", json!({ "type": "linear" }), &["rope_scaling.type", "found \"linear\""]);
     refused("rms_norm_eps", json!(0.0), &["above 0", "found 0"]);
     refused("rms_norm_eps", json!(1e300), &["finite", "found inf"]);

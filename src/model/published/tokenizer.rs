@@ -1,13 +1,15 @@
 use serde_json::{Map, Value, json};
 
+/// The tokens behind the bytes.
+pub(super) const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+
 /// A tokenizer of 256 bytes and the chat tokens, no merges: enough to run and measure a synthetic model.
 pub(super) fn byte_level() -> String {
     let mut vocab = Map::new();
     for (id, c) in byte_characters().into_iter().enumerate() {
         vocab.insert(c.to_string(), id.into());
     }
-    let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
-    let added: Vec<Value> = special
+    let added: Vec<Value> = SPECIAL
         .iter()
         .enumerate()
         .map(|(i, content)| {
@@ -31,7 +33,7 @@ pub(super) fn byte_level() -> String {
 }
 
 /// The printable character that byte-level BPE writes for each byte: itself where it is printable, else one from 256 on.
-fn byte_characters() -> Vec<char> {
+pub(super) fn byte_characters() -> Vec<char> {
     let mut next = 256;
     (0..=255u32)
         .map(|byte| {

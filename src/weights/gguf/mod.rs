@@ -7,10 +7,12 @@
 mod experts;
 mod header;
 mod names;
+mod random;
 mod source;
 mod split;
 mod types;
 mod value;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,14 +20,18 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::file_error::FileError;
+use crate::weights::{file_bytes, is_streamed};
 use flashflood_formats::WeightFormat;
 use header::{Entry, Header, read_header};
 use types::GgmlType;
 
 pub(crate) use names::GgufNames;
+pub use random::RandomGguf;
 pub(crate) use source::GgufSource;
-pub(crate) use split::{is_later_part, of_name};
+pub(crate) use split::of_name;
+pub(crate) use types::{computed_with, named};
 pub(crate) use value::Metadata;
+pub(crate) use write::Entry as Written;
 
 /// The files, metadata and tensors of a model.
 pub(crate) struct Gguf {
@@ -131,15 +137,34 @@ impl Gguf {
         self.tensors.get(name)
     }
 
+    /// The type that has most of the bytes, and whether it is computed with.
+    pub(crate) fn most_bytes(&self) -> (&'static str, bool) {
+        let mut bytes: BTreeMap<u32, (u64, &Tensor)> = BTreeMap::new();
+        for tensor in self.tensors.values() {
+            bytes.entry(tensor.kind.id).or_insert((0, tensor)).0 += tensor.bytes.len() as u64;
+        }
+        let most = bytes.values().max_by_key(|(bytes, _)| bytes);
+        most.map_or(("", false), |(_, tensor)| (tensor.kind.name, tensor.format().is_some()))
+    }
+
     /// The shape of a tensor, outermost dimension first.
     pub(crate) fn shape_of(&self, name: &str) -> Option<&[usize]> {
         self.get(name).map(|tensor| &tensor.shape[..])
     }
 }
 
+/// Longer than any header: tokens and merges make up to 20 MB.
+const HEADER: u64 = 64 << 20;
+
 fn map(path: &Path) -> Result<Bytes, FileError> {
-    let mapped = flashflood_backends::map_file(path).map_err(FileError::io("read", path))?;
-    Ok(Bytes::from_owner(mapped))
+    file_bytes(path, HEADER, |bytes| {
+        // what is wrong with it shows when it is read again
+        let tensors = read_header(path, bytes).map(|header| header.tensors).unwrap_or_default();
+        let start = tensors.iter().map(|entry| entry.offset).min().unwrap_or(0);
+        let resident = tensors.iter().filter(|entry| !is_streamed(&entry.name, entry.len as u64));
+        let header = (start > 0).then_some(0..start);
+        header.into_iter().chain(resident.map(|entry| entry.offset..entry.offset + entry.len as u64)).collect()
+    })
 }
 
 #[cfg(test)]

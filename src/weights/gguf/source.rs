@@ -57,12 +57,7 @@ impl WeightSource for GgufSource {
     }
 
     fn vector(&self, name: &str, shape: &[usize], role: VectorRole) -> Result<Vector, FileError> {
-        let called = self.names.in_file(name);
-        let called = match role {
-            VectorRole::Norm | VectorRole::PlainNorm | VectorRole::Taps => format!("{called}.weight"),
-            VectorRole::Decay => called,
-            VectorRole::DecayBias => format!("{called}.bias"),
-        };
+        let called = vector_name(&self.names, name, role);
         let tensor = self.gguf.get(&called).ok_or_else(|| self.gguf.missing(&called, shape))?;
         let mut values = self.gguf.vector(tensor, shape)?;
         if role == VectorRole::Decay {
@@ -85,6 +80,16 @@ impl WeightSource for GgufSource {
 
     fn files(&self) -> Vec<ExpertFile> {
         self.gguf.files.iter().cloned().map(ExpertFile::Path).collect()
+    }
+}
+
+/// What files call the vector `name`.
+pub(super) fn vector_name(names: &GgufNames, name: &str, role: VectorRole) -> String {
+    let called = names.in_file(name);
+    match role {
+        VectorRole::Norm | VectorRole::PlainNorm | VectorRole::Taps => format!("{called}.weight"),
+        VectorRole::Decay => called,
+        VectorRole::DecayBias => format!("{called}.bias"),
     }
 }
 

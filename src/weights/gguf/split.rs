@@ -17,11 +17,6 @@ pub(crate) fn of_name(path: &Path) -> Option<(&str, usize, usize)> {
     part_of(path.file_name()?.to_str()?, ".gguf")
 }
 
-/// Whether `path` is called as a part of a model that is not its first.
-pub(crate) fn is_later_part(path: &Path) -> bool {
-    of_name(path).is_some_and(|(_, number, _)| number > 1)
-}
-
 /// The files of the model of which `path`, with these keys, is one; at most one where the model is not split.
 ///
 /// # Errors

@@ -60,8 +60,13 @@ pub(super) fn known(id: u32) -> Option<GgmlType> {
     found.map(|&(id, name, block, bytes)| GgmlType { id, name, block, bytes })
 }
 
+/// The type of this name, in capitals or not.
+pub(crate) fn named(name: &str) -> Option<GgmlType> {
+    TYPES.iter().find(|(_, known, ..)| known.eq_ignore_ascii_case(name)).and_then(|(id, ..)| known(*id))
+}
+
 /// The names of the types that are computed with.
-pub(super) fn computed_with() -> Vec<&'static str> {
+pub(crate) fn computed_with() -> Vec<&'static str> {
     let read = |(id, ..): &&(u32, &'static str, usize, usize)| WeightFormat::from_ggml(*id).is_some();
     TYPES.iter().filter(read).map(|(_, name, ..)| *name).collect()
 }

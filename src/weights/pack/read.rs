@@ -4,12 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use flashflood_backends::map_file;
 
 use super::load::{PackWeights, Resident};
 use super::manifest::Manifest;
 use super::{MANIFEST, Pack, PackError, RESIDENT, layer_file};
 use crate::file_error::FileError;
+use crate::weights::file_bytes;
 use crate::weights::layout::ExpertFile;
 
 /// Opens the pack in `folder`: maps its resident weights and checks the length of every file. Experts are not read.
@@ -37,8 +37,8 @@ pub(crate) fn open_striped(folder: &Path, stripes: &[PathBuf]) -> Result<Pack, P
     }
     let path = folder.join(RESIDENT);
     check_length(&path, manifest.resident.bytes)?;
-    let mapped = map_file(&path).map_err(FileError::io("map", &path))?;
-    let resident = Resident::open(&path, Bytes::from_owner(mapped))?;
+    let all = 0..manifest.resident.bytes;
+    let resident = Resident::open(&path, file_bytes(&path, all.end, |_| std::iter::once(all.clone()).collect())?)?;
     Ok(pack(folder.join(MANIFEST), manifest, resident, files))
 }
 

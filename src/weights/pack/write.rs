@@ -274,7 +274,7 @@ impl<'a> Job<'a> {
         let in_flight = (EXPERTS_IN_FLIGHT / (from.bytes + *stride as usize)).clamp(1, 4 * threads);
         let one = |expert: usize| {
             let mut image = vec![0; from.bytes];
-            let mut read = |file: u32, offset: u64, out: &mut [u8]| {
+            let read = |file: u32, offset: u64, out: &mut [u8]| {
                 let len = out.len();
                 read_slice(&self.experts.files[file as usize], &sources, file, offset, out).map_err(|source| {
                     let path = match &self.experts.files[file as usize] {
@@ -288,7 +288,9 @@ impl<'a> Job<'a> {
             for (file, offset, len, at) in self.experts.slices(n, expert) {
                 read(file, offset, &mut image[at..at + len])?;
             }
-            self.experts.read_rewritten((n, expert), &mut image, &mut Vec::new(), &mut read)?;
+            self.experts.read_rewritten((n, expert), &mut image, &mut Vec::new(), &mut |slices, scratch| {
+                slices.iter().try_for_each(|(file, offset, len, at)| read(*file, *offset, &mut scratch[*at..at + len]))
+            })?;
             let mut record = vec![0; *stride as usize];
             convert_slot(from, &image, slot, &mut record).map_err(|(matrix, bad)| PackError::ExpertWeight {
                 layer: *layer,

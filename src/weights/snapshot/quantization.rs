@@ -114,6 +114,11 @@ impl Quantization {
         Ok(Quantization { path: path.to_owned(), default: None, modules: HashMap::new(), block, gptq_more })
     }
 
+    /// Whether formats come from the config, and not from the tensors.
+    pub(super) fn says_formats(&self) -> bool {
+        self.default.is_some()
+    }
+
     /// What the config says about the module `name` (without `.weight`); `None`: that it is not quantised, or nothing.
     pub(crate) fn module(&self, name: &str) -> Option<Mode> {
         self.modules.get(prefixes::plain(name)).copied().unwrap_or(self.default)

@@ -79,7 +79,8 @@ impl<'a> Reader<'a> {
         if tensors.len() > 1 {
             let bytes: [&[u8]; MOST_STREAMS] = block.streams.each_ref().map(|bytes| &bytes[..]);
             if let Some(bad) = (WeightRows { format, cols, streams: bytes }).first_not_finite() {
-                let holder = as_it_is(bad.stream).unwrap_or(1);
+                // what is rewritten comes from the tensor in the stream's place
+                let holder = as_it_is(bad.stream).unwrap_or(bad.stream.min(tensors.len() - 1));
                 return Err(self.not_finite(tensors[holder], format!("row {}", bad.row), bad.value));
             }
         }

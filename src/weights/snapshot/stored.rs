@@ -82,8 +82,8 @@ impl<'a> Reader<'a> {
 
     /// The tensor `name` of a module that has `first`.
     fn beside(&self, module: &str, name: &str, first: &Tensor) -> Result<&'a Tensor, FileError> {
-        let expected = format!("the {} of `{}`", name.trim_start_matches("weight_").replace('_', " "), first.name);
-        self.tensor(&format!("{module}.{name}"), || expected)
+        let what = if name.contains("scale") { "scales" } else { name };
+        self.tensor(&format!("{module}.{name}"), || format!("the {what} of `{}`", first.name))
     }
 
     fn scale_type(&self, scales: &Tensor) -> Result<ScaleType, FileError> {
@@ -185,7 +185,8 @@ impl<'a> Reader<'a> {
 
     /// Where the config says what was expected.
     pub(super) fn said(&self) -> String {
-        self.quantization.map_or_else(String::new, |quantization| format!(", as {} says", quantization.path.display()))
+        let says = self.quantization.filter(|quantization| quantization.says_formats());
+        says.map_or_else(String::new, |quantization| format!(", as {} says", quantization.path.display()))
     }
 }
 

@@ -1,9 +1,11 @@
 //! GGUF files of the golden models, as llama.cpp's converter lays them out: the same logits as from the snapshot.
 
 mod convert;
+mod damaged;
 mod gate_up;
 mod program;
 mod refused;
+mod stores;
 mod text;
 #[allow(dead_code, reason = "the tests of headers write more")]
 mod writer;
@@ -61,6 +63,17 @@ fn write(file: &GgufFile) -> (tempfile::TempDir, PathBuf) {
     let path = folder.path().join("model.gguf");
     fs::write(&path, file.bytes()).unwrap();
     (folder, path)
+}
+
+/// The file of a golden model whose rotary positions are stretched.
+pub(super) fn with_yarn(name: &str, factor: f32, original: u32) -> (tempfile::TempDir, PathBuf) {
+    let mut file = golden(name).0.gguf(Form::PLAIN);
+    let (_, architecture) = file.keys.iter().find(|(key, _)| key == "general.architecture").unwrap();
+    let writer::Value::Text(architecture) = architecture.clone() else { panic!("a text") };
+    file.put(&format!("{architecture}.rope.scaling.type"), "yarn");
+    file.put(&format!("{architecture}.rope.scaling.factor"), writer::Value::F32(factor));
+    file.put(&format!("{architecture}.rope.scaling.original_context_length"), writer::Value::U32(original));
+    write(&file)
 }
 
 fn check(name: &str, form: Form, devices: &[Device]) {

@@ -7,7 +7,7 @@ use super::*;
 use crate::program::{golden_text, stdout};
 
 /// A golden model with a tokenizer of bytes, each its own id, and a template.
-fn with_bytes(name: &str) -> (tempfile::TempDir, PathBuf) {
+pub(super) fn with_bytes(name: &str) -> (tempfile::TempDir, PathBuf) {
     let mut file = golden(name).0.gguf(Form { numbers: Numbers::Bf16, ..Form::PLAIN });
     let snapshot = crate::snapshot::Snapshot::of(name).with_text();
     let read = |file: &str| fs::read_to_string(snapshot.path().join(file)).unwrap();

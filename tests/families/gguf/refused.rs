@@ -46,7 +46,7 @@ fn in_these_words() {
             }),
             ("values of another size", |file| file.put("qwen3.attention.value_length", Value::U32(16))),
             ("part of a head rotated", |file| file.put("qwen3.rope.dimension_count", Value::U32(16))),
-            ("scaled positions", |file| file.put("qwen3.rope.scaling.type", "yarn")),
+            ("scaled positions", |file| file.put("qwen3.rope.scaling.type", "longrope")),
             ("positions that are scaled evenly", |file| {
                 file.put("qwen3.rope.scaling.type", "linear");
                 file.put("qwen3.rope.scaling.factor", Value::F32(4.0));

@@ -1,4 +1,7 @@
-//! `flashflood list`: the models on this machine, in the Hugging Face cache and among flashflood's own packs.
+//! `flashflood list`: the models on this machine, in the Hugging Face cache, among flashflood's own packs, and where LM
+//! Studio and ollama keep theirs.
+
+mod gguf;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,13 +10,13 @@ use anyhow::Context;
 use clap::Args;
 use etcetera::BaseStrategy;
 use flashflood::bytes_for_people;
-use flashflood::hub::Cache;
-use flashflood::model::shape_of_config;
+use flashflood::hub::{Cache, OllamaStore};
+use flashflood::model::{dangling_in, read_config, shape_of_config};
 use flashflood::weights::pack;
 use serde::Serialize;
 use serde_json::Value;
 
-/// List the models in the Hugging Face cache and the packs in the user's data folder
+/// List the models in the Hugging Face cache, the packs in the user's data folder, and the models of LM Studio and ollama
 #[derive(Args)]
 pub(crate) struct ListArgs {
     /// Print JSON
@@ -42,6 +45,8 @@ enum State {
     Partial,
     /// Of another architecture.
     NotSupported,
+    /// Damaged: why stands in the place of the format.
+    Broken,
 }
 
 /// Runs the command.
@@ -51,8 +56,13 @@ pub(crate) fn run(args: ListArgs) -> anyhow::Result<()> {
     if let Some(cache) = &cache {
         for repository in cache.repositories()? {
             // other programs keep models of all kinds here; a repository without weights for us is still on the disk
+            let begun = models.len();
+            gguf::of_repository(&repository, &mut models);
             let main = repository.snapshots.iter().find(|s| s.refs.iter().any(|name| name == "main"));
             let folder = main.or(repository.snapshots.last()).map(|snapshot| snapshot.folder.clone());
+            if models.len() > begun && !folder.as_deref().is_some_and(has_safetensors) {
+                continue;
+            }
             let (state, format) = folder.as_deref().map_or((State::Partial, String::new()), look_at);
             let folder = folder.unwrap_or(repository.folder);
             models.push(Listed {
@@ -69,6 +79,9 @@ pub(crate) fn run(args: ListArgs) -> anyhow::Result<()> {
     if let Some(packs) = &packs {
         find_packs(packs, 2, &mut models).with_context(|| packs.display().to_string())?;
     }
+    gguf::of_lm_studio(&mut models);
+    let stores = OllamaStore::of_user();
+    stores.iter().for_each(|store| gguf::of_ollama(store, &mut models));
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&models)?)?;
@@ -131,7 +144,7 @@ fn json_in(path: &Path) -> Option<Value> {
 /// What a snapshot is, from its JSON files alone: a machine may have dozens.
 fn look_at(folder: &Path) -> (State, String) {
     let path = folder.join("config.json");
-    let Some((text, json)) = std::fs::read_to_string(&path).ok().and_then(|text| {
+    let Some((text, json)) = read_config(folder).ok().flatten().and_then(|text| {
         let json: Value = serde_json::from_str(&text).ok()?;
         Some((text, json))
     }) else {
@@ -152,10 +165,16 @@ fn look_at(folder: &Path) -> (State, String) {
     let format = format!("{architecture} {weights}").trim_end().to_owned();
     let state = match shape_of_config(&path, &text) {
         Err(_) => State::NotSupported,
-        Ok(_) if has_all_weights(folder) => State::Complete,
+        Ok(_) if has_all_weights(folder) && dangling_in(folder).is_none() => State::Complete,
         Ok(_) => State::Partial,
     };
     (state, format)
+}
+
+/// Whether there are weights beside GGUF files.
+fn has_safetensors(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.file_name().to_string_lossy().contains(".safetensors"))
 }
 
 /// Whether every file that the index names is there, or the only one.
@@ -167,8 +186,22 @@ fn has_all_weights(folder: &Path) -> bool {
             files.dedup();
             !files.is_empty() && files.iter().all(|file| folder.join(file).is_file())
         }),
-        None => folder.join("model.safetensors").is_file(),
+        None => folder.join("model.safetensors").is_file() || has_all_parts(folder),
     }
+}
+
+/// Whether all parts of a model without an index are there.
+fn has_all_parts(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let count_of = |name: &str| {
+        let (_, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+        count.parse::<usize>().ok()
+    };
+    let counts: Vec<usize> = entries
+        .filter(|entry| entry.path().is_file())
+        .filter_map(|entry| count_of(entry.file_name().to_str()?))
+        .collect();
+    counts.first().is_some_and(|first| counts.len() == *first && counts.iter().all(|count| count == first))
 }
 
 fn look_at_pack(folder: &Path) -> (State, String) {
@@ -191,6 +224,7 @@ fn print(out: &mut impl Write, models: &[Listed]) -> io::Result<()> {
             State::Complete => "complete",
             State::Partial => "partial",
             State::NotSupported => "not supported",
+            State::Broken => "broken",
         };
         let line =
             format!("{:<width$}  {:>9}  {state:<13}  {}", model.name, bytes_for_people(model.bytes), model.format);
