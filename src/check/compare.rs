@@ -31,9 +31,10 @@ impl Bound {
     pub(super) const COOPERATIVE: Bound = Bound { of_rms: 5e-3, rtol: 1e-3 };
 
     /// Of two products one after the other with SwiGLU between them: errors of the first are multiplied by numbers up
-    /// to 5. With `packed` hidden values one between two codes may get either, a step of 1/127 of its group's largest.
+    /// to 5. With `packed` hidden values one between two codes may get either, a step of 1/127 of its group's largest: with
+    /// the largest weights of Q3_K, whose scales differ most, 3e-2 were seen among 72 tokens.
     pub(super) fn experts(cols: usize, packed: bool) -> Bound {
-        let steps = if packed { 2e-2 } else { 0.0 };
+        let steps = if packed { 5e-2 } else { 0.0 };
         Bound { of_rms: 20.0 * f32::EPSILON * (cols as f32).sqrt() + steps, rtol: 1e-5 }
     }
 

@@ -46,10 +46,10 @@ struct Shared {
     memory: Arc<dyn SlotMemory>,
     reader: Arc<dyn ExpertReader>,
     stopping: AtomicBool,
-    /// Jobs that were queued before the last of so many times that they were called off are not done.
-    called_off: AtomicU64,
     /// By layer and expert: whether it was found to be whole.
     seen: Vec<Vec<AtomicBool>>,
+    /// Jobs that were queued before the last of so many times that they were called off are not done.
+    called_off: AtomicU64,
 }
 
 /// The reading threads and the two channels to them. Dropping it ends them after the read each is in.

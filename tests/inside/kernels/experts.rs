@@ -81,8 +81,8 @@ pub(crate) fn routed(
         trial.push_experts(ids, Experts { layer, slot, x: of_tokens, apart, hidden: inner, out });
         // the two projections are a few units wide, and the second takes the first one's errors along
         trial.within(inner.view(), 1e-5, 1e-5);
-        // a hidden value between two codes may get either: of 5 at most in steps of 1/127, times weights of 1.5
-        let steps = if inner.form() == Form::Int8 { 0.06 } else { 0.0 };
+        // a hidden value between two codes may get either: of 5 at most in steps of 1/127, times weights of 3
+        let steps = if inner.form() == Form::Int8 { 0.12 } else { 0.0 };
         trial.within(out, 1e-4 + steps, 1e-5);
     }
     trial.experts = Some(trial::Experts { layout: Arc::new(layout), slots, top_k });
