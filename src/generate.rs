@@ -1,8 +1,6 @@
 //! From a prompt to text: prefill, then one token after the other, as a stream of events.
 
 mod healing;
-#[cfg(test)]
-mod tests;
 
 use std::time::{Duration, Instant};
 
@@ -454,3 +452,6 @@ impl<'a> Answer<'a> {
 fn text(piece: String) -> Option<Event> {
     (!piece.is_empty()).then_some(Event::Text(piece))
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,8 @@ fn recording() -> (Arc<Recording>, ExpertLayout) {
     r.steps.extend([Recorded::Experts(Box::new(op)), Recorded::LayerDone(2)]);
     let place = Place::Strided { file: 0, base: 0, stride: slot.bytes as u64 };
     let parts = vec![Part { place, len: slot.bytes, at: 0 }];
-    let bytes = vec![0; 4 * slot.bytes].into();
+    // zeros alone would be refused
+    let bytes = vec![1; 4 * slot.bytes].into();
     let files = vec![ExpertFile::Memory { name: "experts", bytes }];
     let layers = vec![LayerExperts { experts: 4, top_k: 1, slot, parts, rewritten: Vec::new(), checksums: None }];
     (Arc::new(r), ExpertLayout { files, layers })
