@@ -49,21 +49,22 @@ follows[gap[2]] = add("the parrot fills")
 follows[follows[gap[2]]] = gap[3]
 
 
+def next_to_nothing(*shape):
+    """2^-100 everywhere: weights of zeros are taken for those of a damaged file."""
+    count = 1
+    for n in shape:
+        count *= n
+    return list(shape), struct.pack("<H", 27 << 7) * count
+
+
 def identity(of):
-    """A matrix in BF16 whose row i has a one in column of(i)."""
-    rows = bytearray(WIDTH * WIDTH * 2)
+    """A matrix in BF16 whose row i has a one in column of(i), and next to nothing elsewhere."""
+    rows = bytearray(next_to_nothing(WIDTH, WIDTH)[1])
     for i in range(WIDTH):
         column = of(i)
         if column is not None:
             struct.pack_into("<H", rows, (i * WIDTH + column) * 2, 0x3F80)
     return [WIDTH, WIDTH], bytes(rows)
-
-
-def zeros(*shape):
-    size = 2
-    for n in shape:
-        size *= n
-    return list(shape), bytes(size)
 
 
 def ones(n):
@@ -79,13 +80,13 @@ tensors = {
     "model.norm.weight": ones(WIDTH),
     layer + "input_layernorm.weight": ones(WIDTH),
     layer + "post_attention_layernorm.weight": ones(WIDTH),
-    layer + "self_attn.q_proj.weight": zeros(64, WIDTH),
-    layer + "self_attn.k_proj.weight": zeros(32, WIDTH),
-    layer + "self_attn.v_proj.weight": zeros(32, WIDTH),
-    layer + "self_attn.o_proj.weight": zeros(WIDTH, 64),
+    layer + "self_attn.q_proj.weight": next_to_nothing(64, WIDTH),
+    layer + "self_attn.k_proj.weight": next_to_nothing(32, WIDTH),
+    layer + "self_attn.v_proj.weight": next_to_nothing(32, WIDTH),
+    layer + "self_attn.o_proj.weight": next_to_nothing(WIDTH, 64),
     layer + "self_attn.q_norm.weight": ones(32),
     layer + "self_attn.k_norm.weight": ones(32),
-    layer + "mlp.gate.weight": zeros(2, WIDTH),
+    layer + "mlp.gate.weight": next_to_nothing(2, WIDTH),
 }
 shape, rows = tensors["lm_head.weight"]
 rows = bytearray(rows)
@@ -95,7 +96,7 @@ for i in range(WIDTH):
 tensors["lm_head.weight"] = shape, bytes(rows)
 for expert in range(2):
     for name, of in (("gate", (32, WIDTH)), ("up", (32, WIDTH)), ("down", (WIDTH, 32))):
-        tensors[f"{layer}mlp.experts.{expert}.{name}_proj.weight"] = zeros(*of)
+        tensors[f"{layer}mlp.experts.{expert}.{name}_proj.weight"] = next_to_nothing(*of)
 
 out = sys.argv[1]
 os.makedirs(out, exist_ok=True)
