@@ -134,7 +134,7 @@ fn part<'a>(tensors: &'a mut [Tensor], module: &str, part: &str) -> &'a mut Tens
 fn in_these_words() {
     type Change = fn(&mut Vec<Tensor>, &mut Value);
     const Q: &str = "self_attn.q_proj";
-    let changes: [(&str, &str, Change); 14] = [
+    let changes: [(&str, &str, Change); 16] = [
         ("fp8 in blocks", "no scales", |tensors, _| tensors.retain(|tensor| !tensor.0.ends_with("weight_scale_inv"))),
         ("fp8 in blocks", "scales of other blocks", |_, section| section["weight_block_size"] = json!([64, 64])),
         ("fp8 in blocks", "blocks that no kernel has", |_, section| section["weight_block_size"] = json!([128, 48])),
@@ -149,6 +149,10 @@ fn in_these_words() {
             part(tensors, Q, "weight_global_scale").3.fill(0);
         }),
         ("gptq", "act-order", |_, section| section["desc_act"] = json!(true)),
+        ("gptq", "act-order that the config does not mention", |tensors, _| part(tensors, Q, "g_idx").3.reverse()),
+        ("gptq", "act-order of experts", |tensors, _| {
+            part(tensors, "mlp.experts.0.down_proj", "g_idx").3.rotate_left(4);
+        }),
         ("gptq", "no zero points", |tensors, _| tensors.retain(|tensor| !tensor.0.ends_with("qzeros"))),
         ("gptq", "codes of another number of columns", |tensors, _| {
             let codes = part(tensors, Q, "qweight");

@@ -130,6 +130,8 @@ fn listed(
         })
     };
     let first = one(0)?;
+    // one stands for all: each has its order in a tensor of its own
+    reader.check_order(&format!("{at}experts.0.{name}"))?;
     let mut places: Vec<(Vec<(u32, u64)>, usize)> =
         first.tensors.iter().map(|tensor| (Vec::with_capacity(experts), tensor.bytes.len())).collect();
     for expert in 0..experts {

@@ -103,7 +103,7 @@ impl Quantization {
         // columns in the order of their importance: each would need the scale of another group
         if section.flag("desc_act")? == Some(true) {
             let error = section.value("desc_act", "false: columns in their own order");
-            return Err(error.hint("take a release without act-order, or one in GGUF, FP8 or MLX's formats"));
+            return Err(error.hint(NO_ACT_ORDER));
         }
         let block = match section.list("weight_block_size")? {
             None => BLOCK,
@@ -124,6 +124,9 @@ impl Quantization {
         self.modules.get(prefixes::plain(name)).copied().unwrap_or(self.default)
     }
 }
+
+/// What to fetch in place of columns in the order of their importance.
+pub(super) const NO_ACT_ORDER: &str = "take a release without act-order, or one in GGUF, FP8 or MLX's formats";
 
 /// What to fetch in place of what cannot be read.
 const INSTEAD: &str = "take a release in GGUF, FP8, NVFP4, GPTQ, AWQ or MLX's formats, or the one in BF16";

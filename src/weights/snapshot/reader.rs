@@ -61,6 +61,7 @@ impl<'a> Reader<'a> {
     /// The matrix `module` of `[rows, cols]`, dense or quantised, with finite scales.
     pub(super) fn matrix(&self, module: &str, rows: usize, cols: usize) -> Result<Matrix, FileError> {
         let Tensors { stored, tensors } = self.streams(module, &[], rows, cols)?;
+        self.check_order(module)?;
         let format = stored.format();
         let bytes = format.stream_bytes(cols);
         let described = stored.tensors(rows, cols);

@@ -10,6 +10,7 @@
 //! | compressed-tensors' integers | `weight_packed`, `weight_scale`, `weight_zero_point` |
 //! | GPTQ, AWQ | `qweight`, `scales`, `qzeros` |
 
+use super::quantization::NO_ACT_ORDER;
 use super::reader::Reader;
 use crate::file_error::FileError;
 use crate::weights::safetensors::{Dtype, Tensor};
@@ -181,6 +182,18 @@ impl<'a> Reader<'a> {
             Some((group, StoredScales { number, groups: stored / usize::from(group) }))
         });
         fits.ok_or_else(|| self.wrong(scales, format!("scales for groups of a multiple of 32 of {cols} columns")))
+    }
+
+    /// Whether the columns of the module are in their own order. Configs say so too, but those of some releases lie in a
+    /// file of their own, or do not mention it.
+    pub(super) fn check_order(&self, module: &str) -> Result<(), FileError> {
+        let found = ["g_idx", "weight_g_idx"].iter().find_map(|name| self.tensors.get(&format!("{module}.{name}")));
+        let Some(tensor) = found else { return Ok(()) };
+        let groups = tensor.bytes.as_chunks::<4>().0;
+        if groups.iter().map(|group| i32::from_le_bytes(*group)).is_sorted() {
+            return Ok(());
+        }
+        Err(self.wrong(tensor, "groups of columns in their own order".to_owned()).hint(NO_ACT_ORDER))
     }
 
     /// Where the config says what was expected.
