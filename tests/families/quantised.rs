@@ -71,6 +71,21 @@ fn pair(method: Method) -> [Vec<Tensor>; 2] {
     [quantised, dequantised]
 }
 
+/// The same with the experts as MLX has them: each part of a projection in one tensor of all experts.
+fn stacked(tensors: &[Tensor]) -> Vec<Tensor> {
+    let is_expert = |name: &str| name.contains(".experts.");
+    let mut all: Vec<Tensor> = tensors.iter().filter(|tensor| !is_expert(&tensor.0)).cloned().collect();
+    for (name, dtype, shape, _) in tensors.iter().filter(|tensor| tensor.0.contains(".experts.0.")) {
+        let of = |expert: usize| {
+            let name = name.replace(".experts.0.", &format!(".experts.{expert}."));
+            &tensors.iter().find(|tensor| tensor.0 == name).unwrap().3[..]
+        };
+        let bytes = (0..EXPERTS).flat_map(of).copied().collect();
+        all.push((name.replace(".experts.0.", ".switch_mlp."), *dtype, [&[EXPERTS], &shape[..]].concat(), bytes));
+    }
+    all
+}
+
 /// A snapshot; `section` is what `config.json` says about quantisation.
 fn write(tensors: &[Tensor], section: Option<Value>) -> TempDir {
     let mut config = json!({
@@ -104,13 +119,16 @@ fn every_method_computes_what_its_weights_do() {
     let tokens: Vec<u32> = (0..9).map(|i| (i * i * 5 + 3) % VOCABULARY as u32).collect();
     for (name, section, method) in METHODS {
         let [quantised, plain] = pair(method);
+        let stacked = stacked(&quantised);
         let (quantised, plain) = (write(&quantised, Some(json_of(section))), write(&plain, None));
         let expected = computed(plain.path(), Device::Cpu, &tokens);
         let pack = tempfile::tempdir().unwrap();
         let source = ModelSource::open(quantised.path()).unwrap();
         let options = PackOptions { bits: 0, resident_bits: 0, ..PackOptions::default() };
         source.write_pack(Some(quantised.path()), pack.path(), &options, &|_| {}).unwrap();
+        let stacked = write(&stacked, Some(json_of(section)));
         for (what, folder, device) in [
+            ("stacked", &stacked, Device::Cpu),
             ("snapshot, CPU", &quantised, Device::Cpu),
             ("snapshot, GPU", &quantised, Device::Gpu),
             ("pack", &pack, Device::Cpu),

@@ -107,6 +107,9 @@ each_format! {
     matmul_tq2_0 "tq2_0"
     matmul_mxfp4 "mxfp4"
     matmul_nvfp4 "nvfp4"
+    matmul_fp4 "fp4"
+    matmul_fp4_16 "fp4_16"
+    matmul_fp8 "fp8"
 }
 each_format! {
     Form::Int8,
@@ -139,6 +142,8 @@ each_format! {
     matmul_int8_tq2_0 "tq2_0"
     matmul_int8_mxfp4 "mxfp4"
     matmul_int8_nvfp4 "nvfp4"
+    matmul_int8_fp4 "fp4"
+    matmul_int8_fp4_16 "fp4_16"
 }
 
 proptest! {
