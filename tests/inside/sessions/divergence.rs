@@ -52,11 +52,12 @@ fn expected_reuse(session: &Session<'_>, prompt: &[u32]) -> usize {
 }
 
 fn check(device: Device, cases: u32) {
-    let engines = RefCell::new((engine(&tiny(), device, 16), engine(&tiny(), device, 96)));
+    let engines = [(device, 16), (device, 96), (Device::Cpu, 96)].map(|(device, chunk)| engine(&tiny(), device, chunk));
+    let engines = RefCell::new(engines);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let cases = (options(), prop::collection::vec(turn(), 2..7));
     let result = runner.run(&cases, |(options, turns)| {
-        let (engine, other) = &mut *engines.borrow_mut();
+        let [engine, other, on_cpu] = &mut *engines.borrow_mut();
         let mut session = engine.session().unwrap();
         session.keep_checkpoints(options);
         // tokens whose state decode has made
@@ -96,7 +97,15 @@ fn check(device: Device, cases: u32) {
             fresh.extend(&prompt, LogitRows::Last, |_, _| true).unwrap();
             let expected = fresh.logits().unwrap();
             if decoded_from == usize::MAX {
-                prop_assert!(agree(device, &found, &expected), "{device:?}: other logits than a fresh session");
+                // a router may choose otherwise between two experts that it likes alike: a GPU adds up chunks of another
+                // length in another order
+                let mut is_tie = || {
+                    let mut fresh = on_cpu.session().unwrap();
+                    fresh.extend(&prompt, LogitRows::Last, |_, _| true).unwrap();
+                    device != Device::Cpu && agree(device, &found, &fresh.logits().unwrap())
+                };
+                let agrees = agree(device, &found, &expected) || is_tie();
+                prop_assert!(agrees, "{device:?}: other logits than a fresh session");
             } else {
                 let difference = largest_difference(&found, &expected);
                 prop_assert!(difference <= TOLERANCE, "{device:?}: logits differ by {difference}");
@@ -144,6 +153,9 @@ fn progress_and_interrupts() {
             expected.extend((1..=layers).map(|layer| (done, step, layer)));
             expected.push((done + step, 0, 0));
         }
+        // within a layer that takes long it is told again, and before the first one is done
+        seen.retain(|(_, step, layer)| *step == 0 || *layer > 0);
+        seen.dedup();
         assert_eq!(seen, expected, "{device:?}");
         let logits = session.logits().unwrap();
         sync(&mut session, &tokens[..3], &[]);
