@@ -186,7 +186,7 @@ impl Scaled {
 
 /// A number of 8 bits; what would be NaN is 480.
 #[inline(always)]
-fn e4m3(byte: u8) -> f32 {
+pub(crate) fn e4m3(byte: u8) -> f32 {
     let magnitude = u32::from(byte & 0x7f);
     // 7 of mantissa, then the exponent: its bias grows from 7 to 127
     let normal = f32::from_bits((magnitude << 20) + ((127 - 7) << 23));

@@ -38,8 +38,7 @@ fn check_layer(layout: &ExpertLayout, layer: &LayerExperts) -> Result<(), String
             return Err(format!("expected {experts} checksums, found {}", checksums.len()));
         }
     }
-    let spans = layer.parts.iter().map(|part| (part.at, part.len));
-    for (from, len) in spans.chain(layer.rewritten.iter().flat_map(Rewritten::sections)) {
+    for (from, len) in filled(layer) {
         if from.checked_add(len).is_none_or(|end| end > layer.slot.bytes) {
             return Err(format!("expected parts within {} bytes, found {len} bytes at {from}", layer.slot.bytes));
         }
@@ -59,10 +58,15 @@ fn check_layer(layout: &ExpertLayout, layer: &LayerExperts) -> Result<(), String
     check_cover(layer)
 }
 
+/// What of a slot is read, or written from what was read.
+fn filled(layer: &LayerExperts) -> impl Iterator<Item = Span> {
+    let read = layer.parts.iter().map(|part| (part.at, part.len));
+    read.chain(layer.rewritten.iter().flat_map(Rewritten::sections))
+}
+
 /// Whether the parts cover every section and do not overlap.
 fn check_cover(layer: &LayerExperts) -> Result<(), String> {
-    let mut parts: Vec<Span> = layer.parts.iter().map(|part| (part.at, part.len)).collect();
-    parts.extend(layer.rewritten.iter().flat_map(Rewritten::sections));
+    let mut parts: Vec<Span> = filled(layer).collect();
     parts.sort_unstable();
     if let Some(pair) = parts.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
         return Err(format!("two parts overlap at byte {} of the slot", pair[1].0));

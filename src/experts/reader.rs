@@ -49,10 +49,7 @@ pub trait ExpertReader: Send + Sync {
     }
     /// Fills several buffers, at once where that is faster; an error for the first that failed, with its index.
     fn read_all(&self, reads: Vec<SliceRead<'_>>) -> Result<(), (usize, io::Error)> {
-        let read = |(i, read): (usize, SliceRead<'_>)| {
-            self.read_padded(read.file, read.offset, read.into, read.len).map_err(|error| (i, error))
-        };
-        reads.into_iter().enumerate().try_for_each(read)
+        reads.into_iter().enumerate().try_for_each(|(i, read)| read.by(self).map_err(|error| (i, error)))
     }
     /// The file's name for messages.
     fn describe(&self, file: u32) -> String;
@@ -68,6 +65,12 @@ pub struct SliceRead<'a> {
     pub into: &'a mut [u8],
     /// Bytes.
     pub len: usize,
+}
+
+impl SliceRead<'_> {
+    fn by(self, reader: &(impl ExpertReader + ?Sized)) -> io::Result<()> {
+        reader.read_padded(self.file, self.offset, self.into, self.len)
+    }
 }
 
 /// Positioned reads of the files of a layout, which are all opened before the first expert is asked for.
@@ -209,9 +212,7 @@ impl ExpertReader for FileReader {
     }
 
     fn read_all(&self, reads: Vec<SliceRead<'_>>) -> Result<(), (usize, io::Error)> {
-        let one = |(i, read): (usize, SliceRead<'_>)| {
-            self.read_padded(read.file, read.offset, read.into, read.len).map_err(|error| (i, error))
-        };
+        let one = |(i, read): (usize, SliceRead<'_>)| read.by(self).map_err(|error| (i, error));
         let bytes: usize = reads.iter().map(|read| read.len).sum();
         match &self.parts {
             // waking threads for less takes longer than the reads

@@ -206,7 +206,7 @@ impl Shared {
         if let Some(checksums) = checksums {
             self.check_record(job, bytes, checksums[job.expert as usize])?;
         }
-        // what a file holds is looked at once: for experts of 2 MB that takes as long as a quarter of their reads
+        // what a file holds is looked at once: it touches every scale, and the file does not change
         let was_seen = &self.seen[job.layer][job.expert as usize];
         if !was_seen.load(Ordering::Relaxed) {
             if checksums.is_none() {

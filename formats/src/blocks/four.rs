@@ -1,6 +1,7 @@
 //! Codes of 4 bits that are looked up: `IQ4_NL`, `IQ4_XS`, `MXFP4`, `NVFP4`.
 
 use super::{Groups, half, no_bias};
+use crate::scaled::e4m3;
 
 /// Values of the low halves of some bytes, then of the high halves.
 #[inline(always)]
@@ -47,17 +48,12 @@ pub(crate) fn half_of_power(exponent: u8) -> f32 {
 pub(super) fn nvfp4(b: &[u8; 36], codes: &mut [i8; 64], groups: &mut Groups<4>, book: &[u32]) {
     look_up::<8>(&b[4..], book, codes);
     for (group, scale) in groups.iter_mut().zip(b) {
-        *group = no_bias(half_of_e4m3(*scale));
+        *group = no_bias(half_of_scale(*scale));
     }
 }
 
-/// Half of a number of 4 bits of exponent and 3 of mantissa; what would be NaN is 0.
+/// Half of a scale, which has no sign; what would be NaN is 0.
 #[inline(always)]
-fn half_of_e4m3(byte: u8) -> f32 {
-    let (exponent, mantissa) = (byte >> 3 & 15, f32::from(byte & 7));
-    match exponent {
-        _ if byte == 0x7f => 0.0,
-        0 => mantissa * f32::from_bits((127 - 10) << 23),
-        _ => (1.0 + mantissa / 8.0) * f32::from_bits((u32::from(exponent) + 127 - 8) << 23),
-    }
+fn half_of_scale(byte: u8) -> f32 {
+    if byte == 0x7f { 0.0 } else { 0.5 * e4m3(byte & 0x7f) }
 }

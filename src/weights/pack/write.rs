@@ -22,7 +22,7 @@ use crate::weights::layout::{ExpertFile, ExpertLayout, SlotLayout};
 use crate::weights::listing::{Listed, Listing};
 use crate::weights::matrix::Matrix;
 use crate::weights::source::MatrixRole;
-use flashflood_formats::{Affine, Number, WeightFormat};
+use flashflood_formats::{Affine, WeightFormat};
 
 /// Bytes of experts in memory at a time: as stored by the source and as packed.
 const EXPERTS_IN_FLIGHT: usize = 512 << 20;
@@ -174,9 +174,6 @@ fn resident_format(matrix: &Matrix, options: &PackOptions) -> WeightFormat {
     match matrix.format {
         // more bits than the source has would be more bytes and no better
         WeightFormat::Affine(Affine { bits, .. }) if bits <= options.resident_bits => matrix.format,
-        // quantised already, and as well as somebody could
-        WeightFormat::Block(_) => matrix.format,
-        WeightFormat::Scaled(scaled) if scaled.number == Number::E2m1 => matrix.format,
         stored => target(stored, matrix.cols, options.resident_bits, options.group),
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct Quantization {
 }
 
 /// Rows and columns that share a scale where a config of FP8 does not say it.
-const BLOCK: [usize; 2] = [128, 128];
+pub(super) const BLOCK: [usize; 2] = [128, 128];
 
 /// The methods of other programs whose tensors can be read.
 const METHODS: [&str; 6] = ["fp8", "modelopt", "modelopt_fp4", "compressed-tensors", "gptq", "awq"];

@@ -10,7 +10,7 @@
 //! | compressed-tensors' integers | `weight_packed`, `weight_scale`, `weight_zero_point` |
 //! | GPTQ, AWQ | `qweight`, `scales`, `qzeros` |
 
-use super::quantization::NO_ACT_ORDER;
+use super::quantization::{BLOCK, Mode, NO_ACT_ORDER};
 use super::reader::Reader;
 use crate::file_error::FileError;
 use crate::weights::safetensors::{Dtype, Tensor};
@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
         // several matrices in one tensor have the same last dimensions
         let lead = weight.shape.len().saturating_sub(2);
         let own = scale.shape.get(lead.min(scale.shape.len())..).unwrap_or_default();
-        let [block_rows, block_cols] = self.quantization.map_or([128, 128], |quantization| quantization.block);
+        let [block_rows, block_cols] = self.quantization.map_or(BLOCK, |quantization| quantization.block);
         match own {
             [] | [1] | [1, 1] if rows > 1 => Ok(Stored::SharedScales { format: Scaled::fp8(0, scales), rows: None }),
             [all, 1] if *all == rows => Ok(Stored::Streams(WeightFormat::Scaled(Scaled::fp8(0, scales)))),
@@ -118,7 +118,6 @@ impl<'a> Reader<'a> {
     }
 
     fn mlx_floats(&self, module: &str, codes: &Tensor, scales: &Tensor, cols: usize) -> Result<Scaled, FileError> {
-        use super::quantization::Mode;
         if let Some(Mode::Floats(said)) = self.quantization.and_then(|quantization| quantization.module(module)) {
             return Ok(said);
         }
@@ -132,7 +131,6 @@ impl<'a> Reader<'a> {
     }
 
     fn mlx_affine(&self, module: &str, codes: &Tensor, scales: &Tensor, cols: usize) -> Result<Affine, FileError> {
-        use super::quantization::Mode;
         let scale_type = self.scale_type(scales)?;
         match self.quantization.and_then(|quantization| quantization.module(module)) {
             Some(Mode::Affine(widths)) => Ok(Affine { bits: widths.bits, group: widths.group, scales: scale_type }),
