@@ -3,8 +3,8 @@
 // out[p, r] = down[r] . x[p], or out[p, out_column + r] = gate[r] . x[t]
 // A team shares `sums` rows, one a sum.
 
-//import activations
 //import place
+//import prepare
 //import rows
 //import team
 
@@ -37,6 +37,7 @@ fn expert_down(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
     if pair.w != params.slab {
         return;
     }
+    prepare(local);
     let first = (group.y * params.grid_x + group.x) * (threads / lanes) * sums;
     let row = first + local / lanes * sums;
     let slot = pair.z * params.slot_words;

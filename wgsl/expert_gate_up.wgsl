@@ -3,11 +3,11 @@
 // A workgroup takes 32 hidden values, so that it can quantise them (see shared/quantise.wgsl) when the down projection
 // wants that: then `packed` is 1. A team shares `sums` rows, in turn of gate and of up.
 
-//import activations
-//import block
 //import place
+//import prepare
 //import quantise
 //import team
+//import unit
 
 struct Params {
     rows: u32, // of gate: the expert's width
@@ -43,25 +43,26 @@ fn expert_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     if first >= params.rows {
         return;
     }
+    prepare(local);
     let gate = first + local / lanes * (sums / 2u);
     let up = params.rows + gate;
     let slot = pair.z * params.slot_words;
     let matrix = Place(slot + params.stream_0, slot + params.stream_1, slot + params.stream_2);
     let start = pair.x * params.x_stride;
     var a = array<f32, 8>();
-    for (var block = local % lanes; block < params.blocks; block += lanes) {
-        let v = load(start, block);
-        a[0] += dot_block(block_of(matrix, gate, block), v);
-        a[1] += dot_block(block_of(matrix, up, block), v);
+    for (var unit = local % lanes; unit < params.blocks / unit_blocks; unit += lanes) {
+        let v = load_unit(start, unit);
+        a[0] += dot_unit(matrix, gate, unit, v);
+        a[1] += dot_unit(matrix, up, unit, v);
         if sums > 2u {
-            a[2] += dot_block(block_of(matrix, gate + 1u, block), v);
-            a[3] += dot_block(block_of(matrix, up + 1u, block), v);
+            a[2] += dot_unit(matrix, gate + 1u, unit, v);
+            a[3] += dot_unit(matrix, up + 1u, unit, v);
         }
         if sums > 4u {
-            a[4] += dot_block(block_of(matrix, gate + 2u, block), v);
-            a[5] += dot_block(block_of(matrix, up + 2u, block), v);
-            a[6] += dot_block(block_of(matrix, gate + 3u, block), v);
-            a[7] += dot_block(block_of(matrix, up + 3u, block), v);
+            a[4] += dot_unit(matrix, gate + 2u, unit, v);
+            a[5] += dot_unit(matrix, up + 2u, unit, v);
+            a[6] += dot_unit(matrix, gate + 3u, unit, v);
+            a[7] += dot_unit(matrix, up + 3u, unit, v);
         }
     }
     keep_all(local, a);

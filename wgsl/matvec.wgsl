@@ -2,8 +2,8 @@
 // out[0, r] = (accumulate ? out[0, r] : 0) + sum_c W[r, c] * x[first_token, c]
 // A team shares `sums` rows, one a sum.
 
-//import activations
 //import place
+//import prepare
 //import rows
 //import team
 
@@ -30,6 +30,7 @@ var<immediate> params: Params;
 
 @compute @workgroup_size(threads)
 fn matvec(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    prepare(local);
     let first = (group.y * params.grid_x + group.x) * (threads / lanes) * sums;
     let row = first + local / lanes * sums;
     let matrix = Place(params.stream_0, params.stream_1, params.stream_2);

@@ -16,6 +16,10 @@
 //! | `tile_form` | `tile_f32` or `tile_int8` | `tile_sums`: a tile of rows times tokens |
 //! | `tile_scales` | `tile_scales_32` or `tile_scales_16` | scales of a tile of integers, and `add_products` |
 //! | `weight_halves` | `weight_halves` or `weight_halves_16` | `weight_halves`: a block's weights in f16 |
+//! | `unit` | `unit_of_block`, or what reads several blocks or another form of codes at a time, with activations in 8 bits | what a thread of a team multiplies at a time: `Unit`, `load_unit`, `dot_unit` |
+//! | `separate_two`, `separate_numbers`, `separate_numbers_16` | the `separate_FORMAT` that declares more | what `unit_*` reads |
+//! | `table`, `even_signs`, `eight_signs`, `prepare` | `table_of_workgroup`, `signs_of_*` and `prepare_tables` for teams, else what does without | what codes and signs are looked up in |
+//! | `kept_table`, `kept_signs` | those of workgroup memory | what `prepare_tables` brings there |
 //!
 //! A weight format is a file `wgsl/shared/weights_NAME.wgsl` or `separate_NAME.wgsl`, and a row in `FORMATS`.
 
@@ -80,13 +84,15 @@ const PRODUCTS: [(File, &[Form]); 7] = [
 ];
 
 /// Pieces that are imported by their own name.
-const SHARED: [File; 26] = [
+const SHARED: [File; 29] = [
     shared!("bytes"),
+    shared!("bytes_of_signs"),
     shared!("codebook"),
     shared!("combined"),
     shared!("conv_input"),
     shared!("delta_net_scratch"),
     shared!("delta_net_token"),
+    shared!("dot_16"),
     shared!("gated"),
     shared!("halves"),
     shared!("keep_inputs"),
@@ -94,6 +100,7 @@ const SHARED: [File; 26] = [
     shared!("numbers_of_8_bits"),
     shared!("pack_head"),
     shared!("pack_row"),
+    shared!("pairs_of_values"),
     shared!("place"),
     shared!("quantise"),
     shared!("rotated_head"),
@@ -118,6 +125,8 @@ struct Format {
     block_f32: File,
     /// And in 8 bits; none where it is never multiplied with those.
     int8: Option<Int8>,
+    /// The signs beside its codes, where teams look these up in workgroup memory.
+    table_signs: Option<File>,
 }
 
 /// How products with activations in 8 bits read a format.
@@ -127,6 +136,8 @@ struct Int8 {
     block: File,
     tile_scales: File,
     weight_halves: File,
+    /// What a thread of a team multiplies at a time.
+    unit: File,
 }
 
 impl Int8 {
@@ -137,6 +148,7 @@ impl Int8 {
             block,
             tile_scales: shared!("tile_scales_32"),
             weight_halves: shared!("weight_halves"),
+            unit: shared!("unit_of_block"),
         }
     }
 
@@ -147,7 +159,12 @@ impl Int8 {
             block,
             tile_scales: shared!("tile_scales_16"),
             weight_halves: shared!("weight_halves_16"),
+            unit: shared!("unit_of_block"),
         }
+    }
+
+    const fn by(self, unit: File) -> Int8 {
+        Int8 { unit, ..self }
     }
 }
 
@@ -158,6 +175,7 @@ macro_rules! dense {
             weights: shared!(concat!("weights_", $suffix)),
             block_f32: shared!("block_dense"),
             int8: None,
+            table_signs: None,
         }
     };
 }
@@ -169,41 +187,54 @@ macro_rules! affine {
             weights: shared!(concat!("weights_", $suffix)),
             block_f32: shared!("block_affine_f32"),
             int8: Some(Int8::of_32(shared!("block_affine_int8"))),
+            table_signs: None,
         }
     };
 }
 
 macro_rules! blocks {
     ($suffix:literal, $int8:expr) => {
+        blocks!($suffix, $int8, None)
+    };
+    ($suffix:literal, $int8:expr, table and $signs:literal) => {
+        blocks!($suffix, $int8, Some(shared!($signs)))
+    };
+    ($suffix:literal, $int8:expr, $table_signs:expr) => {
         Format {
             suffix: $suffix,
             weights: shared!(concat!("separate_", $suffix)),
             block_f32: shared!("block_separated_f32"),
             int8: Some($int8),
+            table_signs: $table_signs,
         }
     };
 }
 
 const OF_32: Int8 = Int8::of_32(shared!("block_separated_int8"));
 const OF_16: Int8 = Int8::of_16(shared!("block_separated_int8_16"));
+const BY_TWO: Int8 = OF_16.by(shared!("unit_of_two"));
+const FP4: Int8 = OF_32.by(shared!("unit_fp4"));
+const FP4_16: Int8 = OF_16.by(shared!("unit_fp4_16"));
 
 /// Every weight format.
 static FORMATS: [Format; 35] = [
     dense!("bf16"),
     dense!("f16"),
     dense!("f32"),
-    Format { suffix: "fp8", weights: shared!("block_fp8"), block_f32: shared!("block_fp8"), int8: None },
+    Format { suffix: "fp8", weights: shared!("block_fp8"), block_f32: shared!("block_fp8"), int8: None, table_signs: None },
     Format {
         suffix: "fp4",
         weights: shared!("separate_fp4"),
         block_f32: shared!("block_interleaved_f32"),
-        int8: Some(OF_32),
+        int8: Some(FP4),
+        table_signs: None,
     },
     Format {
         suffix: "fp4_16",
         weights: shared!("separate_fp4_16"),
         block_f32: shared!("block_interleaved_f32"),
-        int8: Some(OF_16),
+        int8: Some(FP4_16),
+        table_signs: None,
     },
     affine!("q2"),
     affine!("q3"),
@@ -214,23 +245,23 @@ static FORMATS: [Format; 35] = [
     blocks!("iq1_m", OF_16),
     blocks!("iq1_s", OF_32),
     blocks!("iq2_s", OF_16),
-    blocks!("iq2_xs", OF_16),
-    blocks!("iq2_xxs", OF_32),
-    blocks!("iq3_s", OF_32),
-    blocks!("iq3_xxs", OF_32),
-    blocks!("iq4_nl", OF_32),
-    blocks!("iq4_xs", OF_32),
-    blocks!("mxfp4", OF_32),
-    blocks!("nvfp4", OF_16),
-    blocks!("q2_k", OF_16),
-    blocks!("q3_k", OF_16),
+    blocks!("iq2_xs", OF_16, table and "signs_of_seven"),
+    blocks!("iq2_xxs", OF_32, table and "signs_of_seven"),
+    blocks!("iq3_s", OF_32, table and "signs_of_eight"),
+    blocks!("iq3_xxs", OF_32, table and "signs_of_seven"),
+    blocks!("iq4_nl", OF_32, table and "signs_none"),
+    blocks!("iq4_xs", OF_32, table and "signs_none"),
+    blocks!("mxfp4", FP4),
+    blocks!("nvfp4", FP4_16),
+    blocks!("q2_k", BY_TWO),
+    blocks!("q3_k", BY_TWO),
     blocks!("q4_0", OF_32),
     blocks!("q4_1", OF_32),
     blocks!("q4_k", OF_32),
     blocks!("q5_0", OF_32),
     blocks!("q5_1", OF_32),
     blocks!("q5_k", OF_32),
-    blocks!("q6_k", OF_16),
+    blocks!("q6_k", BY_TWO),
     blocks!("q8_0", OF_32),
     blocks!("tq1_0", OF_32),
     blocks!("tq2_0", OF_32),
@@ -258,10 +289,15 @@ struct Variant {
 }
 
 impl Variant {
+    /// The signs of the format, where the kernel is one of teams and looks them up.
+    fn table_signs(&self) -> Option<File> {
+        self.format.table_signs.filter(|_| !self.kernel.name.contains("matmul"))
+    }
+
     fn role(&self, import: &str) -> Option<File> {
         let int8 = self.format.int8.filter(|_| self.form == Form::Int8);
         match (import, int8) {
-            ("weights" | "separate", _) => Some(self.format.weights),
+            ("weights" | "separate" | "separate_two" | "separate_numbers" | "separate_numbers_16", _) => Some(self.format.weights),
             ("activations", Some(int8)) => Some(int8.activations),
             ("block", Some(int8)) => Some(int8.block),
             ("tile_form", Some(_)) => Some(shared!("tile_int8")),
@@ -270,6 +306,14 @@ impl Variant {
             ("activations", None) => Some(shared!("activations_f32")),
             ("block", None) => Some(self.format.block_f32),
             ("tile_form", None) => Some(shared!("tile_f32")),
+            ("unit", Some(int8)) => Some(int8.unit),
+            ("unit", None) => Some(shared!("unit_of_block")),
+            ("table" | "kept_table", _) if self.table_signs().is_some() => Some(shared!("table_of_workgroup")),
+            ("table", _) => Some(shared!("table_of_device")),
+            ("kept_signs", _) => self.table_signs(),
+            ("even_signs" | "eight_signs", _) => Some(self.table_signs().unwrap_or(shared!("signs_computed"))),
+            ("prepare", _) if self.table_signs().is_some() => Some(shared!("prepare_tables")),
+            ("prepare", _) => Some(shared!("prepare_nothing")),
             _ => None,
         }
     }

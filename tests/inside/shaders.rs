@@ -274,9 +274,16 @@ fn declared(code: &str) -> BTreeMap<&str, bool> {
 /// The shared pieces that an import may stand for.
 fn pieces<'a>(import: &'a str, shared: &'a BTreeMap<String, String>) -> impl Iterator<Item = &'a str> {
     let is = move |name: &str| match import {
-        "activations" | "weights" | "separate" | "block" => {
+        "activations" | "weights" | "separate" | "block" | "unit" | "table" | "prepare" => {
             name.strip_prefix(import).is_some_and(|rest| rest.starts_with('_'))
         }
+        "separate_two" => matches!(name, "separate_q2_k" | "separate_q3_k" | "separate_q6_k"),
+        "separate_numbers" => matches!(name, "separate_fp4" | "separate_mxfp4"),
+        "separate_numbers_16" => matches!(name, "separate_fp4_16" | "separate_nvfp4"),
+        "even_signs" => matches!(name, "signs_computed" | "signs_of_seven"),
+        "eight_signs" => matches!(name, "signs_computed" | "signs_of_eight"),
+        "kept_signs" => matches!(name, "signs_none" | "signs_of_eight" | "signs_of_seven"),
+        "kept_table" => name == "table_of_workgroup",
         "tile_form" => matches!(name, "tile_f32" | "tile_int8"),
         "tile_scales" => matches!(name, "tile_scales_32" | "tile_scales_16"),
         "weight_halves" => matches!(name, "weight_halves" | "weight_halves_16"),

@@ -1,5 +1,7 @@
 // Activations as quantise.wgsl packs them, and products with a block of 32 columns: exact integers within the block.
 
+//import dot_16
+
 @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>; // [rows, cols / 4 codes, then cols / 32 (scale, scale * sum)]
 
 struct Activations {
@@ -22,9 +24,6 @@ fn load(row: u32, block: u32) -> Activations {
 }
 
 fn dot_block(w: Weights, x: Activations) -> f32 {
-    var acc = dot4I8Packed(w.codes[0].x, x.codes[0].x) + dot4I8Packed(w.codes[1].x, x.codes[1].x);
-    acc += dot4I8Packed(w.codes[0].y, x.codes[0].y) + dot4I8Packed(w.codes[1].y, x.codes[1].y);
-    acc += dot4I8Packed(w.codes[0].z, x.codes[0].z) + dot4I8Packed(w.codes[1].z, x.codes[1].z);
-    acc += dot4I8Packed(w.codes[0].w, x.codes[0].w) + dot4I8Packed(w.codes[1].w, x.codes[1].w);
-    return fma(w.scale, f32(acc) * x.scale, w.bias * x.sum);
+    let products = dot_16(w.codes[0], x.codes[0]) + dot_16(w.codes[1], x.codes[1]);
+    return fma(w.scale, f32(products) * x.scale, w.bias * x.sum);
 }

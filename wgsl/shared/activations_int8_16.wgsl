@@ -1,6 +1,7 @@
 // Activations as quantise.wgsl packs them, and products with a block of 32 columns whose halves have scales of their own:
 // exact integers within each 16 columns.
 
+//import dot_16
 //import separated
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>; // [rows, cols / 4 codes, then cols / 32 (scale, scale * sum)]
@@ -15,11 +16,6 @@ struct Weights {
     codes: array<vec4<u32>, 2>,
     scale: vec2<f32>,
     bias: vec2<f32>,
-}
-
-fn dot_16(w: vec4<u32>, x: vec4<u32>) -> i32 {
-    let acc = dot4I8Packed(w.x, x.x) + dot4I8Packed(w.y, x.y);
-    return acc + dot4I8Packed(w.z, x.z) + dot4I8Packed(w.w, x.w);
 }
 
 // Block `block` of the row that starts at vec4 `row`.

@@ -9,10 +9,16 @@
 
 const sixteens: bool = false; // whether numbers lie by 16 columns
 
-fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+fn numbers_at(matrix: Place, row: u32, block: u32) -> vec4<u32> {
+    return weights[(matrix.stream_0 >> 2u) + row * params.blocks + block];
+}
+
+fn scale_at(matrix: Place, row: u32, block: u32) -> f32 {
     let index = row * params.blocks + block;
-    let words = weights[(matrix.stream_0 >> 2u) + index];
-    let exponent = (word(matrix.stream_1 + (index >> 2u)) >> ((index & 3u) * 8u)) & 0xffu;
-    let numbers = numbers_of_4_bits(words);
-    return with_scale(numbers[0], numbers[1], half_of_power(exponent));
+    return half_of_power((word(matrix.stream_1 + (index >> 2u)) >> ((index & 3u) * 8u)) & 0xffu);
+}
+
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let numbers = numbers_of_4_bits(numbers_at(matrix, row, block));
+    return with_scale(numbers[0], numbers[1], scale_at(matrix, row, block));
 }

@@ -11,17 +11,25 @@ override row_scales: u32 = 0u; // 1: there are scales of rows
 
 const sixteens: bool = true; // whether numbers lie by 16 columns
 
-fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+fn numbers_at(matrix: Place, row: u32, block: u32) -> vec4<u32> {
+    return weights[(matrix.stream_0 >> 2u) + row * params.blocks + block];
+}
+
+fn scales_at(matrix: Place, row: u32, block: u32) -> vec2<f32> {
     let index = row * params.blocks + block;
-    let words = weights[(matrix.stream_0 >> 2u) + index];
-    let numbers = numbers_of_4_bits(words);
-    let a = vec4<u32>(numbers[0].xy, numbers[1].xy);
-    let b = vec4<u32>(numbers[0].zw, numbers[1].zw);
     let scales = word(matrix.stream_1 + (index >> 1u)) >> ((index & 1u) * 16u);
     var half = 0.5;
     if row_scales == 1u {
         half *= bitcast<f32>(word(matrix.stream_2 + row));
     }
-    let scale = vec2<f32>(e4m3(scales & 0xffu), e4m3((scales >> 8u) & 0xffu)) * half;
-    return Separated(array<vec4<u32>, 2>(a, b), scale, vec2<f32>());
+    return vec2<f32>(e4m3(scales & 0xffu), e4m3((scales >> 8u) & 0xffu)) * half;
+}
+
+fn separate(matrix: Place, row: u32, block: u32) -> Separated {
+    let numbers = numbers_of_4_bits(numbers_at(matrix, row, block));
+    let a = numbers[0];
+    let b = numbers[1];
+    return Separated(
+        array<vec4<u32>, 2>(vec4<u32>(a.xy, b.xy), vec4<u32>(a.zw, b.zw)), scales_at(matrix, row, block), vec2<f32>(),
+    );
 }

@@ -1,10 +1,12 @@
 // IQ2_XS: a scale (f16); for each 8 columns an entry of the grid (9 bits) and seven signs; a scale of 4 bits for each 16.
 
 //import bytes
-//import codebook
+//import even_signs
 //import place
 //import separated
+//import table
 
+const table_entries: u32 = 512u; // of eight values
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 74u;
 
@@ -17,8 +19,10 @@ fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let b = eight_values((first >> 16u) & 511u);
     let c = eight_values(second & 511u);
     let d = eight_values((second >> 16u) & 511u);
-    let signs = even_signs(first >> 9u) | (even_signs(first >> 25u) << 8u) | (even_signs(second >> 9u) << 16u) | (even_signs(second >> 25u) << 24u);
+    let low = vec4<u32>(even_signs(first >> 9u), even_signs(first >> 25u));
+    let high = vec4<u32>(even_signs(second >> 9u), even_signs(second >> 25u));
     let both = byte_at(at + 66u + (block & 7u));
     let scales = half_at(at) * (0.5 + vec2<f32>(f32(both & 15u), f32(both >> 4u))) * 0.25;
-    return Separated(signed_eights(a, b, c, d, signs), scales, vec2<f32>());
+    let codes = array<vec4<u32>, 2>(signed(vec4<u32>(a, b), low), signed(vec4<u32>(c, d), high));
+    return Separated(codes, scales, vec2<f32>());
 }

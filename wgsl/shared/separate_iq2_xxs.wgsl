@@ -1,10 +1,12 @@
 // IQ2_XXS: a scale (f16); for each 32 columns four entries of the grid, four times seven signs, and a scale of 4 bits.
 
 //import bytes
-//import codebook
+//import even_signs
 //import place
 //import separated
+//import table
 
+const table_entries: u32 = 256u; // of eight values
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 66u;
 
@@ -17,7 +19,8 @@ fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let b = eight_values((entries >> 8u) & 0xffu);
     let c = eight_values((entries >> 16u) & 0xffu);
     let d = eight_values(entries >> 24u);
-    let signs = four_even_signs(rest);
-    let codes = signed_eights(a, b, c, d, signs);
-    return with_scale(codes[0], codes[1], half_at(at) * (0.5 + f32(rest >> 28u)) * 0.25);
+    let low = vec4<u32>(even_signs(rest), even_signs(rest >> 7u));
+    let high = vec4<u32>(even_signs(rest >> 14u), even_signs(rest >> 21u));
+    let scale = half_at(at) * (0.5 + f32(rest >> 28u)) * 0.25;
+    return with_scale(signed(vec4<u32>(a, b), low), signed(vec4<u32>(c, d), high), scale);
 }

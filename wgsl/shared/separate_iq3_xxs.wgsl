@@ -1,12 +1,21 @@
 // IQ3_XXS: a scale (f16); 64 entries of the grid, for 4 columns each; for each 32 four times seven signs and a scale of 4 bits.
 
 //import bytes
-//import codebook
+//import even_signs
 //import place
 //import separated
+//import table
 
+const table_entries: u32 = 128u; // of eight values
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 98u;
+
+fn four_entries(entries: u32) -> vec4<u32> {
+    return vec4<u32>(
+        four_values(entries & 0xffu), four_values((entries >> 8u) & 0xffu),
+        four_values((entries >> 16u) & 0xffu), four_values(entries >> 24u),
+    );
+}
 
 fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let at = first_byte(matrix, row, block);
@@ -14,16 +23,8 @@ fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let first = word_at(at + 2u + 8u * part);
     let second = word_at(at + 6u + 8u * part);
     let rest = word_at(at + 66u + 4u * part);
-    let signs = four_even_signs(rest);
-    return with_scale(
-        vec4<u32>(
-            signed(four_values(first & 0xffu), signs, 0u), signed(four_values((first >> 8u) & 0xffu), signs, 4u),
-            signed(four_values((first >> 16u) & 0xffu), signs, 8u), signed(four_values(first >> 24u), signs, 12u),
-        ),
-        vec4<u32>(
-            signed(four_values(second & 0xffu), signs, 16u), signed(four_values((second >> 8u) & 0xffu), signs, 20u),
-            signed(four_values((second >> 16u) & 0xffu), signs, 24u), signed(four_values(second >> 24u), signs, 28u),
-        ),
-        half_at(at) * (0.5 + f32(rest >> 28u)) * 0.5,
-    );
+    let low = vec4<u32>(even_signs(rest), even_signs(rest >> 7u));
+    let high = vec4<u32>(even_signs(rest >> 14u), even_signs(rest >> 21u));
+    let scale = half_at(at) * (0.5 + f32(rest >> 28u)) * 0.5;
+    return with_scale(signed(four_entries(first), low), signed(four_entries(second), high), scale);
 }

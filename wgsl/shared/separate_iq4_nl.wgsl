@@ -1,10 +1,11 @@
 // IQ4_NL: a scale (f16), 16 bytes: codes in the low halves, then in the high halves, each looked up.
 
 //import bytes
-//import codebook
+//import pairs_of_values
 //import place
 //import separated
 
+const table_entries: u32 = 128u; // of eight values: four bytes' pairs
 const block_groups: u32 = 1u; // of 32 columns
 const block_bytes: u32 = 18u;
 

@@ -1,10 +1,11 @@
 // IQ4_XS: a scale (f16), 10 bytes: for each 32 columns a scale of 6 bits; 128 bytes, of each 16 the low halves first, looked up.
 
 //import bytes
-//import codebook
+//import pairs_of_values
 //import place
 //import separated
 
+const table_entries: u32 = 128u; // of eight values: four bytes' pairs
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 136u;
 

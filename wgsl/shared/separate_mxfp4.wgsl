@@ -9,10 +9,15 @@
 const block_groups: u32 = 1u; // of 32 columns
 const block_bytes: u32 = 17u;
 
+fn numbers_at(matrix: Place, row: u32, block: u32) -> vec4<u32> {
+    return words_at(first_byte(matrix, row, block) + 1u);
+}
+
+fn scale_at(matrix: Place, row: u32, block: u32) -> f32 {
+    return half_of_power(byte_at(first_byte(matrix, row, block)));
+}
+
 fn separate(matrix: Place, row: u32, block: u32) -> Separated {
-    let at = first_byte(matrix, row, block);
-    let bytes = words_at(at + 1u);
-    let exponent = byte_at(at);
-    let numbers = numbers_of_4_bits(bytes);
-    return with_scale(numbers[0], numbers[1], half_of_power(exponent));
+    let numbers = numbers_of_4_bits(numbers_at(matrix, row, block));
+    return with_scale(numbers[0], numbers[1], scale_at(matrix, row, block));
 }

@@ -15,17 +15,22 @@ fn half_of_scale(byte: u32) -> f32 {
     return select(0.5 * e4m3(byte & 0x7fu), 0.0, byte == 0x7fu);
 }
 
+// Blocks begin at whole words.
+fn numbers_at(matrix: Place, row: u32, block: u32) -> vec4<u32> {
+    let at = (first_byte(matrix, row, block) >> 2u) + 1u + 4u * (block & 1u);
+    return vec4<u32>(word(at), word(at + 1u), word(at + 2u), word(at + 3u));
+}
+
+fn scales_at(matrix: Place, row: u32, block: u32) -> vec2<f32> {
+    let scales = word(first_byte(matrix, row, block) >> 2u) >> (16u * (block & 1u));
+    return vec2<f32>(half_of_scale(scales & 0xffu), half_of_scale((scales >> 8u) & 0xffu));
+}
+
 fn separate(matrix: Place, row: u32, block: u32) -> Separated {
-    let at = first_byte(matrix, row, block);
-    let part = block & 1u;
-    let scales = word_at(at) >> (16u * part);
-    let bytes = words_at(at + 4u + 16u * part);
-    let numbers = numbers_of_4_bits(bytes);
+    let numbers = numbers_of_4_bits(numbers_at(matrix, row, block));
     let a = numbers[0];
     let b = numbers[1];
     return Separated(
-        array<vec4<u32>, 2>(vec4<u32>(a.xy, b.xy), vec4<u32>(a.zw, b.zw)),
-        vec2<f32>(half_of_scale(scales & 0xffu), half_of_scale((scales >> 8u) & 0xffu)),
-        vec2<f32>(),
+        array<vec4<u32>, 2>(vec4<u32>(a.xy, b.xy), vec4<u32>(a.zw, b.zw)), scales_at(matrix, row, block), vec2<f32>(),
     );
 }

@@ -39,27 +39,7 @@ fn bits_of_16(bits: u32, n: u32) -> vec4<u32> {
     return vec4<u32>(four_bits(bits, n), four_bits(bits, n + 4u), four_bits(bits, n + 8u), four_bits(bits, n + 12u));
 }
 
-// Four magnitudes, 1 to 127, with the signs of bits `n` to `n + 3`.
-fn signed(magnitudes: u32, signs: u32, n: u32) -> u32 {
-    let ones = four_bits(signs, n);
-    return (magnitudes ^ (ones * 255u)) + ones;
-}
-
-// Seven signs, and an eighth that makes their number even.
-fn even_signs(seven: u32) -> u32 {
-    let signs = seven & 127u;
-    return signs | ((countOneBits(signs) & 1u) << 7u);
-}
-
-// Four times such signs.
-fn four_even_signs(bits: u32) -> u32 {
-    return even_signs(bits) | (even_signs(bits >> 7u) << 8u) | (even_signs(bits >> 14u) << 16u) | (even_signs(bits >> 21u) << 24u);
-}
-
-// 32 magnitudes, eight each, with the signs of a word.
-fn signed_eights(a: vec2<u32>, b: vec2<u32>, c: vec2<u32>, d: vec2<u32>, signs: u32) -> array<vec4<u32>, 2> {
-    return array<vec4<u32>, 2>(
-        vec4<u32>(signed(a.x, signs, 0u), signed(a.y, signs, 4u), signed(b.x, signs, 8u), signed(b.y, signs, 12u)),
-        vec4<u32>(signed(c.x, signs, 16u), signed(c.y, signs, 20u), signed(d.x, signs, 24u), signed(d.y, signs, 28u)),
-    );
+// Magnitudes, 1 to 127, with the signs of `signs`, bytes of 255 where there is one.
+fn signed(magnitudes: vec4<u32>, signs: vec4<u32>) -> vec4<u32> {
+    return (magnitudes ^ signs) + (signs & vec4<u32>(0x01010101u));
 }

@@ -1,6 +1,7 @@
 // Scales of a tile of integers whose rows have one for each 16 columns, and products with them.
 
 //import activations
+//import dot_16
 //import tile
 //import tile_codes
 

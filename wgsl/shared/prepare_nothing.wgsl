@@ -1,0 +1,3 @@
+// What a workgroup does before its products: nothing.
+
+fn prepare(local: u32) {}
