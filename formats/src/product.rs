@@ -1,13 +1,16 @@
-//! Matrix products on the CPU: rows over threads, 32 columns at a time with the widest vector instructions there are.
+//! Matrix products on the CPU: rows over threads, with the widest vector instructions there are.
 //!
 //! A sum has the same order of additions for one token and for many, so that how a prompt is cut changes no bit.
 
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-use super::activations::Int8Row;
+use flashflood_vectors::{Activations, Instructions, Number, Signed};
+
+use super::activations::Int8Rows;
 use super::affine::multiply_add;
-use super::{Affine, BLOCK, Scratch, WeightFormat, WeightRows};
+use super::blocks::GROUP;
+use super::{Affine, BLOCK, Dense, Scratch, WeightFormat, WeightRows};
 
 /// Products smaller than this many weights are not worth waking threads for.
 const SERIAL: usize = 1 << 15;
@@ -17,8 +20,8 @@ const SERIAL: usize = 1 << 15;
 pub enum TokenRows<'a> {
     /// As they are.
     F32(&'a [&'a [f32]]),
-    /// In 8 bits; the weights are affine.
-    Int8(&'a [Int8Row]),
+    /// In 8 bits; the weights are not dense.
+    Int8(&'a Int8Rows),
 }
 
 impl TokenRows<'_> {
@@ -26,7 +29,7 @@ impl TokenRows<'_> {
     pub fn tokens(self) -> usize {
         match self {
             TokenRows::F32(rows) => rows.len(),
-            TokenRows::Int8(rows) => rows.len(),
+            TokenRows::Int8(rows) => rows.tokens(),
         }
     }
 }
@@ -35,22 +38,53 @@ impl TokenRows<'_> {
 pub fn product(rows: WeightRows<'_>, x: TokenRows<'_>, out: &mut [f32]) {
     let tokens = x.tokens();
     let count = out.len() / tokens.max(1);
-    let run = |first: usize, out: &mut [f32]| {
-        // one dispatch per run of rows: everything below is compiled for the instructions found
-        let arch = Arch::new();
-        let fused = cfg!(target_arch = "aarch64") || !matches!(arch, Arch::Scalar);
-        if fused {
-            arch.dispatch(RunOfRows { rows, x, first, out });
-        } else {
-            RunOfRows { rows, x, first, out }.run::<false>();
+    let in_order;
+    let run = match (x, rows.format) {
+        (TokenRows::F32(x), _) => Run::F32(x),
+        (TokenRows::Int8(x), WeightFormat::Affine(affine)) => Run::Affine(affine, &x.rows),
+        (TokenRows::Int8(x), WeightFormat::Block(_) | WeightFormat::Scaled(_)) => {
+            in_order = x.in_order();
+            Run::Signed(&in_order)
+        }
+        (TokenRows::Int8(_), WeightFormat::Dense(_)) => {
+            unreachable!("ops check that dense weights have no integer products")
         }
     };
     if count * rows.cols * tokens < SERIAL {
-        run(0, out);
+        run.run(rows, 0, tokens, out);
     } else {
         let threads = rayon::current_num_threads();
-        let per_task = count.div_ceil(4 * threads).max(8);
-        out.par_chunks_mut(per_task * tokens).enumerate().for_each(|(i, out)| run(i * per_task, out));
+        let per_task = count.div_ceil(4 * threads).next_multiple_of(Instructions::ROWS);
+        let tasks = out.par_chunks_mut(per_task * tokens).enumerate();
+        tasks.for_each(|(i, out)| run.run(rows, i * per_task, tokens, out));
+    }
+}
+
+/// How a product is taken.
+#[derive(Clone, Copy)]
+enum Run<'a> {
+    F32(&'a [&'a [f32]]),
+    Affine(Affine, &'a Activations),
+    /// Of formats whose codes are signed, with activations in the order of columns.
+    Signed(&'a Activations),
+}
+
+impl Run<'_> {
+    fn run(self, rows: WeightRows<'_>, first: usize, tokens: usize, out: &mut [f32]) {
+        match self {
+            Run::F32(x) => {
+                // one dispatch per run of rows: everything below is compiled for the instructions found
+                let arch = Arch::new();
+                let fused = cfg!(target_arch = "aarch64") || !matches!(arch, Arch::Scalar);
+                if fused {
+                    arch.dispatch(RunOfRows { rows, x, first, out });
+                } else {
+                    rows_times::<false>(rows, x, first, out);
+                }
+            }
+            Run::Affine(affine, x) => affine.vectors(rows).times(Instructions::best(), first, x, out),
+            Run::Signed(x) => signed_times_int8(rows, x, first, tokens, out),
+        }
     }
 }
 
@@ -58,7 +92,7 @@ pub fn product(rows: WeightRows<'_>, x: TokenRows<'_>, out: &mut [f32]) {
 /// compiled for any machine, where each `mul_add` is a function call.
 struct RunOfRows<'a> {
     rows: WeightRows<'a>,
-    x: TokenRows<'a>,
+    x: &'a [&'a [f32]],
     first: usize,
     out: &'a mut [f32],
 }
@@ -68,17 +102,7 @@ impl NullaryFnOnce for RunOfRows<'_> {
 
     #[inline(always)]
     fn call(self) {
-        self.run::<true>();
-    }
-}
-
-impl RunOfRows<'_> {
-    #[inline(always)]
-    fn run<const FUSED: bool>(self) {
-        match self.x {
-            TokenRows::F32(x) => rows_times::<FUSED>(self.rows, x, self.first, self.out),
-            TokenRows::Int8(x) => rows_times_int8::<FUSED>(self.rows, x, self.first, self.out),
-        }
+        rows_times::<true>(self.rows, self.x, self.first, self.out);
     }
 }
 
@@ -99,68 +123,55 @@ fn rows_times<const FUSED: bool>(rows: WeightRows<'_>, x: &[&[f32]], first: usiz
     }
 }
 
-/// The same with activations in 8 bits: integers within a block, then a sum of blocks in f32.
-#[inline(always)]
-fn rows_times_int8<const FUSED: bool>(rows: WeightRows<'_>, x: &[Int8Row], first: usize, out: &mut [f32]) {
-    let affine = match rows.format {
-        WeightFormat::Affine(affine) => affine,
-        WeightFormat::Block(_) | WeightFormat::Scaled(_) => return signed_times_int8::<FUSED>(rows, x, first, out),
-        WeightFormat::Dense(_) => unreachable!("ops check that dense weights have no integer products"),
-    };
-    let Affine { bits, group, .. } = affine;
-    let blocks_per_group = usize::from(group) / BLOCK;
-    // the GPU multiplies signed bytes: codes of 8 bits lose 128, which the bias gives back
-    let lost = if bits == 8 { 128 } else { 0 };
-    let mut scratch = vec![0; rows.cols];
-    let mut groups = vec![[0.0; 2]; rows.cols / usize::from(group)];
-    for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
-        let codes = affine.row_codes(rows.row(first + r), &mut scratch, &mut groups);
-        for (x, out) in x.iter().zip(out) {
-            let blocks = codes.as_chunks::<BLOCK>().0.iter().zip(x.codes.as_chunks::<BLOCK>().0).zip(&x.groups);
-            let mut sum = 0.0;
-            for (b, ((codes, x), [x_scale, x_sum])) in blocks.enumerate() {
-                let mut products = 0;
-                for (code, x) in codes.iter().zip(x) {
-                    products += (i32::from(*code) - lost) * i32::from(*x);
-                }
-                let [scale, bias] = groups[b / blocks_per_group];
-                let bias = multiply_add::<FUSED>(lost as f32, scale, bias);
-                sum += multiply_add::<FUSED>(scale, products as f32 * x_scale, bias * x_sum);
-            }
-            *out = sum;
-        }
+impl Affine {
+    fn vectors(self, rows: WeightRows<'_>) -> flashflood_vectors::Affine<'_> {
+        let [codes, scales, biases] = rows.streams;
+        let number = match self.scales.dense() {
+            Dense::Bf16 => Number::Bf16,
+            Dense::F16 => Number::F16,
+            Dense::F32 => Number::F32,
+        };
+        let (bits, group, cols) = (self.bits, usize::from(self.group), rows.cols);
+        flashflood_vectors::Affine { bits, group, cols, number, codes, scales, biases }
     }
 }
 
-/// The same for formats whose codes are signed, blocks of GGUF files and floats of 4 bits: a sum of integers for each 16
-/// columns.
-#[inline(always)]
-fn signed_times_int8<const FUSED: bool>(rows: WeightRows<'_>, x: &[Int8Row], first: usize, out: &mut [f32]) {
-    let Scratch { mut codes, mut groups } = Scratch::new(rows.cols);
-    let codes: &mut [i8] = bytemuck::cast_slice_mut(&mut codes);
-    for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
-        match rows.format {
-            WeightFormat::Block(block) => block.separate(rows.row(first + r)[0], codes, &mut groups),
-            WeightFormat::Scaled(scaled) => scaled.separate(rows.row(first + r), codes, &mut groups),
-            WeightFormat::Affine(_) | WeightFormat::Dense(_) => unreachable!("these have no signed codes"),
-        }
-        for (x, out) in x.iter().zip(out) {
-            let blocks = codes.as_chunks::<BLOCK>().0.iter().zip(x.codes.as_chunks::<BLOCK>().0);
-            let scales = groups.as_chunks::<2>().0.iter().zip(&x.groups);
-            let mut sum = 0.0;
-            for ((codes, x), ([low, high], [x_scale, _])) in blocks.zip(scales) {
-                let (mut products, mut sums) = ([0; 2], [0; 2]);
-                for half in 0..2 {
-                    for i in 16 * half..16 * half + 16 {
-                        products[half] += i32::from(codes[i]) * i32::from(x[i]);
-                        sums[half] += i32::from(x[i]);
-                    }
-                }
-                let low = multiply_add::<FUSED>(low[0], products[0] as f32, low[1] * sums[0] as f32);
-                let high = multiply_add::<FUSED>(high[0], products[1] as f32, high[1] * sums[1] as f32);
-                sum = multiply_add::<FUSED>(low + high, *x_scale, sum);
+/// The same for formats whose codes are signed, blocks of GGUF files and floats of 4 bits: as many rows as are computed
+/// together are separated into codes and scales first.
+fn signed_times_int8(rows: WeightRows<'_>, x: &Activations, first: usize, tokens: usize, out: &mut [f32]) {
+    let cols = rows.cols;
+    let mut codes = vec![0u8; Instructions::ROWS * cols];
+    let mut groups = vec![[0.0; 2]; Instructions::ROWS * cols / GROUP];
+    for (i, out) in out.chunks_mut(Instructions::ROWS * tokens).enumerate() {
+        let (first, count) = (first + i * Instructions::ROWS, out.len() / tokens);
+        let (codes, groups) = (&mut codes[..count * cols], &mut groups[..count * cols / GROUP]);
+        Arch::new().dispatch(Separate { rows, first, codes: bytemuck::cast_slice_mut(codes), groups });
+        Signed { cols, codes, groups }.times(Instructions::best(), x, out);
+    }
+}
+
+/// Signed codes and scales of some rows; see [`RunOfRows`].
+struct Separate<'a> {
+    rows: WeightRows<'a>,
+    first: usize,
+    codes: &'a mut [i8],
+    groups: &'a mut [[f32; 2]],
+}
+
+impl NullaryFnOnce for Separate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Separate { rows, first, codes, groups } = self;
+        let rows_of_codes = codes.chunks_exact_mut(rows.cols).zip(groups.chunks_exact_mut(rows.cols / GROUP));
+        for (r, (codes, groups)) in rows_of_codes.enumerate() {
+            let row = rows.row(first + r);
+            match rows.format {
+                WeightFormat::Block(block) => block.separate(row[0], codes, groups),
+                WeightFormat::Scaled(scaled) => scaled.separate(row, codes, groups),
+                WeightFormat::Affine(_) | WeightFormat::Dense(_) => unreachable!("these have no signed codes"),
             }
-            *out = sum;
         }
     }
 }

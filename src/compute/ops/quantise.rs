@@ -1,4 +1,4 @@
-use flashflood_formats::{Int8Row, TokenRows, pack_row};
+use flashflood_formats::{Int8Rows, TokenRows, pack_row};
 use rayon::prelude::*;
 
 use crate::compute::Step;
@@ -86,10 +86,7 @@ impl Input {
         let packed: Vec<&[f32]> = rows.map(|r| row(tensor, self.view(), r)).collect();
         match self {
             Input::F32(_) => product(TokenRows::F32(&packed)),
-            Input::Int8(q) => {
-                let rows: Vec<Int8Row> = packed.iter().map(|row| Int8Row::new(row, q.cols, q.interleave)).collect();
-                product(TokenRows::Int8(&rows))
-            }
+            Input::Int8(q) => product(TokenRows::Int8(&Int8Rows::new(&packed, q.cols, q.interleave))),
         }
     }
 
