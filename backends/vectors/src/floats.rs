@@ -3,6 +3,8 @@
 //! A sum over columns is 32 running sums, column by column modulo 32, halved until one is left. Sums over rows or positions
 //! are added from the first to the last.
 
+#[cfg(target_arch = "aarch64")]
+use crate::arm;
 #[cfg(target_arch = "x86_64")]
 use crate::x86;
 use crate::{Instructions, dispatch, portable};

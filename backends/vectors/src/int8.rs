@@ -8,6 +8,8 @@
 //! For each block of 32 columns, in order: the products are added as integers, exactly. Then, with `x_scale` and `x_sum` of
 //! the block, for affine weights `sum = fma(bias, x_sum, fma(products * x_scale, scale, sum))`.
 
+#[cfg(target_arch = "aarch64")]
+use crate::arm;
 #[cfg(target_arch = "x86_64")]
 use crate::x86;
 use crate::{Instructions, dispatch, portable};

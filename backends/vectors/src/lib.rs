@@ -7,6 +7,8 @@
 //! A set of instructions is a file of primitives under one set of names (`transpose`, `dot4`, `fused` …); the loops over them are
 //! [`kernels`], written once and compiled for each.
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod float_kernels;
 mod floats;
 mod int8;
@@ -35,6 +37,12 @@ pub enum Instructions {
     /// AVX-512 with these: 16 rows at a time.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    /// NEON: 4 rows at a time.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// The same with products of bytes that are added in 32 bits.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod,
 }
 
 impl Instructions {
@@ -61,6 +69,13 @@ impl Instructions {
                 all.push(Instructions::Avx2);
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                all.push(Instructions::NeonDotprod);
+            }
+            all.push(Instructions::Neon);
+        }
         all.push(Instructions::Portable);
         all
     }
@@ -79,6 +94,10 @@ impl fmt::Display for Instructions {
             Instructions::AvxVnni => "AVX2 with VNNI",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => "AVX-512 with VNNI",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => "NEON",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonDotprod => "NEON with dotprod",
         })
     }
 }
@@ -97,6 +116,12 @@ macro_rules! dispatch {
             // SAFETY: as above
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => unsafe { x86::avx512::$function $(::<$generic>)? ($($argument),*) },
+            // SAFETY: every processor of this architecture has NEON
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => unsafe { arm::neon::$function $(::<$generic>)? ($($argument),*) },
+            // SAFETY: `available` found dotprod on this processor
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonDotprod => unsafe { arm::dotprod::$function $(::<$generic>)? ($($argument),*) },
         }
     };
 }
