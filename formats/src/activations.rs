@@ -7,24 +7,45 @@ pub(super) const GROUP: usize = 32;
 
 /// Packs a row: codes, then pairs (scale, scale * sum of the codes). `out` may be longer.
 pub fn pack_row(x: &[f32], interleave: usize, out: &mut [f32]) {
+    match interleave {
+        1 => pack::<1>(x, out),
+        2 => pack::<2>(x, out),
+        4 => pack::<4>(x, out),
+        _ => pack::<8>(x, out),
+    }
+}
+
+/// The same for an order of columns that the compiler knows.
+fn pack<const INTERLEAVE: usize>(x: &[f32], out: &mut [f32]) {
+    // adding this rounds to a whole number, to even from the middle, and leaves it in the lowest bits
+    const ROUND: f32 = 12_582_912.0;
     let (words, pairs) = out.split_at_mut(x.len() / 4);
-    for (g, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
+    let blocks = x.as_chunks::<GROUP>().0.iter().zip(words.as_chunks_mut::<8>().0);
+    for ((x, words), pair) in blocks.zip(pairs.as_chunks_mut::<2>().0) {
         let (scale, inverse) = scale_of(x);
-        let code = |column: usize| (x[column] * inverse).round_ties_even() as i8;
-        for j in 0..8 {
-            let bytes = [0, 1, 2, 3].map(|b| code(column(interleave, j, b)) as u8);
-            words[g * 8 + j] = f32::from_bits(u32::from_le_bytes(bytes));
+        let mut codes = [0u8; GROUP];
+        // what is no number has no code
+        if inverse != 0.0 {
+            for (code, x) in codes.iter_mut().zip(x) {
+                *code = (x * inverse + ROUND).to_bits() as u8;
+            }
         }
-        let sum: i32 = (0..GROUP).map(|column| i32::from(code(column))).sum();
-        pairs[2 * g] = scale;
-        pairs[2 * g + 1] = scale * sum as f32;
+        for (j, word) in words.iter_mut().enumerate() {
+            let mut bytes = [0; 4];
+            for (b, byte) in bytes.iter_mut().enumerate() {
+                *byte = codes[column(INTERLEAVE, j, b)];
+            }
+            *word = f32::from_bits(u32::from_le_bytes(bytes));
+        }
+        let sum: i32 = codes.iter().map(|code| i32::from(*code as i8)).sum();
+        *pair = [scale, scale * sum as f32];
     }
 }
 
 /// Scale of a group, and what numbers are multiplied with for their codes.
 fn scale_of(x: &[f32; GROUP]) -> (f32, f32) {
     // of bits, as in the shader: infinity and NaN are larger than all numbers
-    let largest = x.iter().map(|v| v.abs().to_bits()).max().unwrap_or(0);
+    let largest = x.iter().fold(0, |most, v| v.abs().to_bits().max(most));
     let exponent = largest >> 23;
     if exponent >= 227 {
         return (f32::NAN, 0.0);
@@ -39,6 +60,7 @@ fn scale_of(x: &[f32; GROUP]) -> (f32, f32) {
 }
 
 /// The column of a group that byte `b` of word `j` holds.
+#[inline(always)]
 fn column(interleave: usize, j: usize, b: usize) -> usize {
     let words = 8 / interleave;
     4 * interleave * (j % words) + interleave * b + j / words
@@ -71,8 +93,8 @@ impl Int8Rows {
         self.rows.tokens()
     }
 
-    /// Codes in the order of columns, with what signed weights want to know of them.
-    pub(super) fn in_order(&self) -> Activations {
+    /// Codes in the order of columns, for weights whose codes become unsigned when `offset` is added.
+    pub(super) fn in_order(&self, offset: i32) -> Activations {
         let mut rows = Activations::new(self.tokens(), self.cols / GROUP);
         for b in 0..self.cols / GROUP {
             for (token, from) in self.rows.of_block(b).iter().enumerate() {
@@ -87,7 +109,7 @@ impl Int8Rows {
                 *rows.block_mut(token, b) = Block {
                     words: std::array::from_fn(|j| u32::from_le_bytes([0, 1, 2, 3].map(|b| codes[4 * j + b]))),
                     halves: sums.map(|sum| sum as f32),
-                    lost: sums.map(|sum| -128 * sum),
+                    lost: [sums[0], sums[1], sums[0] + sums[1]].map(|sum| -offset * sum),
                     ..*from
                 };
             }
@@ -113,7 +135,7 @@ mod tests {
                 pack_row(&x, interleave, &mut packed);
                 let rows = Int8Rows::new(&[&packed, &packed], 96, interleave);
                 assert_eq!(rows.tokens(), 2);
-                let rows = rows.in_order();
+                let rows = rows.in_order(128);
                 let blocks: Vec<Block> = (0..3).map(|b| rows.of_block(b)[1]).collect();
                 let codes: Vec<i8> = blocks
                     .iter()
@@ -129,7 +151,8 @@ mod tests {
                 for (block, codes) in blocks.iter().zip(codes.chunks(GROUP)) {
                     let sums = [&codes[..16], &codes[16..]].map(|half| half.iter().map(|c| f32::from(*c)).sum::<f32>());
                     assert_eq!(block.sum, block.scale * (sums[0] + sums[1]));
-                    assert_eq!((block.halves, block.lost), (sums, sums.map(|sum| -128 * sum as i32)));
+                    let lost = [sums[0], sums[1], sums[0] + sums[1]].map(|sum| -128 * sum as i32);
+                    assert_eq!((block.halves, block.lost), (sums, lost));
                 }
                 assert!(codes.iter().any(|c| c.abs() >= 126), "all 8 bits are used");
             }

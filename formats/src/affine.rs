@@ -173,7 +173,7 @@ impl fmt::Display for Affine {
 }
 
 #[inline(always)]
-fn separate<'a>(bits: u8, bytes: &'a [u8], codes: &'a mut [u8]) -> &'a [u8] {
+pub(crate) fn separate<'a>(bits: u8, bytes: &'a [u8], codes: &'a mut [u8]) -> &'a [u8] {
     match bits {
         2 => separate_2_bits(bytes, codes),
         3 => separate_3_bits(bytes, codes),

@@ -1,19 +1,21 @@
 //! Matrix products on the CPU: rows over threads, with the widest vector instructions there are.
 //!
-//! A sum has the same order of additions for one token and for many, so that how a prompt is cut changes no bit.
+//! A sum has the same order of additions for one token and for many, so that how a prompt is cut changes no bit; and for all
+//! instructions, so that it is the same on every machine.
 
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-use flashflood_vectors::{Activations, Instructions, Number, Signed};
+use flashflood_vectors::{Activations, BlockKind, Blocks, Instructions, Number, Signed};
 
 use super::activations::Int8Rows;
-use super::affine::multiply_add;
+use super::affine::separate;
 use super::blocks::GROUP;
-use super::{Affine, BLOCK, Dense, Scratch, WeightFormat, WeightRows};
+use super::{Affine, Block, Dense, MOST_STREAMS, Scratch, WeightFormat, WeightRows};
 
-/// Products smaller than this many weights are not worth waking threads for.
-const SERIAL: usize = 1 << 15;
+/// Products of fewer multiplications than this are not worth waking a thread for, which takes 5 to 10 us: in 8 bits, and in
+/// f32.
+const SERIAL: [usize; 2] = [1 << 18, 1 << 16];
 
 /// Activations, a row for each token.
 #[derive(Clone, Copy)]
@@ -42,15 +44,16 @@ pub fn product(rows: WeightRows<'_>, x: TokenRows<'_>, out: &mut [f32]) {
     let run = match (x, rows.format) {
         (TokenRows::F32(x), _) => Run::F32(x),
         (TokenRows::Int8(x), WeightFormat::Affine(affine)) => Run::Affine(affine, &x.rows),
-        (TokenRows::Int8(x), WeightFormat::Block(_) | WeightFormat::Scaled(_)) => {
-            in_order = x.in_order();
-            Run::Signed(&in_order)
+        (TokenRows::Int8(x), format @ (WeightFormat::Block(_) | WeightFormat::Scaled(_))) => {
+            let kind = if let WeightFormat::Block(block) = format { block.vectors() } else { None };
+            in_order = x.in_order(kind.map_or(SIGNED_OFFSET, BlockKind::offset));
+            kind.map_or(Run::Signed(&in_order), |kind| Run::Blocks(kind, &in_order))
         }
         (TokenRows::Int8(_), WeightFormat::Dense(_)) => {
             unreachable!("ops check that dense weights have no integer products")
         }
     };
-    if count * rows.cols * tokens < SERIAL {
+    if count * rows.cols * tokens < SERIAL[usize::from(matches!(x, TokenRows::F32(_)))] {
         run.run(rows, 0, tokens, out);
     } else {
         let threads = rayon::current_num_threads();
@@ -60,70 +63,123 @@ pub fn product(rows: WeightRows<'_>, x: TokenRows<'_>, out: &mut [f32]) {
     }
 }
 
+/// What makes signed codes of 8 bits unsigned.
+const SIGNED_OFFSET: i32 = 128;
+
 /// How a product is taken.
 #[derive(Clone, Copy)]
 enum Run<'a> {
     F32(&'a [&'a [f32]]),
     Affine(Affine, &'a Activations),
-    /// Of formats whose codes are signed, with activations in the order of columns.
+    /// Of blocks with loops of their own, with activations in the order of columns.
+    Blocks(BlockKind, &'a Activations),
+    /// Of other formats whose codes are signed, with activations in the order of columns.
     Signed(&'a Activations),
 }
 
 impl Run<'_> {
     fn run(self, rows: WeightRows<'_>, first: usize, tokens: usize, out: &mut [f32]) {
         match self {
-            Run::F32(x) => {
-                // one dispatch per run of rows: everything below is compiled for the instructions found
-                let arch = Arch::new();
-                let fused = cfg!(target_arch = "aarch64") || !matches!(arch, Arch::Scalar);
-                if fused {
-                    arch.dispatch(RunOfRows { rows, x, first, out });
-                } else {
-                    rows_times::<false>(rows, x, first, out);
-                }
-            }
+            Run::F32(x) => rows_times(rows, x, first, out),
             Run::Affine(affine, x) => affine.vectors(rows).times(Instructions::best(), first, x, out),
+            Run::Blocks(kind, x) => {
+                Blocks { kind, cols: rows.cols, bytes: rows.streams[0] }.times(Instructions::best(), first, x, out);
+            }
             Run::Signed(x) => signed_times_int8(rows, x, first, tokens, out),
         }
     }
 }
 
-/// What a dispatch runs. Not a closure: the compiler need not inline one, and what is not inlined into the dispatch is
-/// compiled for any machine, where each `mul_add` is a function call.
-struct RunOfRows<'a> {
-    rows: WeightRows<'a>,
-    x: &'a [&'a [f32]],
-    first: usize,
-    out: &'a mut [f32],
+/// Rows that are unpacked before they are multiplied with all tokens: of most models they stay in the nearest cache.
+const AT_ONCE: usize = 4;
+
+/// Unpacks each row once and multiplies it with all tokens.
+fn rows_times(rows: WeightRows<'_>, x: &[&[f32]], first: usize, out: &mut [f32]) {
+    let (cols, vectors) = (rows.cols, Instructions::best());
+    if let (WeightFormat::F32, Ok(weights)) = (rows.format, bytemuck::try_cast_slice(rows.streams[0]))
+        && cfg!(target_endian = "little")
+    {
+        return vectors.product_of_rows(&weights[first * cols..][..out.len() / x.len() * cols], cols, x, out);
+    }
+    let mut scratch = Scratch::new(cols);
+    let mut weights = vec![0.0; AT_ONCE * cols];
+    for (i, out) in out.chunks_mut(AT_ONCE * x.len()).enumerate() {
+        let weights = &mut weights[..out.len() / x.len() * cols];
+        for (r, weights) in weights.chunks_exact_mut(cols).enumerate() {
+            let row = first + i * AT_ONCE + r;
+            match rows.format {
+                WeightFormat::Affine(affine) => affine.unpack_row(rows.row(row), &mut scratch, weights),
+                _ => Arch::new().dispatch(Unpack { rows, row, scratch: &mut scratch, weights }),
+            }
+        }
+        vectors.product_of_rows(weights, cols, x, out);
+    }
 }
 
-impl NullaryFnOnce for RunOfRows<'_> {
+/// What a dispatch runs. Not a closure: the compiler need not inline one, and what is not inlined into the dispatch is
+/// compiled for any machine, where each `mul_add` is a function call.
+struct Unpack<'a> {
+    rows: WeightRows<'a>,
+    row: usize,
+    scratch: &'a mut Scratch,
+    weights: &'a mut [f32],
+}
+
+impl NullaryFnOnce for Unpack<'_> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        rows_times::<true>(self.rows, self.x, self.first, self.out);
+        self.rows.unpack_inline::<true>(self.row, self.scratch, self.weights);
     }
 }
 
-/// Unpacks each row once, into a buffer that stays in the nearest cache, and multiplies it with all tokens.
-#[inline(always)]
-fn rows_times<const FUSED: bool>(rows: WeightRows<'_>, x: &[&[f32]], first: usize, out: &mut [f32]) {
-    let mut scratch = Scratch::new(rows.cols);
-    let mut weights = vec![0.0; rows.cols];
-    for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
-        rows.unpack_inline::<FUSED>(first + r, &mut scratch, &mut weights);
-        for (x, out) in x.chunks(2).zip(out.chunks_mut(2)) {
-            match *x {
-                [x, y] => out.copy_from_slice(&two_dots::<FUSED>(&weights, x, y)),
-                [x] => out[0] = dot::<FUSED>(&weights, x),
-                _ => {}
-            }
-        }
+/// The codes of a row of affine weights, one a byte; see [`Unpack`].
+struct Codes<'a> {
+    bits: u8,
+    bytes: &'a [u8],
+    codes: &'a mut [u8],
+}
+
+impl<'a> NullaryFnOnce for Codes<'a> {
+    type Output = &'a [u8];
+
+    #[inline(always)]
+    fn call(self) -> &'a [u8] {
+        separate(self.bits, self.bytes, self.codes)
+    }
+}
+
+impl Block {
+    /// The type that has loops of its own.
+    fn vectors(self) -> Option<BlockKind> {
+        Some(match self {
+            Block::Q4_0 => BlockKind::Q4_0,
+            Block::Q4_1 => BlockKind::Q4_1,
+            Block::Q5_0 => BlockKind::Q5_0,
+            Block::Q5_1 => BlockKind::Q5_1,
+            Block::Q8_0 => BlockKind::Q8_0,
+            Block::Q4_K => BlockKind::Q4_K,
+            Block::Q5_K => BlockKind::Q5_K,
+            Block::Q6_K => BlockKind::Q6_K,
+            _ => return None,
+        })
     }
 }
 
 impl Affine {
+    /// One row in f32, as [`Affine::unpack`] with products that are fused.
+    fn unpack_row(self, [bytes, scales, biases]: [&[u8]; MOST_STREAMS], scratch: &mut Scratch, weights: &mut [f32]) {
+        let (group, number) = (usize::from(self.group), self.scales.dense());
+        let Scratch { codes, groups } = scratch;
+        let groups = &mut groups[..weights.len() / group];
+        for (g, group) in groups.iter_mut().enumerate() {
+            *group = [number.at(scales, g), number.at(biases, g)];
+        }
+        let codes = Arch::new().dispatch(Codes { bits: self.bits, bytes, codes });
+        Instructions::best().scale_codes(codes, group, groups, weights);
+    }
+
     fn vectors(self, rows: WeightRows<'_>) -> flashflood_vectors::Affine<'_> {
         let [codes, scales, biases] = rows.streams;
         let number = match self.scales.dense() {
@@ -150,7 +206,7 @@ fn signed_times_int8(rows: WeightRows<'_>, x: &Activations, first: usize, tokens
     }
 }
 
-/// Signed codes and scales of some rows; see [`RunOfRows`].
+/// Signed codes and scales of some rows; see [`Unpack`].
 struct Separate<'a> {
     rows: WeightRows<'a>,
     first: usize,
@@ -176,43 +232,77 @@ impl NullaryFnOnce for Separate<'_> {
     }
 }
 
-/// One row times one token: 32 running sums, added up at the end.
-#[inline(always)]
-fn dot<const FUSED: bool>(weights: &[f32], x: &[f32]) -> f32 {
-    let mut sums = [0.0; BLOCK];
-    for (w, x) in weights.as_chunks::<BLOCK>().0.iter().zip(x.as_chunks::<BLOCK>().0) {
-        add_products::<FUSED>(&mut sums, w, x);
-    }
-    total(sums)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ScaleType, Scaled, pack_row};
 
-/// The same for two tokens, which share the reads of the row.
-#[inline(always)]
-fn two_dots<const FUSED: bool>(weights: &[f32], x: &[f32], y: &[f32]) -> [f32; 2] {
-    let (mut x_sums, mut y_sums) = ([0.0; BLOCK], [0.0; BLOCK]);
-    let tokens = x.as_chunks::<BLOCK>().0.iter().zip(y.as_chunks::<BLOCK>().0);
-    for (w, (x, y)) in weights.as_chunks::<BLOCK>().0.iter().zip(tokens) {
-        add_products::<FUSED>(&mut x_sums, w, x);
-        add_products::<FUSED>(&mut y_sums, w, y);
-    }
-    [total(x_sums), total(y_sums)]
-}
-
-#[inline(always)]
-fn add_products<const FUSED: bool>(sums: &mut [f32; BLOCK], w: &[f32; BLOCK], x: &[f32; BLOCK]) {
-    for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
-        *sum = multiply_add::<FUSED>(*w, *x, *sum);
-    }
-}
-
-#[inline(always)]
-fn total(mut sums: [f32; BLOCK]) -> f32 {
-    let mut n = BLOCK / 2;
-    while n > 0 {
-        for i in 0..n {
-            sums[i] += sums[i + n];
+    /// Products with activations in 8 bits and in f32 against sums in f64 of what rows are unpacked to, of every format.
+    #[test]
+    fn products_are_those_of_unpacked_rows() {
+        let affine = Affine::BITS.into_iter().flat_map(|bits| {
+            Affine::GROUPS.map(|group| WeightFormat::Affine(Affine { bits, group, scales: ScaleType::F16 }))
+        });
+        let blocks = Block::all().map(WeightFormat::Block);
+        let scaled = Scaled::KINDS.map(WeightFormat::Scaled);
+        let dense = [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16];
+        for format in affine.chain(blocks).chain(scaled).chain(dense) {
+            let (rows, cols, tokens) = (19, 768, 3);
+            let streams = format.random(rows, cols, 1.0, 5);
+            let streams = [&streams[0][..], &streams[1], &streams[2]];
+            let weights = WeightRows { format, cols, streams };
+            let x: Vec<Vec<f32>> = (0..tokens)
+                .map(|t| (0..cols).map(|i| ((i * 7919 + t * 31) % 1009) as f32 / 504.5 - 1.0).collect())
+                .collect();
+            let unpacked: Vec<Vec<f32>> = (0..rows)
+                .map(|r| {
+                    let mut row = vec![0.0; cols];
+                    weights.unpack(r, &mut row);
+                    row
+                })
+                .collect();
+            let mut out = vec![f32::NAN; rows * tokens];
+            let slices: Vec<&[f32]> = x.iter().map(Vec::as_slice).collect();
+            product(weights, TokenRows::F32(&slices), &mut out);
+            compare(&out, &unpacked, &x, 1e-6, &format!("{format} in f32"));
+            let Some(interleave) = format.interleave() else { continue };
+            let packed: Vec<Vec<f32>> = x
+                .iter()
+                .map(|x| {
+                    let mut packed = vec![0.0; cols / 4 + cols / 16];
+                    pack_row(x, interleave, &mut packed);
+                    packed
+                })
+                .collect();
+            let slices: Vec<&[f32]> = packed.iter().map(Vec::as_slice).collect();
+            let int8 = Int8Rows::new(&slices, cols, interleave);
+            product(weights, TokenRows::Int8(&int8), &mut out);
+            // the numbers that the codes stand for
+            let in_order = int8.in_order(0);
+            let coded: Vec<Vec<f32>> = (0..tokens)
+                .map(|t| {
+                    let blocks = (0..cols / 32).map(|b| in_order.of_block(b)[t]);
+                    let numbers = blocks.flat_map(|block| {
+                        let codes = block.words.into_iter().flat_map(u32::to_le_bytes);
+                        codes.map(move |code| f32::from(code as i8) * block.scale)
+                    });
+                    numbers.collect()
+                })
+                .collect();
+            compare(&out, &unpacked, &coded, 1e-6, &format!("{format} in 8 bits"));
         }
-        n /= 2;
     }
-    sums[0]
+
+    /// Within a share of what is added.
+    fn compare(found: &[f32], rows: &[Vec<f32>], x: &[Vec<f32>], share: f64, what: &str) {
+        let tokens = x.len();
+        for (r, row) in rows.iter().enumerate() {
+            for (t, x) in x.iter().enumerate() {
+                let products = row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                let (sum, magnitude) = products.fold((0.0, 0.0), |(sum, all), v: f64| (sum + v, all + v.abs()));
+                let found = f64::from(found[r * tokens + t]);
+                assert!((found - sum).abs() <= share * magnitude, "{what}, row {r}, token {t}: {found} for {sum}");
+            }
+        }
+    }
 }

@@ -26,8 +26,8 @@ pub struct Block {
     pub sum: f32,
     /// Sums of the codes of each 16 columns: for signed weights alone.
     pub halves: [f32; 2],
-    /// The same times -128, which takes back what makes signed weights unsigned.
-    pub lost: [i32; 2],
+    /// The same times what makes signed codes unsigned ones, below 0: this takes it back. Then their sum.
+    pub lost: [i32; 3],
 }
 
 /// Activations of some tokens.
@@ -46,6 +46,11 @@ impl Activations {
     /// How many tokens there are.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// How many blocks each token has.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks.len() / self.tokens.max(1)
     }
 
     /// Block `block` of token `token`.
@@ -128,7 +133,7 @@ impl Affine<'_> {
 pub struct Signed<'a> {
     /// A multiple of 32.
     pub cols: usize,
-    /// Row after row; two's complement.
+    /// Row after row; two's complement. 128 makes them unsigned.
     pub codes: &'a [u8],
     /// Scale and bias, row after row.
     pub groups: &'a [[f32; 2]],

@@ -212,7 +212,7 @@ macro_rules! kernels {
                     sums.fill([0.0; LANES]);
                     for chunk in (0..blocks).step_by(BLOCKS) {
                         let words = &mut words[..BLOCKS.min(blocks - chunk) * BITS];
-                        transpose(&codes, chunk * BITS, words);
+                        transpose(&codes, 4 * chunk * BITS, words);
                         for (b, words) in words.chunks_exact(BITS).enumerate() {
                             let group = (chunk + b) / per_group;
                             let x = &x.of_block(chunk + b)[at..at + now];
@@ -267,7 +267,7 @@ macro_rules! kernels {
                     sums.fill([0.0; LANES]);
                     for chunk in (0..blocks).step_by(BLOCKS) {
                         let words = &mut words[..8 * BLOCKS.min(blocks - chunk)];
-                        transpose(&codes, 8 * chunk, words);
+                        transpose(&codes, 32 * chunk, words);
                         for (b, words) in words.as_chunks::<8>().0.iter().enumerate() {
                             let s = &scales[4 * (chunk + b)..][..4];
                             let [scale, bias, last_scale, last_bias] = [0, 1, 2, 3].map(|i| as_floats(load(&s[i])));

@@ -9,6 +9,8 @@
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
+mod block_kernels;
+mod blocks;
 mod float_kernels;
 mod floats;
 mod int8;
@@ -20,6 +22,7 @@ mod x86;
 use std::fmt;
 use std::sync::OnceLock;
 
+pub use blocks::{BlockKind, Blocks};
 pub use floats::{Attend, DeltaStep};
 pub use int8::{Activations, Affine, Block, Number, Signed};
 
@@ -28,7 +31,7 @@ pub use int8::{Activations, Affine, Block, Number, Signed};
 pub enum Instructions {
     /// What every processor of the architecture has.
     Portable,
-    /// AVX2 and FMA: 8 rows at a time.
+    /// AVX2, FMA and F16C: 8 rows at a time.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// The same with products of bytes that are added in 32 bits.
@@ -58,7 +61,7 @@ impl Instructions {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
-            let avx2 = has!("avx2") && has!("fma");
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
             if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni") {
                 all.push(Instructions::Avx512Vnni);
             }

@@ -1,5 +1,6 @@
 //! The definition, for every processor: lanes are elements of arrays, which compilers turn into what vectors there are.
 
+use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::kernels;
 
@@ -19,10 +20,10 @@ pub(crate) fn f16(half: u32) -> f32 {
     f32::from_bits(sign | number | special)
 }
 
-/// Words of rows, from word `first` of each on: `[word, row]`.
+/// Words of rows, from byte `first` of each on: `[word, row]`.
 fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) {
     for (lane, row) in rows.iter().enumerate() {
-        let words = row.as_chunks::<4>().0[first..].iter();
+        let words = row[first..].as_chunks::<4>().0.iter();
         for (out, word) in out.iter_mut().zip(words) {
             out[lane] = u32::from_le_bytes(*word);
         }
@@ -130,6 +131,12 @@ fn fused(a: Floats, b: Floats, c: Floats) -> Floats {
     both(both(a, b, |a, b| (a, b)), c, |(a, b), c| a.mul_add(b, c))
 }
 
+/// IEEE halves, each in the lower half of a word.
+#[inline(always)]
+fn from_halves(a: Words) -> Floats {
+    each(a, f16)
+}
+
 #[inline(always)]
 fn widen(bytes: &[u8; LANES]) -> Words {
     each(*bytes, u32::from)
@@ -169,3 +176,4 @@ fn smaller(a: Floats, b: Floats) -> Floats {
 
 kernels!();
 float_kernels!();
+block_kernels!();

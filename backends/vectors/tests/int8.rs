@@ -1,7 +1,7 @@
 //! Every set of instructions that this processor has against the definition, bit for bit, and the definition against sums
 //! in f64.
 
-use flashflood_vectors::{Activations, Affine, Instructions, Number, Signed};
+use flashflood_vectors::{Activations, Affine, BlockKind, Blocks, Instructions, Number, Signed};
 use proptest::prelude::*;
 
 /// The next of SplitMix64's numbers.
@@ -61,7 +61,13 @@ fn interleave(bits: usize) -> usize {
 }
 
 /// Random activations, also as codes in the order of columns.
-fn activations(state: &mut u64, tokens: usize, blocks: usize, interleave: usize) -> (Activations, Vec<Vec<i8>>) {
+fn activations(
+    state: &mut u64,
+    tokens: usize,
+    blocks: usize,
+    interleave: usize,
+    offset: i32,
+) -> (Activations, Vec<Vec<i8>>) {
     let mut x = Activations::new(tokens, blocks);
     let codes: Vec<Vec<i8>> = (0..tokens)
         .map(|_| bytes(state, 32 * blocks).into_iter().map(|code| (code as i8).max(-127)).collect())
@@ -78,7 +84,7 @@ fn activations(state: &mut u64, tokens: usize, blocks: usize, interleave: usize)
             block.scale = number(state).abs() / 100.0;
             block.sum = block.scale * (sums[0] + sums[1]) as f32;
             block.halves = sums.map(|sum| sum as f32);
-            block.lost = sums.map(|sum| -128 * sum);
+            block.lost = [sums[0], sums[1], sums[0] + sums[1]].map(|sum| -offset * sum);
         }
     }
     (x, codes)
@@ -104,7 +110,7 @@ fn affine_case(
     let (scales, biases) = (numbers(&mut state), numbers(&mut state));
     let weights =
         Affine { bits: bits as u8, group, cols, number: kind, codes: &codes, scales: &scales, biases: &biases };
-    let (mut x, x_codes) = activations(&mut state, tokens, cols / 32, interleave(bits));
+    let (mut x, x_codes) = activations(&mut state, tokens, cols / 32, interleave(bits), 0);
     let mut expected = vec![0.0; rows * tokens];
     weights.times(Instructions::Portable, first, &x, &mut expected);
     for instructions in Instructions::available() {
@@ -149,7 +155,7 @@ fn signed_case(rows: usize, blocks: usize, tokens: usize, seed: u64) {
     let codes = bytes(&mut state, rows * cols);
     let groups: Vec<[f32; 2]> = (0..rows * cols / 16).map(|_| [number(&mut state), number(&mut state)]).collect();
     let weights = Signed { cols, codes: &codes, groups: &groups };
-    let (mut x, x_codes) = activations(&mut state, tokens, blocks, 1);
+    let (mut x, x_codes) = activations(&mut state, tokens, blocks, 1, 128);
     let mut expected = vec![0.0; rows * tokens];
     weights.times(Instructions::Portable, &x, &mut expected);
     for instructions in Instructions::available() {
@@ -172,6 +178,39 @@ fn signed_case(rows: usize, blocks: usize, tokens: usize, seed: u64) {
     }
 }
 
+/// What the blocks mean is tested where they are read otherwise too: in `formats`.
+fn block_case(kind: BlockKind, (rows, first, blocks, tokens): (usize, usize, usize, usize), seed: u64) {
+    let mut state = seed;
+    let (columns, size) = kind.shape();
+    let (cols, all) = (columns * blocks, first + rows);
+    let mut bytes = bytes(&mut state, all * blocks * size);
+    let halves: &[usize] = match kind {
+        BlockKind::Q6_K => &[208],
+        BlockKind::Q4_0 | BlockKind::Q5_0 | BlockKind::Q8_0 => &[0],
+        _ => &[0, 2],
+    };
+    for block in bytes.chunks_exact_mut(size) {
+        // neither infinite nor NaN
+        halves.iter().for_each(|at| block[at + 1] &= 0xbb);
+    }
+    let weights = Blocks { kind, cols, bytes: &bytes };
+    let (mut x, _) = activations(&mut state, tokens, cols / 32, 1, kind.offset());
+    let mut expected = vec![0.0; rows * tokens];
+    weights.times(Instructions::Portable, first, &x, &mut expected);
+    assert!(expected.iter().all(|sum| sum.is_finite()) && expected.iter().any(|sum| *sum != 0.0));
+    for instructions in Instructions::available() {
+        let mut found = vec![f32::NAN; rows * tokens];
+        weights.times(instructions, first, &x, &mut found);
+        assert_eq!(found, expected, "{instructions}, {kind:?}");
+    }
+    let t = tokens - 1;
+    let mut alone = Activations::new(1, cols / 32);
+    (0..cols / 32).for_each(|b| *alone.block_mut(0, b) = *x.block_mut(t, b));
+    let mut found = vec![0.0; rows];
+    weights.times(Instructions::best(), first, &alone, &mut found);
+    assert_eq!(found, expected.chunks_exact(tokens).map(|row| row[t]).collect::<Vec<_>>(), "{kind:?}, one of {tokens}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
@@ -184,6 +223,15 @@ proptest! {
         seed: u64,
     ) {
         affine_case(bits, group, kind, (rows, first, groups, tokens), seed);
+    }
+
+    #[test]
+    fn products_with_blocks_have_the_bits_of_the_definition(
+        kind in prop::sample::select(BlockKind::ALL.to_vec()),
+        (rows, first, blocks, tokens) in (1usize..40, 0usize..5, 1usize..40, 1usize..9),
+        seed: u64,
+    ) {
+        block_case(kind, (rows, first, blocks, tokens), seed);
     }
 
     #[test]

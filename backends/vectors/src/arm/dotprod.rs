@@ -4,6 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::lanes::primitives;
+use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::kernels;
 
@@ -41,3 +42,4 @@ fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
 
 kernels!(#[target_feature(enable = "neon,dotprod")]);
 float_kernels!(#[target_feature(enable = "neon,dotprod")]);
+block_kernels!(#[target_feature(enable = "neon,dotprod")]);

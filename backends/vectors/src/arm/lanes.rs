@@ -63,6 +63,12 @@ macro_rules! primitives {
                 vshlq_u32(a, vdupq_n_s32(-(bits as i32)))
             }
 
+            fn from_halves(a: Words) -> Floats {
+                let mut halves = [0; LANES];
+                store_words(a, &mut halves);
+                load_floats(&halves.map($crate::portable::f16))
+            }
+
             fn widen(bytes: &[u8; LANES]) -> Words {
                 let bytes = vreinterpret_u8_u32(vdup_n_u32(u32::from_le_bytes(*bytes)));
                 vmovl_u16(vget_low_u16(vmovl_u8(bytes)))
@@ -124,24 +130,37 @@ macro_rules! primitives {
                 ]
             }
 
-            fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) -> () {
-                let (whole, rest) = out.as_chunks_mut::<4>();
-                let mut at = 4 * first;
-                for out in whole {
-                    let mut words = [spread(0); LANES];
-                    for lane in 0..LANES {
-                        let bytes = rows[lane][at..].first_chunk();
-                        words[lane] = load_bytes(bytes.expect("rows are as long as `out` wants"));
-                    }
-                    words = square(words);
-                    for lane in 0..LANES {
-                        store_words(words[lane], &mut out[lane]);
-                    }
-                    at += 16;
+            fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 4]) -> () {
+                let mut words = [spread(0); LANES];
+                for lane in 0..LANES {
+                    let bytes = rows[lane][at..].first_chunk();
+                    words[lane] = load_bytes(bytes.expect("rows are as long as `out` wants"));
                 }
-                for (i, out) in rest.iter_mut().enumerate() {
-                    for (word, row) in out.iter_mut().zip(rows) {
-                        *word = u32::from_le_bytes(*row[at + 4 * i..].first_chunk().expect("as above"));
+                words = square(words);
+                for lane in 0..LANES {
+                    store_words(words[lane], &mut out[lane]);
+                }
+            }
+
+            fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) -> () {
+                let count = out.len();
+                let (whole, rest) = out.as_chunks_mut::<4>();
+                for (i, out) in whole.iter_mut().enumerate() {
+                    window(rows, first + 16 * i, out);
+                }
+                if rest.is_empty() {
+                    return;
+                }
+                let done = count - rest.len();
+                match out.last_chunk_mut() {
+                    // once more what is done, and the rest
+                    Some(last) => window(rows, first + 4 * (count - 4), last),
+                    None => {
+                        for (i, out) in out[done..].iter_mut().enumerate() {
+                            for (word, row) in out.iter_mut().zip(rows) {
+                                *word = u32::from_le_bytes(*row[first + 4 * (done + i)..].first_chunk().expect("as above"));
+                            }
+                        }
                     }
                 }
             }

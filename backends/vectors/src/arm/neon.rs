@@ -3,6 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::lanes::primitives;
+use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::kernels;
 
@@ -23,3 +24,4 @@ fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
 
 kernels!(#[target_feature(enable = "neon")]);
 float_kernels!(#[target_feature(enable = "neon")]);
+block_kernels!(#[target_feature(enable = "neon")]);

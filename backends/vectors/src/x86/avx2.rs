@@ -3,12 +3,13 @@
 use std::arch::x86_64::*;
 
 use super::ymm::primitives;
+use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::kernels;
 
-primitives!("avx2,fma");
+primitives!("avx2,fma,f16c");
 
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
     let add = |sums, codes, factor| {
@@ -24,5 +25,6 @@ fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
     }
 }
 
-kernels!(#[target_feature(enable = "avx2,fma")]);
-float_kernels!(#[target_feature(enable = "avx2,fma")]);
+kernels!(#[target_feature(enable = "avx2,fma,f16c")]);
+float_kernels!(#[target_feature(enable = "avx2,fma,f16c")]);
+block_kernels!(#[target_feature(enable = "avx2,fma,f16c")]);

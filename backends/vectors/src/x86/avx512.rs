@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::kernels;
 
@@ -13,7 +14,7 @@ type Floats = __m512;
 
 macro_rules! primitives {
     ($(fn $name:ident $(<const $generic:ident: usize>)? ($($argument:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
         #[inline]
         fn $name $(<const $generic: usize>)? ($($argument: $type),*) -> $out $body
     )*};
@@ -97,6 +98,10 @@ primitives! {
         _mm512_fmadd_ps(a, b, c)
     }
 
+    fn from_halves(a: Words) -> Floats {
+        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a))
+    }
+
     fn widen(bytes: &[u8; LANES]) -> Words {
         // SAFETY: as above
         _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
@@ -158,31 +163,44 @@ primitives! {
         _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at).cast());
     }
 
-    fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) -> () {
-        let (whole, rest) = out.as_chunks_mut::<16>();
-        let ahead = LANES * rows[0].len();
-        let mut at = 4 * first;
-        for out in whole {
-            let mut words = [spread(0); LANES];
-            for lane in 0..LANES {
-                let bytes = rows[lane][at..].first_chunk().expect("rows are as long as `out` wants");
-                // sixteen streams are more than processors foresee
-                prefetch(rows[lane], at + ahead);
-                words[lane] = load_bytes(bytes);
-            }
-            words = square(words);
-            for lane in 0..LANES {
-                store_words(words[lane], &mut out[lane]);
-            }
-            at += 64;
+    fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 16]) -> () {
+        let mut words = [spread(0); LANES];
+        for lane in 0..LANES {
+            let bytes = rows[lane][at..].first_chunk();
+            // as many streams as lanes are more than processors foresee
+            prefetch(rows[lane], at + LANES * rows[0].len());
+            words[lane] = load_bytes(bytes.expect("rows are as long as `out` wants"));
         }
-        for (i, out) in rest.iter_mut().enumerate() {
-            for (word, row) in out.iter_mut().zip(rows) {
-                *word = u32::from_le_bytes(*row[at + 4 * i..].first_chunk().expect("as above"));
+        words = square(words);
+        for lane in 0..LANES {
+            store_words(words[lane], &mut out[lane]);
+        }
+    }
+
+    fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) -> () {
+        let count = out.len();
+        let (whole, rest) = out.as_chunks_mut::<16>();
+        for (i, out) in whole.iter_mut().enumerate() {
+            window(rows, first + 64 * i, out);
+        }
+        if rest.is_empty() {
+            return;
+        }
+        let done = count - rest.len();
+        match out.last_chunk_mut() {
+            // once more what is done, and the rest
+            Some(last) => window(rows, first + 4 * (count - 16), last),
+            None => {
+                for (i, out) in out[done..].iter_mut().enumerate() {
+                    for (word, row) in out.iter_mut().zip(rows) {
+                        *word = u32::from_le_bytes(*row[first + 4 * (done + i)..].first_chunk().expect("as above"));
+                    }
+                }
             }
         }
     }
 }
 
-kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]);
-float_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]);
+kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
+float_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
+block_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);

@@ -83,6 +83,12 @@ macro_rules! primitives {
                 _mm256_fmadd_ps(a, b, c)
             }
 
+            fn from_halves(a: Words) -> Floats {
+                // no more than 16 bits: no number is cut
+                let packed = _mm256_packus_epi32(a, a);
+                _mm256_cvtph_ps(_mm256_castsi256_si128(_mm256_permute4x64_epi64::<0x08>(packed)))
+            }
+
             fn widen(bytes: &[u8; LANES]) -> Words {
                 // SAFETY: as above
                 _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
@@ -135,26 +141,39 @@ macro_rules! primitives {
                 _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at).cast());
             }
 
-            fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) -> () {
-                let (whole, rest) = out.as_chunks_mut::<8>();
-                let ahead = LANES * rows[0].len();
-                let mut at = 4 * first;
-                for out in whole {
-                    let mut words = [spread(0); LANES];
-                    for lane in 0..LANES {
-                        let bytes = rows[lane][at..].first_chunk().expect("rows are as long as `out` wants");
-                        prefetch(rows[lane], at + ahead);
-                        words[lane] = load_bytes(bytes);
-                    }
-                    words = square(words);
-                    for lane in 0..LANES {
-                        store_words(words[lane], &mut out[lane]);
-                    }
-                    at += 32;
+            fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 8]) -> () {
+                let mut words = [spread(0); LANES];
+                for lane in 0..LANES {
+                    let bytes = rows[lane][at..].first_chunk();
+                    // as many streams as lanes are more than processors foresee
+                    prefetch(rows[lane], at + LANES * rows[0].len());
+                    words[lane] = load_bytes(bytes.expect("rows are as long as `out` wants"));
                 }
-                for (i, out) in rest.iter_mut().enumerate() {
-                    for (word, row) in out.iter_mut().zip(rows) {
-                        *word = u32::from_le_bytes(*row[at + 4 * i..].first_chunk().expect("as above"));
+                words = square(words);
+                for lane in 0..LANES {
+                    store_words(words[lane], &mut out[lane]);
+                }
+            }
+
+            fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) -> () {
+                let count = out.len();
+                let (whole, rest) = out.as_chunks_mut::<8>();
+                for (i, out) in whole.iter_mut().enumerate() {
+                    window(rows, first + 32 * i, out);
+                }
+                if rest.is_empty() {
+                    return;
+                }
+                let done = count - rest.len();
+                match out.last_chunk_mut() {
+                    // once more what is done, and the rest
+                    Some(last) => window(rows, first + 4 * (count - 8), last),
+                    None => {
+                        for (i, out) in out[done..].iter_mut().enumerate() {
+                            for (word, row) in out.iter_mut().zip(rows) {
+                                *word = u32::from_le_bytes(*row[first + 4 * (done + i)..].first_chunk().expect("as above"));
+                            }
+                        }
                     }
                 }
             }
