@@ -175,7 +175,7 @@ macro_rules! kernels {
         /// The rows that lanes are for: beyond the last one the last again.
         $(#[$attribute])*
         #[inline]
-        fn rows_of<'a>(stream: &'a [u8], bytes: usize, first: usize, count: usize) -> [&'a [u8]; LANES] {
+        fn rows_of(stream: &[u8], bytes: usize, first: usize, count: usize) -> [&[u8]; LANES] {
             let mut rows = [stream; LANES];
             for (lane, row) in rows.iter_mut().enumerate() {
                 *row = &stream[(first + lane.min(count - 1)) * bytes..][..bytes];
