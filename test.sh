@@ -13,8 +13,9 @@ Ubuntu; with --all also a browser and valgrind), or says what to install. Then: 
 sizes of files and packages.
 
   --all       also what targets/ has for platforms that are not at hand (the default when CI=true): type-check for iOS,
-              macOS, Windows and Android, build the library for iPhones, compile the kernels with Microsoft's DXC under
-              Wine, whose packages are installed; the first time takes ten minutes or so
+              macOS, Windows and Android, build the library for iPhones, run ARM's vector instructions under qemu, compile
+              the kernels with Microsoft's DXC under Wine, whose packages are installed; the first time takes ten minutes
+              or so
   --verbose   show what every step prints, not only when it fails
 END
 }
@@ -295,6 +296,7 @@ if [[ $all == yes ]]; then
     for platform in apple windows android; do step $platform targets/type-check.sh $platform; done
     step iphone targets/ios/static-library.sh
     step hlsl targets/windows/hlsl.sh
+    step arm targets/arm/vectors.sh
 fi
 
 took=$(seconds $(($(date +%s) - begin)))

@@ -1,28 +1,51 @@
 //! Activations in 8 bits, to the bit as `wgsl/shared/quantise.wgsl` makes them.
 
+use flashflood_vectors::{Activations, Block};
+
 /// Columns that share a scale.
 pub(super) const GROUP: usize = 32;
 
 /// Packs a row: codes, then pairs (scale, scale * sum of the codes). `out` may be longer.
 pub fn pack_row(x: &[f32], interleave: usize, out: &mut [f32]) {
+    match interleave {
+        1 => pack::<1>(x, out),
+        2 => pack::<2>(x, out),
+        4 => pack::<4>(x, out),
+        _ => pack::<8>(x, out),
+    }
+}
+
+/// The same for an order of columns that the compiler knows.
+fn pack<const INTERLEAVE: usize>(x: &[f32], out: &mut [f32]) {
+    // adding this rounds to a whole number, to even from the middle, and leaves it in the lowest bits
+    const ROUND: f32 = 12_582_912.0;
     let (words, pairs) = out.split_at_mut(x.len() / 4);
-    for (g, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
+    let blocks = x.as_chunks::<GROUP>().0.iter().zip(words.as_chunks_mut::<8>().0);
+    for ((x, words), pair) in blocks.zip(pairs.as_chunks_mut::<2>().0) {
         let (scale, inverse) = scale_of(x);
-        let code = |column: usize| (x[column] * inverse).round_ties_even() as i8;
-        for j in 0..8 {
-            let bytes = [0, 1, 2, 3].map(|b| code(column(interleave, j, b)) as u8);
-            words[g * 8 + j] = f32::from_bits(u32::from_le_bytes(bytes));
+        let mut codes = [0u8; GROUP];
+        // what is no number has no code
+        if inverse != 0.0 {
+            for (code, x) in codes.iter_mut().zip(x) {
+                *code = (x * inverse + ROUND).to_bits() as u8;
+            }
         }
-        let sum: i32 = (0..GROUP).map(|column| i32::from(code(column))).sum();
-        pairs[2 * g] = scale;
-        pairs[2 * g + 1] = scale * sum as f32;
+        for (j, word) in words.iter_mut().enumerate() {
+            let mut bytes = [0; 4];
+            for (b, byte) in bytes.iter_mut().enumerate() {
+                *byte = codes[column(INTERLEAVE, j, b)];
+            }
+            *word = f32::from_bits(u32::from_le_bytes(bytes));
+        }
+        let sum: i32 = codes.iter().map(|code| i32::from(*code as i8)).sum();
+        *pair = [scale, scale * sum as f32];
     }
 }
 
 /// Scale of a group, and what numbers are multiplied with for their codes.
 fn scale_of(x: &[f32; GROUP]) -> (f32, f32) {
     // of bits, as in the shader: infinity and NaN are larger than all numbers
-    let largest = x.iter().map(|v| v.abs().to_bits()).max().unwrap_or(0);
+    let largest = x.iter().fold(0, |most, v| v.abs().to_bits().max(most));
     let exponent = largest >> 23;
     if exponent >= 227 {
         return (f32::NAN, 0.0);
@@ -37,30 +60,61 @@ fn scale_of(x: &[f32; GROUP]) -> (f32, f32) {
 }
 
 /// The column of a group that byte `b` of word `j` holds.
+#[inline(always)]
 fn column(interleave: usize, j: usize, b: usize) -> usize {
     let words = 8 / interleave;
     4 * interleave * (j % words) + interleave * b + j / words
 }
 
-/// A row of activations in the order of columns.
-pub struct Int8Row {
-    pub(super) codes: Vec<i8>,
-    /// (scale, scale * sum) of each group.
-    pub(super) groups: Vec<[f32; 2]>,
+/// Rows of activations, a row for each token, as products read them.
+pub struct Int8Rows {
+    pub(super) rows: Activations,
+    cols: usize,
+    interleave: usize,
 }
 
-impl Int8Row {
-    /// Unpacks a row of `cols` activations.
-    pub fn new(packed: &[f32], cols: usize, interleave: usize) -> Self {
-        let (words, pairs) = packed.split_at(cols / 4);
-        let mut codes = vec![0; cols];
-        for (i, word) in words.iter().enumerate() {
-            for (b, code) in word.to_bits().to_le_bytes().into_iter().enumerate() {
-                codes[i / 8 * GROUP + column(interleave, i % 8, b)] = code as i8;
+impl Int8Rows {
+    /// Of packed rows of `cols` activations.
+    pub fn new(packed: &[&[f32]], cols: usize, interleave: usize) -> Self {
+        let mut rows = Activations::new(packed.len(), cols / GROUP);
+        for (token, packed) in packed.iter().enumerate() {
+            let (words, pairs) = packed.split_at(cols / 4);
+            let pairs = pairs.as_chunks::<2>().0;
+            for (b, (words, [scale, sum])) in words.as_chunks::<8>().0.iter().zip(pairs).enumerate() {
+                let words = words.map(f32::to_bits);
+                *rows.block_mut(token, b) = Block { words, scale: *scale, sum: *sum, ..Block::default() };
             }
         }
-        let groups = pairs.as_chunks::<2>().0[..cols / GROUP].to_vec();
-        Int8Row { codes, groups }
+        Int8Rows { rows, cols, interleave }
+    }
+
+    /// How many rows there are.
+    pub fn tokens(&self) -> usize {
+        self.rows.tokens()
+    }
+
+    /// Codes in the order of columns, for weights whose codes become unsigned when `offset` is added.
+    pub(super) fn in_order(&self, offset: i32) -> Activations {
+        let mut rows = Activations::new(self.tokens(), self.cols / GROUP);
+        for b in 0..self.cols / GROUP {
+            for (token, from) in self.rows.of_block(b).iter().enumerate() {
+                let mut codes = [0u8; GROUP];
+                for (j, word) in from.words.iter().enumerate() {
+                    for (b, code) in word.to_le_bytes().into_iter().enumerate() {
+                        codes[column(self.interleave, j, b)] = code;
+                    }
+                }
+                let sums =
+                    [0, 16].map(|first| codes[first..first + 16].iter().map(|c| i32::from(*c as i8)).sum::<i32>());
+                *rows.block_mut(token, b) = Block {
+                    words: std::array::from_fn(|j| u32::from_le_bytes([0, 1, 2, 3].map(|b| codes[4 * j + b]))),
+                    halves: sums.map(|sum| sum as f32),
+                    lost: [sums[0], sums[1], sums[0] + sums[1]].map(|sum| -offset * sum),
+                    ..*from
+                };
+            }
+        }
+        rows
     }
 }
 
@@ -79,16 +133,28 @@ mod tests {
                 let x = numbers(96, largest);
                 let mut packed = vec![0.0; 96 / 4 + 96 / 16];
                 pack_row(&x, interleave, &mut packed);
-                let row = Int8Row::new(&packed, 96, interleave);
+                let rows = Int8Rows::new(&[&packed, &packed], 96, interleave);
+                assert_eq!(rows.tokens(), 2);
+                let rows = rows.in_order(128);
+                let blocks: Vec<Block> = (0..3).map(|b| rows.of_block(b)[1]).collect();
+                let codes: Vec<i8> = blocks
+                    .iter()
+                    .flat_map(|block| block.words.map(u32::to_le_bytes))
+                    .flatten()
+                    .map(|c| c as i8)
+                    .collect();
                 for (i, x) in x.iter().enumerate() {
-                    let scale = row.groups[i / GROUP][0];
-                    let found = f32::from(row.codes[i]) * scale;
+                    let scale = blocks[i / GROUP].scale;
+                    let found = f32::from(codes[i]) * scale;
                     assert!((x - found).abs() <= 0.51 * scale, "column {i}, interleave {interleave}: {x} {found}");
                 }
-                for (group, codes) in row.groups.iter().zip(row.codes.chunks(GROUP)) {
-                    assert_eq!(group[1], group[0] * codes.iter().map(|c| f32::from(*c)).sum::<f32>());
+                for (block, codes) in blocks.iter().zip(codes.chunks(GROUP)) {
+                    let sums = [&codes[..16], &codes[16..]].map(|half| half.iter().map(|c| f32::from(*c)).sum::<f32>());
+                    assert_eq!(block.sum, block.scale * (sums[0] + sums[1]));
+                    let lost = [sums[0], sums[1], sums[0] + sums[1]].map(|sum| -128 * sum as i32);
+                    assert_eq!((block.halves, block.lost), (sums, lost));
                 }
-                assert!(row.codes.iter().any(|c| c.abs() >= 126), "all 8 bits are used");
+                assert!(codes.iter().any(|c| c.abs() >= 126), "all 8 bits are used");
             }
         }
     }

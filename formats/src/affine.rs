@@ -62,21 +62,6 @@ impl Affine {
             }
         }
     }
-
-    /// The codes of a row, one a byte, and its scales and biases. `codes` is scratch.
-    #[inline(always)]
-    pub fn row_codes<'a>(
-        self,
-        [bytes, scales, biases]: [&'a [u8]; MOST_STREAMS],
-        codes: &'a mut [u8],
-        groups: &mut [[f32; 2]],
-    ) -> &'a [u8] {
-        let number = self.scales.dense();
-        for (g, group) in groups.iter_mut().enumerate() {
-            *group = [number.at(scales, g), number.at(biases, g)];
-        }
-        separate(self.bits, bytes, codes)
-    }
 }
 
 /// A row for [`WeightRows::unpack`], with the widest vectors that the machine has.
@@ -188,7 +173,7 @@ impl fmt::Display for Affine {
 }
 
 #[inline(always)]
-fn separate<'a>(bits: u8, bytes: &'a [u8], codes: &'a mut [u8]) -> &'a [u8] {
+pub(crate) fn separate<'a>(bits: u8, bytes: &'a [u8], codes: &'a mut [u8]) -> &'a [u8] {
     match bits {
         2 => separate_2_bits(bytes, codes),
         3 => separate_3_bits(bytes, codes),

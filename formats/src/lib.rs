@@ -19,7 +19,7 @@ use std::fmt;
 
 use safetensors::Dtype;
 
-pub use activations::{Int8Row, pack_row};
+pub use activations::{Int8Rows, pack_row};
 pub use affine::{Affine, NotFinite, quantise_row};
 pub use blocks::{Block, Codebook};
 pub use dense::Dense;

@@ -1,24 +1,29 @@
-//! Matrix products on the CPU: rows over threads, 32 columns at a time with the widest vector instructions there are.
+//! Matrix products on the CPU: rows over threads, with the widest vector instructions there are.
 //!
-//! A sum has the same order of additions for one token and for many, so that how a prompt is cut changes no bit.
+//! A sum has the same order of additions for one token and for many, so that how a prompt is cut changes no bit; and for all
+//! instructions, so that it is the same on every machine.
 
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-use super::activations::Int8Row;
-use super::affine::multiply_add;
-use super::{Affine, BLOCK, Scratch, WeightFormat, WeightRows};
+use flashflood_vectors::{Activations, BlockKind, Blocks, Instructions, Number, Signed};
 
-/// Products smaller than this many weights are not worth waking threads for.
-const SERIAL: usize = 1 << 15;
+use super::activations::Int8Rows;
+use super::affine::separate;
+use super::blocks::GROUP;
+use super::{Affine, Block, Dense, MOST_STREAMS, Scratch, WeightFormat, WeightRows};
+
+/// Products of fewer multiplications than this are not worth waking a thread for, which takes 5 to 10 us: in 8 bits, and in
+/// f32.
+const SERIAL: [usize; 2] = [1 << 18, 1 << 16];
 
 /// Activations, a row for each token.
 #[derive(Clone, Copy)]
 pub enum TokenRows<'a> {
     /// As they are.
     F32(&'a [&'a [f32]]),
-    /// In 8 bits; the weights are affine.
-    Int8(&'a [Int8Row]),
+    /// In 8 bits; the weights are not dense.
+    Int8(&'a Int8Rows),
 }
 
 impl TokenRows<'_> {
@@ -26,7 +31,7 @@ impl TokenRows<'_> {
     pub fn tokens(self) -> usize {
         match self {
             TokenRows::F32(rows) => rows.len(),
-            TokenRows::Int8(rows) => rows.len(),
+            TokenRows::Int8(rows) => rows.tokens(),
         }
     }
 }
@@ -35,173 +40,269 @@ impl TokenRows<'_> {
 pub fn product(rows: WeightRows<'_>, x: TokenRows<'_>, out: &mut [f32]) {
     let tokens = x.tokens();
     let count = out.len() / tokens.max(1);
-    let run = |first: usize, out: &mut [f32]| {
-        // one dispatch per run of rows: everything below is compiled for the instructions found
-        let arch = Arch::new();
-        let fused = cfg!(target_arch = "aarch64") || !matches!(arch, Arch::Scalar);
-        if fused {
-            arch.dispatch(RunOfRows { rows, x, first, out });
-        } else {
-            RunOfRows { rows, x, first, out }.run::<false>();
+    let in_order;
+    let run = match (x, rows.format) {
+        (TokenRows::F32(x), _) => Run::F32(x),
+        (TokenRows::Int8(x), WeightFormat::Affine(affine)) => Run::Affine(affine, &x.rows),
+        (TokenRows::Int8(x), format @ (WeightFormat::Block(_) | WeightFormat::Scaled(_))) => {
+            let kind = if let WeightFormat::Block(block) = format { block.vectors() } else { None };
+            in_order = x.in_order(kind.map_or(SIGNED_OFFSET, BlockKind::offset));
+            kind.map_or(Run::Signed(&in_order), |kind| Run::Blocks(kind, &in_order))
+        }
+        (TokenRows::Int8(_), WeightFormat::Dense(_)) => {
+            unreachable!("ops check that dense weights have no integer products")
         }
     };
-    if count * rows.cols * tokens < SERIAL {
-        run(0, out);
+    if count * rows.cols * tokens < SERIAL[usize::from(matches!(x, TokenRows::F32(_)))] {
+        run.run(rows, 0, tokens, out);
     } else {
         let threads = rayon::current_num_threads();
-        let per_task = count.div_ceil(4 * threads).max(8);
-        out.par_chunks_mut(per_task * tokens).enumerate().for_each(|(i, out)| run(i * per_task, out));
+        let per_task = count.div_ceil(4 * threads).next_multiple_of(Instructions::ROWS);
+        let tasks = out.par_chunks_mut(per_task * tokens).enumerate();
+        tasks.for_each(|(i, out)| run.run(rows, i * per_task, tokens, out));
+    }
+}
+
+/// What makes signed codes of 8 bits unsigned.
+const SIGNED_OFFSET: i32 = 128;
+
+/// How a product is taken.
+#[derive(Clone, Copy)]
+enum Run<'a> {
+    F32(&'a [&'a [f32]]),
+    Affine(Affine, &'a Activations),
+    /// Of blocks with loops of their own, with activations in the order of columns.
+    Blocks(BlockKind, &'a Activations),
+    /// Of other formats whose codes are signed, with activations in the order of columns.
+    Signed(&'a Activations),
+}
+
+impl Run<'_> {
+    fn run(self, rows: WeightRows<'_>, first: usize, tokens: usize, out: &mut [f32]) {
+        match self {
+            Run::F32(x) => rows_times(rows, x, first, out),
+            Run::Affine(affine, x) => affine.vectors(rows).times(Instructions::best(), first, x, out),
+            Run::Blocks(kind, x) => {
+                Blocks { kind, cols: rows.cols, bytes: rows.streams[0] }.times(Instructions::best(), first, x, out);
+            }
+            Run::Signed(x) => signed_times_int8(rows, x, first, tokens, out),
+        }
+    }
+}
+
+/// Rows that are unpacked before they are multiplied with all tokens: of most models they stay in the nearest cache.
+const AT_ONCE: usize = 4;
+
+/// Unpacks each row once and multiplies it with all tokens.
+fn rows_times(rows: WeightRows<'_>, x: &[&[f32]], first: usize, out: &mut [f32]) {
+    let (cols, vectors) = (rows.cols, Instructions::best());
+    if let (WeightFormat::F32, Ok(weights)) = (rows.format, bytemuck::try_cast_slice(rows.streams[0]))
+        && cfg!(target_endian = "little")
+    {
+        return vectors.product_of_rows(&weights[first * cols..][..out.len() / x.len() * cols], cols, x, out);
+    }
+    let mut scratch = Scratch::new(cols);
+    let mut weights = vec![0.0; AT_ONCE * cols];
+    for (i, out) in out.chunks_mut(AT_ONCE * x.len()).enumerate() {
+        let weights = &mut weights[..out.len() / x.len() * cols];
+        for (r, weights) in weights.chunks_exact_mut(cols).enumerate() {
+            let row = first + i * AT_ONCE + r;
+            match rows.format {
+                WeightFormat::Affine(affine) => affine.unpack_row(rows.row(row), &mut scratch, weights),
+                _ => Arch::new().dispatch(Unpack { rows, row, scratch: &mut scratch, weights }),
+            }
+        }
+        vectors.product_of_rows(weights, cols, x, out);
     }
 }
 
 /// What a dispatch runs. Not a closure: the compiler need not inline one, and what is not inlined into the dispatch is
 /// compiled for any machine, where each `mul_add` is a function call.
-struct RunOfRows<'a> {
+struct Unpack<'a> {
     rows: WeightRows<'a>,
-    x: TokenRows<'a>,
-    first: usize,
-    out: &'a mut [f32],
+    row: usize,
+    scratch: &'a mut Scratch,
+    weights: &'a mut [f32],
 }
 
-impl NullaryFnOnce for RunOfRows<'_> {
+impl NullaryFnOnce for Unpack<'_> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        self.run::<true>();
+        self.rows.unpack_inline::<true>(self.row, self.scratch, self.weights);
     }
 }
 
-impl RunOfRows<'_> {
+/// The codes of a row of affine weights, one a byte; see [`Unpack`].
+struct Codes<'a> {
+    bits: u8,
+    bytes: &'a [u8],
+    codes: &'a mut [u8],
+}
+
+impl<'a> NullaryFnOnce for Codes<'a> {
+    type Output = &'a [u8];
+
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
-        match self.x {
-            TokenRows::F32(x) => rows_times::<FUSED>(self.rows, x, self.first, self.out),
-            TokenRows::Int8(x) => rows_times_int8::<FUSED>(self.rows, x, self.first, self.out),
-        }
+    fn call(self) -> &'a [u8] {
+        separate(self.bits, self.bytes, self.codes)
     }
 }
 
-/// Unpacks each row once, into a buffer that stays in the nearest cache, and multiplies it with all tokens.
-#[inline(always)]
-fn rows_times<const FUSED: bool>(rows: WeightRows<'_>, x: &[&[f32]], first: usize, out: &mut [f32]) {
-    let mut scratch = Scratch::new(rows.cols);
-    let mut weights = vec![0.0; rows.cols];
-    for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
-        rows.unpack_inline::<FUSED>(first + r, &mut scratch, &mut weights);
-        for (x, out) in x.chunks(2).zip(out.chunks_mut(2)) {
-            match *x {
-                [x, y] => out.copy_from_slice(&two_dots::<FUSED>(&weights, x, y)),
-                [x] => out[0] = dot::<FUSED>(&weights, x),
-                _ => {}
+impl Block {
+    /// The type that has loops of its own.
+    fn vectors(self) -> Option<BlockKind> {
+        Some(match self {
+            Block::Q4_0 => BlockKind::Q4_0,
+            Block::Q4_1 => BlockKind::Q4_1,
+            Block::Q5_0 => BlockKind::Q5_0,
+            Block::Q5_1 => BlockKind::Q5_1,
+            Block::Q8_0 => BlockKind::Q8_0,
+            Block::Q4_K => BlockKind::Q4_K,
+            Block::Q5_K => BlockKind::Q5_K,
+            Block::Q6_K => BlockKind::Q6_K,
+            _ => return None,
+        })
+    }
+}
+
+impl Affine {
+    /// One row in f32, as [`Affine::unpack`] with products that are fused.
+    fn unpack_row(self, [bytes, scales, biases]: [&[u8]; MOST_STREAMS], scratch: &mut Scratch, weights: &mut [f32]) {
+        let (group, number) = (usize::from(self.group), self.scales.dense());
+        let Scratch { codes, groups } = scratch;
+        let groups = &mut groups[..weights.len() / group];
+        for (g, group) in groups.iter_mut().enumerate() {
+            *group = [number.at(scales, g), number.at(biases, g)];
+        }
+        let codes = Arch::new().dispatch(Codes { bits: self.bits, bytes, codes });
+        Instructions::best().scale_codes(codes, group, groups, weights);
+    }
+
+    fn vectors(self, rows: WeightRows<'_>) -> flashflood_vectors::Affine<'_> {
+        let [codes, scales, biases] = rows.streams;
+        let number = match self.scales.dense() {
+            Dense::Bf16 => Number::Bf16,
+            Dense::F16 => Number::F16,
+            Dense::F32 => Number::F32,
+        };
+        let (bits, group, cols) = (self.bits, usize::from(self.group), rows.cols);
+        flashflood_vectors::Affine { bits, group, cols, number, codes, scales, biases }
+    }
+}
+
+/// The same for formats whose codes are signed, blocks of GGUF files and floats of 4 bits: as many rows as are computed
+/// together are separated into codes and scales first.
+fn signed_times_int8(rows: WeightRows<'_>, x: &Activations, first: usize, tokens: usize, out: &mut [f32]) {
+    let cols = rows.cols;
+    let mut codes = vec![0u8; Instructions::ROWS * cols];
+    let mut groups = vec![[0.0; 2]; Instructions::ROWS * cols / GROUP];
+    for (i, out) in out.chunks_mut(Instructions::ROWS * tokens).enumerate() {
+        let (first, count) = (first + i * Instructions::ROWS, out.len() / tokens);
+        let (codes, groups) = (&mut codes[..count * cols], &mut groups[..count * cols / GROUP]);
+        Arch::new().dispatch(Separate { rows, first, codes: bytemuck::cast_slice_mut(codes), groups });
+        Signed { cols, codes, groups }.times(Instructions::best(), x, out);
+    }
+}
+
+/// Signed codes and scales of some rows; see [`Unpack`].
+struct Separate<'a> {
+    rows: WeightRows<'a>,
+    first: usize,
+    codes: &'a mut [i8],
+    groups: &'a mut [[f32; 2]],
+}
+
+impl NullaryFnOnce for Separate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Separate { rows, first, codes, groups } = self;
+        let rows_of_codes = codes.chunks_exact_mut(rows.cols).zip(groups.chunks_exact_mut(rows.cols / GROUP));
+        for (r, (codes, groups)) in rows_of_codes.enumerate() {
+            let row = rows.row(first + r);
+            match rows.format {
+                WeightFormat::Block(block) => block.separate(row[0], codes, groups),
+                WeightFormat::Scaled(scaled) => scaled.separate(row, codes, groups),
+                WeightFormat::Affine(_) | WeightFormat::Dense(_) => unreachable!("these have no signed codes"),
             }
         }
     }
 }
 
-/// The same with activations in 8 bits: integers within a block, then a sum of blocks in f32.
-#[inline(always)]
-fn rows_times_int8<const FUSED: bool>(rows: WeightRows<'_>, x: &[Int8Row], first: usize, out: &mut [f32]) {
-    let affine = match rows.format {
-        WeightFormat::Affine(affine) => affine,
-        WeightFormat::Block(_) | WeightFormat::Scaled(_) => return signed_times_int8::<FUSED>(rows, x, first, out),
-        WeightFormat::Dense(_) => unreachable!("ops check that dense weights have no integer products"),
-    };
-    let Affine { bits, group, .. } = affine;
-    let blocks_per_group = usize::from(group) / BLOCK;
-    // the GPU multiplies signed bytes: codes of 8 bits lose 128, which the bias gives back
-    let lost = if bits == 8 { 128 } else { 0 };
-    let mut scratch = vec![0; rows.cols];
-    let mut groups = vec![[0.0; 2]; rows.cols / usize::from(group)];
-    for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
-        let codes = affine.row_codes(rows.row(first + r), &mut scratch, &mut groups);
-        for (x, out) in x.iter().zip(out) {
-            let blocks = codes.as_chunks::<BLOCK>().0.iter().zip(x.codes.as_chunks::<BLOCK>().0).zip(&x.groups);
-            let mut sum = 0.0;
-            for (b, ((codes, x), [x_scale, x_sum])) in blocks.enumerate() {
-                let mut products = 0;
-                for (code, x) in codes.iter().zip(x) {
-                    products += (i32::from(*code) - lost) * i32::from(*x);
-                }
-                let [scale, bias] = groups[b / blocks_per_group];
-                let bias = multiply_add::<FUSED>(lost as f32, scale, bias);
-                sum += multiply_add::<FUSED>(scale, products as f32 * x_scale, bias * x_sum);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ScaleType, Scaled, pack_row};
+
+    /// Products with activations in 8 bits and in f32 against sums in f64 of what rows are unpacked to, of every format.
+    #[test]
+    fn products_are_those_of_unpacked_rows() {
+        let affine = Affine::BITS.into_iter().flat_map(|bits| {
+            Affine::GROUPS.map(|group| WeightFormat::Affine(Affine { bits, group, scales: ScaleType::F16 }))
+        });
+        let blocks = Block::all().map(WeightFormat::Block);
+        let scaled = Scaled::KINDS.map(WeightFormat::Scaled);
+        let dense = [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16];
+        for format in affine.chain(blocks).chain(scaled).chain(dense) {
+            let (rows, cols, tokens) = (19, 768, 3);
+            let streams = format.random(rows, cols, 1.0, 5);
+            let streams = [&streams[0][..], &streams[1], &streams[2]];
+            let weights = WeightRows { format, cols, streams };
+            let x: Vec<Vec<f32>> = (0..tokens)
+                .map(|t| (0..cols).map(|i| ((i * 7919 + t * 31) % 1009) as f32 / 504.5 - 1.0).collect())
+                .collect();
+            let unpacked: Vec<Vec<f32>> = (0..rows)
+                .map(|r| {
+                    let mut row = vec![0.0; cols];
+                    weights.unpack(r, &mut row);
+                    row
+                })
+                .collect();
+            let mut out = vec![f32::NAN; rows * tokens];
+            let slices: Vec<&[f32]> = x.iter().map(Vec::as_slice).collect();
+            product(weights, TokenRows::F32(&slices), &mut out);
+            compare(&out, &unpacked, &x, 1e-6, &format!("{format} in f32"));
+            let Some(interleave) = format.interleave() else { continue };
+            let packed: Vec<Vec<f32>> = x
+                .iter()
+                .map(|x| {
+                    let mut packed = vec![0.0; cols / 4 + cols / 16];
+                    pack_row(x, interleave, &mut packed);
+                    packed
+                })
+                .collect();
+            let slices: Vec<&[f32]> = packed.iter().map(Vec::as_slice).collect();
+            let int8 = Int8Rows::new(&slices, cols, interleave);
+            product(weights, TokenRows::Int8(&int8), &mut out);
+            // the numbers that the codes stand for
+            let in_order = int8.in_order(0);
+            let coded: Vec<Vec<f32>> = (0..tokens)
+                .map(|t| {
+                    let blocks = (0..cols / 32).map(|b| in_order.of_block(b)[t]);
+                    let numbers = blocks.flat_map(|block| {
+                        let codes = block.words.into_iter().flat_map(u32::to_le_bytes);
+                        codes.map(move |code| f32::from(code as i8) * block.scale)
+                    });
+                    numbers.collect()
+                })
+                .collect();
+            compare(&out, &unpacked, &coded, 1e-6, &format!("{format} in 8 bits"));
+        }
+    }
+
+    /// Within a share of what is added.
+    fn compare(found: &[f32], rows: &[Vec<f32>], x: &[Vec<f32>], share: f64, what: &str) {
+        let tokens = x.len();
+        for (r, row) in rows.iter().enumerate() {
+            for (t, x) in x.iter().enumerate() {
+                let products = row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                let (sum, magnitude) = products.fold((0.0, 0.0), |(sum, all), v: f64| (sum + v, all + v.abs()));
+                let found = f64::from(found[r * tokens + t]);
+                assert!((found - sum).abs() <= share * magnitude, "{what}, row {r}, token {t}: {found} for {sum}");
             }
-            *out = sum;
         }
     }
-}
-
-/// The same for formats whose codes are signed, blocks of GGUF files and floats of 4 bits: a sum of integers for each 16
-/// columns.
-#[inline(always)]
-fn signed_times_int8<const FUSED: bool>(rows: WeightRows<'_>, x: &[Int8Row], first: usize, out: &mut [f32]) {
-    let Scratch { mut codes, mut groups } = Scratch::new(rows.cols);
-    let codes: &mut [i8] = bytemuck::cast_slice_mut(&mut codes);
-    for (r, out) in out.chunks_exact_mut(x.len()).enumerate() {
-        match rows.format {
-            WeightFormat::Block(block) => block.separate(rows.row(first + r)[0], codes, &mut groups),
-            WeightFormat::Scaled(scaled) => scaled.separate(rows.row(first + r), codes, &mut groups),
-            WeightFormat::Affine(_) | WeightFormat::Dense(_) => unreachable!("these have no signed codes"),
-        }
-        for (x, out) in x.iter().zip(out) {
-            let blocks = codes.as_chunks::<BLOCK>().0.iter().zip(x.codes.as_chunks::<BLOCK>().0);
-            let scales = groups.as_chunks::<2>().0.iter().zip(&x.groups);
-            let mut sum = 0.0;
-            for ((codes, x), ([low, high], [x_scale, _])) in blocks.zip(scales) {
-                let (mut products, mut sums) = ([0; 2], [0; 2]);
-                for half in 0..2 {
-                    for i in 16 * half..16 * half + 16 {
-                        products[half] += i32::from(codes[i]) * i32::from(x[i]);
-                        sums[half] += i32::from(x[i]);
-                    }
-                }
-                let low = multiply_add::<FUSED>(low[0], products[0] as f32, low[1] * sums[0] as f32);
-                let high = multiply_add::<FUSED>(high[0], products[1] as f32, high[1] * sums[1] as f32);
-                sum = multiply_add::<FUSED>(low + high, *x_scale, sum);
-            }
-            *out = sum;
-        }
-    }
-}
-
-/// One row times one token: 32 running sums, added up at the end.
-#[inline(always)]
-fn dot<const FUSED: bool>(weights: &[f32], x: &[f32]) -> f32 {
-    let mut sums = [0.0; BLOCK];
-    for (w, x) in weights.as_chunks::<BLOCK>().0.iter().zip(x.as_chunks::<BLOCK>().0) {
-        add_products::<FUSED>(&mut sums, w, x);
-    }
-    total(sums)
-}
-
-/// The same for two tokens, which share the reads of the row.
-#[inline(always)]
-fn two_dots<const FUSED: bool>(weights: &[f32], x: &[f32], y: &[f32]) -> [f32; 2] {
-    let (mut x_sums, mut y_sums) = ([0.0; BLOCK], [0.0; BLOCK]);
-    let tokens = x.as_chunks::<BLOCK>().0.iter().zip(y.as_chunks::<BLOCK>().0);
-    for (w, (x, y)) in weights.as_chunks::<BLOCK>().0.iter().zip(tokens) {
-        add_products::<FUSED>(&mut x_sums, w, x);
-        add_products::<FUSED>(&mut y_sums, w, y);
-    }
-    [total(x_sums), total(y_sums)]
-}
-
-#[inline(always)]
-fn add_products<const FUSED: bool>(sums: &mut [f32; BLOCK], w: &[f32; BLOCK], x: &[f32; BLOCK]) {
-    for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
-        *sum = multiply_add::<FUSED>(*w, *x, *sum);
-    }
-}
-
-#[inline(always)]
-fn total(mut sums: [f32; BLOCK]) -> f32 {
-    let mut n = BLOCK / 2;
-    while n > 0 {
-        for i in 0..n {
-            sums[i] += sums[i + n];
-        }
-        n /= 2;
-    }
-    sums[0]
 }

@@ -37,6 +37,11 @@ pub(crate) trait Kernel: Send + Sync {
         self.run_on_cpu(memory, step);
     }
 
+    /// Bytes of the matrices that it reads, once each.
+    fn weight_bytes(&self, _recording: &Recording) -> u64 {
+        0
+    }
+
     /// Bytes of scratch between two of its dispatches, for `tokens` tokens at the end of a context. It may get less than
     /// for all tokens of a step, but never less than for one.
     fn scratch_bytes(&self, _context: usize, _tokens: usize) -> usize {

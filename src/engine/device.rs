@@ -1,4 +1,5 @@
 use flashflood_backends::gpu::{Adapters, Gpu, GpuError, open};
+use flashflood_vectors::Instructions;
 
 use crate::compute::shaders::Form;
 
@@ -28,7 +29,9 @@ impl OpenedDevice {
     pub fn name(&self) -> String {
         match self {
             OpenedDevice::Gpu(gpu) => format!("{} ({:?})", gpu.info.name, gpu.info.backend),
-            OpenedDevice::Cpu => format!("CPU ({} threads)", rayon::current_num_threads()),
+            OpenedDevice::Cpu => {
+                format!("CPU ({} threads, {})", rayon::current_num_threads(), Instructions::best())
+            }
         }
     }
 
@@ -52,7 +55,7 @@ impl OpenedDevice {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Activations {
-    /// int8 on GPUs through Vulkan and DX12, which multiply and add four bytes at a time, else f32.
+    /// int8 on the CPU, and on GPUs through Vulkan and DX12, which multiply and add four bytes at a time; else f32.
     #[default]
     Auto,
     /// 32-bit floats.
@@ -68,6 +71,7 @@ impl Activations {
             Activations::F32 => Form::F32,
             Activations::Int8 => Form::Int8,
             Activations::Auto => match device {
+                OpenedDevice::Cpu => Form::Int8,
                 OpenedDevice::Gpu(gpu)
                     if matches!(gpu.info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Dx12)
                         && gpu.info.device_type != wgpu::DeviceType::Cpu =>

@@ -184,9 +184,18 @@ fn a_profile_is_a_table_beside_the_text() {
 }
 
 #[test]
-fn a_device_without_timestamps_says_so() {
-    let outcome = story(&["-n", "2", "--device", "cpu", "--profile"]);
-    assert!(outcome.stderr.contains("no timestamps"), "{outcome:#?}");
+fn the_processor_has_a_profile() {
+    let profiled = story(&["-n", "2", "--device", "cpu", "--profile"]);
+    assert_eq!(profiled.stdout, story(&["-n", "2", "--device", "cpu"]).stdout);
+    let row = |kernel: &str| {
+        let found = profiled.stderr.lines().find(|line| line.starts_with(&format!("| {kernel} |")));
+        found.unwrap_or_else(|| panic!("no {kernel}: {profiled:#?}")).split('|').map(str::trim)
+    };
+    assert!(profiled.stderr.contains("ceiling: "), "{profiled:#?}");
+    for reads_weights in ["matmul", "experts"] {
+        assert!(row(reads_weights).nth(7).unwrap().parse::<f64>().unwrap() > 0.0, "{profiled:#?}");
+    }
+    assert_eq!(row("delta_net").nth(6).unwrap(), "");
 }
 
 /// The driver's own words are not ours to hide, but nobody asked for a window.

@@ -1,15 +1,19 @@
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
+
+use flashflood_vectors::Instructions;
 
 use crate::compute::device::{Choice, Device, ExpertLayer, LandedExpert};
 use crate::compute::kernel::Kernel;
-use crate::compute::ops::LogitsTopK;
+use crate::compute::ops::{LogitsTopK, Pair};
 use crate::compute::recording::{CacheId, Recording, TensorId, View};
 use crate::compute::run::{Runner, without_padding};
-use crate::compute::step::{ExecuteError, Step, TopLogits};
+use crate::compute::step::{ExecuteError, KernelTime, ProfiledSteps, Step, TopLogits};
 use crate::experts::HostSlots;
 
 use super::memory::{CpuMemory, row};
+use super::profile::{self, Profile};
 
 /// Runs a recording on the CPU.
 pub(crate) type CpuExecutor = Runner<CpuDevice>;
@@ -23,6 +27,7 @@ pub(crate) struct CpuDevice {
     choice: Choice,
     /// The state at each mark of the step.
     marked: Vec<Vec<Vec<f32>>>,
+    profile: Option<Profile>,
 }
 
 impl Runner<CpuDevice> {
@@ -35,6 +40,7 @@ impl Runner<CpuDevice> {
             slots,
             choice: Choice::default(),
             marked: Vec::new(),
+            profile: None,
         };
         Runner::of(recording, context, device)
     }
@@ -59,7 +65,7 @@ impl CpuDevice {
 
 impl Device for CpuDevice {
     fn name(&self) -> String {
-        format!("CPU ({} threads)", rayon::current_num_threads())
+        format!("CPU ({} threads, {})", rayon::current_num_threads(), Instructions::best())
     }
 
     fn is_on_pool(&self) -> bool {
@@ -67,6 +73,9 @@ impl Device for CpuDevice {
     }
 
     fn begin(&mut self, embedded: &[f32], rope: &[f32], marks: usize) {
+        if let Some(profile) = &mut self.profile {
+            profile.begin();
+        }
         self.memory.set_rope(rope);
         if let Some(input) = self.recording.input {
             self.memory.write(input.tensor, embedded);
@@ -75,9 +84,13 @@ impl Device for CpuDevice {
     }
 
     fn run_kernel(&mut self, _: usize, kernel: &dyn Kernel, step: &Step, part: Option<Range<usize>>) {
+        let since = Instant::now();
         match part {
             Some(part) => kernel.run_part_on_cpu(&mut self.memory, step, part),
             None => kernel.run_on_cpu(&mut self.memory, step),
+        }
+        if let Some(profile) = &mut self.profile {
+            profile.add(kernel.name(), since, kernel.weight_bytes(&self.recording));
         }
     }
 
@@ -110,8 +123,14 @@ impl Device for CpuDevice {
         _: bool,
     ) -> Result<(), ExecuteError> {
         let Some(slots) = &self.slots else { return Ok(()) };
-        for LandedExpert { slot, pairs } in experts {
-            layer.op.run_on_cpu(&mut self.memory, pairs, &slots.read(*slot), layer.step);
+        let since = Instant::now();
+        let held: Vec<_> = experts.iter().map(|expert| (expert.pairs, slots.read(expert.slot))).collect();
+        let experts: Vec<(&[Pair], &[u8])> = held.iter().map(|(pairs, bytes)| (*pairs, &**bytes)).collect();
+        layer.op.run_on_cpu(&mut self.memory, &experts, layer.step);
+        if let Some(profile) = self.profile.as_mut().filter(|_| !experts.is_empty()) {
+            let slot = &layer.op.slot;
+            let each = slot.gate.bytes() + slot.up.bytes() + slot.down.bytes();
+            profile.add("experts", since, (experts.len() * each) as u64);
         }
         Ok(())
     }
@@ -156,5 +175,35 @@ impl Device for CpuDevice {
 
     fn top_logits(&mut self, logits: TensorId, op: LogitsTopK) -> Result<TopLogits, ExecuteError> {
         Ok(op.on_cpu(self.memory.tensor(logits)))
+    }
+
+    fn end(&mut self) -> Result<(), ExecuteError> {
+        if let Some(profile) = &mut self.profile {
+            profile.end();
+        }
+        Ok(())
+    }
+
+    fn has_waited(&mut self, from: Instant) {
+        if let Some(profile) = &mut self.profile {
+            profile.has_waited(from);
+        }
+    }
+
+    fn profile(&mut self) -> bool {
+        self.profile = Some(Profile::new());
+        true
+    }
+
+    fn kernel_times(&self) -> Vec<KernelTime> {
+        self.profile.as_ref().map(Profile::times).unwrap_or_default()
+    }
+
+    fn profiled_steps(&self) -> ProfiledSteps {
+        self.profile.as_ref().map(Profile::steps).unwrap_or_default()
+    }
+
+    fn bandwidth(&self) -> Result<Option<f64>, ExecuteError> {
+        Ok(Some(profile::bandwidth()))
     }
 }

@@ -3,11 +3,12 @@ mod prefill;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use flashflood_vectors::{Attend, Instructions};
 use rayon::prelude::*;
 
 use super::rms_norm::norm_row;
-use super::{Input, Quantised, sigmoid};
-use crate::compute::cpu::{CpuMemory, row};
+use super::{Input, Quantised};
+use crate::compute::cpu::{CpuMemory, at_least, row};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{
@@ -164,26 +165,19 @@ impl Attention {
         let (q_norm, rope) = (self.q_norm.map(|norm| memory.vector(norm)), memory.rope(t, self.rotary_dim));
         self.norm_and_rotate(&x[..self.dim], q_norm, rope, &mut q);
         let column = h / (self.heads / self.kv_heads) * self.dim;
-        // the sink comes first: a score with no value
-        let (mut top, mut total) = self.sinks.map_or((f32::NEG_INFINITY, 0.0), |sinks| (memory.vector(sinks)[h], 1.0));
-        out.fill(0.0);
-        for position in self.first_seen(position)..=position {
-            let k = &keys[position * width + column..][..self.dim];
-            let v = &values[position * width + column..][..self.dim];
-            let score = q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>() * self.scale();
-            if score > top {
-                let shrink = (top - score).exp();
-                out.iter_mut().for_each(|o| *o *= shrink);
-                total *= shrink;
-                top = score;
-            }
-            let w = (score - top).exp();
-            total += w;
-            out.iter_mut().zip(v).for_each(|(o, v)| *o += w * v);
-        }
-        out.iter_mut().for_each(|o| *o /= total);
+        let seen = Attend {
+            q: &q,
+            keys: &keys[column..],
+            values: &values[column..],
+            stride: width,
+            first: self.first_seen(position),
+            end: position + 1,
+            scale: self.scale(),
+            sink: self.sinks.map(|sinks| memory.vector(sinks)[h]),
+        };
+        Instructions::best().attend(&seen, out);
         if self.gate {
-            out.iter_mut().zip(&x[self.dim..]).for_each(|(o, g)| *o *= sigmoid(*g));
+            Instructions::best().times_sigmoid(out, &x[self.dim..]);
         }
     }
 
@@ -316,18 +310,19 @@ impl Kernel for Attention {
         self.keep_keys_and_values(memory, step);
         let width = self.heads * self.dim;
         let mut rows = vec![0.0; step.tokens * width];
-        rows.par_chunks_mut(self.dim).enumerate().for_each(|(i, out)| {
+        let seen = step.position + step.tokens;
+        let heads = rows.par_chunks_mut(self.dim).enumerate().with_min_len(at_least(seen * self.dim));
+        heads.for_each(|(i, out)| {
             let (t, h) = (i / self.heads, i % self.heads);
             self.attend(memory, t, h, step.position + t, out);
         });
         let view = self.out.view();
         let mut out = memory.take(view.tensor);
-        for (t, values) in rows.chunks_exact(width).enumerate() {
-            match self.out {
-                Input::F32(_) => out[t * view.stride..][..width].copy_from_slice(values),
-                Input::Int8(packed) => packed.pack_on_cpu(&mut out, t, values),
-            }
-        }
+        let out_rows = out.par_chunks_mut(view.stride).zip(rows.par_chunks_exact(width));
+        out_rows.with_min_len(at_least(width)).for_each(|(out, values)| match self.out {
+            Input::F32(_) => out[..width].copy_from_slice(values),
+            Input::Int8(packed) => packed.pack_on_cpu(out, 0, values),
+        });
         memory.put_back(view.tensor, out);
     }
 

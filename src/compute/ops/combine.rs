@@ -2,7 +2,7 @@ use rayon::prelude::*;
 
 use super::sigmoid;
 use crate::compute::Step;
-use crate::compute::cpu::{CpuMemory, row, row_mut};
+use crate::compute::cpu::{CpuMemory, at_least, row, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
@@ -102,7 +102,7 @@ impl Kernel for Combine {
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
         let mut x = memory.take(self.x.tensor);
         let rows = x.par_chunks_mut(self.x.stride).take(step.tokens).enumerate();
-        rows.for_each(|(t, x)| self.add_to_row(memory, t, row_mut(x, self.x)));
+        rows.with_min_len(at_least(self.x.width)).for_each(|(t, x)| self.add_to_row(memory, t, row_mut(x, self.x)));
         memory.put_back(self.x.tensor, x);
     }
 

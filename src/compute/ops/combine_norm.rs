@@ -3,7 +3,7 @@ use rayon::prelude::*;
 use super::rms_norm::{check_packed, norm_row, row_threads};
 use super::{Combine, Quantised};
 use crate::compute::Step;
-use crate::compute::cpu::{CpuMemory, row, row_mut};
+use crate::compute::cpu::{CpuMemory, at_least, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
@@ -73,14 +73,14 @@ impl Kernel for CombineNorm {
         let mut out = memory.take(self.out.tensor);
         let (combine, norm) = (self.combine(), memory.vector(self.norm));
         let rows = x.par_chunks_mut(self.x.stride).zip(out.par_chunks_mut(self.out.stride));
-        rows.take(step.tokens).enumerate().for_each(|(t, (x, out))| {
+        rows.take(step.tokens).enumerate().with_min_len(at_least(self.x.width)).for_each(|(t, (x, out))| {
             let x = row_mut(x, self.x);
             combine.add_to_row(memory, t, x);
             norm_row(x, norm, self.eps, row_mut(out, self.out));
         });
         if let Some(packed) = self.packed {
             let mut words = memory.take(packed.words.tensor);
-            (0..step.tokens).for_each(|t| packed.pack_on_cpu(&mut words, t, row(&out, self.out, t)));
+            packed.pack_rows_on_cpu(&mut words, &out, self.out, 0..step.tokens);
             memory.put_back(packed.words.tensor, words);
         }
         memory.put_back(self.out.tensor, out);

@@ -2,10 +2,11 @@ mod prefill;
 
 use std::ops::Range;
 
+use flashflood_vectors::{DeltaStep, Instructions};
 use rayon::prelude::*;
 
-use super::{Input, Quantised, sigmoid, silu};
-use crate::compute::cpu::{CpuMemory, row};
+use super::{Input, Quantised, sigmoid};
+use crate::compute::cpu::{CpuMemory, at_least, row};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, TensorId, VectorId, View, expect, shape_error};
@@ -44,6 +45,9 @@ impl DeltaNetShape {
 
 /// Added to the sum (not the mean) of the squares of q and k.
 const L2_EPS: f32 = 1e-6;
+
+/// Taps of a convolution.
+const MOST_TAPS: usize = 8;
 
 /// Rows of the state that a thread holds in registers.
 const HELD: usize = 16;
@@ -149,19 +153,41 @@ impl DeltaNet {
         ]
     }
 
-    /// The convolution of one token: `[q | k | v]` of a head. `u` are the channels of all heads, row after row.
-    fn convolve(&self, head: &Head, weight: &[f32], u: &[f32], t: usize, mixed: &mut [f32]) {
+    /// First column of q, k and v in what is mixed of a head, how many there are, and their first channel.
+    fn parts_of(&self, head: usize) -> [(usize, usize, usize); 3] {
+        let (s, firsts) = (&self.shape, places(&self.shape, head));
+        let of = |part: usize, len| (part * s.key_dim, len, firsts[part]);
+        [of(0, s.key_dim), of(1, s.key_dim), of(2, s.value_dim)]
+    }
+
+    /// The weights of a head's channels, tap by tap.
+    fn taps_of(&self, head: usize, weight: &[f32]) -> Vec<f32> {
+        let (taps, width) = (self.shape.conv_kernel, head_channels(&self.shape));
+        let mut all = vec![0.0; taps * width];
+        for (column, len, channel) in self.parts_of(head) {
+            for (i, weights) in weight[channel * taps..][..len * taps].chunks_exact(taps).enumerate() {
+                weights.iter().enumerate().for_each(|(tap, w)| all[tap * width + column + i] = *w);
+            }
+        }
+        all
+    }
+
+    /// The convolution of one token: `[q | k | v]` of a head, with its weights tap by tap. `u` are the channels of all
+    /// heads, row after row.
+    fn convolve(&self, head: &Head, taps: &[f32], u: &[f32], t: usize, mixed: &mut [f32]) {
         let (s, kept) = (&self.shape, self.shape.conv_kernel - 1);
-        let firsts = places(s, head.index);
-        for (c, out) in mixed.iter_mut().enumerate() {
-            let part = (c / s.key_dim).min(2);
-            let channel = firsts[part] + c - part * s.key_dim;
-            let input = |age: usize| match age.checked_sub(kept) {
-                Some(token) => row(u, self.qkv, token)[channel],
-                None => head.conv[age * self.conv.stride + c],
-            };
-            let weight = &weight[channel * s.conv_kernel..][..s.conv_kernel];
-            *out = silu(weight.iter().enumerate().map(|(j, w)| w * input(t + j)).sum());
+        for (column, len, channel) in self.parts_of(head.index) {
+            let mut inputs = [&[][..]; MOST_TAPS];
+            let mut weights = [&[][..]; MOST_TAPS];
+            for tap in 0..s.conv_kernel {
+                inputs[tap] = match (t + tap).checked_sub(kept) {
+                    Some(token) => &row(u, self.qkv, token)[channel..][..len],
+                    None => &head.conv[(t + tap) * self.conv.stride + column..][..len],
+                };
+                weights[tap] = &taps[tap * mixed.len() + column..][..len];
+            }
+            let (weights, inputs) = (&weights[..s.conv_kernel], &inputs[..s.conv_kernel]);
+            Instructions::best().convolve(weights, inputs, &mut mixed[column..][..len]);
         }
     }
 
@@ -191,40 +217,23 @@ impl DeltaNet {
         let rate = -memory.vector(self.a_log)[head.index].exp();
         let bias = memory.vector(self.dt_bias)[head.index];
         let mut mixed = vec![0.0; head_channels(s)];
-        let mut delta = vec![0.0; s.value_dim];
-        let first = part.start;
+        let taps = self.taps_of(head.index, weight);
+        let vectors = Instructions::best();
         for t in part.clone() {
-            self.convolve(head, weight, x, t, &mut mixed);
-            let (q, rest) = mixed.split_at(s.key_dim);
-            let (k, v) = rest.split_at(s.key_dim);
-            let length = |x: &[f32]| (x.iter().map(|v| v * v).sum::<f32>() + L2_EPS).sqrt();
-            let q_scale = 1.0 / length(q) / (s.key_dim as f32).sqrt();
-            let k_scale = 1.0 / length(k);
+            self.convolve(head, &taps, x, t, &mut mixed);
+            let (q, rest) = mixed.split_at_mut(s.key_dim);
+            let (k, v) = rest.split_at_mut(s.key_dim);
+            let inverse_length = |x: &[f32]| 1.0 / (vectors.dot(x, x) + L2_EPS).sqrt();
+            let (q_scale, k_scale) = (inverse_length(q) * self.q_scale(), inverse_length(k));
+            q.iter_mut().for_each(|q| *q *= q_scale);
+            k.iter_mut().for_each(|k| *k *= k_scale);
             let decay = (rate * softplus(row(x, self.a, t)[head.index] + bias)).exp();
             let beta = sigmoid(row(x, self.b, t)[head.index]);
-            delta.fill(0.0);
-            for (state, k) in head.state.chunks_exact_mut(self.state.stride).zip(k) {
-                for (s, d) in state.iter_mut().zip(&mut delta) {
-                    *s *= decay;
-                    *d += k * k_scale * *s;
-                }
-            }
-            for (d, v) in delta.iter_mut().zip(v) {
-                *d = beta * (v - *d);
-            }
-            let out = &mut head.out[(t - first) * s.value_dim..][..s.value_dim];
-            for ((state, k), q) in head.state.chunks_exact_mut(self.state.stride).zip(k).zip(q) {
-                for ((s, d), out) in state.iter_mut().zip(&delta).zip(out.iter_mut()) {
-                    *s += k * k_scale * d;
-                    *out += q * q_scale * *s;
-                }
-            }
-            let mean = out.iter().map(|v| v * v).sum::<f32>() / s.value_dim as f32;
-            let scale = 1.0 / (mean + self.eps).sqrt();
-            let z = &row(x, self.z, t)[head.index * s.value_dim..];
-            for ((out, w), z) in out.iter_mut().zip(norm).zip(z) {
-                *out *= scale * w * silu(*z);
-            }
+            let step = DeltaStep { k, q, v, decay, beta, stride: self.state.stride };
+            let out = &mut head.out[(t - part.start) * s.value_dim..][..s.value_dim];
+            vectors.delta_step(&step, head.state, out);
+            let z = &row(x, self.z, t)[head.index * s.value_dim..][..s.value_dim];
+            vectors.gated_norm(out, self.eps, norm, z);
         }
         self.keep_inputs(head, x, part.end);
     }
@@ -278,7 +287,7 @@ impl Kernel for DeltaNet {
             let found = format!("{} and {}", s.key_dim, s.value_dim);
             return Err(shape_error(name, "key_dim and value_dim", "at most 256", found));
         }
-        if !(2..=8).contains(&s.conv_kernel) {
+        if !(2..=MOST_TAPS).contains(&s.conv_kernel) {
             return Err(shape_error(name, "taps", "2 to 8", s.conv_kernel));
         }
         expect(name, "value heads beyond whole groups", 0, s.value_heads % s.key_heads)
@@ -306,19 +315,23 @@ impl Kernel for DeltaNet {
             .par_chunks_mut((s.conv_kernel - 1) * self.conv.stride)
             .zip(state.par_chunks_mut(s.key_dim * self.state.stride))
             .enumerate()
+            .with_min_len(at_least(part.len() * s.key_dim * s.value_dim / 2))
             .map(|(index, (conv, state))| {
                 let mut head = Head { index, conv, state, out: vec![0.0; part.len() * s.value_dim] };
                 self.run_head(memory, &mut head, part.clone());
                 head
             })
             .collect();
-        for t in part.clone() {
-            let values = heads.iter().flat_map(|head| &head.out[(t - part.start) * s.value_dim..][..s.value_dim]);
+        let rows = out.par_chunks_mut(view.stride).skip(part.start).take(part.len()).enumerate();
+        rows.with_min_len(at_least(self.out.cols())).for_each(|(t, out)| {
+            let of_heads = heads.iter().map(|head| &head.out[t * s.value_dim..][..s.value_dim]);
             match self.out {
-                Input::F32(_) => out[t * view.stride..].iter_mut().zip(values).for_each(|(out, v)| *out = *v),
-                Input::Int8(packed) => packed.pack_on_cpu(&mut out, t, &values.copied().collect::<Vec<f32>>()),
+                Input::F32(_) => {
+                    out.chunks_exact_mut(s.value_dim).zip(of_heads).for_each(|(out, v)| out.copy_from_slice(v));
+                }
+                Input::Int8(packed) => packed.pack_on_cpu(out, 0, &of_heads.flatten().copied().collect::<Vec<f32>>()),
             }
-        }
+        });
         memory.put_back(view.tensor, out);
         memory.put_back(self.state.tensor, state);
         memory.put_back(self.conv.tensor, conv);

@@ -1,7 +1,9 @@
 use flashflood_formats::pack_row;
+use flashflood_vectors::Instructions;
+use rayon::prelude::*;
 
-use super::{Input, ProductShape, Quantised, Tile, silu};
-use crate::compute::cpu::{CpuMemory, expert_product};
+use super::{Input, ProductShape, Quantised, Tile};
+use crate::compute::cpu::{CpuMemory, at_least, by_token, expert_product};
 use crate::compute::kernel::{Binding, Dispatch, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
@@ -37,6 +39,17 @@ pub(crate) struct Experts {
     pub hidden: Input,
     /// `[tokens * top_k, hidden]`, a whole tensor
     pub out: View,
+}
+
+/// Pairs that are computed before what was found for them is written where it belongs: of most models that is 30 MB.
+const PAIRS_AT_ONCE: usize = 2048;
+
+/// Of the pairs of one expert, row after row.
+struct Found {
+    /// `[pairs, gate | up]`
+    products: Vec<f32>,
+    hidden: Vec<f32>,
+    out: Vec<f32>,
 }
 
 /// Gate and up of different formats: two products, and then SwiGLU. `x` of [`Experts`] is what gate is multiplied with.
@@ -132,52 +145,74 @@ impl Experts {
         expect(name, "offsets", 0, self.x.view().offset + self.hidden.view().offset + self.out.offset)
     }
 
-    /// The products of gate and then of up for the pairs of one expert, `[2 * intermediate, pairs]`.
-    fn gate_up_on_cpu(&self, memory: &mut CpuMemory, pairs: &[Pair], bytes: &[u8]) -> Vec<f32> {
-        let product = |memory: &CpuMemory, x: &Input, place: &MatrixPlace| {
-            x.on_cpu(memory, pairs.iter().map(|p| p.token as usize), |x| expert_product(place, bytes, x))
-        };
-        let (Some(apart), SlotLayout { gate, up, .. }) = (&self.apart, &self.slot) else {
-            let both = self.slot.gate_up().expect("check: without `apart` they are one matrix");
-            return product(memory, &self.x, &both);
-        };
-        let mut products = product(memory, &self.x, gate);
-        products.extend(product(memory, &apart.x, up));
-        let mut kept = memory.take(apart.products.tensor);
-        for (n, pair) in pairs.iter().enumerate() {
-            let row = &mut kept[pair.row as usize * apart.products.stride..][..apart.products.width];
-            row.iter_mut().enumerate().for_each(|(i, kept)| *kept = products[i * pairs.len() + n]);
+    /// The CPU twin for the pairs of some experts, whose slots hold these bytes. Experts are shared out among threads, and
+    /// so are the rows of each: nobody waits for an expert to be done.
+    pub(crate) fn run_on_cpu(&self, memory: &mut CpuMemory, experts: &[(&[Pair], &[u8])], _: &Step) {
+        let mut rest = experts;
+        while !rest.is_empty() {
+            let mut pairs = 0;
+            let few = rest.iter().take_while(|(of_expert, _)| {
+                let fits = pairs < PAIRS_AT_ONCE;
+                pairs += of_expert.len();
+                fits
+            });
+            let (now, after) = rest.split_at(few.count());
+            rest = after;
+            // a row of weights is done with faster than an element of anything else
+            let each = (self.slot.gate.rows + self.slot.up.rows) * self.slot.gate.cols * pairs / now.len().max(1) / 8;
+            let found = now.par_iter().with_min_len(at_least(each));
+            let found: Vec<Found> = found.map(|(pairs, bytes)| self.of_expert(memory, pairs, bytes)).collect();
+            let keep = |memory: &mut CpuMemory, view: View, of: fn(&Found) -> &[f32]| {
+                let mut tensor = memory.take(view.tensor);
+                for ((pairs, _), found) in now.iter().zip(&found) {
+                    for (pair, row) in pairs.iter().zip(of(found).chunks_exact(view.width)) {
+                        tensor[pair.row as usize * view.stride..][..view.width].copy_from_slice(row);
+                    }
+                }
+                memory.put_back(view.tensor, tensor);
+            };
+            if let Some(apart) = &self.apart {
+                keep(memory, apart.products, |found| &found.products);
+            }
+            keep(memory, self.hidden.view(), |found| &found.hidden);
+            keep(memory, self.out, |found| &found.out);
         }
-        memory.put_back(apart.products.tensor, kept);
-        products
     }
 
-    /// The CPU twin for the pairs of one expert, whose slot holds `bytes`.
-    pub(crate) fn run_on_cpu(&self, memory: &mut CpuMemory, pairs: &[Pair], bytes: &[u8], _: &Step) {
-        let stride = self.hidden.view().stride;
-        let products = self.gate_up_on_cpu(memory, pairs, bytes);
-        let mut hidden = memory.take(self.hidden.view().tensor);
-        let width = self.hidden.cols();
-        for (n, pair) in pairs.iter().enumerate() {
-            let gated = |i: usize| silu(products[i * pairs.len() + n]) * products[(width + i) * pairs.len() + n];
-            let gated: Vec<f32> = (0..width).map(gated).collect();
-            let row = &mut hidden[pair.row as usize * stride..][..stride];
+    /// What is computed for the pairs of one expert.
+    fn of_expert(&self, memory: &CpuMemory, pairs: &[Pair], bytes: &[u8]) -> Found {
+        let (count, width) = (pairs.len(), self.hidden.cols());
+        let mut products = vec![0.0; count * 2 * width];
+        let mut multiply = |x: &Input, place: &MatrixPlace, column: usize| {
+            let tokens = pairs.iter().map(|pair| pair.token as usize);
+            let found = x.on_cpu(memory, tokens, |x| expert_product(place, bytes, x));
+            by_token(&found, count, &mut products, 2 * width, |out, v| *out = v, column);
+        };
+        match (&self.apart, self.slot.gate_up()) {
+            (Some(apart), _) => {
+                multiply(&self.x, &self.slot.gate, 0);
+                multiply(&apart.x, &self.slot.up, width);
+            }
+            (None, both) => multiply(&self.x, &both.expect("check: without `apart` they are one matrix"), 0),
+        }
+        let row_width = self.hidden.view().width;
+        let mut hidden = vec![0.0; count * row_width];
+        let mut gated = vec![0.0; width];
+        for (products, hidden) in products.chunks_exact(2 * width).zip(hidden.chunks_exact_mut(row_width)) {
+            let (gate, up) = products.split_at(width);
             match self.hidden {
-                Input::F32(_) => row[..width].copy_from_slice(&gated),
-                Input::Int8(quantised) => pack_row(&gated, quantised.interleave, row),
+                Input::F32(_) => Instructions::best().swiglu(gate, up, hidden),
+                Input::Int8(quantised) => {
+                    Instructions::best().swiglu(gate, up, &mut gated);
+                    pack_row(&gated, quantised.interleave, hidden);
+                }
             }
         }
-        memory.put_back(self.hidden.view().tensor, hidden);
-        let mut out = memory.take(self.out.tensor);
-        let rows = pairs.iter().map(|p| p.row as usize);
-        let products = self.hidden.on_cpu(memory, rows, |x| expert_product(&self.slot.down, bytes, x));
-        for (n, pair) in pairs.iter().enumerate() {
-            let row = &mut out[pair.row as usize * self.out.stride..][..self.out.width];
-            for (r, o) in row.iter_mut().enumerate() {
-                *o = products[r * pairs.len() + n];
-            }
-        }
-        memory.put_back(self.out.tensor, out);
+        let rows = hidden.chunks_exact(row_width).collect();
+        let found = self.hidden.of_rows(rows, |x| expert_product(&self.slot.down, bytes, x));
+        let mut out = vec![0.0; count * self.out.width];
+        by_token(&found, count, &mut out, self.out.width, |out, v| *out = v, 0);
+        Found { products, hidden, out }
     }
 
     /// What it does on the GPU, in this order: a stage each.

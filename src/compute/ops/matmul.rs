@@ -1,5 +1,5 @@
 use super::{CooperativeTile, Input, ProductShape, Tile};
-use crate::compute::cpu::{CpuMemory, matrix_product};
+use crate::compute::cpu::{CpuMemory, by_token, matrix_product};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{MatrixId, Recording, Rows, ShapeError, View, expect, shape_error};
@@ -89,6 +89,11 @@ impl Kernel for Matmul {
         vec![self.out]
     }
 
+    fn weight_bytes(&self, recording: &Recording) -> u64 {
+        let matrix = &recording.matrices[self.matrix.0];
+        matrix.format.matrix_bytes(matrix.rows, matrix.cols) as u64
+    }
+
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
         let (first, tokens) = self.rows.of(step);
         if tokens == 0 {
@@ -97,11 +102,10 @@ impl Kernel for Matmul {
         let mut out = memory.take(self.out.tensor);
         let matrix = memory.matrix(self.matrix);
         let products = self.x.on_cpu(memory, first..first + tokens, |x| matrix_product(matrix, x));
-        for (r, products) in products.chunks_exact(tokens).enumerate() {
-            for (t, v) in products.iter().enumerate() {
-                let out = &mut out[t * self.out.stride + self.out.offset + r];
-                *out = if self.accumulate { *out + v } else { *v };
-            }
+        let View { stride, offset, .. } = self.out;
+        match self.accumulate {
+            true => by_token(&products, tokens, &mut out, stride, |out, v| *out += v, offset),
+            false => by_token(&products, tokens, &mut out, stride, |out, v| *out = v, offset),
         }
         memory.put_back(self.out.tensor, out);
     }

@@ -41,8 +41,3 @@ pub(crate) use swiglu::Swiglu;
 pub(crate) fn sigmoid(v: f32) -> f32 {
     1.0 / (1.0 + (-v).exp())
 }
-
-/// `v * sigmoid(v)`.
-pub(crate) fn silu(v: f32) -> f32 {
-    v / (1.0 + (-v).exp())
-}

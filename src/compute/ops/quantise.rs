@@ -1,8 +1,10 @@
-use flashflood_formats::{Int8Row, TokenRows, pack_row};
+use std::ops::Range;
+
+use flashflood_formats::{Int8Rows, TokenRows, pack_row};
 use rayon::prelude::*;
 
 use crate::compute::Step;
-use crate::compute::cpu::{CpuMemory, row};
+use crate::compute::cpu::{CpuMemory, at_least, row};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, TensorId, View, expect};
@@ -83,13 +85,14 @@ impl Input {
         product: impl FnOnce(TokenRows<'_>) -> R,
     ) -> R {
         let tensor = memory.tensor(self.view().tensor);
-        let packed: Vec<&[f32]> = rows.map(|r| row(tensor, self.view(), r)).collect();
+        self.of_rows(rows.map(|r| row(tensor, self.view(), r)).collect(), product)
+    }
+
+    /// The same for rows that are at hand.
+    pub(crate) fn of_rows<R>(&self, rows: Vec<&[f32]>, product: impl FnOnce(TokenRows<'_>) -> R) -> R {
         match self {
-            Input::F32(_) => product(TokenRows::F32(&packed)),
-            Input::Int8(q) => {
-                let rows: Vec<Int8Row> = packed.iter().map(|row| Int8Row::new(row, q.cols, q.interleave)).collect();
-                product(TokenRows::Int8(&rows))
-            }
+            Input::F32(_) => product(TokenRows::F32(&rows)),
+            Input::Int8(q) => product(TokenRows::Int8(&Int8Rows::new(&rows, q.cols, q.interleave))),
         }
     }
 
@@ -121,6 +124,14 @@ impl Quantised {
     /// The row of a tensor of these that belongs to row `t`, filled with `x`.
     pub(crate) fn pack_on_cpu(&self, words: &mut [f32], t: usize, x: &[f32]) {
         pack_row(x, self.interleave, &mut words[t * self.words.stride..][..self.words.stride]);
+    }
+
+    /// The same for some rows of `x`, which `view` names.
+    pub(crate) fn pack_rows_on_cpu(&self, words: &mut [f32], x: &[f32], view: View, rows: Range<usize>) {
+        let words = words.par_chunks_mut(self.words.stride).enumerate().skip(rows.start).take(rows.len());
+        words
+            .with_min_len(at_least(self.cols))
+            .for_each(|(t, words)| pack_row(row(x, view, t), self.interleave, words));
     }
 
     /// Adds a tensor for `rows` rows of `cols` activations per token.
@@ -205,8 +216,7 @@ impl Kernel for Quantise {
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
         let mut out = memory.take(self.out.words.tensor);
         let x = memory.tensor(self.x.tensor);
-        let rows = out.par_chunks_mut(self.out.words.stride).take(step.tokens).enumerate();
-        rows.for_each(|(t, out)| pack_row(row(x, self.x, t), self.out.interleave, out));
+        self.out.pack_rows_on_cpu(&mut out, x, self.x, 0..step.tokens);
         memory.put_back(self.out.words.tensor, out);
     }
 

@@ -1,8 +1,9 @@
+use flashflood_vectors::Instructions;
 use rayon::prelude::*;
 
 use super::Quantised;
 use crate::compute::Step;
-use crate::compute::cpu::{CpuMemory, row, row_mut};
+use crate::compute::cpu::{CpuMemory, at_least, row, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
@@ -36,7 +37,7 @@ pub(super) fn check_packed(op: &'static str, width: usize, packed: Option<Quanti
 
 /// One row of the CPU twin.
 pub(super) fn norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let mean = x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32;
+    let mean = Instructions::best().dot(x, x) / x.len() as f32;
     let scale = 1.0 / (mean + eps).sqrt();
     for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
         *out = x * scale * w;
@@ -73,13 +74,14 @@ impl Kernel for RmsNorm {
         let mut out = memory.take(self.out.tensor);
         let x = memory.tensor(self.x.tensor);
         let weight = memory.vector(self.weight);
-        out.par_chunks_mut(self.out.stride).take(step.tokens).enumerate().for_each(|(t, out)| {
+        let rows = out.par_chunks_mut(self.out.stride).take(step.tokens).enumerate();
+        rows.with_min_len(at_least(self.x.width)).for_each(|(t, out)| {
             let x = row(x, self.x, t);
             norm_row(x, weight, self.eps, row_mut(out, self.out));
         });
         if let Some(packed) = self.packed {
             let mut words = memory.take(packed.words.tensor);
-            (0..step.tokens).for_each(|t| packed.pack_on_cpu(&mut words, t, row(&out, self.out, t)));
+            packed.pack_rows_on_cpu(&mut words, &out, self.out, 0..step.tokens);
             memory.put_back(packed.words.tensor, words);
         }
         memory.put_back(self.out.tensor, out);

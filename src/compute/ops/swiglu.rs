@@ -1,8 +1,9 @@
+use flashflood_vectors::Instructions;
 use rayon::prelude::*;
 
-use super::{Input, Quantised, silu};
+use super::{Input, Quantised};
 use crate::compute::Step;
-use crate::compute::cpu::{CpuMemory, row, row_mut};
+use crate::compute::cpu::{CpuMemory, at_least, row, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
@@ -36,12 +37,16 @@ pub(super) fn swiglu_on_cpu(memory: &mut CpuMemory, step: &Step, gate_up: View, 
     let view = hidden.view();
     let mut out = memory.take(view.tensor);
     let x = memory.tensor(gate_up.tensor);
-    out.par_chunks_mut(view.stride).take(step.tokens).enumerate().for_each(|(t, out)| {
+    let rows = out.par_chunks_mut(view.stride).take(step.tokens).enumerate();
+    rows.with_min_len(at_least(hidden.cols())).for_each(|(t, out)| {
         let (gate, up) = row(x, gate_up, t).split_at(hidden.cols());
-        let gated = gate.iter().zip(up).map(|(gate, up)| silu(*gate) * up);
         match hidden {
-            Input::F32(_) => row_mut(out, view).iter_mut().zip(gated).for_each(|(out, v)| *out = v),
-            Input::Int8(packed) => packed.pack_on_cpu(out, 0, &gated.collect::<Vec<f32>>()),
+            Input::F32(_) => Instructions::best().swiglu(gate, up, row_mut(out, view)),
+            Input::Int8(packed) => {
+                let mut gated = vec![0.0; packed.cols];
+                Instructions::best().swiglu(gate, up, &mut gated);
+                packed.pack_on_cpu(out, 0, &gated);
+            }
         }
     });
     memory.put_back(view.tensor, out);

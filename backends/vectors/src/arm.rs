@@ -1,0 +1,5 @@
+//! aarch64. Only loads and stores are unsafe in functions that are compiled for the instructions they use.
+
+pub(crate) mod dotprod;
+mod lanes;
+pub(crate) mod neon;

@@ -1,0 +1,175 @@
+//! What NEON has with and without products of bytes: 4 rows.
+
+/// The primitives of 4 rows, compiled for `$features`; `dot4` is the module's own.
+macro_rules! primitives {
+    ($features:literal) => {
+        const LANES: usize = 4;
+        const TILE: [usize; 2] = [1, 2];
+
+        type Words = uint32x4_t;
+        type Floats = float32x4_t;
+
+        $crate::arm::lanes::primitives! { @ $features
+            fn load(from: &[u32; LANES]) -> Words {
+                // SAFETY: 16 bytes that are borrowed; any alignment will do
+                unsafe { vld1q_u32(from.as_ptr()) }
+            }
+
+            fn load_floats(from: &[f32; LANES]) -> Floats {
+                // SAFETY: as above
+                unsafe { vld1q_f32(from.as_ptr()) }
+            }
+
+            fn store(values: Floats, to: &mut [f32; LANES]) -> () {
+                // SAFETY: as above, borrowed for writing
+                unsafe { vst1q_f32(to.as_mut_ptr(), values) }
+            }
+
+            fn store_words(values: Words, to: &mut [u32; LANES]) -> () {
+                // SAFETY: as above
+                unsafe { vst1q_u32(to.as_mut_ptr(), values) }
+            }
+
+            fn load_bytes(from: &[u8; 16]) -> Words {
+                // SAFETY: as above
+                vreinterpretq_u32_u8(unsafe { vld1q_u8(from.as_ptr()) })
+            }
+
+            fn spread(word: u32) -> Words {
+                vdupq_n_u32(word)
+            }
+
+            fn spread_float(number: f32) -> Floats {
+                vdupq_n_f32(number)
+            }
+
+            fn and(a: Words, mask: u32) -> Words {
+                vandq_u32(a, spread(mask))
+            }
+
+            fn or(a: Words, b: Words) -> Words {
+                vorrq_u32(a, b)
+            }
+
+            fn flip(a: Words) -> Words {
+                veorq_u32(a, spread(0x8080_8080))
+            }
+
+            fn left(a: Words, bits: u32) -> Words {
+                vshlq_u32(a, vdupq_n_s32(bits as i32))
+            }
+
+            fn right(a: Words, bits: u32) -> Words {
+                vshlq_u32(a, vdupq_n_s32(-(bits as i32)))
+            }
+
+            fn from_halves(a: Words) -> Floats {
+                let mut halves = [0; LANES];
+                store_words(a, &mut halves);
+                load_floats(&halves.map($crate::portable::f16))
+            }
+
+            fn widen(bytes: &[u8; LANES]) -> Words {
+                let bytes = vreinterpret_u8_u32(vdup_n_u32(u32::from_le_bytes(*bytes)));
+                vmovl_u16(vget_low_u16(vmovl_u8(bytes)))
+            }
+
+            fn as_words(a: Floats) -> Words {
+                vreinterpretq_u32_f32(a)
+            }
+
+            fn as_floats(a: Words) -> Floats {
+                vreinterpretq_f32_u32(a)
+            }
+
+            fn to_floats(a: Words) -> Floats {
+                vcvtq_f32_s32(vreinterpretq_s32_u32(a))
+            }
+
+            fn add_words(a: Words, b: Words) -> Words {
+                vaddq_u32(a, b)
+            }
+
+            fn product(a: Floats, b: Floats) -> Floats {
+                vmulq_f32(a, b)
+            }
+
+            fn sum(a: Floats, b: Floats) -> Floats {
+                vaddq_f32(a, b)
+            }
+
+            fn difference(a: Floats, b: Floats) -> Floats {
+                vsubq_f32(a, b)
+            }
+
+            fn quotient(a: Floats, b: Floats) -> Floats {
+                vdivq_f32(a, b)
+            }
+
+            fn larger(a: Floats, b: Floats) -> Floats {
+                vbslq_f32(vcgtq_f32(a, b), a, b)
+            }
+
+            fn smaller(a: Floats, b: Floats) -> Floats {
+                vbslq_f32(vcltq_f32(a, b), a, b)
+            }
+
+            fn fused(a: Floats, b: Floats, c: Floats) -> Floats {
+                vfmaq_f32(c, a, b)
+            }
+
+            fn square(rows: [Words; LANES]) -> [Words; LANES] {
+                let pair = |a, b| (vreinterpretq_u64_u32(vtrn1q_u32(a, b)), vreinterpretq_u64_u32(vtrn2q_u32(a, b)));
+                let (even, odd) = pair(rows[0], rows[1]);
+                let (last_even, last_odd) = pair(rows[2], rows[3]);
+                [
+                    vreinterpretq_u32_u64(vtrn1q_u64(even, last_even)),
+                    vreinterpretq_u32_u64(vtrn1q_u64(odd, last_odd)),
+                    vreinterpretq_u32_u64(vtrn2q_u64(even, last_even)),
+                    vreinterpretq_u32_u64(vtrn2q_u64(odd, last_odd)),
+                ]
+            }
+
+            fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 4]) -> () {
+                let mut words = [spread(0); LANES];
+                for lane in 0..LANES {
+                    let bytes = rows[lane][at..].first_chunk();
+                    words[lane] = load_bytes(bytes.expect("rows are as long as `out` wants"));
+                }
+                words = square(words);
+                for lane in 0..LANES {
+                    store_words(words[lane], &mut out[lane]);
+                }
+            }
+
+            fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) -> () {
+                let count = out.len();
+                let (whole, rest) = out.as_chunks_mut::<4>();
+                for (i, out) in whole.iter_mut().enumerate() {
+                    window(rows, first + 16 * i, out);
+                }
+                if rest.is_empty() {
+                    return;
+                }
+                let done = count - rest.len();
+                match out.last_chunk_mut() {
+                    // once more what is done, and the rest
+                    Some(last) => window(rows, first + 4 * (count - 4), last),
+                    None => {
+                        for (i, out) in out[done..].iter_mut().enumerate() {
+                            for (word, row) in out.iter_mut().zip(rows) {
+                                *word = u32::from_le_bytes(*row[first + 4 * (done + i)..].first_chunk().expect("as above"));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    (@ $features:literal $(fn $name:ident ($($argument:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn $name($($argument: $type),*) -> $out $body
+    )*};
+}
+pub(super) use primitives;

@@ -1,0 +1,179 @@
+//! The definition, for every processor: lanes are elements of arrays, which compilers turn into what vectors there are.
+
+use crate::block_kernels::block_kernels;
+use crate::float_kernels::float_kernels;
+use crate::kernels::kernels;
+
+const LANES: usize = 8;
+const TILE: [usize; 2] = [1, 2];
+
+type Words = [u32; LANES];
+type Floats = [f32; LANES];
+
+/// An IEEE half, exactly.
+#[inline]
+pub(crate) fn f16(half: u32) -> f32 {
+    let (sign, rest) = ((half & 0x8000) << 16, (half & 0x7fff) << 13);
+    // the exponent's bias grows from 15 to 127; a product makes normal numbers of those that are not
+    let number = (f32::from_bits(rest) * f32::from_bits((127 + 127 - 15) << 23)).to_bits();
+    let special = if rest >= 0x7c00 << 13 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(sign | number | special)
+}
+
+/// Words of rows, from byte `first` of each on: `[word, row]`.
+fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) {
+    for (lane, row) in rows.iter().enumerate() {
+        let words = row[first..].as_chunks::<4>().0.iter();
+        for (out, word) in out.iter_mut().zip(words) {
+            out[lane] = u32::from_le_bytes(*word);
+        }
+    }
+}
+
+#[inline(always)]
+fn each<A: Copy, B: Copy>(a: [A; LANES], of: impl Fn(A) -> B) -> [B; LANES] {
+    a.map(of)
+}
+
+#[inline(always)]
+fn both<A: Copy, B: Copy, C: Copy + Default>(a: [A; LANES], b: [B; LANES], of: impl Fn(A, B) -> C) -> [C; LANES] {
+    let mut out = [C::default(); LANES];
+    for i in 0..LANES {
+        out[i] = of(a[i], b[i]);
+    }
+    out
+}
+
+#[inline(always)]
+fn load(from: &[u32; LANES]) -> Words {
+    *from
+}
+
+#[inline(always)]
+fn load_floats(from: &[f32; LANES]) -> Floats {
+    *from
+}
+
+#[inline(always)]
+fn store(values: Floats, to: &mut [f32; LANES]) {
+    *to = values;
+}
+
+#[inline(always)]
+fn spread(word: u32) -> Words {
+    [word; LANES]
+}
+
+#[inline(always)]
+fn spread_float(number: f32) -> Floats {
+    [number; LANES]
+}
+
+#[inline(always)]
+fn and(a: Words, mask: u32) -> Words {
+    each(a, |a| a & mask)
+}
+
+#[inline(always)]
+fn or(a: Words, b: Words) -> Words {
+    both(a, b, |a, b| a | b)
+}
+
+/// Signed bytes as unsigned ones that are 128 larger.
+#[inline(always)]
+fn flip(a: Words) -> Words {
+    each(a, |a| a ^ 0x8080_8080)
+}
+
+#[inline(always)]
+fn left(a: Words, bits: u32) -> Words {
+    each(a, |a| a << bits)
+}
+
+#[inline(always)]
+fn right(a: Words, bits: u32) -> Words {
+    each(a, |a| a >> bits)
+}
+
+/// Adds the products of the four unsigned bytes of `codes`, of `BITS` bits, with the four signed ones of `x`.
+#[inline(always)]
+fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
+    let of = |codes: u32, x: u32| {
+        let products = codes.to_le_bytes().into_iter().zip(x.to_le_bytes());
+        products.map(|(code, x)| i32::from(code) * i32::from(x as i8)).sum::<i32>() as u32
+    };
+    both(sums, both(codes, x, of), u32::wrapping_add)
+}
+
+#[inline(always)]
+fn as_floats(a: Words) -> Floats {
+    each(a, f32::from_bits)
+}
+
+#[inline(always)]
+fn to_floats(a: Words) -> Floats {
+    each(a, |a| a as i32 as f32)
+}
+
+#[inline(always)]
+fn product(a: Floats, b: Floats) -> Floats {
+    both(a, b, |a, b| a * b)
+}
+
+#[inline(always)]
+fn sum(a: Floats, b: Floats) -> Floats {
+    both(a, b, |a, b| a + b)
+}
+
+/// `a * b + c`, rounded once.
+#[inline(always)]
+fn fused(a: Floats, b: Floats, c: Floats) -> Floats {
+    both(both(a, b, |a, b| (a, b)), c, |(a, b), c| a.mul_add(b, c))
+}
+
+/// IEEE halves, each in the lower half of a word.
+#[inline(always)]
+fn from_halves(a: Words) -> Floats {
+    each(a, f16)
+}
+
+#[inline(always)]
+fn widen(bytes: &[u8; LANES]) -> Words {
+    each(*bytes, u32::from)
+}
+
+#[inline(always)]
+fn as_words(a: Floats) -> Words {
+    each(a, f32::to_bits)
+}
+
+#[inline(always)]
+fn add_words(a: Words, b: Words) -> Words {
+    both(a, b, u32::wrapping_add)
+}
+
+#[inline(always)]
+fn difference(a: Floats, b: Floats) -> Floats {
+    both(a, b, |a, b| a - b)
+}
+
+#[inline(always)]
+fn quotient(a: Floats, b: Floats) -> Floats {
+    both(a, b, |a, b| a / b)
+}
+
+/// The larger; `b` where one is NaN.
+#[inline(always)]
+fn larger(a: Floats, b: Floats) -> Floats {
+    both(a, b, |a, b| if a > b { a } else { b })
+}
+
+/// The smaller; `b` where one is NaN.
+#[inline(always)]
+fn smaller(a: Floats, b: Floats) -> Floats {
+    both(a, b, |a, b| if a < b { a } else { b })
+}
+
+kernels!();
+float_kernels!();
+block_kernels!();

@@ -1,0 +1,206 @@
+//! AVX-512 with VNNI: 16 rows.
+
+use std::arch::x86_64::*;
+
+use crate::block_kernels::block_kernels;
+use crate::float_kernels::float_kernels;
+use crate::kernels::kernels;
+
+const LANES: usize = 16;
+const TILE: [usize; 2] = [4, 2];
+
+type Words = __m512i;
+type Floats = __m512;
+
+macro_rules! primitives {
+    ($(fn $name:ident $(<const $generic:ident: usize>)? ($($argument:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        #[inline]
+        fn $name $(<const $generic: usize>)? ($($argument: $type),*) -> $out $body
+    )*};
+}
+
+primitives! {
+    fn load(from: &[u32; LANES]) -> Words {
+        // SAFETY: 64 bytes that are borrowed; any alignment will do
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    fn load_floats(from: &[f32; LANES]) -> Floats {
+        // SAFETY: as above
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    fn store(values: Floats, to: &mut [f32; LANES]) -> () {
+        // SAFETY: as above, borrowed for writing
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), values) }
+    }
+
+    fn store_words(values: Words, to: &mut [u32; LANES]) -> () {
+        // SAFETY: as above
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), values) }
+    }
+
+    fn load_bytes(from: &[u8; 64]) -> Words {
+        // SAFETY: as above
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    fn spread(word: u32) -> Words {
+        _mm512_set1_epi32(word as i32)
+    }
+
+    fn spread_float(number: f32) -> Floats {
+        _mm512_set1_ps(number)
+    }
+
+    fn and(a: Words, mask: u32) -> Words {
+        _mm512_and_si512(a, spread(mask))
+    }
+
+    fn or(a: Words, b: Words) -> Words {
+        _mm512_or_si512(a, b)
+    }
+
+    fn flip(a: Words) -> Words {
+        _mm512_xor_si512(a, spread(0x8080_8080))
+    }
+
+    fn left(a: Words, bits: u32) -> Words {
+        _mm512_sllv_epi32(a, spread(bits))
+    }
+
+    fn right(a: Words, bits: u32) -> Words {
+        _mm512_srlv_epi32(a, spread(bits))
+    }
+
+    fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
+        _mm512_dpbusd_epi32(sums, codes, x)
+    }
+
+    fn as_floats(a: Words) -> Floats {
+        _mm512_castsi512_ps(a)
+    }
+
+    fn to_floats(a: Words) -> Floats {
+        _mm512_cvtepi32_ps(a)
+    }
+
+    fn product(a: Floats, b: Floats) -> Floats {
+        _mm512_mul_ps(a, b)
+    }
+
+    fn sum(a: Floats, b: Floats) -> Floats {
+        _mm512_add_ps(a, b)
+    }
+
+    fn fused(a: Floats, b: Floats, c: Floats) -> Floats {
+        _mm512_fmadd_ps(a, b, c)
+    }
+
+    fn from_halves(a: Words) -> Floats {
+        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a))
+    }
+
+    fn widen(bytes: &[u8; LANES]) -> Words {
+        // SAFETY: as above
+        _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+    }
+
+    fn as_words(a: Floats) -> Words {
+        _mm512_castps_si512(a)
+    }
+
+    fn add_words(a: Words, b: Words) -> Words {
+        _mm512_add_epi32(a, b)
+    }
+
+    fn difference(a: Floats, b: Floats) -> Floats {
+        _mm512_sub_ps(a, b)
+    }
+
+    fn quotient(a: Floats, b: Floats) -> Floats {
+        _mm512_div_ps(a, b)
+    }
+
+    fn larger(a: Floats, b: Floats) -> Floats {
+        _mm512_max_ps(a, b)
+    }
+
+    fn smaller(a: Floats, b: Floats) -> Floats {
+        _mm512_min_ps(a, b)
+    }
+
+    fn square(rows: [Words; LANES]) -> [Words; LANES] {
+        let mut pairs = rows;
+        for i in 0..8 {
+            pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+        }
+        // words 4 q + c of rows 4 i to 4 i + 3 in quarter q of fours[4 * i + c]
+        let mut fours = rows;
+        for i in 0..4 {
+            let p = &pairs[4 * i..];
+            fours[4 * i] = _mm512_unpacklo_epi64(p[0], p[2]);
+            fours[4 * i + 1] = _mm512_unpackhi_epi64(p[0], p[2]);
+            fours[4 * i + 2] = _mm512_unpacklo_epi64(p[1], p[3]);
+            fours[4 * i + 3] = _mm512_unpackhi_epi64(p[1], p[3]);
+        }
+        let mut out = rows;
+        for c in 0..4 {
+            let [a, b, d, e] = [fours[c], fours[4 + c], fours[8 + c], fours[12 + c]];
+            let even = [_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(d, e)];
+            let odd = [_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(d, e)];
+            out[c] = _mm512_shuffle_i32x4::<0x88>(even[0], even[1]);
+            out[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]);
+            out[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even[0], even[1]);
+            out[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd[0], odd[1]);
+        }
+        out
+    }
+
+    fn prefetch(row: &[u8], at: usize) -> () {
+        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at).cast());
+    }
+
+    fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 16]) -> () {
+        let mut words = [spread(0); LANES];
+        for lane in 0..LANES {
+            let bytes = rows[lane][at..].first_chunk();
+            // as many streams as lanes are more than processors foresee
+            prefetch(rows[lane], at + LANES * rows[0].len());
+            words[lane] = load_bytes(bytes.expect("rows are as long as `out` wants"));
+        }
+        words = square(words);
+        for lane in 0..LANES {
+            store_words(words[lane], &mut out[lane]);
+        }
+    }
+
+    fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) -> () {
+        let count = out.len();
+        let (whole, rest) = out.as_chunks_mut::<16>();
+        for (i, out) in whole.iter_mut().enumerate() {
+            window(rows, first + 64 * i, out);
+        }
+        if rest.is_empty() {
+            return;
+        }
+        let done = count - rest.len();
+        match out.last_chunk_mut() {
+            // once more what is done, and the rest
+            Some(last) => window(rows, first + 4 * (count - 16), last),
+            None => {
+                for (i, out) in out[done..].iter_mut().enumerate() {
+                    for (word, row) in out.iter_mut().zip(rows) {
+                        *word = u32::from_le_bytes(*row[first + 4 * (done + i)..].first_chunk().expect("as above"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
+float_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
+block_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);

@@ -1,0 +1,20 @@
+//! AVX2 with VNNI: 8 rows.
+
+use std::arch::x86_64::*;
+
+use super::ymm::primitives;
+use crate::block_kernels::block_kernels;
+use crate::float_kernels::float_kernels;
+use crate::kernels::kernels;
+
+primitives!("avx2,fma,f16c,avxvnni");
+
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+#[inline]
+fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
+    _mm256_dpbusd_avx_epi32(sums, codes, x)
+}
+
+kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
+float_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
+block_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
