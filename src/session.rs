@@ -16,7 +16,7 @@ pub use sync::{PrefillProgress, Synced};
 
 use rayon::prelude::*;
 
-use crate::compute::{ExecuteError, KernelTime, LogitRows, ProfiledSteps, Step};
+use crate::compute::{ExecuteError, HostWork, KernelTime, LogitRows, ProfiledSteps, Step};
 use crate::engine::{Engine, Pace};
 use crate::experts::trace::Trace;
 use crate::experts::{ExpertStore, StoreStats};
@@ -275,6 +275,11 @@ impl<'a> Session<'a> {
     /// Times of kernels since [`Session::profile`], longest first.
     pub fn kernel_times(&self) -> Vec<KernelTime> {
         self.engine.runner.kernel_times()
+    }
+
+    /// What the host has done so that the device computes.
+    pub fn host_work(&self) -> HostWork {
+        self.engine.runner.host_work()
     }
 
     /// Time that the host has waited for the device so far, reads of experts left out.

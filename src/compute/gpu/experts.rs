@@ -120,7 +120,8 @@ impl GpuDevice {
         Ok(())
     }
 
-    fn submission_done(&self, submission: &Submission) {
+    fn submission_done(&mut self, submission: &Submission) {
+        self.encoding.done(submission.number);
         if let Some(slots) = &self.slots {
             slots.done(submission.number);
         }

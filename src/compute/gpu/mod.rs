@@ -9,6 +9,7 @@ mod one_operation;
 mod pipelines;
 mod profile;
 mod readback;
+mod ready;
 mod resident;
 mod slots;
 mod staging;

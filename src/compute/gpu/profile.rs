@@ -27,7 +27,7 @@ pub(crate) fn bandwidth(gpu: &Gpu) -> Result<Option<f64>, ExecuteError> {
     let x = recording.tensor("memory", 1, width);
     let out = recording.ids("sums", StreamRead::columns(width));
     recording.push("stream_read", StreamRead { x, out }).expect("the width is whole pages");
-    let options = GpuOptions::default();
+    let options = GpuOptions { chain: false, ..GpuOptions::default() };
     let mut executor = GpuExecutor::new(gpu.clone(), Arc::new(recording), 1, None, options)?;
     // memory that was never written may be no memory at all
     executor.write(x.tensor, &vec![1.0; width]);
@@ -56,8 +56,6 @@ pub(super) struct Profile {
     times: BTreeMap<&'static str, KernelTime>,
     left_out: u64,
     steps: ProfiledSteps,
-    /// What the host has waited since the last step ended.
-    waits: Duration,
 }
 
 impl Profile {
@@ -85,7 +83,6 @@ impl Profile {
             times: BTreeMap::new(),
             left_out: 0,
             steps: ProfiledSteps::default(),
-            waits: Duration::ZERO,
         })
     }
 
@@ -112,15 +109,10 @@ impl Profile {
         })
     }
 
-    /// The host has waited so long, within a step.
-    pub(super) fn waited(&mut self, time: Duration) {
-        self.waits += time;
-    }
-
-    /// A step has taken the host so long, waits included.
+    /// A step has taken the host so long, without its waits.
     pub(super) fn step(&mut self, time: Duration) {
         self.steps.steps += 1;
-        self.steps.host += time.saturating_sub(std::mem::take(&mut self.waits));
+        self.steps.host += time;
     }
 
     /// Steps so far.
