@@ -1,7 +1,7 @@
 //! One run of a recording: which tokens, what for, and what can go wrong.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::experts::StoreError;
 
@@ -193,4 +193,17 @@ impl std::ops::Sub for HostWork {
             barriers: self.barriers - before.barriers,
         }
     }
+}
+
+/// What host or device did for a while, for pictures of a token.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// A kernel, or what the host did.
+    pub name: &'static str,
+    /// Whether it is a kernel. The device's clock is not the host's: the last kernel of a step ends when the host learns of it.
+    pub on_device: bool,
+    /// When it began.
+    pub start: Instant,
+    /// How long it took.
+    pub time: Duration,
 }

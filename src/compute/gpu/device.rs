@@ -19,7 +19,7 @@ use crate::compute::kernel::{Dispatch, Kernel};
 use crate::compute::ops::LogitsTopK;
 use crate::compute::recording::{CacheId, Recording, TensorId, View};
 use crate::compute::run::Runner;
-use crate::compute::step::{ExecuteError, HostWork, KernelTime, Phase, ProfiledSteps, Step, TopLogits};
+use crate::compute::step::{ExecuteError, HostWork, KernelTime, Phase, ProfiledSteps, Span, Step, TopLogits};
 use crate::experts::SlotMemory;
 
 /// With all experts resident a step needs one submission. The GPU starts sooner with several: on an H200 a token of the
@@ -99,7 +99,7 @@ pub(crate) struct GpuDevice {
     /// When the step began.
     started: Instant,
     /// What the host has waited since then, for the device and for reads.
-    step_waits: Duration,
+    pub(super) step_waits: Duration,
     /// Time of all submissions until then.
     step_submits: Duration,
     /// Copies of the state, one for each mark of the step.
@@ -210,7 +210,9 @@ impl GpuDevice {
         let encoder = self.encoding.encoder(&self.gpu.device);
         self.values.copy(encoder, &buffer, 0, 0, bytes);
         let index = self.encoding.submit(&self.gpu.queue).index;
+        let waiting = Instant::now();
         let values = self.values.read(&index, bytes, bytemuck::pod_collect_to_vec)?;
+        self.has_waited_for_device(waiting);
         self.check()?;
         Ok(values)
     }
@@ -340,8 +342,9 @@ impl Device for GpuDevice {
         self.encoding.encoded(without_waits.saturating_sub(self.encoding.work().submit - self.step_submits));
         if let Some(profile) = &mut self.profile {
             profile.step(without_waits);
-            profile.collect(&self.gpu.device)?;
+            profile.collect(&self.gpu.device, &mut self.encoding.spans)?;
         }
+        self.encoding.spans.host("step", self.started);
         self.check()
     }
 
@@ -398,6 +401,7 @@ impl Device for GpuDevice {
 
     fn has_waited(&mut self, from: Instant) {
         self.step_waits += from.elapsed();
+        self.encoding.spans.host("wait for reads", from);
     }
 
     fn profile(&mut self) -> bool {
@@ -412,6 +416,14 @@ impl Device for GpuDevice {
 
     fn profiled_steps(&self) -> ProfiledSteps {
         self.profile.as_ref().map(Profile::steps).unwrap_or_default()
+    }
+
+    fn keep_spans(&mut self) {
+        self.encoding.spans.keep();
+    }
+
+    fn take_spans(&mut self) -> Vec<Span> {
+        self.encoding.spans.take()
     }
 
     fn host_work(&self) -> HostWork {

@@ -7,6 +7,7 @@ use crate::compute::step::HostWork;
 
 use super::profile::Profile;
 use super::ready::{ReadyStages, Way};
+use super::spans::Spans;
 
 /// Commands that are not submitted yet.
 #[derive(Default)]
@@ -20,6 +21,7 @@ pub(super) struct Encoding {
     /// Dispatches that are not submitted yet.
     pending: usize,
     work: HostWork,
+    pub(super) spans: Spans,
 }
 
 /// The encoder that commands are appended to. One of wgpu's takes either wgpu's commands or those of a chain.
@@ -135,6 +137,7 @@ impl Encoding {
         self.pending = 0;
         self.work.submissions += 1;
         self.work.submit += start.elapsed();
+        self.spans.host("submit", start);
         Submission { index, number: self.submitted }
     }
 

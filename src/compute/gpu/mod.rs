@@ -12,6 +12,7 @@ mod readback;
 mod ready;
 mod resident;
 mod slots;
+mod spans;
 mod staging;
 mod state;
 
