@@ -44,6 +44,20 @@ fn a_chain_changes_nothing() {
     }
 }
 
+/// Many small submissions, or one: the same bits.
+#[test]
+fn submissions_change_nothing() {
+    for chain in [false, true] {
+        let of = |submit_after| {
+            let gpu = GpuOptions { chain, submit_after, ..GpuOptions::default() };
+            outcome("tiny", ExpertBudget::All, gpu)
+        };
+        let ((many, _, work), (one, _, less)) = (of(1), of(usize::MAX));
+        assert!(many == one, "not the same bits");
+        assert!(work.submissions > less.submissions, "{work:?} {less:?}");
+    }
+}
+
 /// A profile takes wgpu's passes for as long as it lasts, whatever was recorded before: the same bits.
 #[test]
 fn a_profile_changes_nothing() {
