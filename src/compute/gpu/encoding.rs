@@ -26,6 +26,7 @@ pub(super) struct Encoding {
 
 /// The encoder that commands are appended to. One of wgpu's takes either wgpu's commands or those of a chain.
 #[derive(Default)]
+#[expect(clippy::large_enum_variant, reason = "a device has one, and each is made many times a token")]
 enum Open {
     #[default]
     Nothing,
