@@ -16,7 +16,7 @@ pub use sync::{PrefillProgress, Synced};
 
 use rayon::prelude::*;
 
-use crate::compute::{ExecuteError, KernelTime, LogitRows, ProfiledSteps, Step};
+use crate::compute::{ExecuteError, HostWork, KernelTime, LogitRows, ProfiledSteps, Span, Step};
 use crate::engine::{Engine, Pace};
 use crate::experts::trace::Trace;
 use crate::experts::{ExpertStore, StoreStats};
@@ -275,6 +275,21 @@ impl<'a> Session<'a> {
     /// Times of kernels since [`Session::profile`], longest first.
     pub fn kernel_times(&self) -> Vec<KernelTime> {
         self.engine.runner.kernel_times()
+    }
+
+    /// What the host has done so that the device computes.
+    pub fn host_work(&self) -> HostWork {
+        self.engine.runner.host_work()
+    }
+
+    /// Keeps what host and device do from now on, and when: kernels with a [profile](Session::profile) only.
+    pub fn keep_spans(&mut self) {
+        self.engine.runner.keep_spans();
+    }
+
+    /// What was kept; nothing is kept any more.
+    pub fn take_spans(&mut self) -> Vec<Span> {
+        self.engine.runner.take_spans()
     }
 
     /// Time that the host has waited for the device so far, reads of experts left out.

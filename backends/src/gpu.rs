@@ -1,5 +1,6 @@
 //! GPU devices: which adapter, with which limits, and shaders without runtime checks.
 
+pub mod chain;
 mod dxc;
 mod instance;
 

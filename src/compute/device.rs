@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::kernel::Kernel;
 use super::ops::{Experts, LogitsTopK, Pair};
 use super::recording::{CacheId, TensorId, View};
-use super::step::{ExecuteError, KernelTime, ProfiledSteps, Step, TopLogits};
+use super::step::{ExecuteError, HostWork, KernelTime, ProfiledSteps, Span, Step, TopLogits};
 
 /// The routed experts of one layer in one step.
 pub(crate) struct ExpertLayer<'a> {
@@ -147,6 +147,19 @@ pub(crate) trait Device: Send {
     /// Steps since [`Device::profile`].
     fn profiled_steps(&self) -> ProfiledSteps {
         ProfiledSteps::default()
+    }
+
+    /// What the host has done so that the device computes.
+    fn host_work(&self) -> HostWork {
+        HostWork::default()
+    }
+
+    /// Keeps what host and device do from now on.
+    fn keep_spans(&mut self) {}
+
+    /// What was kept; nothing is kept any more.
+    fn take_spans(&mut self) -> Vec<Span> {
+        Vec::new()
     }
 
     /// Time that the host has waited for the device so far, reads of experts left out.

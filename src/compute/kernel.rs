@@ -206,9 +206,14 @@ impl Immediates {
         Immediates { words, names }
     }
 
+    /// The words that have a name.
+    pub(crate) fn words(&self) -> &[u32] {
+        &self.words[..self.names.len()]
+    }
+
     /// As bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.words[..self.names.len()])
+        bytemuck::cast_slice(self.words())
     }
 
     /// Names of the words.

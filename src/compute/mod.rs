@@ -33,4 +33,4 @@ pub(crate) use run::Runner;
 #[cfg(test)]
 pub(crate) use step::TopLogits;
 pub(crate) use step::{ExecuteError, Phase, Step};
-pub use step::{KernelTime, LogitRows, ProfiledSteps};
+pub use step::{HostWork, KernelTime, LogitRows, ProfiledSteps, Span};

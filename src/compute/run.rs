@@ -19,7 +19,7 @@ use watch::{Stride, Watch};
 use super::device::{Choice, Device, ExpertLayer};
 use super::kernel::Kernel;
 use super::recording::{Recorded, Recording, View};
-use super::step::{ExecuteError, KernelTime, LogitRows, Phase, ProfiledSteps, Step};
+use super::step::{ExecuteError, HostWork, KernelTime, LogitRows, Phase, ProfiledSteps, Span, Step};
 
 const HAS_STORE: &str = "a recording with experts is run with a store";
 
@@ -429,6 +429,21 @@ impl<D: Device + ?Sized> Runner<D> {
     /// Steps since [`Runner::profile`].
     pub(crate) fn profiled_steps(&self) -> ProfiledSteps {
         self.device.profiled_steps()
+    }
+
+    /// What the host has done so that the device computes.
+    pub(crate) fn host_work(&self) -> HostWork {
+        self.device.host_work()
+    }
+
+    /// Keeps what host and device do from now on: kernels where there is a profile.
+    pub(crate) fn keep_spans(&mut self) {
+        self.device.keep_spans();
+    }
+
+    /// What was kept; nothing is kept any more.
+    pub(crate) fn take_spans(&mut self) -> Vec<Span> {
+        self.device.take_spans()
     }
 
     /// Time that the host has waited for the device so far, reads of experts left out.

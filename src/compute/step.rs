@@ -1,7 +1,7 @@
 //! One run of a recording: which tokens, what for, and what can go wrong.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::experts::StoreError;
 
@@ -163,5 +163,47 @@ pub struct ProfiledSteps {
     pub steps: u64,
     /// Time that the host worked on them: encoding, submitting, the expert cache. Waits for the device and for reads are
     /// left out. A pass per kernel makes encoding dearer than it is without a profile.
-    pub host: std::time::Duration,
+    pub host: Duration,
+}
+
+/// What the host has done so that a device computes, all of it so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostWork {
+    /// Time of steps, without what follows, and without waits for the device and for reads.
+    pub encode: Duration,
+    /// Time of submissions.
+    pub submit: Duration,
+    /// Submissions.
+    pub submissions: u64,
+    /// Dispatches.
+    pub dispatches: u64,
+    /// Barriers that dispatches wait at; 0 where wgpu records them, which does not tell.
+    pub barriers: u64,
+}
+
+impl std::ops::Sub for HostWork {
+    type Output = HostWork;
+
+    fn sub(self, before: HostWork) -> HostWork {
+        HostWork {
+            encode: self.encode - before.encode,
+            submit: self.submit - before.submit,
+            submissions: self.submissions - before.submissions,
+            dispatches: self.dispatches - before.dispatches,
+            barriers: self.barriers - before.barriers,
+        }
+    }
+}
+
+/// What host or device did for a while, for pictures of a token.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// A kernel, or what the host did.
+    pub name: &'static str,
+    /// Whether it is a kernel. The device's clock is not the host's: the last kernel of a step ends when the host learns of it.
+    pub on_device: bool,
+    /// When it began.
+    pub start: Instant,
+    /// How long it took.
+    pub time: Duration,
 }

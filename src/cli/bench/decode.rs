@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use flashflood::bytes_for_people;
-use flashflood::compute::LogitRows;
+use flashflood::compute::{HostWork, LogitRows};
 use flashflood::engine::ExpertBudget;
 use flashflood::experts::StoreStats;
 use flashflood::session::Session;
@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::BenchArgs;
 use super::ceiling::Ceiling;
+use super::timeline::{self, Track};
 use crate::cli::kernel_table::KernelTable;
 
 /// Tokens that each run starts from.
@@ -23,6 +24,7 @@ struct Run {
     tokens: usize,
     stats: StoreStats,
     waited: Duration,
+    work: HostWork,
 }
 
 impl Run {
@@ -37,6 +39,10 @@ impl Run {
 
     fn rate(&self) -> f64 {
         self.tokens as f64 / self.decode.as_secs_f64()
+    }
+
+    fn each(&self, count: u64) -> f64 {
+        count as f64 / self.tokens as f64
     }
 
     fn bytes_per_token(&self) -> f64 {
@@ -60,7 +66,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     for n in 0..args.repeat.max(1) {
         // run after run continues in the cache that the last one left: the first is cold
         let mut session = engine.session()?;
-        runs.push(decode(&mut session, args.tokens, vocab, n as u64)?);
+        runs.push(decode(&mut session, args.tokens, vocab, n as u64, false)?);
     }
     let resident = flashflood_backends::memory::resident_memory();
     let peak = flashflood_backends::memory::peak_memory();
@@ -68,8 +74,18 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let read_rate = Ceiling::read_rate(&options, &layout, read, top_k)?;
     let mut session = engine.session()?;
     let round_trip = session.round_trip()?;
+    if let Some(file) = &args.trace {
+        decode(&mut session, timeline::TOKENS, vocab, 0, true)?;
+        let tokens = Track { name: "tokens", spans: session.take_spans() };
+        session = engine.session()?;
+        session.profile();
+        decode(&mut session, timeline::TOKENS, vocab, 0, true)?;
+        let profile = Track { name: "profile: a pass for each kernel", spans: session.take_spans() };
+        timeline::write(file, &[tokens, profile])?;
+        session = engine.session()?;
+    }
     let profiled = session.profile();
-    let profile = decode(&mut session, args.tokens.min(16), vocab, 0)?;
+    let profile = decode(&mut session, args.tokens.min(16), vocab, 0, false)?;
     let times = if profiled { session.kernel_times() } else { Vec::new() };
     let kernels = profiled.then(|| Ceiling::kernels(&session));
     let waits =
@@ -89,6 +105,11 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
                     "stall_ms_per_token": run.ms(run.stats.stall_time),
                     "device_wait_ms_per_token": run.ms(run.waited),
                     "host_ms_per_token": run.ms(run.host()),
+                    "encode_ms_per_token": run.ms(run.work.encode),
+                    "submit_ms_per_token": run.ms(run.work.submit),
+                    "submissions_per_token": run.each(run.work.submissions),
+                    "dispatches_per_token": run.each(run.work.dispatches),
+                    "barriers_per_token": run.each(run.work.barriers),
                     "ceiling_ms_per_token": ceiling.least(run.bytes_per_token()).as_secs_f64() * 1e3,
                     "experts_read_ahead": run.stats.ahead,
                     "experts_read_ahead_used": run.stats.ahead_used,
@@ -118,15 +139,15 @@ fn print_runs(out: &mut impl Write, runs: &[Run], ceiling: &Ceiling) -> io::Resu
     let ahead = runs.iter().any(|run| run.stats.ahead > 0);
     write!(
         out,
-        "\n| run | t/s | ms/token | ceiling ms | read/token | hit % | stalled ms | device ms | host ms | expert GB/s |"
+        "\n| run | t/s | ms/token | ceiling ms | read/token | hit % | stalled ms | device ms | host ms | encode ms | submit ms | expert GB/s |"
     )?;
     writeln!(out, "{}", if ahead { " ahead, used |" } else { "" })?;
-    write!(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+    write!(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
     writeln!(out, "{}", if ahead { " ---: |" } else { "" })?;
     for (n, run) in runs.iter().enumerate() {
         write!(
             out,
-            "| {} | {:.1} | {:.2} | {:.2} | {} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            "| {} | {:.1} | {:.2} | {:.2} | {} | {:.1} | {:.2} | {:.2} | {:.2} | {:.3} | {:.3} | {:.2} |",
             if n == 0 { "first".to_owned() } else { format!("{}", n + 1) },
             run.rate(),
             run.ms(run.decode),
@@ -136,6 +157,8 @@ fn print_runs(out: &mut impl Write, runs: &[Run], ceiling: &Ceiling) -> io::Resu
             run.ms(run.stats.stall_time),
             run.ms(run.waited),
             run.ms(run.host()),
+            run.ms(run.work.encode),
+            run.ms(run.work.submit),
             run.read_rate(),
         )?;
         if ahead {
@@ -144,10 +167,32 @@ fn print_runs(out: &mut impl Write, runs: &[Run], ceiling: &Ceiling) -> io::Resu
         }
         writeln!(out)?;
     }
-    Ok(())
+    match runs.last() {
+        Some(run) if run.work.dispatches > 0 => explain_host(out, run),
+        _ => Ok(()),
+    }
 }
 
-fn decode(session: &mut Session<'_>, tokens: usize, vocab: usize, seed: u64) -> anyhow::Result<Run> {
+/// Of what the host's time is made.
+fn explain_host(out: &mut impl Write, run: &Run) -> io::Result<()> {
+    let work = run.work;
+    let rest = run.host().saturating_sub(work.encode).saturating_sub(work.submit);
+    let ns = work.encode.as_secs_f64() * 1e9 / work.dispatches as f64;
+    write!(
+        out,
+        "\nhost, a token of the last run: {:.0} dispatches encoded ({ns:.0} ns each) in {:.1} submissions, {:.3} ms for the rest",
+        run.each(work.dispatches),
+        run.each(work.submissions),
+        run.ms(rest),
+    )?;
+    match work.barriers {
+        0 => writeln!(out, "; wgpu records them"),
+        barriers => writeln!(out, "; {:.0} of them wait for others", run.each(barriers)),
+    }
+}
+
+/// With `spans`, those of the tokens after the prompt are kept.
+fn decode(session: &mut Session<'_>, tokens: usize, vocab: usize, seed: u64, spans: bool) -> anyhow::Result<Run> {
     let prompt: Vec<u32> =
         (0..PROMPT as u64).map(|i| ((i * 37 + seed * 11 + 1) % vocab.min(200) as u64) as u32).collect();
     let options = SamplerOptions { temperature: Some(1.0), top_k: Some(20), ..SamplerOptions::default() };
@@ -155,7 +200,10 @@ fn decode(session: &mut Session<'_>, tokens: usize, vocab: usize, seed: u64) -> 
     session.extend(&prompt, LogitRows::Last, |_, _| true)?;
     let mut next = session.sample(&mut sampler, vocab)?;
     session.reset_expert_stats();
-    let waited = session.waited();
+    if spans {
+        session.keep_spans();
+    }
+    let (waited, work) = (session.waited(), session.host_work());
     let start = Instant::now();
     for _ in 0..tokens {
         session.decode(next)?;
@@ -163,5 +211,6 @@ fn decode(session: &mut Session<'_>, tokens: usize, vocab: usize, seed: u64) -> 
     }
     session.finish()?;
     let decode = start.elapsed();
-    Ok(Run { decode, tokens, stats: session.expert_stats(), waited: session.waited() - waited })
+    let (waited, work) = (session.waited() - waited, session.host_work() - work);
+    Ok(Run { decode, tokens, stats: session.expert_stats(), waited, work })
 }

@@ -5,6 +5,7 @@ mod decode;
 mod experts;
 mod prefill;
 mod replay;
+mod timeline;
 mod trace;
 
 use std::path::PathBuf;
@@ -35,6 +36,9 @@ pub(crate) struct BenchArgs {
     /// Runs
     #[arg(short, long, value_name = "N", default_value_t = 3)]
     pub(super) repeat: usize,
+    /// Write what host and device did for a few tokens: for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cache_trace", "experts", "prompt"])]
+    pub(super) trace: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

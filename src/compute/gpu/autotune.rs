@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use flashflood_backends::gpu::Gpu;
 
 use self::file::TeamFile;
-use super::pipelines::{Pipelines, ReadyStage};
+use super::pipelines::{PassStage, Pipelines};
 use super::readback::{Readback, wait};
 use super::resident::Resident;
 use super::slots::GpuSlots;
@@ -59,7 +59,7 @@ pub(super) struct Subject<'a> {
 type Uses = (ProductShape, Vec<(usize, usize)>);
 
 /// Pipelines, bind groups and dispatches of a product with one team.
-type Calls = Vec<(ReadyStage, Vec<Dispatch>)>;
+type Calls = Vec<(PassStage, Vec<Dispatch>)>;
 
 impl Subject<'_> {
     /// Decides `resident.teams`.
@@ -208,7 +208,7 @@ impl Subject<'_> {
             };
             dispatches.retain(|dispatch| dispatch.stage == stage);
             let resource = |b: Binding| match b.0 {
-                Access::Write => Some(out.as_entire_binding()),
+                Access::Write => Some(out.as_entire_buffer_binding()),
                 Access::Read => resident.binding(b.1, &slabs),
             };
             bytes += dispatches.iter().map(|dispatch| dispatch.weight_bytes).sum::<u64>();

@@ -141,7 +141,7 @@ fn is_right(gpu: &Gpu, shader: &'static str, constants: Vec<(&'static str, f64)>
     let group = vec![Binding::read(tensor(0)), Binding::read(tensor(1)), Binding::write(tensor(2))];
     let stage = Stage { shader, constants, groups: vec![group] };
     let ready = Pipelines::new(&gpu.device, false).ready(&stage, |binding: Binding| match binding.1 {
-        Resource::Tensor(TensorId(i)) => Some(buffers[i].as_entire_binding()),
+        Resource::Tensor(TensorId(i)) => Some(buffers[i].as_entire_buffer_binding()),
         _ => None,
     });
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

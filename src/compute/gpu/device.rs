@@ -1,29 +1,34 @@
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use flashflood_backends::gpu::Gpu;
+use flashflood_backends::gpu::chain::Chain;
 
 use super::autotune::{Subject, Teams};
 use super::encoding::{Encoding, Submission};
 use super::experts::ChoiceOnTheWay;
-use super::pipelines::{Pipelines, ReadyStage};
+use super::pipelines::Pipelines;
 use super::profile::{Profile, bandwidth};
 use super::readback::{Readback, wait};
+use super::ready::{Maker, Ready};
 use super::resident::{Resident, most_chosen};
 use super::slots::{GpuSlots, Landing};
 use crate::compute::device::{Choice, Device, ExpertLayer, LandedExpert};
-use crate::compute::kernel::{Binding, Dispatch, Kernel, Stage};
-use crate::compute::ops::{Experts, LogitsTopK};
-use crate::compute::recording::{CacheId, Recorded, Recording, TensorId, View};
+use crate::compute::kernel::{Dispatch, Kernel};
+use crate::compute::ops::LogitsTopK;
+use crate::compute::recording::{CacheId, Recording, TensorId, View};
 use crate::compute::run::Runner;
-use crate::compute::step::{ExecuteError, KernelTime, Phase, ProfiledSteps, Step, TopLogits};
+use crate::compute::step::{ExecuteError, HostWork, KernelTime, Phase, ProfiledSteps, Span, Step, TopLogits};
 use crate::experts::SlotMemory;
 
-/// With all experts resident a step needs one submission. The GPU starts sooner with several: on an H200 a token of the
-/// 35B shape takes 4.5 ms in one, 3.9 ms in submissions of 50 or 100 dispatches, and 4.0 ms in some of 25.
+/// With all experts resident a step needs one submission. The GPU starts sooner with several: recorded by wgpu, a token of
+/// the 35B shape takes 4.5 ms on an H200 in one, 3.9 ms in submissions of 50 or 100 dispatches, and 4.0 ms in some of 25.
 const SUBMIT_AFTER: usize = 64;
+
+/// A chain records faster than a GPU computes, so that only the first submission is small: each may be so many times as
+/// large as the one before. Eight submissions of a token of the 35B shape become four.
+const SUBMIT_GROWTH: usize = 2;
 
 /// How a recording is made ready for a device.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +45,10 @@ pub(crate) struct GpuOptions {
     pub teams: Teams,
     /// Whether matrix units multiply prompts, where not as the device would choose: for tests.
     pub cooperative: Option<bool>,
+    /// Whether dispatches are recorded below wgpu's validation, where the graphics API can and checks are off: for tests.
+    pub chain: bool,
+    /// Dispatches of the first submission of a step that waits for nothing.
+    pub submit_after: usize,
 }
 
 impl Default for GpuOptions {
@@ -51,6 +60,8 @@ impl Default for GpuOptions {
             threads: u32::MAX,
             teams: Teams::BuiltIn,
             cooperative: None,
+            chain: true,
+            submit_after: SUBMIT_AFTER,
         }
     }
 }
@@ -78,10 +89,9 @@ pub(crate) struct GpuDevice {
     pub(super) gpu: Gpu,
     pub(super) recording: Arc<Recording>,
     pub(super) resident: Resident,
-    pub(super) ready: Vec<Vec<ReadyStage>>,
-    /// Of each slab, as the bind groups of a step know it.
-    generations: HashMap<(usize, usize), u64>,
-    top_k: Option<Vec<ReadyStage>>,
+    pub(super) ready: Ready,
+    /// The same for wgpu's passes, which profiles need, once there was one.
+    pub(super) timed: Option<Ready>,
     pub(super) slots: Option<Arc<GpuSlots>>,
     /// What [`keep_up`](Device::keep_up) submitted last, and was not waited for.
     ahead: Option<Submission>,
@@ -93,8 +103,14 @@ pub(crate) struct GpuDevice {
     pub(super) profile: Option<Profile>,
     /// Time that was waited for work whose results the host does not read.
     pub(super) waits: Duration,
+    /// Dispatches of the first submission of a step, and of the next one.
+    submit_after: [usize; 2],
     /// When the step began.
     started: Instant,
+    /// What the host has waited since then, for the device and for reads.
+    pub(super) step_waits: Duration,
+    /// Time of all submissions until then.
+    step_submits: Duration,
     /// Copies of the state, one for each mark of the step.
     pub(super) marked: Vec<Readback>,
     failed: Arc<Mutex<Option<String>>>,
@@ -147,33 +163,21 @@ impl GpuDevice {
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let subject = Subject { gpu: &gpu, recording: &recording, slots: slots.as_deref() };
         subject.choose(options.teams, &mut pipelines, &mut resident);
-        let (slab_count, mut generations) = (slots.as_ref().map_or(0, |slots| slots.slabs()), HashMap::new());
-        let mut make = |stages: Vec<Stage>, slabs: &[Option<wgpu::Buffer>]| -> Vec<ReadyStage> {
-            stages.iter().map(|stage| pipelines.ready(stage, |b: Binding| resident.binding(b.1, slabs))).collect()
+        let mut chain = if options.chain && !options.checks { chain(&gpu) } else { None };
+        let mut maker = Maker {
+            pipelines: &mut pipelines,
+            chain: chain.as_mut(),
+            recording: &recording,
+            resident: &resident,
+            slots: slots.as_deref(),
         };
-        // those of its layer; the others are not there for it
-        let mut slabs_for = |index: usize, op: &Experts| {
-            let mut slabs = vec![None; slab_count];
-            if let Some(slots) = &slots {
-                for slab in slots.slabs_of(op.layer) {
-                    let (buffer, generation) = slots.slab(slab);
-                    slabs[slab] = buffer;
-                    generations.insert((index, slab), generation);
-                }
-            }
-            slabs
-        };
-        let ready = recording
-            .steps
-            .iter()
-            .enumerate()
-            .map(|(index, recorded)| match recorded {
-                Recorded::Kernel { kernel, .. } => make(kernel.stages(&resident), &[]),
-                Recorded::Route(_) | Recorded::LayerDone(_) => Vec::new(),
-                Recorded::Experts(op) => make(op.stages(&resident, slab_count), &slabs_for(index, op)),
-            })
-            .collect();
-        let top_k = recording.logits.map(|logits| make(LogitsTopK::stages(logits.tensor).into(), &[]));
+        let ready = maker.all().or_else(|e| {
+            // it says what is wrong with a kernel, where there is something
+            tracing::warn!("dispatches are recorded by wgpu: {e}");
+            maker.chain = None;
+            maker.all()
+        });
+        let ready = ready.map_err(|e| ExecuteError::Gpu(e.to_string()))?;
         // a choice and the guess at the next
         let ids = recording.max_tokens * most_chosen(&recording).next_multiple_of(4) * 4 * 2;
         let device = GpuDevice {
@@ -185,13 +189,15 @@ impl GpuDevice {
             recording,
             resident,
             ready,
-            generations,
-            top_k,
+            timed: None,
             slots,
             profile: None,
             waits: Duration::ZERO,
+            submit_after: [options.submit_after; 2],
             started: Instant::now(),
-            encoding: Encoding::default(),
+            step_waits: Duration::ZERO,
+            step_submits: Duration::ZERO,
+            encoding: Encoding::new(chain),
             dispatches: Vec::new(),
             marked: Vec::new(),
             failed,
@@ -214,40 +220,50 @@ impl GpuDevice {
         let encoder = self.encoding.encoder(&self.gpu.device);
         self.values.copy(encoder, &buffer, 0, 0, bytes);
         let index = self.encoding.submit(&self.gpu.queue).index;
+        let waiting = Instant::now();
         let values = self.values.read(&index, bytes, bytemuck::pod_collect_to_vec)?;
+        self.has_waited_for_device(waiting);
         self.check()?;
         Ok(values)
     }
 
     /// Encodes `self.dispatches` with the stages of operation `index`.
     pub(super) fn encode(&mut self, index: usize) {
-        self.encoding.dispatch(&self.gpu.device, self.profile.as_mut(), &self.ready[index], &self.dispatches);
+        let ready = self.profile.as_ref().and(self.timed.as_ref()).unwrap_or(&self.ready);
+        self.encoding.dispatch(&self.gpu.device, self.profile.as_mut(), &ready.steps[index], &self.dispatches);
     }
 
     /// Where nothing is waited for, the GPU starts on what there is.
     pub(super) fn submit_often(&mut self, step: &Step) {
-        if self.encoding.pending() >= SUBMIT_AFTER && self.looks_up(step) {
+        if self.encoding.pending() >= self.submit_after[1] && self.looks_up(step) {
             self.encoding.submit(&self.gpu.queue);
+            if self.encoding.chain.is_some() {
+                self.submit_after[1] = self.submit_after[1].saturating_mul(SUBMIT_GROWTH);
+            }
         }
     }
 
-    /// Makes the bind groups of a layer's experts anew for slabs that came, and drops those for slabs that went.
-    pub(super) fn follow_slabs(&mut self, index: usize, op: &Experts) {
-        let Some(slots) = &self.slots else { return };
-        for slab in slots.slabs_of(op.layer) {
-            if self.generations.get(&(index, slab)) == Some(&slots.generation(slab)) {
-                continue;
-            }
-            let mut slabs = vec![None; slots.slabs()];
-            let (buffer, generation) = slots.slab(slab);
-            slabs[slab] = buffer;
-            self.generations.insert((index, slab), generation);
-            for (stage, ready) in op.stages(&self.resident, slots.slabs()).iter().zip(&mut self.ready[index]) {
-                let resource = |b: Binding| self.resident.binding(b.1, &slabs);
-                ready.regroup(&self.gpu.device, slab, &stage.groups[slab], resource);
-            }
+    /// Makes what profiles need, where it is not there yet.
+    fn ready_for_profile(&mut self) -> Result<(), ExecuteError> {
+        if self.encoding.chain.is_none() || self.timed.is_some() {
+            return Ok(());
         }
+        let mut maker = Maker {
+            // where there is a chain, there are no checks
+            pipelines: &mut Pipelines::new(&self.gpu.device, false),
+            chain: None,
+            recording: &self.recording,
+            resident: &self.resident,
+            slots: self.slots.as_deref(),
+        };
+        self.timed = Some(maker.all().map_err(|e| ExecuteError::Gpu(e.to_string()))?);
+        Ok(())
     }
+}
+
+/// What records below wgpu's validation, where it can be.
+fn chain(gpu: &Gpu) -> Option<Chain> {
+    Chain::new(gpu).inspect_err(|e| tracing::debug!("{e}")).ok()
 }
 
 /// Keeps the first error of a device in `failed`.
@@ -265,7 +281,9 @@ impl Device for GpuDevice {
     }
 
     fn begin(&mut self, embedded: &[f32], rope: &[f32], marks: usize) {
-        self.started = Instant::now();
+        (self.started, self.step_waits, self.step_submits) =
+            (Instant::now(), Duration::ZERO, self.encoding.work().submit);
+        self.submit_after[1] = self.submit_after[0];
         self.make_room_for_marks(marks);
         if let Some(input) = self.recording.input {
             self.write_rows(input.tensor, embedded);
@@ -317,7 +335,7 @@ impl Device for GpuDevice {
     ) -> Result<(), ExecuteError> {
         // one that was in its slot may have landed beside it: read ahead, or for a step that failed
         self.copy_landed();
-        self.follow_slabs(layer.index, layer.op);
+        self.follow_slabs(layer.index, layer.op)?;
         self.encode_experts(layer, experts, first_pair);
         if more { self.submit_landed() } else { Ok(()) }
     }
@@ -334,10 +352,13 @@ impl Device for GpuDevice {
 
     fn end(&mut self) -> Result<(), ExecuteError> {
         self.encoding.submit(&self.gpu.queue);
+        let without_waits = self.started.elapsed().saturating_sub(self.step_waits);
+        self.encoding.encoded(without_waits.saturating_sub(self.encoding.work().submit - self.step_submits));
         if let Some(profile) = &mut self.profile {
-            profile.step(self.started.elapsed());
-            profile.collect(&self.gpu.device)?;
+            profile.step(without_waits);
+            profile.collect(&self.gpu.device, &mut self.encoding.spans)?;
         }
+        self.encoding.spans.host("step", self.started);
         self.check()
     }
 
@@ -376,7 +397,7 @@ impl Device for GpuDevice {
     }
 
     fn top_logits(&mut self, _: TensorId, op: LogitsTopK) -> Result<TopLogits, ExecuteError> {
-        let Some(stages) = &self.top_k else { return Ok(Vec::new()) };
+        let Some(stages) = &self.ready.top_k else { return Ok(Vec::new()) };
         let top_k = op.top_k.min(op.vocab).min(LogitsTopK::MOST);
         let (dispatches, scratch) = LogitsTopK { top_k, ..op }.dispatches();
         self.encoding.dispatch(&self.gpu.device, None, stages, &dispatches);
@@ -393,14 +414,14 @@ impl Device for GpuDevice {
     }
 
     fn has_waited(&mut self, from: Instant) {
-        if let Some(profile) = &mut self.profile {
-            profile.waited(from.elapsed());
-        }
+        self.step_waits += from.elapsed();
+        self.encoding.spans.host("wait for reads", from);
     }
 
     fn profile(&mut self) -> bool {
         self.profile = Profile::new(&self.gpu.device, &self.gpu.queue);
-        self.profile.is_some()
+        // an error of wgpu shows itself at the next step
+        self.profile.is_some() && self.ready_for_profile().is_ok()
     }
 
     fn kernel_times(&self) -> Vec<KernelTime> {
@@ -409,6 +430,18 @@ impl Device for GpuDevice {
 
     fn profiled_steps(&self) -> ProfiledSteps {
         self.profile.as_ref().map(Profile::steps).unwrap_or_default()
+    }
+
+    fn keep_spans(&mut self) {
+        self.encoding.spans.keep();
+    }
+
+    fn take_spans(&mut self) -> Vec<Span> {
+        self.encoding.spans.take()
+    }
+
+    fn host_work(&self) -> HostWork {
+        self.encoding.work()
     }
 
     fn waited(&self) -> Duration {

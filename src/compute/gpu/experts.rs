@@ -107,7 +107,7 @@ impl GpuDevice {
             Choice { ids: of(bytemuck::cast_slice(ids)), guess: of(bytemuck::cast_slice(guess)) }
         })?;
         self.submission_done(&choice.submission);
-        self.has_waited(waiting);
+        self.has_waited_for_device(waiting);
         Ok(read)
     }
 
@@ -115,12 +115,19 @@ impl GpuDevice {
         let waiting = Instant::now();
         wait(&self.gpu.device, &submission.index)?;
         self.waits += waiting.elapsed();
-        self.has_waited(waiting);
+        self.has_waited_for_device(waiting);
         self.submission_done(submission);
         Ok(())
     }
 
-    fn submission_done(&self, submission: &Submission) {
+    /// Since `from` the host has waited for the device.
+    pub(super) fn has_waited_for_device(&mut self, from: Instant) {
+        self.step_waits += from.elapsed();
+        self.encoding.spans.host("wait for the device", from);
+    }
+
+    fn submission_done(&mut self, submission: &Submission) {
+        self.encoding.done(submission.number);
         if let Some(slots) = &self.slots {
             slots.done(submission.number);
         }

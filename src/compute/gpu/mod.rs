@@ -9,8 +9,10 @@ mod one_operation;
 mod pipelines;
 mod profile;
 mod readback;
+mod ready;
 mod resident;
 mod slots;
+mod spans;
 mod staging;
 mod state;
 

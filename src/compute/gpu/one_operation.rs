@@ -81,7 +81,7 @@ impl Runner<GpuDevice> {
 
     /// The kernels that an operation dispatches in a step, in order, each once.
     pub(crate) fn shaders_of(&self, index: usize, step: &Step) -> Vec<&'static str> {
-        let ready = &self.device.ready[index];
+        let all = &self.device.ready.steps[index].shaders;
         let mut stages: Vec<usize> = match &self.recording.steps[index] {
             Recorded::Kernel { kernel, .. } => {
                 let mut dispatches = Vec::new();
@@ -95,7 +95,7 @@ impl Runner<GpuDevice> {
         };
         stages.dedup();
         let mut shaders: Vec<&'static str> = Vec::new();
-        for shader in stages.into_iter().map(|stage| ready[stage].shader) {
+        for shader in stages.into_iter().map(|stage| all[stage]) {
             if !shaders.contains(&shader) {
                 shaders.push(shader);
             }

@@ -1,24 +1,93 @@
 //! Pipelines and bind groups: all made before tokens flow.
+//!
+//! A stage is made in one of two ways: for wgpu's own passes, or for a [`Chain`], which records below wgpu's validation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use flashflood_backends::gpu::chain::{Chain, ChainGroup, ChainPipeline, ChainShader, Link, NoChain};
 use flashflood_backends::gpu::shader_module;
 
 use crate::compute::kernel::{Access, Binding, Dispatch, Stage};
 use crate::compute::shaders;
 
-/// A stage ready to be dispatched.
-pub(super) struct ReadyStage {
-    /// Name of the shader, for profiles.
-    pub(super) shader: &'static str,
+/// A stage for a chain.
+pub(super) struct ChainStage {
+    pipeline: ChainPipeline,
+    /// `None` for what is not there, such as a slab of another layer.
+    groups: Vec<Option<ChainGroup>>,
+}
+
+impl ChainStage {
+    pub(super) fn new<'a>(
+        chain: &mut Chain,
+        stage: &Stage,
+        resource: impl Fn(Binding) -> Option<wgpu::BufferBinding<'a>>,
+    ) -> Result<Self, NoChain> {
+        let bindings: Vec<_> = access_of(stage).into_iter().map(|(n, access)| (n, access == Access::Write)).collect();
+        let pipeline = chain.pipeline(&ChainShader {
+            name: stage.shader,
+            source: &|| shaders::source(stage.shader).expect("ops name shaders that exist"),
+            constants: &stage.constants,
+            bindings: &bindings,
+        })?;
+        let mut made = ChainStage { pipeline, groups: Vec::new() };
+        for group in &stage.groups {
+            let group = made.group(chain, group, &resource)?;
+            made.groups.push(group);
+        }
+        Ok(made)
+    }
+
+    fn group<'a>(
+        &self,
+        chain: &mut Chain,
+        bindings: &[Binding],
+        resource: impl Fn(Binding) -> Option<wgpu::BufferBinding<'a>>,
+    ) -> Result<Option<ChainGroup>, NoChain> {
+        let part = |(place, b): (usize, &Binding)| Some((b.number(place), resource(*b)?));
+        let parts: Option<Vec<_>> = bindings.iter().enumerate().map(part).collect();
+        parts.map(|parts| chain.group(self.pipeline, &parts)).transpose()
+    }
+
+    /// Makes one of the bind groups anew, or drops it when a binding is not there. The one before goes after `submission`,
+    /// the one that is being encoded.
+    pub(super) fn regroup<'a>(
+        &mut self,
+        chain: &mut Chain,
+        group: usize,
+        bindings: &[Binding],
+        resource: impl Fn(Binding) -> Option<wgpu::BufferBinding<'a>>,
+        submission: u64,
+    ) -> Result<(), NoChain> {
+        if let Some(before) = self.groups[group].take() {
+            chain.retire(before, submission);
+        }
+        self.groups[group] = self.group(chain, bindings, resource)?;
+        Ok(())
+    }
+
+    /// A dispatch for the chain.
+    pub(super) fn link<'a>(&self, dispatch: &'a Dispatch) -> Link<'a> {
+        Link {
+            pipeline: self.pipeline,
+            group: self.groups[dispatch.group].expect("what a dispatch reads is there"),
+            immediates: dispatch.immediates.words(),
+            grid: dispatch.grid,
+        }
+    }
+}
+
+/// A stage for wgpu's passes.
+pub(super) struct PassStage {
+    shader: &'static str,
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
     /// `None` for what is not there, such as a slab of another layer.
     groups: Vec<Option<wgpu::BindGroup>>,
 }
 
-impl ReadyStage {
+impl PassStage {
     /// Makes one of the bind groups anew, or drops it when a binding is not there: a bind group keeps the memory of
     /// what it binds.
     pub(super) fn regroup<'a>(
@@ -26,7 +95,7 @@ impl ReadyStage {
         device: &wgpu::Device,
         group: usize,
         bindings: &[Binding],
-        resource: impl Fn(Binding) -> Option<wgpu::BindingResource<'a>>,
+        resource: impl Fn(Binding) -> Option<wgpu::BufferBinding<'a>>,
     ) {
         self.groups[group] = bind_group(device, self.shader, &self.layout, bindings, resource);
     }
@@ -41,9 +110,14 @@ impl ReadyStage {
     }
 }
 
+/// The number and the access of each binding of a stage.
+fn access_of(stage: &Stage) -> Vec<(u32, Access)> {
+    stage.groups[0].iter().enumerate().map(|(i, b)| (b.number(i), b.0)).collect()
+}
+
 type Key = (&'static str, Vec<(&'static str, u64)>);
 
-/// Makes each pipeline once.
+/// Makes each pipeline of wgpu once.
 pub(super) struct Pipelines {
     device: wgpu::Device,
     checks: bool,
@@ -120,14 +194,13 @@ impl Pipelines {
     pub(super) fn ready<'a>(
         &mut self,
         stage: &Stage,
-        resource: impl Fn(Binding) -> Option<wgpu::BindingResource<'a>>,
-    ) -> ReadyStage {
-        let access: Vec<_> = stage.groups[0].iter().enumerate().map(|(i, b)| (b.number(i), b.0)).collect();
-        let layout = self.layout(&access);
+        resource: impl Fn(Binding) -> Option<wgpu::BufferBinding<'a>>,
+    ) -> PassStage {
+        let layout = self.layout(&access_of(stage));
         let pipeline = self.pipeline(stage, &layout, IMMEDIATES);
         let groups = stage.groups.iter();
         let groups = groups.map(|group| bind_group(&self.device, stage.shader, &layout, group, &resource)).collect();
-        ReadyStage { shader: stage.shader, pipeline, layout, groups }
+        PassStage { shader: stage.shader, pipeline, layout, groups }
     }
 }
 
@@ -136,10 +209,10 @@ fn bind_group<'a>(
     label: &str,
     layout: &wgpu::BindGroupLayout,
     bindings: &[Binding],
-    resource: impl Fn(Binding) -> Option<wgpu::BindingResource<'a>>,
+    resource: impl Fn(Binding) -> Option<wgpu::BufferBinding<'a>>,
 ) -> Option<wgpu::BindGroup> {
     let entry = |(place, b): (usize, &Binding)| {
-        Some(wgpu::BindGroupEntry { binding: b.number(place), resource: resource(*b)? })
+        Some(wgpu::BindGroupEntry { binding: b.number(place), resource: wgpu::BindingResource::Buffer(resource(*b)?) })
     };
     let entries: Option<Vec<_>> = bindings.iter().enumerate().map(entry).collect();
     let entries = entries?;

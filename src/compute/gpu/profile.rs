@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flashflood_backends::gpu::Gpu;
 
 use super::device::{GpuExecutor, GpuOptions};
 use super::readback::Readback;
+use super::spans::Spans;
 use crate::compute::ops::StreamRead;
 use crate::compute::recording::Recording;
-use crate::compute::step::{ExecuteError, KernelTime, ProfiledSteps, Step};
+use crate::compute::step::{ExecuteError, KernelTime, ProfiledSteps, Span, Step};
 
 /// Timestamps that one query set holds; a step with more kernels is profiled in part, and says so.
 const QUERIES: u32 = 4096;
@@ -27,7 +28,7 @@ pub(crate) fn bandwidth(gpu: &Gpu) -> Result<Option<f64>, ExecuteError> {
     let x = recording.tensor("memory", 1, width);
     let out = recording.ids("sums", StreamRead::columns(width));
     recording.push("stream_read", StreamRead { x, out }).expect("the width is whole pages");
-    let options = GpuOptions::default();
+    let options = GpuOptions { chain: false, ..GpuOptions::default() };
     let mut executor = GpuExecutor::new(gpu.clone(), Arc::new(recording), 1, None, options)?;
     // memory that was never written may be no memory at all
     executor.write(x.tensor, &vec![1.0; width]);
@@ -56,8 +57,6 @@ pub(super) struct Profile {
     times: BTreeMap<&'static str, KernelTime>,
     left_out: u64,
     steps: ProfiledSteps,
-    /// What the host has waited since the last step ended.
-    waits: Duration,
 }
 
 impl Profile {
@@ -85,7 +84,6 @@ impl Profile {
             times: BTreeMap::new(),
             left_out: 0,
             steps: ProfiledSteps::default(),
-            waits: Duration::ZERO,
         })
     }
 
@@ -112,15 +110,10 @@ impl Profile {
         })
     }
 
-    /// The host has waited so long, within a step.
-    pub(super) fn waited(&mut self, time: Duration) {
-        self.waits += time;
-    }
-
-    /// A step has taken the host so long, waits included.
+    /// A step has taken the host so long, without its waits.
     pub(super) fn step(&mut self, time: Duration) {
         self.steps.steps += 1;
-        self.steps.host += time.saturating_sub(std::mem::take(&mut self.waits));
+        self.steps.host += time;
     }
 
     /// Steps so far.
@@ -129,7 +122,7 @@ impl Profile {
     }
 
     /// Waits for the step and adds its times up.
-    pub(super) fn collect(&mut self, device: &wgpu::Device) -> Result<(), ExecuteError> {
+    pub(super) fn collect(&mut self, device: &wgpu::Device, spans: &mut Spans) -> Result<(), ExecuteError> {
         let count = self.passes.len() as u32 * 2;
         if count == 0 {
             return Ok(());
@@ -141,11 +134,17 @@ impl Profile {
         let submission = self.queue.submit([encoder.finish()]);
         let ticks: Vec<u64> = self.readback.read(&submission, bytes, bytemuck::pod_collect_to_vec)?;
         let period = f64::from(self.queue.get_timestamp_period());
+        let time = |ticks: u64| Duration::from_nanos((ticks as f64 * period) as u64);
+        let (end, last) = (Instant::now(), ticks.iter().copied().max().unwrap_or(0));
         for ((kernel, bytes), ticks) in self.passes.drain(..).zip(ticks.chunks_exact(2)) {
-            let time = self.times.entry(kernel).or_insert(KernelTime { kernel, ..KernelTime::default() });
-            time.calls += 1;
-            time.time += Duration::from_nanos((ticks[1].saturating_sub(ticks[0]) as f64 * period) as u64);
-            time.weight_bytes += bytes;
+            let taken = time(ticks[1].saturating_sub(ticks[0]));
+            if let Some(start) = end.checked_sub(time(last.saturating_sub(ticks[0]))) {
+                spans.add(Span { name: kernel, on_device: true, start, time: taken });
+            }
+            let all = self.times.entry(kernel).or_insert(KernelTime { kernel, ..KernelTime::default() });
+            all.calls += 1;
+            all.time += taken;
+            all.weight_bytes += bytes;
         }
         Ok(())
     }

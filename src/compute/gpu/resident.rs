@@ -1,6 +1,7 @@
 //! Weights, tensors and caches in GPU memory, laid out within the limits on buffers and bindings.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use flashflood_formats::Codebook;
 
@@ -142,8 +143,20 @@ impl Resident {
             cooperative: false,
         };
         resident.place_weights(recording);
+        resident.clear();
         resident.upload(recording);
         resident
+    }
+
+    /// Zeroes all but weights. wgpu would do so when it first sees a buffer used, but it may see none of its dispatches
+    /// ([`Chain`](flashflood_backends::gpu::chain::Chain)), and zero what they wrote when it is copied.
+    fn clear(&self) {
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let caches = self.caches.iter().flat_map(|cache| cache.streams.iter().flatten());
+        let others = [&self.rope, &self.pairs, &self.tiles, &self.slots];
+        let all = self.tensors.iter().chain(caches).chain(&self.scratch).chain(others).chain(self.codebooks.values());
+        all.for_each(|buffer| encoder.clear_buffer(buffer, 0, None));
+        self.queue.submit([encoder.finish()]);
     }
 
     fn region(&mut self, size: u64) -> Region {
@@ -207,7 +220,11 @@ impl Resident {
 
     fn upload(&self, recording: &Recording) {
         let mut staged = 0;
+        // of each buffer
+        let mut written: Vec<Vec<Range<u64>>> = vec![Vec::new(); self.buffers.len()];
         let mut write = |region: &Region, offset: u64, bytes: &[u8]| {
+            let start = region.offset + offset;
+            written[region.buffer].push(start..start + bytes.len() as u64);
             // in pieces, so that staging memory stays small beside the weights
             for (i, piece) in bytes.chunks(UPLOAD).enumerate() {
                 let at = region.offset + offset + (i * UPLOAD) as u64;
@@ -244,7 +261,17 @@ impl Resident {
         for (book, buffer) in &self.codebooks {
             self.queue.write_buffer(buffer, 0, bytemuck::cast_slice(book.words()));
         }
-        self.queue.submit([]);
+        // what fills weights up to whole sections is zero, as wgpu would make it: see `clear`
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        for (buffer, mut written) in self.buffers.iter().zip(written) {
+            written.sort_unstable_by_key(|range| range.start);
+            let starts = std::iter::once(0).chain(written.iter().map(|range| range.end));
+            let ends = written.iter().map(|range| range.start).chain([buffer.size()]);
+            for (start, end) in starts.zip(ends).filter(|(start, end)| start < end) {
+                encoder.clear_buffer(buffer, start, Some(end - start));
+            }
+        }
+        self.queue.submit([encoder.finish()]);
     }
 
     /// The binding of a resource; `slabs` are those expert slots that are there.
@@ -252,28 +279,28 @@ impl Resident {
         &'a self,
         resource: Resource,
         slabs: &'a [Option<wgpu::Buffer>],
-    ) -> Option<wgpu::BindingResource<'a>> {
-        let region = |r: &Region| {
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer: &self.buffers[r.buffer],
-                offset: r.offset,
-                size: std::num::NonZeroU64::new(r.size),
-            })
+    ) -> Option<wgpu::BufferBinding<'a>> {
+        let region = |r: &Region| wgpu::BufferBinding {
+            buffer: &self.buffers[r.buffer],
+            offset: r.offset,
+            size: std::num::NonZeroU64::new(r.size),
         };
         Some(match resource {
-            Resource::Tensor(t) => self.tensors[t.0].as_entire_binding(),
+            Resource::Tensor(t) => self.tensors[t.0].as_entire_buffer_binding(),
             Resource::Vector(v) => region(&self.vectors[v.0]),
             Resource::Vectors => region(&self.all_vectors),
             Resource::Matrix(m, part) => region(&self.matrices[m.0].3[part]),
-            Resource::Cache(cache, stream, window) => self.caches[cache.0].streams[stream][window].as_entire_binding(),
-            Resource::Rope => self.rope.as_entire_binding(),
-            Resource::Scratch => self.scratch[0].as_entire_binding(),
-            Resource::Scratch2 => self.scratch[1].as_entire_binding(),
-            Resource::Slab(slab) => slabs[slab].as_ref()?.as_entire_binding(),
-            Resource::Pairs => self.pairs.as_entire_binding(),
-            Resource::Tiles => self.tiles.as_entire_binding(),
-            Resource::Slots => self.slots.as_entire_binding(),
-            Resource::Codebook(book) => self.codebooks.get(&book)?.as_entire_binding(),
+            Resource::Cache(cache, stream, window) => {
+                self.caches[cache.0].streams[stream][window].as_entire_buffer_binding()
+            }
+            Resource::Rope => self.rope.as_entire_buffer_binding(),
+            Resource::Scratch => self.scratch[0].as_entire_buffer_binding(),
+            Resource::Scratch2 => self.scratch[1].as_entire_buffer_binding(),
+            Resource::Slab(slab) => slabs[slab].as_ref()?.as_entire_buffer_binding(),
+            Resource::Pairs => self.pairs.as_entire_buffer_binding(),
+            Resource::Tiles => self.tiles.as_entire_buffer_binding(),
+            Resource::Slots => self.slots.as_entire_buffer_binding(),
+            Resource::Codebook(book) => self.codebooks.get(&book)?.as_entire_buffer_binding(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Rows of tensors and caches to the host and back, and copies of the state within a step.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use bytemuck::Pod;
 
@@ -152,6 +153,7 @@ impl GpuDevice {
             at += bytes;
         }
         let submission = self.encoding.submit(&self.gpu.queue);
+        let waiting = Instant::now();
         self.values.read(&submission.index, at, |mapped| {
             let mut rest = mapped;
             for (index, _, bytes) in parts.drain(..) {
@@ -160,6 +162,7 @@ impl GpuDevice {
                 rest = later;
             }
         })?;
+        self.has_waited_for_device(waiting);
         self.check()
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cache;
+mod chain;
 mod dispatches;
 mod plain;
 mod prefill;

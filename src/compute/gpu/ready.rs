@@ -1,0 +1,143 @@
+//! The operations of a recording, ready to be dispatched.
+
+use std::collections::HashMap;
+
+use flashflood_backends::gpu::chain::{Chain, NoChain};
+
+use super::device::GpuDevice;
+use super::pipelines::{ChainStage, PassStage, Pipelines};
+use super::resident::Resident;
+use super::slots::GpuSlots;
+use crate::compute::kernel::{Binding, Stage};
+use crate::compute::ops::{Experts, LogitsTopK};
+use crate::compute::recording::{Recorded, Recording};
+use crate::compute::step::ExecuteError;
+
+/// The stages of an operation.
+#[derive(Default)]
+pub(super) struct ReadyStages {
+    /// Names of their shaders.
+    pub(super) shaders: Vec<&'static str>,
+    pub(super) way: Way,
+}
+
+/// How dispatches of an operation are recorded.
+pub(super) enum Way {
+    /// By wgpu.
+    Passes(Vec<PassStage>),
+    /// By the chain of the device.
+    Chain(Vec<ChainStage>),
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Way::Passes(Vec::new())
+    }
+}
+
+/// What makes stages ready: with a chain for it, else for wgpu's passes.
+pub(super) struct Maker<'a> {
+    pub(super) pipelines: &'a mut Pipelines,
+    pub(super) chain: Option<&'a mut Chain>,
+    pub(super) recording: &'a Recording,
+    pub(super) resident: &'a Resident,
+    pub(super) slots: Option<&'a GpuSlots>,
+}
+
+/// All operations of a recording.
+pub(super) struct Ready {
+    /// One for each step.
+    pub(super) steps: Vec<ReadyStages>,
+    pub(super) top_k: Option<ReadyStages>,
+    /// Of each slab, as the bind groups of a step know it.
+    generations: HashMap<(usize, usize), u64>,
+}
+
+impl Maker<'_> {
+    /// # Errors
+    /// What a chain cannot make; wgpu's errors come to light otherwise.
+    pub(super) fn all(&mut self) -> Result<Ready, NoChain> {
+        let recording = self.recording;
+        let (mut steps, mut generations) = (Vec::new(), HashMap::new());
+        for (index, recorded) in recording.steps.iter().enumerate() {
+            steps.push(match recorded {
+                Recorded::Kernel { kernel, .. } => self.stages(&kernel.stages(self.resident), &[])?,
+                Recorded::Route(_) | Recorded::LayerDone(_) => ReadyStages::default(),
+                Recorded::Experts(op) => {
+                    let slabs = self.slabs(index, op, &mut generations);
+                    self.stages(&op.stages(self.resident, slabs.len()), &slabs)?
+                }
+            });
+        }
+        let top_k = recording.logits.map(|logits| self.stages(&LogitsTopK::stages(logits.tensor), &[])).transpose()?;
+        if let Some(chain) = &mut self.chain {
+            chain.forget_modules();
+        }
+        Ok(Ready { steps, top_k, generations })
+    }
+
+    /// The slabs of a layer; the others are not there for it.
+    fn slabs(
+        &self,
+        index: usize,
+        op: &Experts,
+        generations: &mut HashMap<(usize, usize), u64>,
+    ) -> Vec<Option<wgpu::Buffer>> {
+        let Some(slots) = self.slots else { return Vec::new() };
+        let mut slabs = vec![None; slots.slabs()];
+        for slab in slots.slabs_of(op.layer) {
+            let (buffer, generation) = slots.slab(slab);
+            slabs[slab] = buffer;
+            generations.insert((index, slab), generation);
+        }
+        slabs
+    }
+
+    fn stages(&mut self, stages: &[Stage], slabs: &[Option<wgpu::Buffer>]) -> Result<ReadyStages, NoChain> {
+        let resident = self.resident;
+        let resource = |b: Binding| resident.binding(b.1, slabs);
+        let way = match &mut self.chain {
+            Some(chain) => {
+                let made = stages.iter().map(|stage| ChainStage::new(chain, stage, resource));
+                Way::Chain(made.collect::<Result<_, _>>()?)
+            }
+            None => Way::Passes(stages.iter().map(|stage| self.pipelines.ready(stage, resource)).collect()),
+        };
+        Ok(ReadyStages { shaders: stages.iter().map(|stage| stage.shader).collect(), way })
+    }
+}
+
+impl GpuDevice {
+    /// Makes the bind groups of a layer's experts anew for slabs that came, and drops those for slabs that went.
+    pub(super) fn follow_slabs(&mut self, index: usize, op: &Experts) -> Result<(), ExecuteError> {
+        let Some(slots) = &self.slots else { return Ok(()) };
+        let submission = self.encoding.next_number();
+        for slab in slots.slabs_of(op.layer) {
+            if self.ready.generations.get(&(index, slab)) == Some(&slots.generation(slab)) {
+                continue;
+            }
+            let mut slabs = vec![None; slots.slabs()];
+            let (buffer, generation) = slots.slab(slab);
+            slabs[slab] = buffer;
+            self.ready.generations.insert((index, slab), generation);
+            let stages = op.stages(&self.resident, slots.slabs());
+            let resource = |b: Binding| self.resident.binding(b.1, &slabs);
+            for ready in std::iter::once(&mut self.ready).chain(&mut self.timed) {
+                let groups = stages.iter().map(|stage| &stage.groups[slab]);
+                match (&mut ready.steps[index].way, &mut self.encoding.chain) {
+                    (Way::Passes(ready), _) => {
+                        ready.iter_mut().zip(groups).for_each(|(r, g)| r.regroup(&self.gpu.device, slab, g, resource));
+                    }
+                    (Way::Chain(ready), chain) => {
+                        let chain = chain.as_mut().expect("its stages were made with it");
+                        for (ready, group) in ready.iter_mut().zip(groups) {
+                            let made = ready.regroup(chain, slab, group, resource, submission);
+                            made.map_err(|e| ExecuteError::Gpu(e.to_string()))?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
