@@ -122,6 +122,8 @@ pub(crate) enum Access {
 pub(crate) enum Resource {
     /// Activations or state.
     Tensor(TensorId),
+    /// The same, of which only these columns are touched: what touches others may run beside it.
+    Columns(View),
     /// Weights in f32.
     Vector(VectorId),
     /// All vectors, for kernels that read more of them than there are bindings: [`ResidentLayout::vector_offset`].
@@ -148,6 +150,16 @@ pub(crate) enum Resource {
     Codebook(Codebook),
 }
 
+impl Resource {
+    /// The tensor, of columns of one.
+    pub(crate) fn whole(self) -> Self {
+        match self {
+            Resource::Columns(view) => Resource::Tensor(view.tensor),
+            other => other,
+        }
+    }
+}
+
 /// The binding of a codebook: behind those of every product, so that a format's WGSL knows it.
 const CODEBOOK: u32 = 5;
 
@@ -161,6 +173,14 @@ impl Binding {
         match self.1 {
             Resource::Codebook(_) => CODEBOOK,
             _ => place as u32,
+        }
+    }
+
+    /// The columns that are touched, of whatever it is that has some.
+    pub(crate) fn columns(self) -> Range<u32> {
+        match self.1 {
+            Resource::Columns(view) => view.offset as u32..(view.offset + view.width) as u32,
+            _ => 0..u32::MAX,
         }
     }
 

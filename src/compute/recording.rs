@@ -65,7 +65,7 @@ pub(crate) struct TensorSpec {
 }
 
 /// Some columns of every row of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct View {
     /// Which tensor.
     pub tensor: TensorId,

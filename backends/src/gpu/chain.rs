@@ -20,6 +20,8 @@ mod api;
 mod hazards;
 mod links;
 
+use std::ops::Range;
+
 use crate::gpu::Gpu;
 use links::Links;
 
@@ -51,6 +53,17 @@ pub struct ChainShader<'a> {
     pub bindings: &'a [(u32, bool)],
 }
 
+/// A binding of a [`ChainGroup`].
+pub struct ChainBinding<'a> {
+    /// Of the shader.
+    pub number: u32,
+    /// What is bound.
+    pub part: wgpu::BufferBinding<'a>,
+    /// What dispatches touch of the buffer, in any unit that all bindings of it share: those that touch other columns may
+    /// run side by side.
+    pub columns: Range<u32>,
+}
+
 /// One dispatch.
 #[derive(Clone, Copy, Debug)]
 pub struct Link<'a> {
@@ -77,11 +90,7 @@ pub struct Recorded {
 trait Recorder: Send {
     fn pipeline(&mut self, shader: &ChainShader<'_>) -> Result<ChainPipeline, NoChain>;
     fn forget_modules(&mut self);
-    fn group(
-        &mut self,
-        pipeline: ChainPipeline,
-        bindings: &[(u32, wgpu::BufferBinding<'_>)],
-    ) -> Result<ChainGroup, NoChain>;
+    fn group(&mut self, pipeline: ChainPipeline, bindings: &[ChainBinding<'_>]) -> Result<ChainGroup, NoChain>;
     fn retire(&mut self, group: ChainGroup, submission: u64);
     fn done(&mut self, submission: u64);
     fn begin(&mut self, encoder: &mut wgpu::CommandEncoder);
@@ -126,11 +135,7 @@ impl Chain {
     ///
     /// # Errors
     /// What the driver refuses.
-    pub fn group(
-        &mut self,
-        pipeline: ChainPipeline,
-        bindings: &[(u32, wgpu::BufferBinding<'_>)],
-    ) -> Result<ChainGroup, NoChain> {
+    pub fn group(&mut self, pipeline: ChainPipeline, bindings: &[ChainBinding<'_>]) -> Result<ChainGroup, NoChain> {
         self.0.group(pipeline, bindings)
     }
 

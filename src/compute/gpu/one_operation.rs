@@ -113,7 +113,7 @@ impl Runner<GpuDevice> {
         let mut written = Written::default();
         let bindings = stages.iter().flat_map(|stage| stage.groups.iter().flatten());
         for binding in bindings.filter(|binding| binding.0 == Access::Write) {
-            match binding.1 {
+            match binding.1.whole() {
                 Resource::Tensor(tensor) if !written.tensors.contains(&tensor) => written.tensors.push(tensor),
                 Resource::Cache(cache, ..) if !written.caches.contains(&cache) => written.caches.push(cache),
                 _ => {}

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use flashflood_backends::gpu::chain::{Chain, ChainGroup, ChainPipeline, ChainShader, Link, NoChain};
+use flashflood_backends::gpu::chain::{Chain, ChainBinding, ChainGroup, ChainPipeline, ChainShader, Link, NoChain};
 use flashflood_backends::gpu::shader_module;
 
 use crate::compute::kernel::{Access, Binding, Dispatch, Stage};
@@ -45,7 +45,9 @@ impl ChainStage {
         bindings: &[Binding],
         resource: impl Fn(Binding) -> Option<wgpu::BufferBinding<'a>>,
     ) -> Result<Option<ChainGroup>, NoChain> {
-        let part = |(place, b): (usize, &Binding)| Some((b.number(place), resource(*b)?));
+        let part = |(place, b): (usize, &Binding)| {
+            Some(ChainBinding { number: b.number(place), part: resource(*b)?, columns: b.columns() })
+        };
         let parts: Option<Vec<_>> = bindings.iter().enumerate().map(part).collect();
         parts.map(|parts| chain.group(self.pipeline, &parts)).transpose()
     }

@@ -7,7 +7,7 @@ use flashflood_formats::Codebook;
 
 use crate::compute::kernel::{MatrixPart, ResidentLayout, Resource};
 use crate::compute::ops::{ProductShape, Team};
-use crate::compute::recording::{CacheId, CacheStream, MatrixId, Recorded, Recording, TensorId, VectorId};
+use crate::compute::recording::{CacheId, CacheStream, MatrixId, Recorded, Recording, TensorId, VectorId, View};
 use crate::weights::{MOST_STREAMS, Matrix, WeightFormat};
 
 /// Buffers that hold several small weights are at most this large.
@@ -286,7 +286,9 @@ impl Resident {
             size: std::num::NonZeroU64::new(r.size),
         };
         Some(match resource {
-            Resource::Tensor(t) => self.tensors[t.0].as_entire_buffer_binding(),
+            Resource::Tensor(tensor) | Resource::Columns(View { tensor, .. }) => {
+                self.tensors[tensor.0].as_entire_buffer_binding()
+            }
             Resource::Vector(v) => region(&self.vectors[v.0]),
             Resource::Vectors => region(&self.all_vectors),
             Resource::Matrix(m, part) => region(&self.matrices[m.0].3[part]),

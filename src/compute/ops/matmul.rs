@@ -116,7 +116,7 @@ impl Kernel for Matmul {
             .map(|part| {
                 let x = Binding::read(Resource::Tensor(self.x.view().tensor));
                 let weights = Binding::read(Resource::Matrix(self.matrix, part));
-                let out = Binding::write(Resource::Tensor(self.out.tensor));
+                let out = Binding::write(Resource::Columns(self.out));
                 [x, weights, out].into_iter().chain(codebook).collect()
             })
             .collect();

@@ -1,25 +1,42 @@
 //! Which dispatches may run side by side.
 
-/// What a dispatch touches: the number of a buffer, and whether it may write it.
-pub(super) type Touch = (u32, bool);
+use std::ops::Range;
 
-/// The buffers that were read and written since the last barrier.
+/// What a dispatch touches.
+#[derive(Clone, Debug)]
+pub(super) struct Touch {
+    /// The number of the buffer.
+    pub(super) buffer: u32,
+    /// The part of it, in whatever unit.
+    pub(super) columns: Range<u32>,
+    /// Whether it may write there.
+    pub(super) writes: bool,
+}
+
+/// When columns of a buffer were last read and last written.
+struct Touched {
+    columns: Range<u32>,
+    read: u64,
+    written: u64,
+}
+
+/// What was read and written since the last barrier.
 #[derive(Default)]
 pub(super) struct Hazards {
     /// Barriers so far, and one: what was touched then counts.
     now: u64,
-    /// When each buffer was last read and last written.
-    touched: Vec<(u64, u64)>,
+    /// Of each buffer.
+    touched: Vec<Vec<Touched>>,
 }
 
 impl Hazards {
     /// Whether a dispatch has to wait for those since the last barrier: it touches what one of them writes, or writes what
     /// one of them reads.
     pub(super) fn conflicts(&self, touches: &[Touch]) -> bool {
-        touches.iter().any(|&(buffer, writes)| {
-            self.touched
-                .get(buffer as usize)
-                .is_some_and(|&(read, written)| written == self.now || (writes && read == self.now))
+        touches.iter().any(|touch| {
+            let of_buffer = self.touched.get(touch.buffer as usize).map_or(&[][..], Vec::as_slice);
+            let overlap = |of: &&Touched| of.columns.start < touch.columns.end && touch.columns.start < of.columns.end;
+            of_buffer.iter().filter(overlap).any(|of| of.written == self.now || (touch.writes && of.read == self.now))
         })
     }
 
@@ -30,14 +47,22 @@ impl Hazards {
 
     /// A dispatch is recorded.
     pub(super) fn touch(&mut self, touches: &[Touch]) {
-        for &(buffer, writes) in touches {
-            let buffer = buffer as usize;
+        for Touch { buffer, columns, writes } in touches {
+            let buffer = *buffer as usize;
             if buffer >= self.touched.len() {
-                // nothing was touched at the time 0, before the first barrier
-                self.touched.resize(buffer + 1, (0, 0));
+                self.touched.resize_with(buffer + 1, Vec::new);
             }
-            let (read, written) = &mut self.touched[buffer];
-            *(if writes { written } else { read }) = self.now;
+            let of_buffer = &mut self.touched[buffer];
+            let known = of_buffer.iter().position(|of| of.columns == *columns);
+            let known = known.unwrap_or_else(|| {
+                // what was touched before the last barrier does not count any more
+                of_buffer.retain(|of| of.read == self.now || of.written == self.now);
+                of_buffer.push(Touched { columns: columns.clone(), read: 0, written: 0 });
+                of_buffer.len() - 1
+            });
+            // nothing was touched at the time 0, before the first barrier
+            let Touched { read, written, .. } = &mut of_buffer[known];
+            *(if *writes { written } else { read }) = self.now;
         }
     }
 }
@@ -61,8 +86,9 @@ mod tests {
         count
     }
 
-    const READ: fn(u32) -> Touch = |buffer| (buffer, false);
-    const WRITE: fn(u32) -> Touch = |buffer| (buffer, true);
+    const READ: fn(u32) -> Touch = |buffer| Touch { buffer, columns: 0..u32::MAX, writes: false };
+    const WRITE: fn(u32) -> Touch = |buffer| Touch { buffer, columns: 0..u32::MAX, writes: true };
+    const OF_ONE: fn(Range<u32>, bool) -> Touch = |columns, writes| Touch { buffer: 1, columns, writes };
 
     #[test]
     fn readers_run_side_by_side_and_writers_do_not() {
@@ -93,5 +119,15 @@ mod tests {
     fn a_buffer_that_is_read_and_written_by_one_dispatch() {
         assert_eq!(barriers(&[&[READ(1), WRITE(1)], &[READ(2), WRITE(3)], &[READ(1)]]), 1);
         assert_eq!(barriers(&[&[READ(1)], &[READ(1), WRITE(1)]]), 1);
+    }
+
+    #[test]
+    fn writers_of_other_columns_run_side_by_side() {
+        assert_eq!(barriers(&[&[OF_ONE(0..4, true)], &[OF_ONE(4..8, true)], &[OF_ONE(8..9, false)]]), 0);
+        assert_eq!(barriers(&[&[OF_ONE(0..4, true)], &[OF_ONE(3..8, true)]]), 1);
+        assert_eq!(barriers(&[&[OF_ONE(0..4, true)], &[OF_ONE(2..3, false)]]), 1);
+        // all of it is any of it, and what was touched before a barrier is forgotten
+        assert_eq!(barriers(&[&[OF_ONE(0..4, true)], &[OF_ONE(4..8, true)], &[READ(1)], &[OF_ONE(4..8, false)]]), 1);
+        assert_eq!(barriers(&[&[READ(1)], &[OF_ONE(4..8, true)], &[OF_ONE(0..4, true)], &[OF_ONE(0..9, false)]]), 2);
     }
 }

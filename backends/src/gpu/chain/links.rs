@@ -7,7 +7,7 @@ use wgpu::naga;
 
 use super::api::{Between, ChainApi};
 use super::hazards::{Hazards, Touch};
-use super::{ChainGroup, ChainPipeline, ChainShader, IMMEDIATE_BYTES, Link, NoChain, Recorded, Recorder};
+use super::{ChainBinding, ChainGroup, ChainPipeline, ChainShader, IMMEDIATE_BYTES, Link, NoChain, Recorded, Recorder};
 
 /// The layouts of all pipelines with the same bindings.
 struct Layout<A: hal::Api> {
@@ -163,17 +163,18 @@ impl<A: ChainApi> Links<A> {
         &mut self,
         device: &A::Device,
         layout: usize,
-        bindings: &[(u32, wgpu::BufferBinding<'_>)],
+        bindings: &[ChainBinding<'_>],
     ) -> Result<Group<A>, NoChain> {
         let mut bindings: Vec<_> = bindings.iter().collect();
-        bindings.sort_unstable_by_key(|binding| binding.0);
-        let numbers = bindings.iter().map(|binding| binding.0);
+        bindings.sort_unstable_by_key(|binding| binding.number);
+        let numbers = bindings.iter().map(|binding| binding.number);
         let Layout { bindings: expected, group, .. } = &self.layouts[layout];
         if !numbers.eq(expected.iter().map(|binding| binding.0)) {
             return Err(NoChain("a bind group has other bindings than its pipeline".to_owned()));
         }
         let (mut parts, mut entries, mut touches) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, ((binding, part), (_, writes))) in bindings.iter().zip(expected).enumerate() {
+        for (index, (binding, (_, writes))) in bindings.iter().zip(expected).enumerate() {
+            let ChainBinding { number, part, columns } = binding;
             // SAFETY: the buffer is only bound, and not destroyed before the group.
             let raw = unsafe { part.buffer.as_hal::<A>() };
             // Of these guards a thread may hold one at a time, but a group binds several buffers.
@@ -181,18 +182,19 @@ impl<A: ChainApi> Links<A> {
             let size = part.size.map_or(part.buffer.size().saturating_sub(part.offset), |size| size.get());
             if size == 0 || part.offset.checked_add(size).is_none_or(|end| end > part.buffer.size()) {
                 return Err(NoChain(format!(
-                    "binding {binding}: expected a part of {} bytes, found {size} from {}",
+                    "binding {number}: expected a part of {} bytes, found {size} from {}",
                     part.buffer.size(),
                     part.offset
                 )));
             }
             let next = self.buffers.len() as u32;
-            touches.push((*self.buffers.entry(raw.addr()).or_insert(next), *writes));
+            let buffer = *self.buffers.entry(raw.addr()).or_insert(next);
+            touches.push(Touch { buffer, columns: columns.clone(), writes: *writes });
             // SAFETY: `part` borrows the buffer until the end of this function, and nobody calls `destroy` on the buffers
             // of this program, so that the hal object stays where it is.
             let raw = unsafe { &*raw };
             parts.push(hal::BufferBinding::new_unchecked(raw, part.offset, std::num::NonZeroU64::new(size)));
-            entries.push(hal::BindGroupEntry { binding: *binding, resource_index: index as u32, count: 1 });
+            entries.push(hal::BindGroupEntry { binding: *number, resource_index: index as u32, count: 1 });
         }
         let descriptor = hal::BindGroupDescriptor {
             label: None,
@@ -207,7 +209,7 @@ impl<A: ChainApi> Links<A> {
         // SAFETY: the entries are those of the layout, ascending, each with its own part of a buffer of this device.
         let raw = unsafe { device.create_bind_group(&descriptor) };
         let raw = raw.map_err(|e| NoChain(format!("making a bind group: {e}")))?;
-        let buffers = bindings.iter().map(|binding| binding.1.buffer.clone()).collect();
+        let buffers = bindings.iter().map(|binding| binding.part.buffer.clone()).collect();
         Ok(Group { raw, layout, touches, _buffers: buffers })
     }
 }
@@ -252,11 +254,7 @@ impl<A: ChainApi> Recorder for Links<A> {
         }
     }
 
-    fn group(
-        &mut self,
-        pipeline: ChainPipeline,
-        bindings: &[(u32, wgpu::BufferBinding<'_>)],
-    ) -> Result<ChainGroup, NoChain> {
+    fn group(&mut self, pipeline: ChainPipeline, bindings: &[ChainBinding<'_>]) -> Result<ChainGroup, NoChain> {
         let owner = self.device.clone();
         // SAFETY: as in `pipeline`.
         let device = unsafe { owner.as_hal::<A>() }.ok_or_else(|| NoChain("the device is gone".to_owned()))?;

@@ -18,6 +18,11 @@ fn add(@builtin(global_invocation_id) id: vec3<u32>) {
 
 const WORDS: u64 = 1000;
 
+/// A binding of which all columns are touched.
+fn bound(number: u32, part: wgpu::BufferBinding<'_>) -> ChainBinding<'_> {
+    ChainBinding { number, part, columns: 0..u32::MAX }
+}
+
 /// Three buffers and a chain that takes numbers from one to another.
 struct Bench {
     gpu: Gpu,
@@ -50,7 +55,7 @@ impl Bench {
 
     fn group(&mut self, from: usize, to: usize) -> ChainGroup {
         let part = |index: usize| self.buffers[index].as_entire_buffer_binding();
-        self.chain.group(self.pipeline, &[(1, part(to)), (0, part(from))]).expect("as the pipeline has them")
+        self.chain.group(self.pipeline, &[bound(1, part(to)), bound(0, part(from))]).expect("as the pipeline has them")
     }
 
     /// Records dispatches of some groups, each of which adds a number.
@@ -142,12 +147,14 @@ fn groups_go_when_their_last_submission_is_done() {
 fn what_does_not_fit_is_refused() {
     let mut bench = Bench::new();
     let part = |index: usize| bench.buffers[index].as_entire_buffer_binding();
-    let mut refused = |bindings: &[(u32, wgpu::BufferBinding<'_>)]| {
+    let mut refused = |bindings: &[ChainBinding<'_>]| {
         bench.chain.group(bench.pipeline, bindings).expect_err("it does not fit").to_string()
     };
-    assert!(refused(&[(0, part(0))]).contains("other bindings"));
+    assert!(refused(&[bound(0, part(0))]).contains("other bindings"));
     let beyond = wgpu::BufferBinding { offset: WORDS * 4, ..part(1) };
-    assert!(refused(&[(0, part(0)), (1, beyond)]).contains("expected a part of 4000 bytes, found 0 from 4000"));
+    assert!(
+        refused(&[bound(0, part(0)), bound(1, beyond)]).contains("expected a part of 4000 bytes, found 0 from 4000")
+    );
     let wrong = ChainShader { name: "wrong", source: &|| ("fn f() -> u32 {}".to_owned(), "f"), ..shader(&[]) };
     assert!(bench.chain.pipeline(&wrong).expect_err("it does not return").to_string().starts_with("wrong: "));
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::compute::ops::{self, ExpertTile, Pair, ProductShape, Tile};
 use crate::compute::{
     CacheId, Dispatch, Kernel, MatrixId, MatrixPart, Phase, Recorded, Recording, ResidentLayout, Resource, Stage, Step,
-    TensorId, VectorId,
+    TensorId, VectorId, View,
 };
 use crate::weights::{ExpertFile, Matrix, Place, WeightFormat};
 
@@ -94,6 +94,7 @@ impl MslDevice {
     }
 
     fn buffer(&mut self, resource: Resource) -> Range {
+        let resource = resource.whole();
         if let Some(range) = self.buffers.get(&resource) {
             return *range;
         }
@@ -115,7 +116,7 @@ impl MslDevice {
         let recording = &self.recording;
         let pairs = recording.max_tokens * self.experts.as_ref().map_or(0, |experts| experts.top_k);
         match resource {
-            Resource::Tensor(tensor) => Err(recording.elements(tensor) * 4),
+            Resource::Tensor(tensor) | Resource::Columns(View { tensor, .. }) => Err(recording.elements(tensor) * 4),
             Resource::Vector(vector) => {
                 let mut bytes: Vec<u8> = bytemuck::cast_slice(&recording.vectors[vector.0].1).to_vec();
                 bytes.resize(bytes.len().next_multiple_of(16), 0xff);
