@@ -2,7 +2,7 @@
 //! what was expected and what was found, and no panic.
 
 use flashflood::compute::LogitRows;
-use flashflood::engine::{Device, Engine, EngineOptions};
+use flashflood::engine::{Activations, Device, Engine, EngineOptions};
 use flashflood::model::ModelSource;
 use flashflood::text::{Sampler, SamplerOptions};
 use flashflood::weights::Place;
@@ -138,7 +138,8 @@ fn damaged_packs() {
 
 /// An expert of `layer` that the greedy story needs, but not for its first words.
 fn needed_late(layer: usize) -> u32 {
-    let options = EngineOptions { device: Device::Cpu, context: Some(64), ..EngineOptions::default() };
+    let activations = Activations::F32;
+    let options = EngineOptions { device: Device::Cpu, activations, context: Some(64), ..EngineOptions::default() };
     let mut engine = Engine::from_source(ModelSource::embedded().unwrap(), &options).unwrap();
     let tokenizer = engine.tokenizer().unwrap();
     let mut greedy = Sampler::new(SamplerOptions::default(), 0).unwrap();
@@ -168,8 +169,9 @@ fn a_damaged_record_in_the_middle_of_a_text() {
     drop(source);
     pack.change("experts/layer-003.bin", |bytes| bytes[(base + u64::from(expert) * stride) as usize + 99] ^= 1);
     for device in ["cpu", "gpu"] {
-        let arguments = ["run", "-m", pack.path(), "--device", device, "--raw", "Once upon a time", "--temp", "0"];
-        let outcome = outcome(&arguments);
+        let device = ["--device", device, "--activations", "f32"];
+        let arguments = ["run", "-m", pack.path(), "--raw", "Once upon a time", "--temp", "0"];
+        let outcome = outcome(&[&arguments[..], &device].concat());
         let named = format!("layer {layer}, expert {expert}");
         outcome.failed(&["layer-003.bin", "damaged record", &named, "expected checksum", "found"]);
         assert!(outcome.stdout.starts_with("Once upon a time there was a little dog named"), "{outcome:#?}");

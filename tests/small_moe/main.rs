@@ -9,7 +9,7 @@ mod score;
 
 use std::path::{Path, PathBuf};
 
-use flashflood::engine::{Device, Engine, EngineOptions, ExpertBudget};
+use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
 use flashflood::model::ModelSource;
 
 /// Files of the small MoE.
@@ -18,7 +18,8 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn options(device: Device) -> EngineOptions {
-    EngineOptions { device, context: Some(1024), experts: ExpertBudget::All, ..EngineOptions::default() }
+    let (activations, context) = (Activations::F32, Some(1024));
+    EngineOptions { device, activations, context, experts: ExpertBudget::All, ..EngineOptions::default() }
 }
 
 fn snapshot(options: &EngineOptions) -> Engine {
