@@ -18,7 +18,7 @@
 //! | `weight_halves` | `weight_halves` or `weight_halves_16` | `weight_halves`: a block's weights in f16 |
 //! | `unit` | `unit_of_block`, or what reads several blocks or another form of codes at a time, with activations in 8 bits | what a thread of a team multiplies at a time: `Unit`, `load_unit`, `dot_unit` |
 //! | `separate_two`, `separate_numbers`, `separate_numbers_16` | the `separate_FORMAT` that declares more | what `unit_*` reads |
-//! | `table`, `even_signs`, `eight_signs`, `prepare` | `table_of_workgroup`, `signs_of_*` and `prepare_tables` for teams, else what does without | what codes and signs are looked up in |
+//! | `four_values`, `eight_values`, `even_signs`, `eight_signs`, `prepare` | `table_of_fours`, `table_of_eights`, `signs_of_*` and `prepare_tables` for teams, else what does without | what codes and signs are looked up in |
 //! | `kept_table`, `kept_signs` | those of workgroup memory | what `prepare_tables` brings there |
 //!
 //! A weight format is a file `wgsl/shared/weights_NAME.wgsl` or `separate_NAME.wgsl`, and a row in `FORMATS`.
@@ -125,8 +125,15 @@ struct Format {
     block_f32: File,
     /// And in 8 bits; none where it is never multiplied with those.
     int8: Option<Int8>,
-    /// The signs beside its codes, where teams look these up in workgroup memory.
-    table_signs: Option<File>,
+    /// What its codes, and the signs beside them, are looked up in, where teams have that in workgroup memory.
+    table: Option<Table>,
+}
+
+/// What codes and signs are looked up in by workgroups.
+#[derive(Clone, Copy)]
+struct Table {
+    values: File,
+    signs: File,
 }
 
 /// How products with activations in 8 bits read a format.
@@ -175,7 +182,7 @@ macro_rules! dense {
             weights: shared!(concat!("weights_", $suffix)),
             block_f32: shared!("block_dense"),
             int8: None,
-            table_signs: None,
+            table: None,
         }
     };
 }
@@ -187,7 +194,7 @@ macro_rules! affine {
             weights: shared!(concat!("weights_", $suffix)),
             block_f32: shared!("block_affine_f32"),
             int8: Some(Int8::of_32(shared!("block_affine_int8"))),
-            table_signs: None,
+            table: None,
         }
     };
 }
@@ -196,16 +203,16 @@ macro_rules! blocks {
     ($suffix:literal, $int8:expr) => {
         blocks!($suffix, $int8, None)
     };
-    ($suffix:literal, $int8:expr, table and $signs:literal) => {
-        blocks!($suffix, $int8, Some(shared!($signs)))
+    ($suffix:literal, $int8:expr, $values:literal and $signs:literal) => {
+        blocks!($suffix, $int8, Some(Table { values: shared!($values), signs: shared!($signs) }))
     };
-    ($suffix:literal, $int8:expr, $table_signs:expr) => {
+    ($suffix:literal, $int8:expr, $table:expr) => {
         Format {
             suffix: $suffix,
             weights: shared!(concat!("separate_", $suffix)),
             block_f32: shared!("block_separated_f32"),
             int8: Some($int8),
-            table_signs: $table_signs,
+            table: $table,
         }
     };
 }
@@ -221,20 +228,20 @@ static FORMATS: [Format; 35] = [
     dense!("bf16"),
     dense!("f16"),
     dense!("f32"),
-    Format { suffix: "fp8", weights: shared!("block_fp8"), block_f32: shared!("block_fp8"), int8: None, table_signs: None },
+    Format { suffix: "fp8", weights: shared!("block_fp8"), block_f32: shared!("block_fp8"), int8: None, table: None },
     Format {
         suffix: "fp4",
         weights: shared!("separate_fp4"),
         block_f32: shared!("block_interleaved_f32"),
         int8: Some(FP4),
-        table_signs: None,
+        table: None,
     },
     Format {
         suffix: "fp4_16",
         weights: shared!("separate_fp4_16"),
         block_f32: shared!("block_interleaved_f32"),
         int8: Some(FP4_16),
-        table_signs: None,
+        table: None,
     },
     affine!("q2"),
     affine!("q3"),
@@ -245,12 +252,12 @@ static FORMATS: [Format; 35] = [
     blocks!("iq1_m", OF_16),
     blocks!("iq1_s", OF_32),
     blocks!("iq2_s", OF_16),
-    blocks!("iq2_xs", OF_16, table and "signs_of_seven"),
-    blocks!("iq2_xxs", OF_32, table and "signs_of_seven"),
-    blocks!("iq3_s", OF_32, table and "signs_of_eight"),
-    blocks!("iq3_xxs", OF_32, table and "signs_of_seven"),
-    blocks!("iq4_nl", OF_32, table and "signs_none"),
-    blocks!("iq4_xs", OF_32, table and "signs_none"),
+    blocks!("iq2_xs", OF_16, "table_of_eights" and "signs_of_seven"),
+    blocks!("iq2_xxs", OF_32, "table_of_eights" and "signs_of_seven"),
+    blocks!("iq3_s", OF_32, "table_of_fours" and "signs_of_eight"),
+    blocks!("iq3_xxs", OF_32, "table_of_fours" and "signs_of_seven"),
+    blocks!("iq4_nl", OF_32, "table_of_fours" and "signs_none"),
+    blocks!("iq4_xs", OF_32, "table_of_fours" and "signs_none"),
     blocks!("mxfp4", FP4),
     blocks!("nvfp4", FP4_16),
     blocks!("q2_k", BY_TWO),
@@ -289,15 +296,17 @@ struct Variant {
 }
 
 impl Variant {
-    /// The signs of the format, where the kernel is one of teams and looks them up.
-    fn table_signs(&self) -> Option<File> {
-        self.format.table_signs.filter(|_| !self.kernel.name.contains("matmul"))
+    /// The tables of the format, where the kernel is one of teams.
+    fn table(&self) -> Option<Table> {
+        self.format.table.filter(|_| !self.kernel.name.contains("matmul"))
     }
 
     fn role(&self, import: &str) -> Option<File> {
         let int8 = self.format.int8.filter(|_| self.form == Form::Int8);
         match (import, int8) {
-            ("weights" | "separate" | "separate_two" | "separate_numbers" | "separate_numbers_16", _) => Some(self.format.weights),
+            ("weights" | "separate" | "separate_two" | "separate_numbers" | "separate_numbers_16", _) => {
+                Some(self.format.weights)
+            }
             ("activations", Some(int8)) => Some(int8.activations),
             ("block", Some(int8)) => Some(int8.block),
             ("tile_form", Some(_)) => Some(shared!("tile_int8")),
@@ -308,11 +317,11 @@ impl Variant {
             ("tile_form", None) => Some(shared!("tile_f32")),
             ("unit", Some(int8)) => Some(int8.unit),
             ("unit", None) => Some(shared!("unit_of_block")),
-            ("table" | "kept_table", _) if self.table_signs().is_some() => Some(shared!("table_of_workgroup")),
-            ("table", _) => Some(shared!("table_of_device")),
-            ("kept_signs", _) => self.table_signs(),
-            ("even_signs" | "eight_signs", _) => Some(self.table_signs().unwrap_or(shared!("signs_computed"))),
-            ("prepare", _) if self.table_signs().is_some() => Some(shared!("prepare_tables")),
+            ("four_values" | "eight_values", _) => Some(self.table().map_or(shared!("table_of_device"), |t| t.values)),
+            ("even_signs" | "eight_signs", _) => Some(self.table().map_or(shared!("signs_computed"), |t| t.signs)),
+            ("kept_table", _) => self.table().map(|table| table.values),
+            ("kept_signs", _) => self.table().map(|table| table.signs),
+            ("prepare", _) if self.table().is_some() => Some(shared!("prepare_tables")),
             ("prepare", _) => Some(shared!("prepare_nothing")),
             _ => None,
         }

@@ -274,7 +274,7 @@ fn declared(code: &str) -> BTreeMap<&str, bool> {
 /// The shared pieces that an import may stand for.
 fn pieces<'a>(import: &'a str, shared: &'a BTreeMap<String, String>) -> impl Iterator<Item = &'a str> {
     let is = move |name: &str| match import {
-        "activations" | "weights" | "separate" | "block" | "unit" | "table" | "prepare" => {
+        "activations" | "weights" | "separate" | "block" | "unit" | "prepare" => {
             name.strip_prefix(import).is_some_and(|rest| rest.starts_with('_'))
         }
         "separate_two" => matches!(name, "separate_q2_k" | "separate_q3_k" | "separate_q6_k"),
@@ -283,7 +283,9 @@ fn pieces<'a>(import: &'a str, shared: &'a BTreeMap<String, String>) -> impl Ite
         "even_signs" => matches!(name, "signs_computed" | "signs_of_seven"),
         "eight_signs" => matches!(name, "signs_computed" | "signs_of_eight"),
         "kept_signs" => matches!(name, "signs_none" | "signs_of_eight" | "signs_of_seven"),
-        "kept_table" => name == "table_of_workgroup",
+        "four_values" => matches!(name, "table_of_device" | "table_of_fours"),
+        "eight_values" => matches!(name, "table_of_device" | "table_of_eights"),
+        "kept_table" => matches!(name, "table_of_eights" | "table_of_fours"),
         "tile_form" => matches!(name, "tile_f32" | "tile_int8"),
         "tile_scales" => matches!(name, "tile_scales_32" | "tile_scales_16"),
         "weight_halves" => matches!(name, "weight_halves" | "weight_halves_16"),

@@ -1,6 +1,6 @@
 // Values of 4-bit codes, two a byte.
 
-//import table
+//import four_values
 
 // Values of four bytes' low halves, and of their high halves.
 fn four_pairs(bytes: u32) -> vec2<u32> {

@@ -2,9 +2,9 @@
 // 3 bits for each 16, and beside them, in four parts, what they are multiplied with (f16). Codes are eighths.
 
 //import bytes
+//import eight_values
 //import place
 //import separated
-//import table
 
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 56u;

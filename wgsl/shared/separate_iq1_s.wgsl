@@ -2,9 +2,9 @@
 // whether an eighth is added or taken. Codes are eighths.
 
 //import bytes
+//import eight_values
 //import place
 //import separated
-//import table
 
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 50u;

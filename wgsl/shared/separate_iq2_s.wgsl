@@ -3,9 +3,9 @@
 
 //import bytes
 //import eight_signs
+//import eight_values
 //import place
 //import separated
-//import table
 
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 82u;

@@ -1,10 +1,10 @@
 // IQ2_XS: a scale (f16); for each 8 columns an entry of the grid (9 bits) and seven signs; a scale of 4 bits for each 16.
 
 //import bytes
+//import eight_values
 //import even_signs
 //import place
 //import separated
-//import table
 
 const table_entries: u32 = 512u; // of eight values
 const block_groups: u32 = 8u; // of 32 columns

@@ -1,10 +1,10 @@
 // IQ2_XXS: a scale (f16); for each 32 columns four entries of the grid, four times seven signs, and a scale of 4 bits.
 
 //import bytes
+//import eight_values
 //import even_signs
 //import place
 //import separated
-//import table
 
 const table_entries: u32 = 256u; // of eight values
 const block_groups: u32 = 8u; // of 32 columns

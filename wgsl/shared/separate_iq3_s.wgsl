@@ -3,11 +3,11 @@
 
 //import bytes
 //import eight_signs
+//import four_values
 //import place
 //import separated
-//import table
 
-const table_entries: u32 = 256u; // of eight values
+const table_entries: u32 = 512u; // of four values
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 110u;
 

@@ -5,7 +5,7 @@
 //import place
 //import separated
 
-const table_entries: u32 = 128u; // of eight values: four bytes' pairs
+const table_entries: u32 = 256u; // a byte's pair each
 const block_groups: u32 = 8u; // of 32 columns
 const block_bytes: u32 = 136u;
 
