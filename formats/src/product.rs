@@ -39,7 +39,10 @@ impl TokenRows<'_> {
 /// `[rows, tokens]`: every row of weights times every row of `x`, into `out`.
 pub fn product(rows: WeightRows<'_>, x: TokenRows<'_>, out: &mut [f32]) {
     let tokens = x.tokens();
-    let count = out.len() / tokens.max(1);
+    if tokens == 0 {
+        return;
+    }
+    let count = out.len() / tokens;
     let in_order;
     let run = match (x, rows.format) {
         (TokenRows::F32(x), _) => Run::F32(x),
@@ -101,6 +104,8 @@ fn rows_times(rows: WeightRows<'_>, x: &[&[f32]], first: usize, out: &mut [f32])
     {
         return vectors.product_of_rows(&weights[first * cols..][..out.len() / x.len() * cols], cols, x, out);
     }
+    let arch = Arch::new();
+    let is_fused = cfg!(target_arch = "aarch64") || !matches!(arch, Arch::Scalar);
     let mut scratch = Scratch::new(cols);
     let mut weights = vec![0.0; AT_ONCE * cols];
     for (i, out) in out.chunks_mut(AT_ONCE * x.len()).enumerate() {
@@ -109,7 +114,8 @@ fn rows_times(rows: WeightRows<'_>, x: &[&[f32]], first: usize, out: &mut [f32])
             let row = first + i * AT_ONCE + r;
             match rows.format {
                 WeightFormat::Affine(affine) => affine.unpack_row(rows.row(row), &mut scratch, weights),
-                _ => Arch::new().dispatch(Unpack { rows, row, scratch: &mut scratch, weights }),
+                _ if is_fused => arch.dispatch(Unpack { rows, row, scratch: &mut scratch, weights }),
+                _ => rows.unpack_inline::<false>(row, &mut scratch, weights),
             }
         }
         vectors.product_of_rows(weights, cols, x, out);
@@ -247,7 +253,8 @@ mod tests {
         let scaled = Scaled::KINDS.map(WeightFormat::Scaled);
         let dense = [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16];
         for format in affine.chain(blocks).chain(scaled).chain(dense) {
-            let (rows, cols, tokens) = (19, 768, 3);
+            // more rows than one thread takes
+            let (rows, cols, tokens) = (131, 768, 3);
             let streams = format.random(rows, cols, 1.0, 5);
             let streams = [&streams[0][..], &streams[1], &streams[2]];
             let weights = WeightRows { format, cols, streams };

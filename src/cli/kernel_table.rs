@@ -34,7 +34,7 @@ impl KernelTable {
             "\nkernels, timed one by one in {steps} steps: {device:.2} ms a step; beside it the host {host:.2} ms"
         )?;
         if let Some(ceiling) = self.bandwidth {
-            writeln!(out, "ceiling: {} GB/s, a kernel that only reads (stream_read)", figure(ceiling / 1e9))?;
+            writeln!(out, "ceiling: {} GB/s, memory that is only read", figure(ceiling / 1e9))?;
         }
         writeln!(out, "\n| kernel | calls/step | us/call | ms/step | share % | weights GB/s | of ceiling % |")?;
         writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;

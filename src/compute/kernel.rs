@@ -37,8 +37,8 @@ pub(crate) trait Kernel: Send + Sync {
         self.run_on_cpu(memory, step);
     }
 
-    /// Bytes of the matrices that it reads, once each.
-    fn weight_bytes(&self, _recording: &Recording) -> u64 {
+    /// Bytes of the matrices that it reads in a step, once each.
+    fn weight_bytes(&self, _recording: &Recording, _step: &Step) -> u64 {
         0
     }
 

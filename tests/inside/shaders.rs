@@ -88,6 +88,13 @@ fn lowers_to_msl() {
     let mut all: BTreeMap<String, Costs> = BTreeMap::new();
     every_shader(|shader, entry, module, info| {
         let costs = Costs::of(&lower::msl(shader, entry, module, info), module);
+        if matches!(entry, "matvec" | "expert_down" | "expert_gate_up") {
+            assert!(
+                costs.workgroup <= 16 << 10,
+                "{shader}: {} bytes of workgroup memory, every device has 16 KB",
+                costs.workgroup
+            );
+        }
         let most = all.entry(entry.to_owned()).or_default();
         *most = most.max(costs);
     });

@@ -1,4 +1,5 @@
-// A team of `lanes` threads shares rows of weights; each thread takes every lanes-th block of 32 columns.
+// A team of `lanes` threads shares rows of weights; each thread takes every lanes-th unit of their columns (see
+// unit_of_block.wgsl).
 
 override lanes: u32 = 32u; // decided by the columns alone: it is the order of additions
 override threads: u32 = 64u; // of a workgroup: any multiple of lanes

@@ -1,6 +1,7 @@
 // Scales of a tile of integers whose rows have one for 32 columns, and products with them: within a block sums are exact.
 
 //import activations
+//import dot_16
 //import tile
 //import tile_codes
 
@@ -33,15 +34,7 @@ fn four_scales(at: u32) -> FourScales {
 }
 
 fn dot_codes(w0: vec4<u32>, w1: vec4<u32>, x0: vec4<u32>, x1: vec4<u32>) -> i32 {
-    var dot = dot4I8Packed(w0.x, x0.x);
-    dot += dot4I8Packed(w0.y, x0.y);
-    dot += dot4I8Packed(w0.z, x0.z);
-    dot += dot4I8Packed(w0.w, x0.w);
-    dot += dot4I8Packed(w1.x, x1.x);
-    dot += dot4I8Packed(w1.y, x1.y);
-    dot += dot4I8Packed(w1.z, x1.z);
-    dot += dot4I8Packed(w1.w, x1.w);
-    return dot;
+    return dot_16(w0, x0) + dot_16(w1, x1);
 }
 
 // `sum` and the products of a block of a row with four tokens; the row's scales are at `at`.

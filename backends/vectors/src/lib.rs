@@ -26,25 +26,31 @@ pub use blocks::{BlockKind, Blocks};
 pub use floats::{Attend, DeltaStep};
 pub use int8::{Activations, Affine, Block, Number, Signed};
 
-/// A set of instructions that there are loops for.
+/// A set of instructions that there are loops for. Other crates have those that [`available`](Instructions::available) found
+/// on this processor, and cannot make another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instructions {
     /// What every processor of the architecture has.
     Portable,
     /// AVX2, FMA and F16C: 8 rows at a time.
     #[cfg(target_arch = "x86_64")]
+    #[non_exhaustive]
     Avx2,
     /// The same with products of bytes that are added in 32 bits.
     #[cfg(target_arch = "x86_64")]
+    #[non_exhaustive]
     AvxVnni,
     /// AVX-512 with these: 16 rows at a time.
     #[cfg(target_arch = "x86_64")]
+    #[non_exhaustive]
     Avx512Vnni,
     /// NEON: 4 rows at a time.
     #[cfg(target_arch = "aarch64")]
+    #[non_exhaustive]
     Neon,
     /// The same with products of bytes that are added in 32 bits.
     #[cfg(target_arch = "aarch64")]
+    #[non_exhaustive]
     NeonDotprod,
 }
 

@@ -90,7 +90,7 @@ impl Device for CpuDevice {
             None => kernel.run_on_cpu(&mut self.memory, step),
         }
         if let Some(profile) = &mut self.profile {
-            profile.add(kernel.name(), since, kernel.weight_bytes(&self.recording));
+            profile.add(kernel.name(), since, kernel.weight_bytes(&self.recording, step));
         }
     }
 

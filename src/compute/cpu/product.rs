@@ -38,6 +38,9 @@ pub(crate) fn by_token(
     write: impl Fn(&mut f32, f32) + Sync,
     column: usize,
 ) {
+    if tokens == 0 {
+        return;
+    }
     let tiles = out.par_chunks_mut(TOKENS * stride).take(tokens.div_ceil(TOKENS)).enumerate();
     tiles.with_min_len(at_least(products.len() / tokens * TOKENS)).for_each(|(i, out)| {
         let now = i * TOKENS..tokens.min((i + 1) * TOKENS);

@@ -171,13 +171,17 @@ impl GpuDevice {
             resident: &resident,
             slots: slots.as_deref(),
         };
-        let ready = maker.all().or_else(|e| {
-            // it says what is wrong with a kernel, where there is something
-            tracing::warn!("dispatches are recorded by wgpu: {e}");
-            maker.chain = None;
-            maker.all()
-        });
-        let ready = ready.map_err(|e| ExecuteError::Gpu(e.to_string()))?;
+        let ready = match maker.all() {
+            Ok(ready) => ready,
+            Err(e) => {
+                // it says what is wrong with a kernel, where there is something
+                tracing::warn!("dispatches are recorded by wgpu: {e}");
+                maker.chain = None;
+                let ready = maker.all().map_err(|e| ExecuteError::Gpu(e.to_string()))?;
+                chain = None;
+                ready
+            }
+        };
         // a choice and the guess at the next
         let ids = recording.max_tokens * most_chosen(&recording).next_multiple_of(4) * 4 * 2;
         let device = GpuDevice {

@@ -62,10 +62,10 @@ impl ChainStage {
         resource: impl Fn(Binding) -> Option<wgpu::BufferBinding<'a>>,
         submission: u64,
     ) -> Result<(), NoChain> {
-        if let Some(before) = self.groups[group].take() {
+        let made = self.group(chain, bindings, resource)?;
+        if let Some(before) = std::mem::replace(&mut self.groups[group], made) {
             chain.retire(before, submission);
         }
-        self.groups[group] = self.group(chain, bindings, resource)?;
         Ok(())
     }
 

@@ -119,7 +119,6 @@ impl GpuDevice {
             let mut slabs = vec![None; slots.slabs()];
             let (buffer, generation) = slots.slab(slab);
             slabs[slab] = buffer;
-            self.ready.generations.insert((index, slab), generation);
             let stages = op.stages(&self.resident, slots.slabs());
             let resource = |b: Binding| self.resident.binding(b.1, &slabs);
             for ready in std::iter::once(&mut self.ready).chain(&mut self.timed) {
@@ -137,6 +136,8 @@ impl GpuDevice {
                     }
                 }
             }
+            // only now: a step that failed is followed by one that tries again
+            self.ready.generations.insert((index, slab), generation);
         }
         Ok(())
     }

@@ -224,6 +224,9 @@ impl Resident {
         let mut written: Vec<Vec<Range<u64>>> = vec![Vec::new(); self.buffers.len()];
         let mut write = |region: &Region, offset: u64, bytes: &[u8]| {
             let start = region.offset + offset;
+            if bytes.is_empty() {
+                return;
+            }
             written[region.buffer].push(start..start + bytes.len() as u64);
             // in pieces, so that staging memory stays small beside the weights
             for (i, piece) in bytes.chunks(UPLOAD).enumerate() {

@@ -150,14 +150,15 @@ impl Experts {
     pub(crate) fn run_on_cpu(&self, memory: &mut CpuMemory, experts: &[(&[Pair], &[u8])], _: &Step) {
         let mut rest = experts;
         while !rest.is_empty() {
-            let mut pairs = 0;
+            let mut so_far = 0;
             let few = rest.iter().take_while(|(of_expert, _)| {
-                let fits = pairs < PAIRS_AT_ONCE;
-                pairs += of_expert.len();
+                let fits = so_far < PAIRS_AT_ONCE;
+                so_far += of_expert.len();
                 fits
             });
             let (now, after) = rest.split_at(few.count());
             rest = after;
+            let pairs: usize = now.iter().map(|(of_expert, _)| of_expert.len()).sum();
             // a row of weights is done with faster than an element of anything else
             let each = (self.slot.gate.rows + self.slot.up.rows) * self.slot.gate.cols * pairs / now.len().max(1) / 8;
             let found = now.par_iter().with_min_len(at_least(each));

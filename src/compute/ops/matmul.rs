@@ -89,7 +89,10 @@ impl Kernel for Matmul {
         vec![self.out]
     }
 
-    fn weight_bytes(&self, recording: &Recording) -> u64 {
+    fn weight_bytes(&self, recording: &Recording, step: &Step) -> u64 {
+        if self.rows.of(step).1 == 0 {
+            return 0;
+        }
         let matrix = &recording.matrices[self.matrix.0];
         matrix.format.matrix_bytes(matrix.rows, matrix.cols) as u64
     }
