@@ -50,6 +50,15 @@ fn memory_that_does_not_do() {
 }
 
 #[test]
+fn a_trace_of_a_device_that_keeps_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trace.json");
+    let line = ["bench", "--device", "cpu", "-n", "2", "-r", "1", "--trace", file.to_str().unwrap()];
+    outcome(&line).failed(&["--trace wants a device", "CPU", "--device gpu"]);
+    assert!(!file.exists());
+}
+
+#[test]
 fn options_out_of_range() {
     for (option, value, found) in [
         ("--temp", "-1", "temperature: expected"),

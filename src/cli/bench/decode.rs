@@ -77,6 +77,12 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if let Some(file) = &args.trace {
         decode(&mut session, timeline::TOKENS, vocab, 0, true)?;
         let tokens = Track { name: "tokens", spans: session.take_spans() };
+        if tokens.spans.is_empty() {
+            anyhow::bail!(
+                "--trace wants a device that keeps times of what it is asked for, and {} is none: try --device gpu",
+                engine.device()
+            );
+        }
         session = engine.session()?;
         session.profile();
         decode(&mut session, timeline::TOKENS, vocab, 0, true)?;
