@@ -139,12 +139,9 @@ fn fused_number(a: f32, b: f32, c: f32) -> f32 {
     let lost = (product - (sum - of_c)) + (c - of_c);
     let bits = sum.to_bits();
     let is_even = bits & 1 == 0;
-    // NaN where the sum is infinite
-    let odd = if is_even && (lost > 0.0 || lost < 0.0) {
-        if (lost > 0.0) == (sum > 0.0) { bits + 1 } else { bits - 1 }
-    } else {
-        bits
-    };
+    // NaN, which is not above 0, where the sum is infinite
+    let odd =
+        if is_even && lost.abs() > 0.0 { if (lost > 0.0) == (sum > 0.0) { bits + 1 } else { bits - 1 } } else { bits };
     f64::from_bits(odd) as f32
 }
 
