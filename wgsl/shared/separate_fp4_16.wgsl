@@ -26,10 +26,5 @@ fn scales_at(matrix: Place, row: u32, block: u32) -> vec2<f32> {
 }
 
 fn separate(matrix: Place, row: u32, block: u32) -> Separated {
-    let numbers = numbers_of_4_bits(numbers_at(matrix, row, block));
-    let a = numbers[0];
-    let b = numbers[1];
-    return Separated(
-        array<vec4<u32>, 2>(vec4<u32>(a.xy, b.xy), vec4<u32>(a.zw, b.zw)), scales_at(matrix, row, block), vec2<f32>(),
-    );
+    return with_scales(numbers_of_4_bits(numbers_at(matrix, row, block)), scales_at(matrix, row, block));
 }

@@ -19,10 +19,6 @@ fn of_codes(codes: array<vec4<u32>, 2>, d: vec2<f32>, at: u32, part: u32) -> Sep
     );
 }
 
-fn behind(codes: array<vec4<u32>, 2>, bits: u32) -> array<vec4<u32>, 2> {
-    return array<vec4<u32>, 2>(codes[0] >> vec4<u32>(bits), codes[1] >> vec4<u32>(bits));
-}
-
 fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let at = first_byte(matrix, row, block);
     let part = block & 7u;

@@ -25,10 +25,6 @@ fn of_codes(codes: array<vec4<u32>, 2>, thirds: array<vec4<u32>, 2>, scales: vec
     return Separated(array<vec4<u32>, 2>(less(a, 4u), less(b, 4u)), scales, vec2<f32>());
 }
 
-fn behind(codes: array<vec4<u32>, 2>, bits: u32) -> array<vec4<u32>, 2> {
-    return array<vec4<u32>, 2>(codes[0] >> vec4<u32>(bits), codes[1] >> vec4<u32>(bits));
-}
-
 fn two_above(bits: array<vec4<u32>, 2>) -> array<vec4<u32>, 2> {
     return array<vec4<u32>, 2>(bits[0] << vec4<u32>(2u), bits[1] << vec4<u32>(2u));
 }

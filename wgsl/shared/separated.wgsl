@@ -14,6 +14,18 @@ fn with_scale(low: vec4<u32>, high: vec4<u32>, scale: f32) -> Separated {
     return Separated(array<vec4<u32>, 2>(low, high), vec2<f32>(scale), vec2<f32>());
 }
 
+// Codes of the low and of the high halves of bytes, of which 8 are 16 columns, with two scales and no bias.
+fn with_scales(halves: array<vec4<u32>, 2>, scales: vec2<f32>) -> Separated {
+    let a = halves[0];
+    let b = halves[1];
+    return Separated(array<vec4<u32>, 2>(vec4<u32>(a.xy, b.xy), vec4<u32>(a.zw, b.zw)), scales, vec2<f32>());
+}
+
+// What lies `bits` above in each byte, and more above.
+fn behind(codes: array<vec4<u32>, 2>, bits: u32) -> array<vec4<u32>, 2> {
+    return array<vec4<u32>, 2>(codes[0] >> vec4<u32>(bits), codes[1] >> vec4<u32>(bits));
+}
+
 // Of four bytes of 0 to 127 each less `n`, 0 to 127, as signed bytes: no byte borrows of the next.
 fn less(codes: vec4<u32>, n: u32) -> vec4<u32> {
     return (codes + vec4<u32>((128u - n) * 0x01010101u)) ^ vec4<u32>(0x80808080u);

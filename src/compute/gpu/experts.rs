@@ -77,7 +77,7 @@ impl GpuDevice {
         }
         // every pair is in one slab only: its weights are counted once
         self.dispatches.iter_mut().skip(op.products().count()).for_each(|d| d.weight_bytes = 0);
-        // gate and up of every slab before any down: fewer barriers
+        // gate and up of every slab before any down
         self.dispatches.sort_by_key(|d| d.stage);
         op.join(layer.step.phase, 0, pairs, &mut self.dispatches);
         self.encode(layer.index);

@@ -13,7 +13,7 @@ impl Spans {
     }
 
     /// Whether any are kept.
-    pub(super) fn are_kept(&self) -> bool {
+    fn are_kept(&self) -> bool {
         self.0.is_some()
     }
 
