@@ -181,7 +181,14 @@ note() {
     echo "  $*" >>"$notes"
 }
 
-# step NAME COMMAND...: one line with the time it took, the log's end when it fails. Later steps run all the same.
+# What a failed step printed that matters: what failing tests say, which lies anywhere in a run of many targets, then
+# the end.
+failure() {
+    awk '/^failures:$/ { on = 1 } /^test result:/ { on = 0 } on && lines++ < 200' "$1"
+    tail -n 80 "$1"
+}
+
+# step NAME COMMAND...: one line with the time it took, the log's failures and end when it fails. Later steps run all the same.
 step() {
     local name=$1 log=$logs/$1.log start rc took
     shift
@@ -209,7 +216,7 @@ step() {
     *)
         failed="$failed $name"
         printf '%sFAILED%s  %s\n' "$red$bold" "$plain" "$took"
-        [[ $verbose == yes ]] || tail -n 80 "$log" | sed 's/^/  | /'
+        [[ $verbose == yes ]] || failure "$log" | sed 's/^/  | /'
         echo "  | all of it: $log"
         ;;
     esac
@@ -297,6 +304,7 @@ if [[ $all == yes ]]; then
     step iphone targets/ios/static-library.sh
     step hlsl targets/windows/hlsl.sh
     step arm targets/arm/vectors.sh
+    step page targets/page/build.sh --check
 fi
 
 took=$(seconds $(($(date +%s) - begin)))

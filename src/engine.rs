@@ -1,15 +1,21 @@
 //! Opens a model: decides the memory plan before anything large is allocated, records the forward pass, and makes it
 //! ready on a device.
 
+mod activity;
 mod device;
 mod options;
 mod pace;
 mod plan;
 mod pressure;
+mod text;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+pub use crate::compute::KvFormat;
+#[cfg(feature = "server")]
+pub(crate) use activity::Watcher;
+pub(crate) use activity::{Activity, Waits};
 pub use device::{Activations, Device, OpenedDevice};
 pub use options::OpenRequest;
 pub(crate) use pace::ConditionsSource;
@@ -23,10 +29,11 @@ use pressure::PressureWatch;
 
 use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{GpuExecutor, GpuOptions, GpuSlots, Teams};
+use crate::compute::ops::Unscaled;
 use crate::compute::{self, ExecuteError, LayerState, Lowering, Recording, Runner, ShapeError, lower};
 use crate::experts::trace::{TraceLayer, TraceShape};
 use crate::experts::{ExpertReader, ExpertStore, FileReader, HostSlots, Reads, SlotMemory, SlotSets, StoreError};
-use crate::model::{ModelSource, Shape, SourceError, TextFiles};
+use crate::model::{ModelSource, RopeScaling, Shape, SourceError, TextFiles};
 use crate::text::{ChatTemplate, GenerationConfig, ModelText, TextError, Tokenizer};
 use crate::weights::{LayerExperts, Matrix, check_resident};
 
@@ -41,8 +48,12 @@ pub struct EngineOptions {
     /// What products multiply weights with.
     pub activations: Activations,
     /// Positions that caches have room for; `None` takes as many as an eighth of free memory holds, 8,192 at least, up to what
-    /// the model was trained for.
+    /// the model was trained for or is stretched to.
     pub context: Option<usize>,
+    /// How keys and values of the context are kept.
+    pub kv: KvFormat,
+    /// How rotary positions are stretched to contexts that the model was not trained for.
+    pub rope_scaling: RopeScaling,
     /// Memory for routed experts.
     pub experts: ExpertBudget,
     /// How the files of experts are read.
@@ -60,6 +71,8 @@ pub struct EngineOptions {
     pub stripe: Vec<PathBuf>,
     /// Percent of the time to work, 1 to 100: the rest is for other programs, for the fan and for the battery.
     pub power: u32,
+    /// Holds the resident weights of a pack, and the files beside them, against its manifest.
+    pub verify: bool,
 }
 
 impl Default for EngineOptions {
@@ -68,6 +81,8 @@ impl Default for EngineOptions {
             device: Device::Auto,
             activations: Activations::Auto,
             context: None,
+            kv: KvFormat::default(),
+            rope_scaling: RopeScaling::Auto,
             experts: ExpertBudget::Auto,
             reads: Reads::Auto,
             chunk: None,
@@ -75,6 +90,7 @@ impl Default for EngineOptions {
             autotune: false,
             stripe: Vec::new(),
             power: 100,
+            verify: true,
         }
     }
 }
@@ -124,6 +140,7 @@ pub enum EngineError {
 
 /// A model that is recorded for a device and has its plan, with nothing allocated.
 struct Planned {
+    shape: Shape,
     recording: Recording,
     plan: MemoryPlan,
     /// Largest tensor that the device can bind, in bytes.
@@ -137,22 +154,30 @@ impl Planned {
         options: &EngineOptions,
         gpu_options: GpuOptions,
     ) -> Result<Planned, EngineError> {
-        let how = Lowering { activations: options.activations.on(device), look_ahead: options.guessed() > 0 };
+        let how = Lowering {
+            activations: options.activations.on(device),
+            look_ahead: options.guessed() > 0,
+            unscaled: matches!(device, OpenedDevice::Gpu(gpu) if Unscaled::fits(&gpu.limits)),
+            kv: options.kv,
+        };
         let mut recording = lower(source.recording.clone(), how)?;
         let binding = match device {
             OpenedDevice::Gpu(gpu) => gpu_options.binding_on(gpu),
             OpenedDevice::Cpu => u64::MAX,
         };
-        let wishes = Wishes { context: options.context, chunk: options.chunk, experts: options.experts, binding };
-        let plan = MemoryPlan::new(&source.shape, &mut recording, source.experts(), &wishes)?;
-        Ok(Planned { recording, plan, binding })
+        let EngineOptions { context, rope_scaling: rope, chunk, experts, kv, .. } = *options;
+        let shape = source.shape_with(rope)?;
+        let wishes = Wishes { context, rope, chunk, experts, kv, binding };
+        let plan = MemoryPlan::new(&shape, &mut recording, source.experts(), &wishes)?;
+        Ok(Planned { shape, recording, plan, binding })
     }
 }
 
 /// A loaded model.
 pub struct Engine {
     pub(crate) shape: Shape,
-    /// The text of `config.json`.
+    /// What tells its sessions from those of other models: the text of `config.json`, and how rotary positions are stretched
+    /// where it says something else.
     pub(crate) config: String,
     pub(crate) embed: Matrix,
     pub(crate) runner: Box<Runner<dyn compute::Device>>,
@@ -168,6 +193,10 @@ pub struct Engine {
     plan: MemoryPlan,
     watch: Option<PressureWatch>,
     pace: Pace,
+    activity: Arc<Activity>,
+    /// The device finds experts by itself: all are in memory, and which are used the host is not told.
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only the server's clients look"))]
+    looks_up: bool,
 }
 
 impl Engine {
@@ -236,16 +265,26 @@ impl Engine {
         gpu_options: GpuOptions,
     ) -> Result<Engine, EngineError> {
         let device = OpenedDevice::open(options.device)?;
-        let Planned { recording, plan, binding } = Planned::new(&source, &device, options, gpu_options)?;
+        let Planned { shape, recording, plan, binding } = Planned::new(&source, &device, options, gpu_options)?;
+        // read before anything touches what is mapped: there, a disk that fails is a signal and no error
+        if options.verify {
+            source.verify()?;
+        }
         check_resident(&source.weights, &source.root, source.shape.tied_embeddings).map_err(SourceError::File)?;
         // the lowered recording holds views of what it needs; the rest of the resident file can go
-        let ModelSource { shape, weights, config, root, text_files, embedding: embed, recording: _ } = source;
+        let said = source.shape.yarn();
+        let ModelSource { weights, mut config, root, text_files, embedding: embed, .. } = source;
+        if shape.yarn() != said {
+            // keys and values that were rotated in another way
+            config.push_str(&format!("\n{:?}", shape.yarn()));
+        }
         let context = plan.context;
         let look_ahead = options.guessed();
         let recording = Arc::new(recording);
         let experts = Arc::new(weights.experts);
         drop(weights.resident);
         let has_experts = !experts.layers.is_empty();
+        let looks_up = has_experts && options.experts == ExpertBudget::All && matches!(device, OpenedDevice::Gpu(_));
         let store =
             |memory: Arc<dyn SlotMemory>| ExpertStore::new(experts.clone(), memory, reader.clone(), READ_THREADS);
         let (runner, store): (Box<Runner<dyn compute::Device>>, _) = match device {
@@ -279,6 +318,7 @@ impl Engine {
             }
         };
         let pace = Pace::new(options.power);
+        let activity = Arc::new(Activity::new(store.as_ref().map(|store| store.activity().clone())));
         let mut engine = Engine {
             shape,
             config,
@@ -294,6 +334,8 @@ impl Engine {
             plan,
             watch: None,
             pace,
+            activity,
+            looks_up,
         };
         if options.experts == ExpertBudget::Auto {
             engine.watch = engine.store.as_ref().and_then(|store| PressureWatch::new(store, &engine.plan));
@@ -307,6 +349,23 @@ impl Engine {
         if let (Some(now), Some(store)) = (self.pace.news(), &mut self.store) {
             watch.check(store, &now);
         }
+    }
+
+    /// What this engine does, for whoever looks.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// Whether the device finds experts by itself, so that nobody hears which are used.
+    #[cfg(feature = "server")]
+    pub(crate) fn looks_up(&self) -> bool {
+        self.looks_up
+    }
+
+    /// Time that was spent waiting so far.
+    pub(crate) fn waits(&self) -> Waits {
+        let disk = self.store.as_ref().map(|store| store.stats().stall_time).unwrap_or_default();
+        Waits { disk, device: self.runner.waited() }
     }
 
     /// How fast this engine works.
@@ -363,29 +422,12 @@ impl Engine {
 
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> Result<Tokenizer, EngineError> {
-        let files = &self.text_files;
-        let path = files.path(&self.root, "tokenizer.json");
-        if let Some(reason) = &files.refused_tokenizer {
-            return Err(TextError::Tokenizer { path, reason: reason.clone() }.into());
-        }
-        let json = self.need(&files.tokenizer, "tokenizer.json", "text, only token ids")?;
-        let config_path = files.path(&self.root, "tokenizer_config.json");
-        let config = files.tokenizer_config.as_deref().map(|text| (config_path, text));
-        let config = config.as_ref().map(|(path, text)| (path.as_path(), *text));
-        Ok(Tokenizer::from_json_with_config(&path, json, config)?)
+        text::tokenizer(&self.root, &self.text_files)
     }
 
     /// The model's chat template.
     pub fn chat_template(&self) -> Result<ChatTemplate, EngineError> {
-        let need = "chat (--raw continues a text without it)";
-        let files = &self.text_files;
-        let source = self.need(&files.chat_template, "chat_template.jinja", need)?;
-        let mut template = ChatTemplate::new(&files.path(&self.root, "chat_template.jinja"), source)?;
-        template.add_special_tokens(files.tokenizer_config.as_deref(), files.special_tokens_map.as_deref());
-        if let Some((name, source)) = files.named_templates.iter().find(|(name, _)| name == "tool_use") {
-            template.set_tool_use(&files.path(&self.root, name), source)?;
-        }
-        Ok(template)
+        text::chat_template(&self.root, &self.text_files)
     }
 
     /// The model's defaults for sampling and its stop ids.
@@ -397,14 +439,5 @@ impl Engine {
             }
             None => Ok(GenerationConfig::default()),
         }
-    }
-
-    fn need<'a>(
-        &self,
-        text: &'a Option<String>,
-        file: &'static str,
-        need: &'static str,
-    ) -> Result<&'a str, EngineError> {
-        text.as_deref().ok_or_else(|| EngineError::NoTextFile { root: self.root.clone(), file, need })
     }
 }

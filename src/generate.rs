@@ -318,12 +318,17 @@ fn decode_and_mask(
     grammar: Option<&mut Grammar>,
 ) -> (Result<(), SessionError>, Option<Result<TokenMask, GrammarError>>) {
     let Some(grammar) = grammar else { return (session.decode(token), None) };
-    std::thread::scope(|scope| {
-        let mask = scope.spawn(|| grammar.mask());
+    let beside = std::thread::scope(|scope| {
+        let mask = std::thread::Builder::new().name("mask".to_owned()).spawn_scoped(scope, || grammar.mask());
         let result = session.decode(token);
-        let mask = mask.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (result, Some(mask))
-    })
+        let mask = mask.map(|mask| mask.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        (result, mask.ok())
+    });
+    match beside {
+        // the system has no thread for it
+        (result, None) => (result, Some(grammar.mask())),
+        done => done,
+    }
 }
 
 /// The tokens that end thoughts which are too long.

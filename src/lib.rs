@@ -36,12 +36,14 @@
 //!
 //! | room | what is in it |
 //! | --- | --- |
+//! | [`mod@calibrate`] | what the experts of a model see of a text, for packs of few bits |
 //! | [`mod@check`] | every kernel against its CPU twin, on this device |
 //! | `hub` | the Hugging Face cache on this machine, and downloads to it (cargo feature `hub`) |
 //! | `server` | the model over HTTP (cargo feature `server`) |
 //!
 //! The floors of the house, which room may know which, are in CONTRIBUTING.md.
 
+pub mod calibrate;
 pub mod check;
 pub mod compute;
 pub mod engine;
@@ -60,6 +62,11 @@ pub mod state;
 pub mod text;
 pub mod weights;
 
+// readers of what strangers wrote, for `cargo fuzz` (CONTRIBUTING.md)
+#[cfg(any(test, fuzzing))]
+#[path = "../fuzz/readers.rs"]
+pub mod foreign;
+
 // suites that look inside, and what they take from the program
 #[cfg(test)]
 extern crate self as flashflood;
@@ -69,11 +76,15 @@ mod inside;
 
 pub use check::{CheckError, CheckOptions, CheckReport, CheckShapes, check};
 pub use engine::{
-    Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, OpenRequest, Suspension,
+    Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, KvFormat, MemoryPlan, OpenRequest,
+    Suspension,
 };
+#[cfg(feature = "server")]
+pub(crate) use engine::{Activity, Watcher};
 pub use experts::{Reads, StoreStats};
 pub use file_error::FileError;
 pub use generate::{Event, Finish, Generated};
+pub use model::RopeScaling;
 pub use request::{Language, Prepared, Prompt, Request, RequestError, RequestErrorKind, ToolChoice};
 pub use session::{LogProbabilities, PrefillProgress, Restored, Session, SessionError, Synced};
 pub use sizes::bytes_for_people;

@@ -3,6 +3,7 @@
 mod content;
 mod conversation;
 mod fields;
+mod forms;
 mod keys;
 mod language;
 mod openai;
@@ -15,6 +16,8 @@ pub(crate) use crate::text::strftime;
 pub(crate) use content::{Unreadable, content_text};
 #[cfg(feature = "server")]
 pub(crate) use fields::{json_schema, sampling, template_keys, thinking_budget};
+#[cfg(feature = "server")]
+pub(crate) use forms::wants_grammar;
 #[cfg(feature = "server")]
 pub(crate) use keys::BodyKeys;
 pub(crate) use language::new_id;
@@ -145,6 +148,8 @@ pub enum RequestErrorKind {
     Unsupported,
     /// The prompt has no room. Nothing is cut off silently.
     ContextFull,
+    /// It cannot be made ready now; later it may.
+    Busy,
 }
 
 impl RequestError {

@@ -16,7 +16,7 @@ pub use sync::{PrefillProgress, Synced};
 
 use rayon::prelude::*;
 
-use crate::compute::{ExecuteError, HostWork, KernelTime, LogitRows, ProfiledSteps, Span, Step};
+use crate::compute::{ExecuteError, HostWork, KernelTime, LogitRows, Phase, ProfiledSteps, Span, Step};
 use crate::engine::{Engine, Pace};
 use crate::experts::trace::Trace;
 use crate::experts::{ExpertStore, StoreStats};
@@ -25,6 +25,9 @@ use crate::text::{GrammarError, Sampler, TextError, TokenMask};
 
 /// Largest number of candidates that are taken from the GPU instead of all logits.
 const CANDIDATES: usize = 64;
+
+/// The same where the choice may not be certain from them.
+const MOST_CANDIDATES: usize = 256;
 
 /// What can go wrong while a session runs.
 #[derive(Debug, thiserror::Error)]
@@ -170,10 +173,14 @@ impl<'a> Session<'a> {
         });
         let rope = engine.shape.rope_table(step.position, tokens.len());
         engine.relieve_memory();
+        let begun = engine.activity().begin(|| engine.waits());
         // a panic within leaves a session that is broken as well
         self.broken = true;
         engine.runner.run_watched(step, &embedded, &rope, engine.store.as_mut(), layer_done)?;
         self.broken = false;
+        if let Some(begun) = begun {
+            engine.activity().end(&begun, tokens.len(), step.phase == Phase::Prefill, engine.waits());
+        }
         self.tokens.extend_from_slice(tokens);
         if let Some(trace) = &mut self.trace {
             trace.steps.push(self.engine.runner.routing().to_vec());
@@ -225,12 +232,27 @@ impl<'a> Session<'a> {
                 Ok(sampler.sample_from(&top)?)
             }
             None => {
+                if let Some(token) = self.sample_from_summary(sampler, vocab)? {
+                    return Ok(token);
+                }
                 let mut logits = self.engine.runner.logits()?;
                 // no logits, before the first step, are an error of the sampler
                 let last = logits.len().saturating_sub(self.engine.shape.vocab);
                 let end = logits.len().min(last + vocab);
                 Ok(sampler.sample(&mut logits[last..end], &self.tokens)?)
             }
+        }
+    }
+
+    /// The same token from a few KB of what a GPU tells of its logits, where that is certain.
+    fn sample_from_summary(&mut self, sampler: &mut Sampler, vocab: usize) -> Result<Option<u32>, SessionError> {
+        let runner = &mut self.engine.runner;
+        let Some(candidates) = sampler.candidates_wanted(MOST_CANDIDATES) else { return Ok(None) };
+        match runner.summarise_logits(candidates, vocab, sampler.summed_at())? {
+            Some(summary) => {
+                sampler.sample_from_summary(&summary, &self.tokens, |run| Ok(runner.run_of_logits(run, vocab)?))
+            }
+            None => Ok(None),
         }
     }
 

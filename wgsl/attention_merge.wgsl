@@ -1,9 +1,11 @@
-// Joins the splits that attention.wgsl or attention_prefill.wgsl left, and applies the output gate. One workgroup per head
-// and token.
+// Joins the splits that attention.wgsl or attention_prefill.wgsl left, turns back what was turned, and applies the output
+// gate. One workgroup per head and token.
 // out[t, h] = sigmoid(gate[t, h]) * sum_s exp(max_s - max) acc_s / sum_s exp(max_s - max) total_s, where a sink is one more
 // split: the largest score, a total of 1 and no output
 
+//import head
 //import pack_head
+//import turn
 
 struct Params {
     heads: u32,
@@ -28,8 +30,6 @@ var<immediate> params: Params;
 override pack: u32 = 0u; // 1: `out` in 8 bits
 override has_bias: u32 = 0u;
 override has_sinks: u32 = 0u;
-
-var<workgroup> y: array<f32, 256>; // of one head
 
 // Exactly 1 for the split with the maximum and 0 for one that the token does not see, whatever the driver's exp: splits
 // that a token does not see change no bit.
@@ -61,7 +61,11 @@ fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
         for (var s = 0u; s < params.splits; s++) {
             sum = fma(share(scratch[first + s * size], top), scratch[first + s * size + 4u + i], sum);
         }
-        var value = sum / total;
+        y[i] = sum / total;
+    }
+    turn_head(local, params.dim, true);
+    for (var i = local; i < params.dim; i += 64u) {
+        var value = y[i];
         if params.gate_head > 0u {
             let column = params.gate_offset + head * params.gate_head + i;
             var g = gate[(params.first_token + token) * params.gate_stride + column];

@@ -5,6 +5,10 @@
 // Splits and runs begin at fixed positions and a row is added up in their order, whichever rows are with it: positions
 // that it does not see weigh exactly 0, so its bits do not depend on how the prompt was cut.
 
+//import keys
+//import ready
+//import values
+
 struct Params {
     tokens: u32, // of the run
     position: u32, // of its first token
@@ -25,8 +29,8 @@ override kv_heads: u32 = 2u;
 override split: u32 = 1024u;
 override dim4: u32 = dim / 4u;
 
-@group(0) @binding(0) var<storage, read> keys: array<vec4<f32>>; // [positions, kv_heads * dim]
-@group(0) @binding(1) var<storage, read> values: array<vec4<f32>>; // [positions, kv_heads * dim]
+@group(0) @binding(0) var<storage, read> keys: array<KeyCell>; // [positions, kv_heads, key_cells]
+@group(0) @binding(1) var<storage, read> values: array<ValueCell>; // [positions, kv_heads, value_cells]
 @group(0) @binding(2) var<storage, read_write> scratch: array<vec4<f32>>; // queries [kv_heads, tiles, dim, 32 rows], then [tokens, heads, splits, (max, sum, 0, 0) and dim]
 
 const lowest: f32 = -3.0e38;
@@ -109,13 +113,13 @@ fn leave(kv: u32, row: u32, split_index: u32, i: u32, v: vec4<f32>) {
 @compute @workgroup_size(256)
 fn attention_prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let kv = group.z;
+    prepare_reading(local);
     let first = group.x * 32u;
     let split_row = params.first_split_row + group.y * split; // in the window
     let last = min(first + 31u, params.tokens * (heads / kv_heads) - 1u);
     let to_row = min(split_row + split, seen_by(last));
     // whole runs that no row sees are left out
     let from_row = max(split_row, seen_from(first) / 64u * 64u);
-    let stride = kv_heads * dim4;
     // of the scores: rows 4 row4 to 4 row4 + 3, positions place + 16 n
     let half = local / 128u;
     let row4 = local % 8u;
@@ -139,7 +143,8 @@ fn attention_prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     var sum = Rows();
     for (var start = from_row; start < to_row; start += 64u) {
         // what lies past the last row that is seen may be anything: the last is read in its place
-        let at = min(vec4<u32>(start + place) + vec4<u32>(0u, 16u, 32u, 48u), vec4<u32>(to_row - 1u)) * stride + kv * dim4;
+        let at = min(vec4<u32>(start + place) + vec4<u32>(0u, 16u, 32u, 48u), vec4<u32>(to_row - 1u)) * kv_heads + kv;
+        let k = at * key_cells;
         var s0 = vec4<f32>();
         var s1 = vec4<f32>();
         var s2 = vec4<f32>();
@@ -149,10 +154,10 @@ fn attention_prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
             let q1 = scratch[queries + 32u * d + 8u];
             let q2 = scratch[queries + 32u * d + 16u];
             let q3 = scratch[queries + 32u * d + 24u];
-            s0 = add_scores(keys[at.x + d], q0, q1, q2, q3, s0);
-            s1 = add_scores(keys[at.y + d], q0, q1, q2, q3, s1);
-            s2 = add_scores(keys[at.z + d], q0, q1, q2, q3, s2);
-            s3 = add_scores(keys[at.w + d], q0, q1, q2, q3, s3);
+            s0 = add_scores(key_quad(k.x, d), q0, q1, q2, q3, s0);
+            s1 = add_scores(key_quad(k.y, d), q0, q1, q2, q3, s1);
+            s2 = add_scores(key_quad(k.z, d), q0, q1, q2, q3, s2);
+            s3 = add_scores(key_quad(k.w, d), q0, q1, q2, q3, s3);
         }
         let cell = 8u * place + row4;
         if half == 1u {
@@ -201,14 +206,14 @@ fn attention_prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
         }
         sum = shrunk(sum, 2u * eight);
         if column < dim4 {
-            let value = kv * dim4 + column;
             // weights past the last position are 0
             for (var j = 0u; j < min(64u, to_row - start); j += 4u) {
-                let r = min(vec4<u32>(start + j) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(to_row - 1u)) * stride + value;
-                let v0 = values[r.x];
-                let v1 = values[r.y];
-                let v2 = values[r.z];
-                let v3 = values[r.w];
+                let at = min(vec4<u32>(start + j) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(to_row - 1u)) * kv_heads + kv;
+                let r = at * value_cells;
+                let v0 = value_quad(r.x, column);
+                let v1 = value_quad(r.y, column);
+                let v2 = value_quad(r.z, column);
+                let v3 = value_quad(r.w, column);
                 sum = add_value(sum, j, 2u * eight, v0);
                 sum = add_value(sum, j + 1u, 2u * eight, v1);
                 sum = add_value(sum, j + 2u, 2u * eight, v2);

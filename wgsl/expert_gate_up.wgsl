@@ -1,11 +1,12 @@
 // Gate and up projection of the routed experts with SwiGLU, one (token, expert) pair per workgroup layer.
-// out[p, i] = silu(gate[i] . x[t]) * (up[i] . x[t])
+// out[p, i] = silu(gate[i] . x[t]) * (up[i] . x[t]), products scaled where `x` is yet to be
 // A workgroup takes 32 hidden values, so that it can quantise them (see shared/quantise.wgsl) when the down projection
 // wants that: then `packed` is 1. A team shares `sums` rows, in turn of gate and of up.
 
 //import place
 //import prepare
 //import quantise
+//import squares
 //import team
 //import unit
 
@@ -30,6 +31,7 @@ override packed: u32 = 0u;
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
 @group(0) @binding(2) var<storage, read_write> out: array<u32>; // [pairs, intermediate] as f32 or packed
 @group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
+@group(0) @binding(4) var<storage, read> squares: array<f32>; // of `x`: see shared/squares.wgsl
 
 var<workgroup> hidden: array<f32, 32>;
 
@@ -65,14 +67,15 @@ fn expert_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
             a[7] += dot_unit(matrix, up + 3u, unit, v);
         }
     }
+    keep_squares(local, threads);
     keep_all(local, a);
     workgroupBarrier();
     let row = pair.y * params.out_stride;
     if local < 32u {
         let i = 2u * local % sums;
         let team = 2u * local / sums;
-        let g = total(i, team);
-        let h = g / (1.0 + exp(-g)) * total(i + 1u, team);
+        let g = scaled(total(i, team));
+        let h = g / (1.0 + exp(-g)) * scaled(total(i + 1u, team));
         if packed == 0u {
             out[row + first + local] = bitcast<u32>(h);
         } else {

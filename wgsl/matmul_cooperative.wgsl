@@ -10,7 +10,6 @@ enable wgpu_cooperative_matrix;
 
 //import activations
 //import block
-//import halves
 //import place
 //import weight_halves
 
@@ -133,7 +132,7 @@ fn matmul_cooperative(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
             }
         }
         if brings_token {
-            let quads = halves(x.codes, x.scale, 0.0);
+            let quads = activation_halves(x);
             for (var k = 0u; k < 8u; k++) {
                 halves_of_tokens[token_at + k] = quads[k];
             }

@@ -1,10 +1,11 @@
 // Product of a weight matrix with the activations of one token.
-// out[0, r] = (accumulate ? out[0, r] : 0) + sum_c W[r, c] * x[first_token, c]
+// out[0, r] = (accumulate ? out[0, r] : 0) + sum_c W[r, c] * x[first_token, c], scaled where `x` is yet to be
 // A team shares `sums` rows, one a sum.
 
 //import place
 //import prepare
 //import rows
+//import squares
 //import team
 
 struct Params {
@@ -27,6 +28,7 @@ var<immediate> params: Params;
 // binding 0 is `x`, of the activations
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [rows, cols] of a part: its streams
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [tokens, rows]
+@group(0) @binding(3) var<storage, read> squares: array<f32>; // of `x`: see shared/squares.wgsl
 
 @compute @workgroup_size(threads)
 fn matvec(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -35,11 +37,12 @@ fn matvec(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     let row = first + local / lanes * sums;
     let matrix = Place(params.stream_0, params.stream_1, params.stream_2);
     let start = params.x_offset + params.first_token * params.x_stride;
+    keep_squares(local, threads);
     keep_all(local, times_rows(matrix, row, params.rows - 1u, start, local % lanes));
     workgroupBarrier();
     for (var i = local; i < threads / lanes * sums && first + i < params.rows; i += threads) {
         let at = params.out_offset + first + i;
-        let sum = total(i % sums, i / sums);
+        let sum = scaled(total(i % sums, i / sums));
         out[at] = select(sum, out[at] + sum, params.accumulate == 1u);
     }
 }

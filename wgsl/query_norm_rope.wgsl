@@ -1,7 +1,10 @@
-// Bias, RMS norm and rotation of the queries of a prompt, times 1 / sqrt(dim), in tiles of 32 rows for attention_prefill.wgsl:
+// Bias, RMS norm and rotation of the queries of a prompt, times 1 / sqrt(dim), turned where keys are. They lie in tiles of 32
+// rows for attention_prefill.wgsl:
 // the rows of a KV head are its queries, those of one token side by side. One workgroup per query head and token.
 
+//import head
 //import rotated_head
+//import turn
 
 struct Params {
     x_stride: u32,
@@ -49,6 +52,10 @@ fn query_norm_rope(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
         let o = partner(i);
         let n = normed_query(from_row, q, i, scale);
         let other = normed_query(from_row, q, o, scale);
-        queries[to + 32u * i] = params.scale * rotated(i, n, other, token * params.rope_stride);
+        y[i] = rotated(i, n, other, token * params.rope_stride);
+    }
+    turn_head(local, dim, false);
+    for (var i = local; i < dim; i += 128u) {
+        queries[to + 32u * i] = params.scale * y[i];
     }
 }

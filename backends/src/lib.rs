@@ -2,17 +2,22 @@
 
 mod aligned;
 pub mod conditions;
+mod descriptors;
 pub mod folders;
 pub mod gpu;
 mod host_buffer;
 pub mod io;
+mod lost_pages;
 pub mod machine;
 mod map;
 pub mod memory;
 pub mod positioned;
+pub mod private;
 mod residency;
 
 pub use aligned::{AlignedBuffer, PAGE};
+pub use descriptors::descriptors;
 pub use host_buffer::{HostBuffer, NoHostBuffer, Region};
+pub use lost_pages::explain_lost_pages;
 pub use map::{MapOutcome, Mapped, map_file, read_parts_of_file};
 pub use residency::Residency;

@@ -5,7 +5,7 @@ use flashflood::compute::shaders;
 use flashflood_backends::gpu::shader_module;
 
 /// The binding of codebooks, whatever the kernel.
-pub(crate) const CODEBOOK: u32 = 5;
+pub(crate) const CODEBOOK: u32 = 7;
 
 /// A dispatch of a pipeline.
 pub(crate) struct Call<'a> {
@@ -25,7 +25,7 @@ pub(crate) fn buffer(gpu: &Gpu, bytes: usize) -> wgpu::Buffer {
 
 /// Of so many bindings, as all products have them: number 2 is the output.
 pub(crate) fn layout(gpu: &Gpu, bindings: u32) -> wgpu::BindGroupLayout {
-    // and number 5 a codebook
+    // and a codebook
     let entry = |binding| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,

@@ -130,10 +130,11 @@ impl<'a> Bench<'a> {
         let pairs: Vec<[u32; 4]> = (0..calls * case.pairs).map(|i| [0, (i % case.pairs) as u32, i as u32, 0]).collect();
         let pair_buffer = buffer(pairs.len() * 16);
         gpu.queue.write_buffer(&pair_buffer, 0, bytemuck::cast_slice(&pairs));
-        let layout = layout(gpu, 4);
+        let layout = layout(gpu, 5);
         let group = |x: &wgpu::Buffer, call: usize, out: &wgpu::Buffer| {
-            let bindings = [x, &weights[call % buffers], out, &pair_buffer, &codebook];
-            let entries: Vec<_> = [0, 1, 2, 3, CODEBOOK]
+            // nothing is yet to be scaled: sums of squares are not touched
+            let bindings = [x, &weights[call % buffers], out, &pair_buffer, &pair_buffer, &codebook];
+            let entries: Vec<_> = [0, 1, 2, 3, 4, CODEBOOK]
                 .into_iter()
                 .zip(bindings)
                 .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })

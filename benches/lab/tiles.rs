@@ -6,6 +6,7 @@ use flashflood::compute::gpu::Gpu;
 use flashflood::compute::ops::{CooperativeTile, Tile};
 use flashflood::compute::shaders::{self, Form};
 use flashflood::weights::WeightFormat;
+use flashflood_formats::{ScaleType, Scaled};
 
 use super::device::{Call, buffer, layout, pipeline, quantise, read, seconds};
 
@@ -19,7 +20,7 @@ const EXPERTS: usize = 512;
 /// A product of many tokens.
 #[derive(Clone, Copy)]
 struct Case {
-    /// `matmul`, `expert_matmul_gate_up` or `expert_matmul_down`.
+    /// `matmul`, `expert_matmul_gate_up` or `expert_matmul_down`; also `expert_matmul_cooperative_*`.
     kernel: &'static str,
     format: WeightFormat,
     form: Form,
@@ -40,18 +41,28 @@ impl Case {
         if self.is_expert() { EXPERTS } else { 1 }
     }
 
+    /// Whether it is of gate and up.
+    fn gates(&self) -> bool {
+        self.kernel.ends_with("gate_up")
+    }
+
+    /// Whether matrix units make it.
+    fn is_cooperative(&self) -> bool {
+        self.kernel.contains("cooperative")
+    }
+
     fn operations(&self) -> f64 {
         2.0 * (self.rows * self.cols * self.tokens * self.matrices()) as f64
     }
 
     /// Rows of the output.
     fn out_rows(&self) -> usize {
-        if self.kernel == "expert_matmul_gate_up" { self.rows / 2 } else { self.rows }
+        if self.gates() { self.rows / 2 } else { self.rows }
     }
 
     /// Rows of the output that a workgroup makes.
     fn tile_rows(&self, tile: Tile) -> usize {
-        if self.kernel == "expert_matmul_gate_up" { tile.rows() / 2 } else { tile.rows() }
+        if self.gates() { tile.rows() / 2 } else { tile.rows() }
     }
 
     /// Tiles worth a try: those of the program, and some that it could have.
@@ -74,11 +85,15 @@ impl Case {
         let fits = |tile: &Tile| {
             let is_near = tile.tokens() <= self.tokens.next_power_of_two().max(16) && self.tokens <= 32 * tile.tokens();
             // gate and up: a group of 32 hidden values is quantised by one workgroup
-            is_near && (self.kernel != "expert_matmul_gate_up" || tile.rows() == 64 && tile.row_sums > 1)
+            is_near
+                && (!self.gates() || tile.rows() == 64 && tile.row_sums > 1)
+                && (!self.is_cooperative() || tile.rows() == 64 && tile.threads() == 128)
         };
         all.into_iter().filter(fits).collect()
     }
 }
+
+const FP8: WeightFormat = WeightFormat::Scaled(Scaled::fp8(128, ScaleType::Bf16));
 
 fn cases() -> Vec<Case> {
     let (q4, affine) = (WeightFormat::affine(4, 64), |bits| WeightFormat::affine(bits, 64));
@@ -99,11 +114,20 @@ fn cases() -> Vec<Case> {
     for bits in [2, 3, 5, 6, 8] {
         product(affine(bits), 4096, 2048);
     }
+    [64, 2048].into_iter().for_each(|tokens| product(FP8, 4096, tokens));
     for form in [Form::F32, Form::Int8] {
         for (kernel, rows, cols) in [("expert_matmul_gate_up", 2048, 4096), ("expert_matmul_down", 4096, 1024)] {
             for tokens in [10, 80] {
                 cases.push(Case { kernel, format: q4, form, rows, cols, tokens });
+                cases.push(Case { kernel, format: FP8, form, rows, cols, tokens });
             }
+        }
+    }
+    for (kernel, rows, cols) in
+        [("expert_matmul_cooperative_gate_up", 2048, 4096), ("expert_matmul_cooperative_down", 4096, 1024)]
+    {
+        for tokens in [10, 80] {
+            cases.push(Case { kernel, format: FP8, form: Form::Int8, rows, cols, tokens });
         }
     }
     cases
@@ -115,7 +139,7 @@ pub(crate) fn run(gpu: &Gpu, wanted: &str) {
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     for case in cases() {
         let shader = shaders::variant(case.kernel, case.form, case.format.suffix());
-        if !shader.contains(wanted) {
+        if !shader.contains(wanted) || case.is_cooperative() && !gpu.cooperative {
             continue;
         }
         let bench = Bench::new(gpu, case);
@@ -247,7 +271,7 @@ impl<'a> Bench<'a> {
         let shape =
             flashflood::compute::ops::ProductShape::new(case.kernel, case.form, case.format, case.rows, case.cols);
         let mut constants = shape.tile_constants(tile);
-        if case.kernel == "expert_matmul_gate_up" {
+        if case.gates() {
             constants.push(("quantisers", tile.threads() as f64));
         }
         let tiles: Vec<[u32; 4]> = (0..case.matrices() * usize::from(case.is_expert()))

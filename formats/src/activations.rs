@@ -93,8 +93,29 @@ impl Int8Rows {
         self.rows.tokens()
     }
 
+    /// What the codes stand for: rows in f32, for weights that are no integers.
+    pub(super) fn in_f32(&self) -> Vec<Vec<f32>> {
+        let in_order = self.in_order(0);
+        let mut rows = vec![vec![0.0; self.cols]; self.tokens()];
+        for b in 0..self.cols / GROUP {
+            for (row, block) in rows.iter_mut().zip(in_order.of_block(b)) {
+                let codes = block.words.iter().flat_map(|word| word.to_le_bytes());
+                for (x, code) in row[b * GROUP..].iter_mut().zip(codes) {
+                    *x = f32::from(code as i8) * block.scale;
+                }
+            }
+        }
+        rows
+    }
+
     /// Codes in the order of columns, for weights whose codes become unsigned when `offset` is added.
     pub(super) fn in_order(&self, offset: i32) -> Activations {
+        self.arranged(|j, b| 4 * j + b, offset)
+    }
+
+    /// The same in an order of its own: `place` is the column of byte `b` of word `j`.
+    #[inline]
+    pub(super) fn arranged(&self, place: impl Fn(usize, usize) -> usize, offset: i32) -> Activations {
         let mut rows = Activations::new(self.tokens(), self.cols / GROUP);
         for b in 0..self.cols / GROUP {
             for (token, from) in self.rows.of_block(b).iter().enumerate() {
@@ -107,7 +128,7 @@ impl Int8Rows {
                 let sums =
                     [0, 16].map(|first| codes[first..first + 16].iter().map(|c| i32::from(*c as i8)).sum::<i32>());
                 *rows.block_mut(token, b) = Block {
-                    words: std::array::from_fn(|j| u32::from_le_bytes([0, 1, 2, 3].map(|b| codes[4 * j + b]))),
+                    words: std::array::from_fn(|j| u32::from_le_bytes([0, 1, 2, 3].map(|b| codes[place(j, b)]))),
                     halves: sums.map(|sum| sum as f32),
                     lost: [sums[0], sums[1], sums[0] + sums[1]].map(|sum| -offset * sum),
                     ..*from

@@ -9,6 +9,7 @@
 
 mod group;
 mod quantise;
+mod weighted;
 
 use std::fmt;
 
@@ -16,7 +17,8 @@ use pulp::{Arch, Simd, WithSimd};
 use safetensors::Dtype;
 
 pub(super) use quantise::check_finite;
-pub use quantise::{NotFinite, quantise_row};
+pub use quantise::{NotFinite, pack_codes, quantise_row};
+pub use weighted::fit_group;
 
 use super::{BLOCK, Family, Fill, MOST_STREAMS, NotFiniteAt, ScaleType, Scratch, WeightRows, split_mix};
 

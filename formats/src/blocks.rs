@@ -1,8 +1,8 @@
 //! Blocks of GGUF files: some columns with their scales in one run of bytes, one stream a row.
 //!
 //! Every type is `w = scale * code + bias` with signed codes of 8 bits at most and a scale for 16 columns at least, so a
-//! type is a function that separates codes and scales; products and shaders need nothing else. The codes come from a
-//! [`Codebook`] where they are no numbers.
+//! type is a function that separates codes and scales; products in f32 and shaders need nothing else, those with activations
+//! in 8 bits are flashflood-vectors' own. The codes come from a [`Codebook`] where they are no numbers.
 //!
 //! Everything is forced inline into what the CPU's products dispatch; see `affine`.
 
@@ -185,6 +185,11 @@ impl Block {
     /// The table that its codes are looked up in.
     pub(crate) fn codebook(self) -> Option<Codebook> {
         self.kind().codebook
+    }
+
+    /// The table of its loops on the CPU.
+    pub(crate) fn grid(self) -> &'static [u32] {
+        self.codebook().map_or(&[], Codebook::grid)
     }
 
     /// The codes of a row, and scale and bias of each 16 columns.

@@ -1,4 +1,5 @@
-//! How the elements of a weight matrix are stored, one file per family of formats, and how rows are multiplied on the CPU.
+//! How the elements of a weight matrix are stored, one file per family of formats, and how rows are multiplied on the CPU;
+//! and how rows of a KV cache are stored.
 //!
 //! A format says which streams of bytes a row has, how a row is unpacked, which kernels read it and whether they may
 //! take activations in 8 bits. Everything else (matrices, slots, packs, uploads) loops over streams and knows no format. A
@@ -9,6 +10,7 @@
 mod activations;
 mod affine;
 mod blocks;
+mod cache;
 mod dense;
 mod fill;
 mod product;
@@ -20,8 +22,9 @@ use std::fmt;
 use safetensors::Dtype;
 
 pub use activations::{Int8Rows, pack_row};
-pub use affine::{Affine, NotFinite, quantise_row};
+pub use affine::{Affine, NotFinite, fit_group, pack_codes, quantise_row};
 pub use blocks::{Block, Codebook};
+pub use cache::{CacheFormat, turn, turn_back};
 pub use dense::Dense;
 pub use fill::{Fill, random_bytes, split_mix};
 pub use product::{TokenRows, product};

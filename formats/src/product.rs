@@ -6,12 +6,12 @@
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-use flashflood_vectors::{Activations, BlockKind, Blocks, Instructions, Number, Signed};
+use flashflood_vectors::{Activations, BlockKind, Blocks, Instructions, Number, SmallFloats, prefetch};
 
 use super::activations::Int8Rows;
 use super::affine::separate;
-use super::blocks::GROUP;
-use super::{Affine, Block, Dense, MOST_STREAMS, Scratch, WeightFormat, WeightRows};
+use super::scaled::Number::E4m3;
+use super::{Affine, Block, Dense, MOST_STREAMS, Scaled, Scratch, WeightFormat, WeightRows};
 
 /// Products of fewer multiplications than this are not worth waking a thread for, which takes 5 to 10 us: in 8 bits, and in
 /// f32.
@@ -43,58 +43,69 @@ pub fn product(rows: WeightRows<'_>, x: TokenRows<'_>, out: &mut [f32]) {
         return;
     }
     let count = out.len() / tokens;
-    let in_order;
+    let arranged;
+    let (in_f32, slices): (Vec<Vec<f32>>, Vec<&[f32]>);
     let run = match (x, rows.format) {
         (TokenRows::F32(x), _) => Run::F32(x),
         (TokenRows::Int8(x), WeightFormat::Affine(affine)) => Run::Affine(affine, &x.rows),
-        (TokenRows::Int8(x), format @ (WeightFormat::Block(_) | WeightFormat::Scaled(_))) => {
-            let kind = if let WeightFormat::Block(block) = format { block.vectors() } else { None };
-            in_order = x.in_order(kind.map_or(SIGNED_OFFSET, BlockKind::offset));
-            kind.map_or(Run::Signed(&in_order), |kind| Run::Blocks(kind, &in_order))
+        (TokenRows::Int8(x), WeightFormat::Block(block)) => {
+            arranged = x.in_order(block.vectors().offset());
+            Run::Blocks(block, &arranged)
+        }
+        (TokenRows::Int8(x), WeightFormat::Scaled(Scaled { number: E4m3, .. })) => {
+            in_f32 = x.in_f32();
+            slices = in_f32.iter().map(Vec::as_slice).collect();
+            Run::F32(&slices)
+        }
+        (TokenRows::Int8(x), WeightFormat::Scaled(scaled)) => {
+            arranged = x.arranged(SmallFloats::column, SmallFloats::OFFSET);
+            Run::SmallFloats(scaled, &arranged)
         }
         (TokenRows::Int8(_), WeightFormat::Dense(_)) => {
             unreachable!("ops check that dense weights have no integer products")
         }
     };
-    if count * rows.cols * tokens < SERIAL[usize::from(matches!(x, TokenRows::F32(_)))] {
-        run.run(rows, 0, tokens, out);
+    if count * rows.cols * tokens < SERIAL[usize::from(matches!(run, Run::F32(_)))] {
+        run.run(rows, 0, out);
     } else {
         let threads = rayon::current_num_threads();
         let per_task = count.div_ceil(4 * threads).next_multiple_of(Instructions::ROWS);
         let tasks = out.par_chunks_mut(per_task * tokens).enumerate();
-        tasks.for_each(|(i, out)| run.run(rows, i * per_task, tokens, out));
+        tasks.for_each(|(i, out)| run.run(rows, i * per_task, out));
     }
 }
-
-/// What makes signed codes of 8 bits unsigned.
-const SIGNED_OFFSET: i32 = 128;
 
 /// How a product is taken.
 #[derive(Clone, Copy)]
 enum Run<'a> {
     F32(&'a [&'a [f32]]),
     Affine(Affine, &'a Activations),
-    /// Of blocks with loops of their own, with activations in the order of columns.
-    Blocks(BlockKind, &'a Activations),
-    /// Of other formats whose codes are signed, with activations in the order of columns.
-    Signed(&'a Activations),
+    /// With activations in the order of columns.
+    Blocks(Block, &'a Activations),
+    /// Of 4 bits, with activations in their own order.
+    SmallFloats(Scaled, &'a Activations),
 }
 
 impl Run<'_> {
-    fn run(self, rows: WeightRows<'_>, first: usize, tokens: usize, out: &mut [f32]) {
+    fn run(self, rows: WeightRows<'_>, first: usize, out: &mut [f32]) {
         match self {
             Run::F32(x) => rows_times(rows, x, first, out),
             Run::Affine(affine, x) => affine.vectors(rows).times(Instructions::best(), first, x, out),
-            Run::Blocks(kind, x) => {
-                Blocks { kind, cols: rows.cols, bytes: rows.streams[0] }.times(Instructions::best(), first, x, out);
+            Run::Blocks(block, x) => {
+                let weights =
+                    Blocks { kind: block.vectors(), cols: rows.cols, bytes: rows.streams[0], grid: block.grid() };
+                weights.times(Instructions::best(), first, x, out);
             }
-            Run::Signed(x) => signed_times_int8(rows, x, first, tokens, out),
+            Run::SmallFloats(scaled, x) => scaled.vectors(rows).times(Instructions::best(), first, x, out),
         }
     }
 }
 
 /// Rows that are unpacked before they are multiplied with all tokens: of most models they stay in the nearest cache.
 const AT_ONCE: usize = 4;
+
+/// How many rows before a row is unpacked it is asked for.
+const AHEAD: usize = 4;
 
 /// Unpacks each row once and multiplies it with all tokens.
 fn rows_times(rows: WeightRows<'_>, x: &[&[f32]], first: usize, out: &mut [f32]) {
@@ -112,8 +123,15 @@ fn rows_times(rows: WeightRows<'_>, x: &[&[f32]], first: usize, out: &mut [f32])
         let weights = &mut weights[..out.len() / x.len() * cols];
         for (r, weights) in weights.chunks_exact_mut(cols).enumerate() {
             let row = first + i * AT_ONCE + r;
+            if row + AHEAD < rows.count() {
+                rows.row(row + AHEAD).into_iter().for_each(prefetch);
+            }
             match rows.format {
                 WeightFormat::Affine(affine) => affine.unpack_row(rows.row(row), &mut scratch, weights),
+                WeightFormat::Scaled(scaled) if scaled.number == E4m3 => {
+                    scaled.scales_of_row(rows.row(row), &mut scratch.groups);
+                    vectors.scale_small_floats(rows.row(row)[0], &scratch.groups, weights);
+                }
                 _ if is_fused => arch.dispatch(Unpack { rows, row, scratch: &mut scratch, weights }),
                 _ => rows.unpack_inline::<false>(row, &mut scratch, weights),
             }
@@ -157,19 +175,17 @@ impl<'a> NullaryFnOnce for Codes<'a> {
 }
 
 impl Block {
-    /// The type that has loops of its own.
-    fn vectors(self) -> Option<BlockKind> {
-        Some(match self {
-            Block::Q4_0 => BlockKind::Q4_0,
-            Block::Q4_1 => BlockKind::Q4_1,
-            Block::Q5_0 => BlockKind::Q5_0,
-            Block::Q5_1 => BlockKind::Q5_1,
-            Block::Q8_0 => BlockKind::Q8_0,
-            Block::Q4_K => BlockKind::Q4_K,
-            Block::Q5_K => BlockKind::Q5_K,
-            Block::Q6_K => BlockKind::Q6_K,
-            _ => return None,
-        })
+    /// Its loops.
+    fn vectors(self) -> BlockKind {
+        BlockKind::ALL[self as usize]
+    }
+}
+
+impl Scaled {
+    /// Numbers of 4 bits for their loops.
+    fn vectors(self, rows: WeightRows<'_>) -> SmallFloats<'_> {
+        let [numbers, scales, row_scales] = rows.streams;
+        SmallFloats { cols: rows.cols, numbers, scales, by_16: self.group == 16, row_scales }
     }
 }
 
@@ -198,50 +214,10 @@ impl Affine {
     }
 }
 
-/// The same for formats whose codes are signed, blocks of GGUF files and floats of 4 bits: as many rows as are computed
-/// together are separated into codes and scales first.
-fn signed_times_int8(rows: WeightRows<'_>, x: &Activations, first: usize, tokens: usize, out: &mut [f32]) {
-    let cols = rows.cols;
-    let mut codes = vec![0u8; Instructions::ROWS * cols];
-    let mut groups = vec![[0.0; 2]; Instructions::ROWS * cols / GROUP];
-    for (i, out) in out.chunks_mut(Instructions::ROWS * tokens).enumerate() {
-        let (first, count) = (first + i * Instructions::ROWS, out.len() / tokens);
-        let (codes, groups) = (&mut codes[..count * cols], &mut groups[..count * cols / GROUP]);
-        Arch::new().dispatch(Separate { rows, first, codes: bytemuck::cast_slice_mut(codes), groups });
-        Signed { cols, codes, groups }.times(Instructions::best(), x, out);
-    }
-}
-
-/// Signed codes and scales of some rows; see [`Unpack`].
-struct Separate<'a> {
-    rows: WeightRows<'a>,
-    first: usize,
-    codes: &'a mut [i8],
-    groups: &'a mut [[f32; 2]],
-}
-
-impl NullaryFnOnce for Separate<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let Separate { rows, first, codes, groups } = self;
-        let rows_of_codes = codes.chunks_exact_mut(rows.cols).zip(groups.chunks_exact_mut(rows.cols / GROUP));
-        for (r, (codes, groups)) in rows_of_codes.enumerate() {
-            let row = rows.row(first + r);
-            match rows.format {
-                WeightFormat::Block(block) => block.separate(row[0], codes, groups),
-                WeightFormat::Scaled(scaled) => scaled.separate(row, codes, groups),
-                WeightFormat::Affine(_) | WeightFormat::Dense(_) => unreachable!("these have no signed codes"),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ScaleType, Scaled, pack_row};
+    use crate::{ScaleType, pack_row};
 
     /// Products with activations in 8 bits and in f32 against sums in f64 of what rows are unpacked to, of every format.
     #[test]

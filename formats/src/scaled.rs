@@ -131,7 +131,7 @@ impl Scaled {
 
     /// The scale of each 16 columns of a row, with that of the row.
     #[inline(always)]
-    fn scales_of_row(&self, [_, scales, row]: [&[u8]; MOST_STREAMS], groups: &mut [[f32; 2]]) {
+    pub(crate) fn scales_of_row(&self, [_, scales, row]: [&[u8]; MOST_STREAMS], groups: &mut [[f32; 2]]) {
         let (shared, row) = (self.shared_by(GROUP * groups.len()) / GROUP, self.row_scale(row));
         for (i, groups) in groups.chunks_mut(shared).enumerate() {
             let scale = self.scales.at(scales, i) * row;
@@ -222,7 +222,7 @@ impl Family for Scaled {
 
     fn interleave(&self) -> Option<usize> {
         match (self.number, self.group) {
-            (Number::E4m3, _) => None,
+            (Number::E4m3, _) => Some(1),
             // the low halves of a word's bytes, then the high halves
             (Number::E2m1, _) => Some(2),
         }

@@ -3,6 +3,8 @@
 //! The inputs of a check have the sizes of a real model's, so what is allowed grows with them: `of_rms` times the root
 //! mean square of the twin's output takes the place of an absolute number.
 
+use flashflood_formats::CacheFormat;
+
 use crate::compute::ops::Quantised;
 
 /// How far an element may be from the twin's: `of_rms * rms(twin) + rtol * |twin|`. Nothing where both are 0: equal to the
@@ -26,6 +28,12 @@ impl Bound {
         Bound { of_rms: 4.0 * f32::EPSILON * (cols as f32).sqrt() + 2e-6, rtol: 1e-6 }
     }
 
+    /// Of a product onto other numbers, the norm of the sum, and sums of its squares, whose errors are twice as large.
+    pub(super) fn product_and_norm(cols: usize) -> Bound {
+        let Bound { of_rms, rtol } = Bound::product(cols);
+        Bound { of_rms: 4.0 * of_rms, rtol: rtol + 1e-5 }
+    }
+
     /// Of a product by matrix units, which round both factors to f16: 2^-11 at most for each, and as roundings cancel in
     /// a sum, 3e-4 of its deviation. Six of those, twice for codes that are not centred, and some more.
     pub(super) const COOPERATIVE: Bound = Bound { of_rms: 5e-3, rtol: 1e-3 };
@@ -36,6 +44,37 @@ impl Bound {
     pub(super) fn experts(cols: usize, packed: bool) -> Bound {
         let steps = if packed { 5e-2 } else { 0.0 };
         Bound { of_rms: 20.0 * f32::EPSILON * (cols as f32).sqrt() + steps, rtol: 1e-5 }
+    }
+
+    /// Of what is kept by the same codes: scales are made of sums in another order.
+    pub(super) const SAME_CODES: Bound = Bound { of_rms: 3e-6, rtol: 1e-5 };
+
+    /// Of what is kept of keys, or of values, which are copied. What lies between two codes may get either.
+    pub(super) fn of_cache(format: CacheFormat, is_values: bool) -> Bound {
+        let (of_rms, rtol) = match format {
+            CacheFormat::F32 if is_values => (0.0, 0.0),
+            CacheFormat::F32 => (3e-6, 3e-6),
+            // a unit in the last place of a half
+            CacheFormat::F16 => (3e-6, 1e-3),
+            // a step of the largest of 32, some four times their root mean square, / 127
+            CacheFormat::Q8 { .. } => (5e-2, 1e-2),
+            // the levels that are farthest from each other
+            CacheFormat::Tq4 { .. } => (0.7, 1e-3),
+        };
+        Bound { of_rms, rtol }
+    }
+
+    /// Of attention where a number of the cache got the next code.
+    pub(super) fn attention_to_other_codes(formats: [CacheFormat; 2]) -> Bound {
+        let own = Bound::of_op("attention");
+        let of = |format| match format {
+            CacheFormat::F32 => own.of_rms,
+            CacheFormat::F16 => 1e-3,
+            CacheFormat::Q8 { .. } => 2e-2,
+            // one level of a key moves a score by a tenth or so
+            CacheFormat::Tq4 { .. } => 0.5,
+        };
+        Bound { of_rms: formats.map(of).into_iter().fold(0.0, f32::max), ..own }
     }
 
     /// Of all other kernels, by the op.

@@ -3,6 +3,7 @@
 //!
 //! It is part of the library so that an app can run it where there is no terminal.
 
+mod caches;
 mod compare;
 mod operations;
 #[cfg(test)]
@@ -156,7 +157,7 @@ pub fn check(options: &CheckOptions, progress: &mut dyn FnMut(&str, &str) -> boo
 
 /// Whether a device may use a kernel at all.
 fn is_used(kernel: &str, gpu: &Gpu) -> bool {
-    gpu.cooperative || !kernel.starts_with("matmul_cooperative")
+    gpu.cooperative || !kernel.contains("matmul_cooperative")
 }
 
 /// What is run one after the other: memory holds one at a time.
@@ -167,6 +168,7 @@ enum Round {
     /// Products without matrix units, which the model's may use.
     Formats,
     FormatsOnMatrixUnits,
+    Caches,
 }
 
 /// The shapes of a check.
@@ -227,13 +229,14 @@ impl Rounds {
         failures: &mut Vec<String>,
     ) -> Result<(), CheckError> {
         let (shape, bits, both) = (&self.shape, self.bits, [Form::F32, Form::Int8]);
-        for round in [Round::ModelF32, Round::ModelInt8, Round::Formats, Round::FormatsOnMatrixUnits] {
+        for round in [Round::ModelF32, Round::ModelInt8, Round::Formats, Round::FormatsOnMatrixUnits, Round::Caches] {
             let (subject, cooperative) = match round {
                 Round::ModelF32 => (subject::model(shape, bits, Form::F32), false),
                 Round::ModelInt8 => (subject::model(shape, bits, Form::Int8), true),
                 Round::Formats => (subject::formats(self.formats, &both), false),
                 Round::FormatsOnMatrixUnits if !gpu.cooperative => continue,
                 Round::FormatsOnMatrixUnits => (subject::formats(self.formats, &[Form::Int8]), true),
+                Round::Caches => (caches::formats(shape), false),
             };
             let subject = subject?;
             watch.at(&subject.name, "made ready")?;

@@ -13,8 +13,7 @@ use super::{CheckError, CheckOptions, Watch};
 use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{Gpu, GpuExecutor, GpuOptions, GpuSlots, OperationTime, Written};
 use crate::compute::{
-    CacheFormat, CacheId, CacheStream, Element, ExecuteError, LogitRows, Phase, Recorded, Recording, Step, TensorId,
-    TensorSpec, View,
+    CacheId, Element, ExecuteError, LogitRows, Op, Phase, Recorded, Recording, Step, TensorId, TensorSpec, View,
 };
 use crate::experts::{ExpertStore, FileReader, HostSlots, SlotMemory, SlotSets, StoreError};
 use crate::model::Shape;
@@ -111,10 +110,10 @@ impl<'a> Pair<'a> {
             self.cpu.write_state(tensor, &values)?;
         }
         for (index, spec) in recording.caches.iter().enumerate() {
-            for (stream, CacheStream { width, format: CacheFormat::F32, .. }) in spec.streams.iter().enumerate() {
-                let rows = self.random.numbers(HISTORY * width);
-                self.cpu.write_cache_rows(CacheId(index), stream, 0, bytemuck::cast_slice(&rows))?;
-                self.gpu.write_cache_rows(CacheId(index), stream, 0, bytemuck::cast_slice(&rows))?;
+            for (index_of_stream, stream) in spec.streams.iter().enumerate() {
+                let rows = stream.pack(&self.random.numbers(HISTORY * stream.width));
+                self.cpu.write_cache_rows(CacheId(index), index_of_stream, 0, &rows)?;
+                self.gpu.write_cache_rows(CacheId(index), index_of_stream, 0, &rows)?;
             }
         }
         for (&ids, layer) in self.subject.choices.iter().zip(&self.subject.experts.layers) {
@@ -159,7 +158,8 @@ impl<'a> Pair<'a> {
         let embedded = self.random.numbers(step.tokens * width);
         let rope = match &self.subject.shape {
             Some(shape) => shape.rope_table(step.position, step.tokens),
-            None => vec![0.0; 4],
+            // any numbers will do
+            None => self.random.numbers(step.tokens * rotary_dim(&recording)),
         };
         self.cpu.begin(step, &embedded, &rope)?;
         self.gpu.begin(step, &embedded, &rope)?;
@@ -221,31 +221,33 @@ impl<'a> Pair<'a> {
             worst.0 = worst.0.and(apart);
         };
         let step = operation.step;
+        let mut same_codes = true;
+        for &cache in &written.caches {
+            let positions = step.position + step.tokens;
+            for (index, stream) in self.recording.caches[cache.0].streams.iter().enumerate() {
+                let name = stream.name;
+                let expected = self.cpu.read_cache_rows(cache, index, 0..positions)?;
+                let found = self.gpu.read_cache_rows(cache, index, 0..positions)?;
+                let bound = Bound::of_cache(stream.format, name == "values");
+                let [expected, found] = [expected, found].map(|rows| stream.unpack(&rows));
+                same_codes &= compare::numbers(Bound::SAME_CODES, expected.iter(), found.iter()).share <= 1.0;
+                add(compare::numbers(bound, expected.iter(), found.iter()), name);
+            }
+        }
         for (n, &tensor) in written.tensors.iter().enumerate() {
             let mut found = self.gpu.read(tensor)?;
             if disturbed && n == 0 {
                 disturb(&mut found, self.recording.spec(tensor).element);
             }
-            add(self.apart_in(operation, tensor, &found), &self.recording.spec(tensor).label);
-        }
-        for &cache in &written.caches {
-            let positions = step.position + step.tokens;
-            for (index, stream) in self.recording.caches[cache.0].streams.iter().enumerate() {
-                let CacheStream { name, format: CacheFormat::F32, .. } = stream;
-                let expected = self.cpu.read_cache_rows(cache, index, 0..positions)?;
-                let found = self.gpu.read_cache_rows(cache, index, 0..positions)?;
-                // values are copied
-                let bound = if *name == "values" { Bound::EXACT } else { Bound { of_rms: 3e-6, rtol: 3e-6 } };
-                let [expected, found] = [expected, found].map(|rows| bytemuck::pod_collect_to_vec::<u8, f32>(&rows));
-                add(compare::numbers(bound, expected.iter(), found.iter()), name);
-            }
+            let apart = self.apart_in(operation, tensor, &found, same_codes);
+            add(apart, &self.recording.spec(tensor).label);
         }
         Ok(worst)
     }
 
     /// Compares one tensor: the columns and rows that the operation is to write within their bound, all others to the
-    /// bit.
-    fn apart_in(&self, operation: &Operation<'_>, tensor: TensorId, found: &[f32]) -> Apart {
+    /// bit. Where a cache does not have the `same_codes`, what is made of it is farther apart.
+    fn apart_in(&self, operation: &Operation<'_>, tensor: TensorId, found: &[f32], same_codes: bool) -> Apart {
         let Operation { recorded, step, .. } = operation;
         let (spec, expected) = (self.recording.spec(tensor), self.cpu.read(tensor));
         let (outputs, op, state) = match recorded {
@@ -277,7 +279,13 @@ impl<'a> Pair<'a> {
         } else {
             // what a convolution keeps is copied; the other state is not
             let copied = state.contains(&tensor) && is_convolution(spec);
-            let bound = self.bound(operation, op).filter(|_| !copied).unwrap_or(Bound::EXACT);
+            let bound = match recorded {
+                Recorded::Kernel { kernel: Op::Attention(attention), .. } if !same_codes => {
+                    Some(Bound::attention_to_other_codes(attention.formats))
+                }
+                _ => self.bound(operation, op).filter(|_| !copied),
+            };
+            let bound = bound.unwrap_or(Bound::EXACT);
             compare::numbers(bound, elements().map(|i| &expected[i]), elements().map(|i| &found[i]))
         };
         let is_inside =
@@ -295,6 +303,9 @@ impl<'a> Pair<'a> {
         }
         if operation.shaders.iter().any(|shader| shader.starts_with("matmul_cooperative")) {
             return Some(Bound::COOPERATIVE);
+        }
+        if let Recorded::Kernel { kernel: Op::MatmulNorm(op), .. } = operation.recorded {
+            return Some(Bound::product_and_norm(self.recording.matrices[op.product.matrix.0].cols));
         }
         match self.gpu.products_of(operation.index).first() {
             Some(product) => Some(Bound::product(product.cols)),
@@ -378,6 +389,15 @@ impl<'a> Pair<'a> {
         }
         row
     }
+}
+
+/// Elements of a token in the table of rotations.
+fn rotary_dim(recording: &Recording) -> usize {
+    let of = |recorded: &Recorded| match recorded {
+        Recorded::Kernel { kernel: Op::Attention(attention), .. } => attention.rotary_dim,
+        _ => 0,
+    };
+    recording.steps.iter().map(of).max().unwrap_or(0)
 }
 
 /// Whether a state tensor holds the last inputs of a convolution.

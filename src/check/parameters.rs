@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::caches;
 use super::subject::{self, CheckedShape, FEW_TOKENS, FormatShapes, HISTORY, Subject, TOKENS};
 use crate::compute::ops::LogitsTopK;
 use crate::compute::shaders::taken::Taken;
@@ -110,7 +111,7 @@ impl Held {
         }
         if let Some(logits) = recording.logits {
             // three passes
-            let op = LogitsTopK { top_k: 100, vocab: 60_000, offset: 0 };
+            let op = LogitsTopK { top_k: 100, vocab: 60_000, offset: 0, temperature: 1.0 };
             self.hold(&LogitsTopK::stages(logits.tensor), &op.dispatches().0);
         }
     }
@@ -126,6 +127,7 @@ fn rust_gives_what_wgsl_takes() {
         subject::model(&config, 4, Form::F32).unwrap(),
         subject::model(&config, 4, Form::Int8).unwrap(),
         subject::formats(shapes, &[Form::F32, Form::Int8]).unwrap(),
+        caches::formats(&config).unwrap(),
     ] {
         held.hold_all(&subject, false);
         held.hold_all(&subject, true);

@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 
 use super::CheckError;
 use crate::compute::ops::{
-    Combine, DeltaNetShape, Experts, GateUpApart, Input, Matmul, Quantised, Route, RowsOf, StreamRead, Swiglu,
+    Combine, DeltaNetShape, Experts, GateUpApart, Input, Matmul, MatmulNorm, Quantised, RmsNorm, Route, RowsOf,
+    StreamRead, Swiglu, Unscaled,
 };
 use crate::compute::shaders::Form;
-use crate::compute::{Lowering, Recorded, Recording, ShapeError, TensorId, View, lower};
+use crate::compute::{KvFormat, Lowering, Recorded, Recording, ShapeError, TensorId, View, lower};
 use crate::model::published::random_model;
 use crate::model::{AttentionShape, MoeShape, Shape};
+use crate::weights::random::RandomFormats;
 use crate::weights::{
     Affine, ExpertFile, ExpertLayout, LayerExperts, Matrix, MatrixBlock, Part, Place, ScaleType, SlotLayout,
     WeightFormat,
@@ -139,8 +141,9 @@ impl CheckedShape {
 
 /// The forward pass of a model: weights of `bits` bits in groups of 64.
 pub(super) fn model(shape: &CheckedShape, bits: u8, form: Form) -> Result<Subject, CheckError> {
-    let source = random_model(Path::new("check"), shape.config(), bits, bits, 1).map_err(CheckError::Source)?;
-    let how = Lowering { activations: form, look_ahead: false };
+    let formats = RandomFormats::Affine { bits, resident_bits: bits };
+    let source = random_model(Path::new("check"), shape.config(), formats, 1).map_err(CheckError::Source)?;
+    let how = Lowering { activations: form, look_ahead: false, unscaled: true, kv: KvFormat::default() };
     let mut recording = lower(source.recording, how)?;
     recording.max_tokens = TOKENS;
     let activations = if form == Form::Int8 { "int8" } else { "f32" };
@@ -200,7 +203,9 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, C
                 let matrix = r.matrix(Matrix { name: name.clone(), rows, cols: hidden, format, blocks });
                 let out = r.tensor(format!("product, {name}"), 1, rows);
                 let (accumulate, exact, rows) = (false, false, RowsOf::Tokens);
-                r.push(name.clone(), Matmul { x: input, matrix, out, accumulate, exact, rows })?;
+                let product = Matmul { x: input, matrix, out, accumulate, exact, rows, unscaled: None };
+                r.push(name.clone(), product.clone())?;
+                matmul_norm(&mut r, &name, product, form)?;
                 None
             }
             None => {
@@ -218,7 +223,7 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, C
             _ => r.tensor(label, top_k, intermediate).into(),
         };
         let out = r.tensor(format!("experts, {name}"), top_k, hidden);
-        let op = Experts { layer, slot, x: input, apart, hidden: inner, out };
+        let op = Experts { layer, slot, x: input, apart, hidden: inner, out, unscaled: None };
         op.check(&r)?;
         r.steps.extend([Recorded::Route(Route { layer, ids, ahead: None }), Recorded::Experts(Box::new(op))]);
         // weights, the shared expert and its gate may be any numbers
@@ -239,6 +244,19 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, C
         shape: None,
         choices,
     })
+}
+
+/// `product` onto a residual stream, and the norm of that.
+fn matmul_norm(r: &mut Recording, name: &str, product: Matmul, form: Form) -> Result<(), ShapeError> {
+    let width = product.out.width;
+    let [x, out] = ["stream", "normed"].map(|what| r.tensor(format!("{what}, {name}"), 1, width));
+    let weight = r.vector("norm", &vec![1.0; width]);
+    let packed = (form == Form::Int8).then(|| Quantised::tensor(r, &format!("normed, {name}"), 1, width, 4));
+    let norm = RmsNorm { x, weight, out, packed, eps: 1e-6 };
+    // groups of 32 rows, as sizes of a check are
+    let Some(unscaled) = Unscaled::new(r, &out, norm.eps) else { return Ok(()) };
+    let product = Matmul { out: x, accumulate: true, ..product };
+    r.push(format!("{name}, norm"), MatmulNorm { product, norm, unscaled })
 }
 
 /// SwiGLU of the columns of `x`, whose result a product in one of `forms` could take.

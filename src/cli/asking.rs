@@ -1,12 +1,13 @@
 //! What `run` and `chat` have in common: how answers are made, where sessions are kept, and how an answer is shown.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use flashflood::{Event, ExpertBudget, Generated, Request, SamplerOptions, SessionFolder, StoreStats};
 
+use super::notes::printable;
 use super::prefill_bar::PrefillBar;
 
 /// How answers are made.
@@ -132,6 +133,8 @@ pub(super) struct Screen {
     is_dim: bool,
     /// Why nothing more can be shown.
     failed: Option<io::Error>,
+    /// Standard output is a terminal, which would do what a text tells it to.
+    is_terminal: bool,
     /// What comes before the text, once the bar is gone.
     before: Option<String>,
 }
@@ -145,6 +148,7 @@ impl Screen {
             dims: has_colours(),
             is_dim: false,
             failed: None,
+            is_terminal: io::stdout().is_terminal(),
             before: None,
         }
     }
@@ -179,7 +183,7 @@ impl Screen {
                 let dim = if self.dims && !self.is_dim { "\x1b[2m" } else { "" };
                 self.is_dim = true;
                 // nobody may be reading these
-                let _ = write!(io::stderr(), "{dim}{text}");
+                let _ = write!(io::stderr(), "{dim}{}", printable(&text));
             }
             Event::Thinking(_) | Event::Token { .. } | Event::StopToken { .. } | Event::Prompt(_) => {}
             Event::ToolCallBegin { .. } | Event::ToolCallArguments { .. } | Event::ToolCall(_) => {}
@@ -208,6 +212,7 @@ impl Screen {
     /// A closed pipe ends the answer.
     fn write(&mut self, text: &str) {
         let mut out = io::stdout();
+        let text = if self.is_terminal { printable(text) } else { text.into() };
         if self.failed.is_none() {
             self.failed = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
         }
@@ -217,6 +222,23 @@ impl Screen {
 /// Whether standard error is a terminal that may have colours.
 pub(super) fn has_colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// A grey line for people only: nothing where nobody looks.
+pub(super) fn grey(text: &str) {
+    if io::stderr().is_terminal() {
+        let (dim, plain) = if has_colours() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+        let _ = writeln!(io::stderr(), "{dim}{}{plain}", printable(text));
+    }
+}
+
+/// What whoever gave no model should know.
+pub(super) fn say_that_it_is_a_toy(model: Option<&Path>) {
+    if model.is_none() {
+        grey(
+            "this is the toy in the program, of 18 million weights; `flashflood models` tells which real ones fit this machine",
+        );
+    }
 }
 
 /// `prefill 173 tok (18,204 reused) 41.0 t/s · 212 tok 5.6 t/s · experts 71 % hit · 1.9 GB/s`

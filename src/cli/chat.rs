@@ -1,21 +1,25 @@
 //! `flashflood chat`: a conversation in a terminal.
 
 mod commands;
+mod complete;
 mod conversation;
+mod editor;
 mod line;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
+use base64::Engine as _;
 use clap::Args;
 use etcetera::BaseStrategy;
 use flashflood::{Engine, Event, Finish, Generated, Language, Session, SessionFolder};
 
-use super::asking::{AnswerArgs, Screen, SessionArgs, has_colours, speed_line};
+use super::asking::{AnswerArgs, Screen, SessionArgs, grey, say_that_it_is_a_toy, speed_line};
 use super::model::ModelArgs;
 use super::{AT_PROMPT, INTERRUPTED, Interrupted, interrupted};
+use crate::cli::notes::note;
 use commands::{COMMANDS, Command};
 use conversation::Conversation;
 use line::{Line, Lines};
@@ -43,7 +47,7 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<()> {
         Some(folder) => folder,
         None => data_folder().context("no home folder (hint: --chat-dir DIR)")?.join("chats"),
     };
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    flashflood_backends::private::folder(&folder).with_context(|| folder.display().to_string())?;
     // a session folder that cannot be made is better known before the first answer
     let keeps_sessions = args.saved.session_dir.is_some();
     let states = match args.saved.open()? {
@@ -60,7 +64,7 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<()> {
     let talk = Talk {
         conversation: Conversation::new(&args.answer, args.max_tokens),
         screen: Screen::new(&args.answer),
-        lines: Lines::new(folder.join("history.txt")),
+        lines: Lines::new(&folder),
         states,
         keeps_sessions,
         folder,
@@ -68,7 +72,8 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<()> {
         last: None,
         looks_for_state: true,
     };
-    talk.note(&format!("{model} on {device}, context {}. /help lists commands, Ctrl-D ends.", language.context()));
+    say_that_it_is_a_toy(args.model.model.as_deref());
+    grey(&format!("{model} on {device}, context {}. /help lists commands, Ctrl-D ends.", language.context()));
     talk.go_on(&mut engine)
 }
 
@@ -137,7 +142,7 @@ impl Talk<'_> {
     /// Without it the conversation is read again, no more.
     fn save_state(&mut self, session: &mut Session<'_>) {
         if let Err(error) = session.save(&mut self.states) {
-            eprintln!("warning: the state of this conversation is not kept: {error}");
+            note!("warning: the state of this conversation is not kept: {error}");
         }
     }
 
@@ -146,7 +151,7 @@ impl Talk<'_> {
         let prepared = self.language.prepare(self.conversation.request(&text))?;
         if std::mem::take(&mut self.looks_for_state) {
             for refused in session.restore(&self.states, prepared.prompt())?.refused {
-                eprintln!("warning: {refused}");
+                note!("warning: {refused}");
             }
         }
         session.reset_expert_stats();
@@ -166,16 +171,16 @@ impl Talk<'_> {
         self.screen.end().context("standard output")?;
         let made = made?;
         match made.finish {
-            Finish::ContextFull => eprintln!("note: the context is full (hint: /clear, or start with a larger --ctx)"),
-            Finish::Length => eprintln!("note: the answer was cut at {} tokens", made.tokens.len()),
-            Finish::Interrupted => eprintln!("note: stopped"),
+            Finish::ContextFull => note!("note: the context is full (hint: /clear, or start with a larger --ctx)"),
+            Finish::Length => note!("note: the answer was cut at {} tokens", made.tokens.len()),
+            Finish::Interrupted => note!("note: stopped"),
             Finish::Stop => {}
         }
         // a prompt that was stopped before its answer was not said
         if made.finish != Finish::Interrupted || !(answer.is_empty() && thoughts.is_empty()) {
             self.conversation.answered(text, answer, thoughts);
         }
-        self.note(&speed_line(&made, &session.expert_stats()));
+        grey(&speed_line(&made, &session.expert_stats()));
         let is_stopped = made.finish == Finish::Interrupted;
         self.last = Some(made);
         // what it stops is an answer; a script has nobody to go on
@@ -188,11 +193,18 @@ impl Talk<'_> {
 
     fn command(&mut self, session: &mut Session<'_>, command: Command) -> anyhow::Result<()> {
         match command {
-            Command::Help => COMMANDS.iter().for_each(|(usage, what)| eprintln!("{usage:<24}{what}")),
-            Command::Show => eprint!("{}", self.conversation),
-            Command::Set(key, value) => self.conversation.set(&key, &value)?,
+            Command::Help => COMMANDS.iter().for_each(|(usage, what)| note!("{usage:<24}{what}")),
+            Command::Show => note!("{}", self.conversation.to_string().trim_end()),
+            Command::Set(key, value) => {
+                self.conversation.set(&key, &value)?;
+                grey(&format!("{key} is {value} from the next answer on"));
+            }
             Command::Think(thinks) => self.conversation.think(thinks),
-            Command::System(text) => self.conversation.system(text),
+            Command::System(text) => {
+                let what = if text.is_empty() { "there is no system message now" } else { "the system message is set" };
+                self.conversation.system(text);
+                grey(what);
+            }
             Command::Read(path) => {
                 let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
                 return self.say(session, text);
@@ -204,26 +216,36 @@ impl Talk<'_> {
                 if !self.looks_for_state {
                     self.save_state(session);
                 }
-                self.note(&format!("saved as {}", path.display()));
+                grey(&format!("saved as {}", path.display()));
             }
             Command::Load(name) => {
                 let path = self.file(&name);
                 let loaded = Conversation::load(&path).map_err(|error| self.with_names(error))?;
                 self.begin_another(session);
                 self.conversation = loaded;
-                self.note(&format!("{} messages", self.conversation.messages().len()));
+                grey(&format!("{} messages", self.conversation.messages().len()));
                 for message in self.conversation.messages() {
-                    eprintln!("{message}");
+                    note!("{message}");
                 }
             }
+            Command::Names => match self.names() {
+                names if names.is_empty() => note!("no conversation was kept (hint: /save NAME keeps this one)"),
+                names => names.iter().for_each(|name| note!("{name}")),
+            },
+            Command::Retry => return self.again(session, |text| Ok(text.to_owned())),
+            Command::Edit => {
+                let folder = self.folder.clone();
+                return self.again(session, |text| editor::edited(text, &folder));
+            }
+            Command::Copy => return self.copy(),
             Command::Stats => match &self.last {
-                Some(made) => eprintln!("{}\n{}", speed_line(made, &session.expert_stats()), session.expert_stats()),
-                None => eprintln!("no answer yet"),
+                Some(made) => note!("{}\n{}", speed_line(made, &session.expert_stats()), session.expert_stats()),
+                None => note!("no answer yet"),
             },
             Command::Clear => {
                 self.begin_another(session);
                 self.conversation.clear();
-                self.note("a new conversation");
+                grey("a new conversation");
             }
             Command::Quit => {}
         }
@@ -241,23 +263,49 @@ impl Talk<'_> {
         self.folder.join(format!("{name}.json"))
     }
 
+    /// Conversations that were kept.
+    fn names(&self) -> Vec<String> {
+        complete::kept(&self.folder)
+    }
+
+    /// Answers the last question again, or what `change` makes of it. A question that gets no answer is as it was.
+    fn again(
+        &mut self,
+        session: &mut Session<'_>,
+        change: impl FnOnce(&str) -> anyhow::Result<String>,
+    ) -> anyhow::Result<()> {
+        let Some(last) = self.conversation.take_last() else { bail!("nothing was asked yet") };
+        let before = self.conversation.len();
+        let asked = change(last.question().unwrap_or_default());
+        let done = match asked {
+            Ok(text) if text.trim().is_empty() => Err(anyhow!("the question is empty: it stays as it was")),
+            Ok(text) => self.say(session, text),
+            Err(error) => Err(error),
+        };
+        if self.conversation.len() == before {
+            self.conversation.put_back(last);
+        }
+        done
+    }
+
+    /// Asks the terminal to put the last answer on the clipboard.
+    fn copy(&self) -> anyhow::Result<()> {
+        let Some(answer) = self.conversation.last_answer() else { bail!("there is no answer yet") };
+        if !io::stderr().is_terminal() {
+            bail!("/copy asks a terminal, and standard error is none");
+        }
+        let text = base64::engine::general_purpose::STANDARD.encode(answer);
+        let _ = write!(io::stderr(), "\x1b]52;c;{text}\x07");
+        grey(&format!("{} characters given to the terminal's clipboard", answer.chars().count()));
+        Ok(())
+    }
+
     /// An error of a name that is not there, with those that are.
     fn with_names(&self, error: anyhow::Error) -> anyhow::Error {
-        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut names: Vec<String> =
-            entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json").map(str::to_owned)).collect();
-        names.sort();
+        let names = self.names();
         match names.is_empty() {
             true => error,
             false => anyhow!("{error:#} (hint: there are {})", names.join(", ")),
-        }
-    }
-
-    /// A grey line, for people only.
-    fn note(&self, text: &str) {
-        if io::stderr().is_terminal() {
-            let (dim, plain) = if has_colours() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
-            let _ = writeln!(io::stderr(), "{dim}{text}{plain}");
         }
     }
 }

@@ -305,8 +305,9 @@ mod tests {
                 let id = arg.get_id();
                 assert!(arg.get_help().is_some_and(|help| !help.to_string().is_empty()), "{name}: {id} has no help");
                 let Some(long) = arg.get_long() else { continue };
-                let words =
-                    long.split('-').all(|word| word.chars().all(|c| c.is_ascii_lowercase()) && !word.is_empty());
+                let words = long
+                    .split('-')
+                    .all(|word| word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) && !word.is_empty());
                 assert!(words, "{name}: --{long}");
                 let variable = arg.get_env().and_then(|variable| variable.to_str()).unwrap_or_default().to_owned();
                 assert!(variable.starts_with("FLASHFLOOD_"), "{name}: --{long} has no variable");

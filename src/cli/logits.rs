@@ -26,7 +26,8 @@ pub(crate) struct LogitsArgs {
     /// One token after the other, as in decode
     #[arg(long, conflicts_with = "chunk")]
     step: bool,
-    /// Also write the output of every operation whose label contains OP, such as layer.3.mixer_out
+    /// Also write the output of every operation whose label contains OP, such as layer.3.mixer_out; the norm that follows a
+    /// sum may be its second output, and on a GPU with --step not scaled yet
     #[arg(long, value_name = "OP")]
     dump: Vec<String>,
     /// File to write: `logits` f32 [tokens, vocab], `routing` u32 [tokens, MoE layers, top_k], dumps f32 [rows, width]

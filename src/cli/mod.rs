@@ -2,10 +2,13 @@
 
 mod asking;
 mod bench;
+mod calibrate;
 mod chat;
 mod check;
+mod compare;
 mod completions;
 mod config_file;
+mod disk;
 mod doctor;
 mod inspect;
 mod kernel_table;
@@ -13,19 +16,25 @@ mod list;
 mod logits;
 mod man;
 mod model;
+mod models;
+mod notes;
 mod output;
 mod pack;
 mod prefill_bar;
 mod pull;
+mod report;
+mod rm;
 mod run;
 #[cfg(feature = "server")]
 mod serve;
 mod synth;
+mod verify;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use config_file::{ConfigFile, ConfigFileError};
@@ -51,12 +60,17 @@ enum Command {
     Chat(chat::ChatArgs),
     Inspect(inspect::InspectArgs),
     List(list::ListArgs),
+    Models(models::ModelsArgs),
     Pull(pull::PullArgs),
+    Rm(rm::RmArgs),
     Doctor(doctor::DoctorArgs),
     Check(check::CheckArgs),
     #[cfg(feature = "server")]
     Serve(serve::ServeArgs),
+    Calibrate(calibrate::CalibrateArgs),
     Pack(pack::PackArgs),
+    Verify(verify::VerifyArgs),
+    Compare(compare::CompareArgs),
     Logits(logits::LogitsArgs),
     Synth(synth::SynthArgs),
     Bench(bench::BenchArgs),
@@ -136,10 +150,17 @@ pub(crate) fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // that a line could not be written would be said there as well, and end the program
+    let log = log.log_internal_errors(false);
     match &cli.command {
         #[cfg(feature = "server")]
         Command::Serve(args) if args.log_format == serve::LogFormat::Json => log.json().flatten_event(true).init(),
         _ => log.with_ansi(colour).without_time().with_target(false).init(),
+    }
+    flashflood_backends::explain_lost_pages();
+    if let Err(error) = start_threads() {
+        report(&error);
+        return ExitCode::FAILURE;
     }
     // the second Ctrl-C does not wait for the token to end
     let handler = ctrlc::set_handler(|| {
@@ -155,7 +176,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::List(args) => list::run(args),
+        Command::Models(args) => models::run(args),
         Command::Pull(args) => pull::run(args),
+        Command::Rm(args) => rm::run(args),
         Command::Doctor(args) => {
             let given = matches.subcommand_matches("doctor").unwrap_or(&matches);
             doctor::run(args, config, &program, given)
@@ -163,7 +186,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         #[cfg(feature = "server")]
         Command::Serve(args) => serve::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
         Command::Pack(args) => pack::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),
@@ -181,6 +207,18 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// Starts the threads that compute: as many as the environment wants, within what is of use.
+fn start_threads() -> anyhow::Result<()> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0);
+    // where many more threads wait for each other than there are processors, nothing comes to its end
+    let count = wanted.unwrap_or(processors).min(4 * processors);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .build_global()
+        .with_context(|| format!("the system has no {count} threads for this program (hint: RAYON_NUM_THREADS=1)"))
+}
+
 /// Whoever reads our output has enough: `flashflood run … | head`.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
@@ -193,9 +231,9 @@ fn report(error: &anyhow::Error) {
     let (message, hint) = split_hint(error);
     // nobody may be reading these either
     let mut out = std::io::stderr();
-    let _ = writeln!(out, "error: {message}");
+    let _ = writeln!(out, "error: {}", notes::printable(&message));
     if let Some(hint) = hint {
-        let _ = writeln!(out, "hint: {hint}");
+        let _ = writeln!(out, "hint: {}", notes::printable(&hint));
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
+use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget, KvFormat};
 use flashflood::experts::Reads;
 use flashflood::hub::{Cache, HubError, ModelName, OllamaModel, OllamaStore};
-use flashflood::model::{GgufHead, ModelSource, gguf_of};
+use flashflood::model::{GgufHead, ModelSource, RopeScaling, gguf_of};
 
 /// Which model, and with what resources.
 #[derive(Args)]
@@ -33,6 +33,13 @@ pub(crate) struct ResourceArgs {
     /// Positions that the context has room for [default: what an eighth of free memory holds, 8192 at least, up to what the model knows]
     #[arg(short = 'c', long = "ctx", value_name = "N", env = "FLASHFLOOD_CTX")]
     pub(crate) context: Option<usize>,
+    /// How keys and values of the context are kept: each half of the one before it, and k8v4 between q8 and tq4
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "FLASHFLOOD_KV")]
+    pub(crate) kv: KvFormat,
+    /// Rotary positions for contexts that the model was not trained for: auto (what its config.json says), none, or YaRN as
+    /// its card recommends, such as yarn:4 for 4 times as many (yarn:4:32768 for 4 times 32768, where config.json says more)
+    #[arg(long, value_name = "HOW", default_value_t, env = "FLASHFLOOD_ROPE_SCALING")]
+    pub(crate) rope_scaling: RopeScaling,
     /// Memory for experts: auto, all, or a size such as 512MB or 8GB
     #[arg(long, value_name = "SIZE", default_value = "auto", env = "FLASHFLOOD_EXPERT_CACHE")]
     pub(crate) expert_cache: ExpertBudget,
@@ -54,6 +61,9 @@ pub(crate) struct ResourceArgs {
     #[arg(long, value_name = "N", default_value_t = 100, env = "FLASHFLOOD_POWER",
         value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) power: u32,
+    /// Do not hold a pack's resident weights and tokenizer against its checksums when it opens
+    #[arg(long, env = "FLASHFLOOD_NO_VERIFY", value_parser = FalseyValueParser::new())]
+    pub(crate) no_verify: bool,
     /// A folder on another disk whose experts/ holds some layers' files of the pack (may be repeated)
     #[arg(long, value_name = "DIR")]
     pub(crate) stripe: Vec<PathBuf>,
@@ -65,6 +75,8 @@ impl ResourceArgs {
             device: self.device,
             activations: self.activations,
             context: self.context,
+            kv: self.kv,
+            rope_scaling: self.rope_scaling,
             experts: self.expert_cache,
             reads: self.reads,
             chunk: self.chunk.map(|tokens| tokens as usize),
@@ -72,6 +84,7 @@ impl ResourceArgs {
             autotune: !self.no_autotune,
             stripe: self.stripe.clone(),
             power: self.power,
+            verify: !self.no_verify,
         }
     }
 }

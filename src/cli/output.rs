@@ -5,15 +5,40 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use flashflood_backends::private;
 
 /// Writes `path` by `write`, which is given the place to write to. A file appears when it is whole, and nothing else is
 /// replaced: a device, a pipe or a link is written to as it is, since to rename onto it would remove it.
 pub(super) fn write_whole(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    write_beside(path, new_file_beside, write)
+}
+
+/// As [`write_whole`], a file that only its owner may read.
+pub(super) fn write_private(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let beside = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        private::new_file_in(&folder_of(path), &name, "part").map(|(unfinished, _)| unfinished)
+    };
+    write_beside(path, beside, write)
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => folder.to_owned(),
+        None => PathBuf::from("."),
+    }
+}
+
+fn write_beside(
+    path: &Path,
+    beside: impl FnOnce(&Path) -> std::io::Result<PathBuf>,
+    write: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let named = || path.display().to_string();
     if fs::symlink_metadata(path).is_ok_and(|known| !known.is_file()) {
         return write(path).with_context(named);
     }
-    let unfinished = new_file_beside(path).with_context(named)?;
+    let unfinished = beside(path).with_context(named)?;
     let written = write(&unfinished).and_then(|()| Ok(fs::rename(&unfinished, path)?));
     if written.is_err() {
         let _ = fs::remove_file(&unfinished);

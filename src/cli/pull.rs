@@ -11,6 +11,7 @@ use glob::Pattern;
 
 use super::pack::bar;
 use super::{Interrupted, interrupted};
+use crate::cli::notes::note;
 
 /// Download a model from the Hugging Face hub, or go on with a download
 ///
@@ -59,20 +60,20 @@ pub(crate) fn run(args: PullArgs) -> anyhow::Result<()> {
         }
         Report::Came(bytes) => bar.inc(bytes),
         Report::Lost(bytes) => bar.set_position(bar.position().saturating_sub(bytes)),
-        Report::Note(text) => bar.suspend(|| eprintln!("note: {text}")),
+        Report::Note(text) => bar.suspend(|| note!("note: {text}")),
     };
     let pulled = pull.run(&hub, &cache, &report, &|| !interrupted());
     bar.finish_and_clear();
     match pulled {
         Ok(Pulled { snapshot, files, bytes }) => {
             let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
-            eprintln!("{files}, {}", bytes_for_people(bytes));
+            note!("{files}, {}", bytes_for_people(bytes));
             let model = name.quantisation.map_or(Ok(snapshot.clone()), |quant| gguf_of(&snapshot, &quant))?;
             writeln!(std::io::stdout(), "{}", model.display())?;
             Ok(())
         }
         Err(HubError::Interrupted) => {
-            eprintln!("note: the same command goes on where this one stopped");
+            note!("note: the same command goes on where this one stopped");
             Err(Interrupted.into())
         }
         Err(error) => Err(error.into()),

@@ -8,10 +8,11 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use flashflood::{CheckpointOptions, Finish, Generated, Message, Request, RequestError, Session};
 
-use super::asking::{AnswerArgs, Screen, SessionArgs};
+use super::asking::{AnswerArgs, Screen, SessionArgs, say_that_it_is_a_toy};
 use super::kernel_table::KernelTable;
 use super::model::ModelArgs;
 use super::{Interrupted, interrupted};
+use crate::cli::notes::note;
 
 /// Answer a prompt, or continue a text
 #[derive(Args)]
@@ -55,6 +56,7 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     // a folder that cannot be made is better known before the text
     let mut sessions = args.saved.open()?;
+    say_that_it_is_a_toy(args.model.model.as_deref());
     let mut engine = args.model.open()?;
     let prepared = engine.language()?.prepare(request(&args, prompt.clone())?).map_err(in_flags)?;
     let device = engine.device();
@@ -69,12 +71,12 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
         session.trace_experts();
     }
     if args.profile && !session.profile() {
-        eprintln!("note: {device} has no timestamps: there is no profile");
+        note!("note: {device} has no timestamps: there is no profile");
     }
     match &sessions {
         Some(sessions) => {
             for refused in session.restore(sessions, prepared.prompt())?.refused {
-                eprintln!("warning: {refused}");
+                note!("warning: {refused}");
             }
         }
         // nobody goes on from them
@@ -95,14 +97,14 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     if let Some(sessions) = &mut sessions
         && let Err(e) = session.save(sessions)
     {
-        eprintln!("warning: this session is not kept: {e}");
+        note!("warning: this session is not kept: {e}");
     }
     if made.finish == Finish::ContextFull {
-        eprintln!("note: the context is full; raise --ctx for more");
+        note!("note: the context is full; raise --ctx for more");
     }
     if args.stats {
-        eprintln!("{}", stats(&device, &session, &made, prepared.seed()));
-        eprint!("{plan}");
+        note!("{}", stats(&device, &session, &made, prepared.seed()));
+        note!("{}", plan.to_string().trim_end());
     }
     if args.profile {
         KernelTable::of(&session)?.write(&mut std::io::stderr())?;

@@ -10,6 +10,7 @@ use flashflood::server::{ReasoningField, ServeOptions, serve};
 use super::asking::{SessionArgs, size};
 use super::interrupted;
 use super::model::ModelArgs;
+use crate::cli::notes::note;
 
 /// Answer over HTTP, in the protocols of OpenAI and Anthropic, with a page for browsers
 #[derive(Args)]
@@ -37,6 +38,12 @@ pub(crate) struct ServeArgs {
     /// Seconds that running requests get to end after Ctrl-C or SIGTERM
     #[arg(long, value_name = "N", default_value_t = 30, env = "FLASHFLOOD_DRAIN_SECONDS")]
     drain_seconds: u64,
+    /// Connections at a time; when there are more, those that ask for nothing make room
+    #[arg(long, value_name = "N", default_value_t = 512, env = "FLASHFLOOD_CONNECTIONS")]
+    connections: usize,
+    /// Seconds that a request may take to come; a long body gets more
+    #[arg(long, value_name = "N", default_value_t = 15, env = "FLASHFLOOD_REQUEST_SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    request_seconds: u64,
     /// Where thoughts stand in a chat's message
     #[arg(long, value_enum, value_name = "FIELD", default_value_t, env = "FLASHFLOOD_REASONING_FIELD")]
     reasoning_field: ReasoningField,
@@ -74,12 +81,14 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
         cors_origins: args.cors_origin,
         queue: args.queue,
         drain: Duration::from_secs(args.drain_seconds),
+        connections: args.connections,
+        patience: Duration::from_secs(args.request_seconds),
         model: args.model_name.unwrap_or(name),
         reasoning: args.reasoning_field,
         sessions: args.saved.open()?,
         session_memory: args.session_memory,
     };
     let open = move || model.open();
-    let listening = |address| eprintln!("listening on http://{address} (a page for browsers; /v1 for programs)");
+    let listening = |address| note!("listening on http://{address} (a page for browsers; /v1 for programs)");
     Ok(serve(options, open, interrupted, listening)?)
 }

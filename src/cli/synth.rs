@@ -24,11 +24,15 @@ pub(crate) struct SynthArgs {
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
     /// Bits per weight of the experts: 4, 3 or 2 (5, 6 and 8 work too)
-    #[arg(long, value_name = "N", default_value = "4", hide_possible_values = true, value_parser = bits())]
+    #[arg(long, value_name = "N", default_value = "4", hide_possible_values = true, value_parser = bits(),
+        env = "FLASHFLOOD_SYNTH_BITS")]
     bits: u8,
     /// Bits per weight of everything that is not an expert
     #[arg(long, value_name = "N", default_value = "4", hide_possible_values = true, value_parser = bits())]
     resident_bits: u8,
+    /// FP8 instead, as official releases have it
+    #[arg(long, conflicts_with_all = ["bits", "resident_bits", "gguf"])]
+    fp8: bool,
     /// Seed of the weights
     #[arg(long, value_name = "N", default_value_t = 1, env = "FLASHFLOOD_SYNTH_SEED")]
     seed: u64,
@@ -52,7 +56,10 @@ pub(crate) fn run(args: SynthArgs) -> anyhow::Result<()> {
     if args.bits == 0 || args.resident_bits == 0 {
         bail!("--bits 0 keeps what a snapshot has, and there is none (hint: --bits 4)");
     }
-    let source = args.shape.synthesise(args.layers, args.bits, args.resident_bits, args.seed)?;
+    let source = match args.fp8 {
+        true => args.shape.synthesise_fp8(args.layers, args.seed)?,
+        false => args.shape.synthesise(args.layers, args.bits, args.resident_bits, args.seed)?,
+    };
     let options = PackOptions { bits: 0, down_bits: None, resident_bits: 0, group: 64 };
     let bar = bar("writing")?;
     let done = source.write_pack(None, &args.out, &options, &|progress| show(&bar, progress))?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::kernel::Kernel;
 use super::ops::{Experts, LogitsTopK, Pair};
 use super::recording::{CacheId, TensorId, View};
-use super::step::{ExecuteError, HostWork, KernelTime, ProfiledSteps, Span, Step, TopLogits};
+use super::step::{ExecuteError, HostWork, KernelTime, LogitsSummary, ProfiledSteps, Span, Step, TopLogits};
 
 /// The routed experts of one layer in one step.
 pub(crate) struct ExpertLayer<'a> {
@@ -62,6 +62,20 @@ pub(crate) trait Device: Send {
 
     /// Whether experts find their slots without the host in a step: every expert is in its slot.
     fn looks_up(&self, _step: &Step) -> bool {
+        false
+    }
+
+    /// Keeps what it is asked to run from now on, until [`end_preparing`](Device::end_preparing), for a step to come;
+    /// `false` where it cannot.
+    fn begin_preparing(&mut self) -> bool {
+        false
+    }
+
+    /// What it was asked to run is step `step`.
+    fn end_preparing(&mut self, _step: Step) {}
+
+    /// Runs a step that was prepared; `false` where it was not this one.
+    fn run_prepared(&mut self, _step: &Step) -> bool {
         false
     }
 
@@ -125,6 +139,16 @@ pub(crate) trait Device: Send {
 
     /// The largest of a row of logits, largest first.
     fn top_logits(&mut self, logits: TensorId, op: LogitsTopK) -> Result<TopLogits, ExecuteError>;
+
+    /// The largest of a row of logits and what its runs add up to; `None` where all logits are as cheap to read.
+    fn summarise(&mut self, _logits: TensorId, _op: LogitsTopK) -> Result<Option<LogitsSummary>, ExecuteError> {
+        Ok(None)
+    }
+
+    /// Some elements of a tensor, of a device that [summarises](Device::summarise).
+    fn read_elements(&mut self, _tensor: TensorId, _elements: Range<usize>) -> Result<Vec<f32>, ExecuteError> {
+        Ok(Vec::new())
+    }
 
     /// Waits until everything that was asked for is done, what was written included.
     fn finish(&mut self) -> Result<(), ExecuteError> {

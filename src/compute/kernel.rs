@@ -146,6 +146,8 @@ pub(crate) enum Resource {
     Tiles,
     /// Slot of every expert when all are in memory.
     Slots,
+    /// The largest logit of each run of the vocabulary, and what the run adds up to.
+    Totals,
     /// The table that codes of a format are looked up in.
     Codebook(Codebook),
 }
@@ -161,7 +163,7 @@ impl Resource {
 }
 
 /// The binding of a codebook: behind those of every product, so that a format's WGSL knows it.
-const CODEBOOK: u32 = 5;
+const CODEBOOK: u32 = 7;
 
 /// One binding of a bind group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

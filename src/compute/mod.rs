@@ -21,16 +21,17 @@ mod step;
 pub(crate) use device::Device;
 #[cfg(test)]
 pub(crate) use kernel::{Dispatch, Kernel, MatrixPart, ResidentLayout, Resource, Stage};
+pub use lower::KvFormat;
 pub(crate) use lower::{Lowering, lower};
 pub(crate) use op::Op;
 #[cfg(test)]
 pub(crate) use recording::MatrixId;
 pub(crate) use recording::{
-    CacheFormat, CacheId, CacheStream, Element, LayerState, Recorded, Recording, ShapeError, TensorId, TensorSpec,
-    VectorId, View,
+    CacheId, CacheStream, Element, LayerState, Recorded, Recording, ShapeError, TensorId, TensorSpec, VectorId, View,
 };
-pub(crate) use run::Runner;
-#[cfg(test)]
-pub(crate) use step::TopLogits;
+pub(crate) use run::{LayerRunner, Runner};
+pub(crate) use step::LogitsSummary;
 pub(crate) use step::{ExecuteError, Phase, Step};
 pub use step::{HostWork, KernelTime, LogitRows, ProfiledSteps, Span};
+#[cfg(test)]
+pub(crate) use step::{RunTotal, TopLogits};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::kernel::Kernel;
 use super::ops::{
-    Attention, Combine, CombineNorm, DeltaNet, Input, Matmul, Quantise, RmsNorm, RouterTopK, StreamRead, Swiglu,
+    Attention, Combine, CombineNorm, DeltaNet, Input, Matmul, MatmulNorm, Quantise, RmsNorm, RouterTopK, StreamRead,
+    Swiglu,
 };
 use super::recording::View;
 
@@ -87,6 +88,8 @@ operations! {
     DeltaNet,
     /// A product with weights.
     Matmul,
+    /// The same onto the residual stream, and a norm.
+    MatmulNorm,
     /// Activations in 8 bits.
     Quantise,
     /// RMS norm.

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use flashflood_formats::CacheFormat;
+
 use super::op::{Op, Operand};
 use super::ops::{DeltaNetShape, Experts, Known, Route};
 use super::step::Step;
@@ -106,7 +108,7 @@ pub(crate) struct CacheStream {
     pub name: &'static str,
     /// Elements of a row; of keys and values, KV heads times head_dim.
     pub width: usize,
-    /// How they are stored.
+    /// How they are stored. Kernels that read and write a cache know it; all others move bytes.
     pub format: CacheFormat,
 }
 
@@ -115,21 +117,32 @@ impl CacheStream {
     pub(crate) fn row_bytes(&self) -> usize {
         self.format.row_bytes(self.width)
     }
-}
 
-/// How the elements of a row are stored. Kernels that read and write a cache know it; all others move bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CacheFormat {
-    /// As they are computed.
-    F32,
-}
-
-impl CacheFormat {
-    /// Bytes of a row of `width` elements: a multiple of 4. Saturates.
-    pub(crate) fn row_bytes(self, width: usize) -> usize {
-        match self {
-            CacheFormat::F32 => width.saturating_mul(4),
+    /// Elements that are stored together: of a head, where the format knows heads.
+    fn head(&self) -> usize {
+        match self.format {
+            CacheFormat::F32 | CacheFormat::F16 => self.width,
+            CacheFormat::Q8 { head } | CacheFormat::Tq4 { head } => head,
         }
+    }
+
+    /// Rows as they are stored; heads are turned already where they are to be.
+    pub(crate) fn pack(&self, rows: &[f32]) -> Vec<u8> {
+        let mut words = vec![0; rows.len() / self.width * self.row_bytes() / 4];
+        let heads = words.chunks_exact_mut(self.format.words(self.head()));
+        heads.zip(rows.chunks_exact(self.head())).for_each(|(words, head)| self.format.pack(head, words));
+        bytemuck::cast_slice(&words).to_vec()
+    }
+
+    /// The elements of rows.
+    pub(crate) fn unpack(&self, bytes: &[u8]) -> Vec<f32> {
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(bytes);
+        let mut rows = vec![0.0; bytes.len() / self.row_bytes() * self.width];
+        let heads = rows.chunks_exact_mut(self.head());
+        heads.zip(words.chunks_exact(self.format.words(self.head()))).for_each(|(head, words)| {
+            self.format.unpack(words, head);
+        });
+        rows
     }
 }
 
@@ -298,10 +311,11 @@ impl Recording {
         CacheId(self.caches.len() - 1)
     }
 
-    /// Adds a cache of `width` keys and as many values per position, in f32.
-    pub(crate) fn kv_cache(&mut self, label: impl Into<String>, width: usize) -> CacheId {
-        let stream = |name| CacheStream { name, width, format: CacheFormat::F32 };
-        self.cache(label, ["keys", "values"].map(stream).into())
+    /// Adds a cache of `width` keys and as many values per position.
+    pub(crate) fn kv_cache(&mut self, label: impl Into<String>, width: usize, formats: [CacheFormat; 2]) -> CacheId {
+        let [keys, values] = formats;
+        let stream = |name, format| CacheStream { name, width, format };
+        self.cache(label, vec![stream("keys", keys), stream("values", values)])
     }
 
     /// Appends a kernel after checking the shapes of its operands.

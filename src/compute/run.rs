@@ -3,8 +3,10 @@
 //! What the operations are, is the recording's; how they are computed, the device's. Here is what lies between: the order
 //! in which routed experts come in and are computed, parts of a step that end at marks, dumps, and whoever watches.
 
+mod ahead;
 mod experts;
 mod memory;
+mod one_layer;
 mod watch;
 
 use std::ops::Range;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::experts::ExpertStore;
 
 pub(super) use memory::without_padding;
+pub(crate) use one_layer::LayerRunner;
 use watch::{Stride, Watch};
 
 use super::device::{Choice, Device, ExpertLayer};
@@ -151,6 +154,7 @@ impl<D: Device + ?Sized> Runner<D> {
     ) -> Result<(), ExecuteError> {
         let recording = self.recording.clone();
         match step.phase {
+            Phase::Decode if self.run_prepared(step) => {}
             Phase::Decode => {
                 self.run_operations(&recording, 0..recording.steps.len(), step, store.as_deref_mut())?;
             }
@@ -162,7 +166,10 @@ impl<D: Device + ?Sized> Runner<D> {
         if self.device.looks_up(step) && (self.keep_routing || step.logits == LogitRows::All) {
             self.read_all_choices(&recording, step, store.as_deref())?;
         }
-        self.device.end()
+        self.device.end()?;
+        // they are this step's
+        self.marks.clear();
+        self.prepare_next(step)
     }
 
     /// Runs operation `index` of the recording; those before it are done. Routed experts are those that the last route has

@@ -19,7 +19,7 @@ pub(crate) enum Phase {
 }
 
 /// One run of a recording.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     /// What it is part of.
     pub phase: Phase,
@@ -91,6 +91,46 @@ pub enum LogitRows {
 
 /// The largest logits of the last token, largest first.
 pub(crate) type TopLogits = Vec<(u32, f32)>;
+
+/// What a device tells of a row of logits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogitsSummary {
+    /// The most likely tokens, most likely first.
+    pub top: Vec<(u32, f32)>,
+    /// Of each run of [`RUN`](Self::RUN) tokens, the last of which may be shorter.
+    pub runs: Vec<RunTotal>,
+    /// Tokens there are.
+    pub vocab: usize,
+}
+
+/// What a run of logits adds up to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunTotal {
+    /// The largest of them.
+    pub largest: f32,
+    /// The sum of `exp((logit - largest) / temperature)`.
+    pub total: f32,
+}
+
+impl LogitsSummary {
+    /// Tokens of a run.
+    pub(crate) const RUN: usize = 1024;
+
+    /// What all runs add up to, of weights where that of a logit `highest` is 1.
+    pub(crate) fn total(&self, highest: f64, temperature: f64) -> f64 {
+        self.runs.iter().map(|run| run.weight(highest, temperature)).sum()
+    }
+}
+
+impl RunTotal {
+    pub(crate) fn weight(&self, highest: f64, temperature: f64) -> f64 {
+        // a run without a number, or of masked tokens alone, weighs nothing
+        match self.largest > f32::NEG_INFINITY {
+            true => f64::from(self.total) * ((f64::from(self.largest) - highest) / temperature).exp(),
+            false => 0.0,
+        }
+    }
+}
 
 /// What can go wrong while a recording runs.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +211,9 @@ pub struct ProfiledSteps {
 pub struct HostWork {
     /// Time of steps, without what follows, and without waits for the device and for reads.
     pub encode: Duration,
+    /// Time in which steps were recorded that follow the one that the device computes: nothing waits for it, unless it takes
+    /// longer than that.
+    pub ahead: Duration,
     /// Time of submissions.
     pub submit: Duration,
     /// Submissions.
@@ -187,6 +230,7 @@ impl std::ops::Sub for HostWork {
     fn sub(self, before: HostWork) -> HostWork {
         HostWork {
             encode: self.encode - before.encode,
+            ahead: self.ahead - before.ahead,
             submit: self.submit - before.submit,
             submissions: self.submissions - before.submissions,
             dispatches: self.dispatches - before.dispatches,

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, MemoryPlan, OpenedDevice};
+use super::{
+    Activations, Device, Engine, EngineError, EngineOptions, ExpertBudget, KvFormat, MemoryPlan, OpenedDevice,
+};
 use crate::experts::Reads;
 use crate::model::ModelSource;
 
@@ -18,7 +20,8 @@ pub struct OpenRequest {
     pub options: EngineOptions,
 }
 
-/// The keys: flags of the command line, `context` for `--ctx` and `autotune` for the opposite of `--no-autotune`.
+/// The keys: flags of the command line, `context` for `--ctx`, `autotune` and `verify` for the opposites of `--no-autotune`
+/// and `--no-verify`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Keys {
@@ -26,6 +29,8 @@ struct Keys {
     device: Option<String>,
     activations: Option<String>,
     context: Option<usize>,
+    kv: Option<String>,
+    rope_scaling: Option<String>,
     expert_cache: Option<String>,
     reads: Option<String>,
     chunk: Option<usize>,
@@ -33,12 +38,13 @@ struct Keys {
     autotune: Option<bool>,
     stripe: Vec<PathBuf>,
     power: Option<u32>,
+    verify: Option<bool>,
 }
 
 impl OpenRequest {
     /// From an object such as `{"model": "/path", "device": "gpu", "expert_cache": "8GB"}`; `null` is the default of all.
-    /// Keys: `model`, `device`, `activations`, `context`, `expert_cache`, `reads`, `chunk`, `look_ahead`, `autotune`,
-    /// `stripe`, `power`, with the values that the flags of `flashflood run` take.
+    /// Keys: `model`, `device`, `activations`, `context`, `kv`, `rope_scaling`, `expert_cache`, `reads`, `chunk`,
+    /// `look_ahead`, `autotune`, `stripe`, `power`, `verify`, with the values that the flags of `flashflood run` take.
     ///
     /// # Errors
     /// A key that is not known, or a value that it does not take.
@@ -58,6 +64,11 @@ impl OpenRequest {
             device: one_of("device", keys.device, built_in.device)?,
             activations: one_of("activations", keys.activations, built_in.activations)?,
             context: keys.context,
+            kv: one_of("kv", keys.kv, built_in.kv)?,
+            rope_scaling: match keys.rope_scaling {
+                Some(text) => text.parse().map_err(|e| format!("rope_scaling: {e}"))?,
+                None => built_in.rope_scaling,
+            },
             experts: match keys.expert_cache {
                 Some(text) => text.parse().map_err(|e| format!("expert_cache: {e}"))?,
                 None => ExpertBudget::Auto,
@@ -72,6 +83,7 @@ impl OpenRequest {
                 Some(other) => return Err(format!("power: expected 1 to 100 percent, found {other}")),
                 None => built_in.power,
             },
+            verify: keys.verify.unwrap_or(built_in.verify),
         };
         Ok(OpenRequest { model: keys.model, options })
     }
@@ -117,6 +129,16 @@ impl Choice for Activations {
         &[("auto", Activations::Auto), ("f32", Activations::F32), ("int8", Activations::Int8)];
 }
 
+impl Choice for KvFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("f32", KvFormat::F32),
+        ("f16", KvFormat::F16),
+        ("q8", KvFormat::Q8),
+        ("tq4", KvFormat::Tq4),
+        ("k8v4", KvFormat::K8v4),
+    ];
+}
+
 impl Choice for Reads {
     const WORDS: &'static [(&'static str, Self)] =
         &[("auto", Reads::Auto), ("cached", Reads::Cached), ("direct", Reads::Direct), ("threads", Reads::Threads)];
@@ -152,11 +174,14 @@ mod tests {
         same::<Device>();
         same::<Activations>();
         same::<Reads>();
+        same::<KvFormat>();
     }
 
     #[test]
     fn keys_are_read() {
-        let open = OpenRequest::from_json(&json!({"model": "/m", "device": "cpu", "expert_cache": "8GB"})).unwrap();
+        let keys = json!({"model": "/m", "device": "cpu", "expert_cache": "8GB", "rope_scaling": "yarn:4"});
+        let open = OpenRequest::from_json(&keys).unwrap();
+        assert_eq!(open.options.rope_scaling, "yarn:4".parse().unwrap());
         assert_eq!((open.model, open.options.device), (Some("/m".into()), Device::Cpu));
         assert_eq!(open.options.experts, ExpertBudget::Bytes(8_000_000_000));
         assert!(OpenRequest::from_json(&Value::Null).unwrap().model.is_none());
@@ -164,6 +189,7 @@ mod tests {
             (json!({"devise": "cpu"}), "unknown field `devise`"),
             (json!({"device": "tpu"}), "device: expected one of auto, gpu, cpu, found 'tpu'"),
             (json!({"expert_cache": "much"}), "expert_cache: expected auto, all or a size"),
+            (json!({"rope_scaling": "linear"}), "rope_scaling: expected auto, none, yarn:FACTOR"),
             (json!({"chunk": 0}), "chunk: expected 1 or more"),
             (json!({"stripe": ["/x"]}), "stripe: is for a pack"),
             (json!({"power": 0}), "power: expected 1 to 100"),

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::compute::Recording;
+use crate::compute::{KvFormat, Recording};
 use crate::experts::{StoreError, auto_budget, plan_slots, reserve};
-use crate::model::Shape;
+use crate::model::{RopeScaling, Shape};
 use crate::sizes::bytes_for_people;
 use crate::weights::ExpertLayout;
 
@@ -30,10 +30,14 @@ const CHUNK_SHARE: u64 = 8;
 pub(super) struct Wishes {
     /// Positions; `None` is what memory has room for, up to what the model was trained for.
     pub(super) context: Option<usize>,
+    /// How rotary positions are stretched, as it was asked for.
+    pub(super) rope: RopeScaling,
     /// Tokens of a prompt in one step.
     pub(super) chunk: Option<usize>,
     /// Memory for routed experts.
     pub(super) experts: ExpertBudget,
+    /// How keys and values are kept.
+    pub(super) kv: KvFormat,
     /// Largest tensor that the device can bind, in bytes.
     pub(super) binding: u64,
 }
@@ -84,12 +88,20 @@ pub enum PlanError {
     #[error(transparent)]
     Experts(#[from] StoreError),
     /// A longer context than the model knows.
-    #[error("a context of {found} positions; the model was trained for {most} (hint: lower --ctx)")]
+    #[error(
+        "a context of {found} positions: expected at most {most}, {} (hint: {}lower --ctx)",
+        of_context(*most, *trained),
+        hint.map_or(String::new(), |rope| format!("--rope-scaling {rope} if the model's card recommends YaRN, with :TRAINED where it names fewer positions, or "))
+    )]
     Context {
         /// What was asked for.
         found: usize,
         /// What the model knows.
         most: usize,
+        /// What it was trained for.
+        trained: usize,
+        /// The setting that would make room.
+        hint: Option<RopeScaling>,
     },
     /// Everything together.
     #[error("the model needs {needed} and {available} are free; the largest part is {part} (hint: {hint})")]
@@ -120,6 +132,8 @@ pub struct MemoryPlan {
     pub all_slots: usize,
     /// KV caches for the whole context.
     pub kv: u64,
+    /// How their keys and values are kept.
+    pub kv_format: KvFormat,
     /// Positions of the context.
     pub context: usize,
     /// Recurrent and convolution state.
@@ -130,6 +144,14 @@ pub struct MemoryPlan {
     pub chunk: usize,
     /// Free when the plan was made.
     pub available: u64,
+}
+
+/// Where the longest context of a model comes from.
+fn of_context(most: usize, trained: usize) -> String {
+    match most > trained {
+        true => format!("to which rotary positions are stretched from the {trained} that the model was trained for"),
+        false => "which the model was trained for".to_owned(),
+    }
 }
 
 /// Positions that `bytes` have room for, within what is sensible and what the model knows.
@@ -158,8 +180,9 @@ impl MemoryPlan {
         };
         let free = available.saturating_sub(weights.saturating_add(asked));
         let context = match wishes.context {
-            Some(context) if context > shape.max_positions => {
-                return Err(PlanError::Context { found: context, most: shape.max_positions });
+            Some(found) if found > shape.max_positions => {
+                let (most, trained) = (shape.max_positions, shape.trained_positions());
+                return Err(PlanError::Context { found, most, trained, hint: wishes.rope.for_context(found, trained) });
             }
             Some(context) => context.max(1),
             None => default_context(free / CACHE_SHARE, recording.kv_bytes_per_position(), shape.max_positions),
@@ -171,6 +194,7 @@ impl MemoryPlan {
             slot_bytes: experts.slot_bytes() as u64,
             all_slots: experts.experts(),
             kv: recording.kv_bytes_per_position().saturating_mul(context as u64),
+            kv_format: wishes.kv,
             context,
             state: recording.tensor_bytes(true),
             activations: 0,
@@ -215,12 +239,21 @@ impl MemoryPlan {
         }
     }
 
+    /// What makes the context take less.
+    fn less_context(&self) -> &'static str {
+        match self.kv_format {
+            KvFormat::F32 | KvFormat::F16 => "a smaller --ctx, or --kv q8",
+            KvFormat::Q8 => "a smaller --ctx, or --kv k8v4",
+            KvFormat::Tq4 | KvFormat::K8v4 => "a smaller --ctx",
+        }
+    }
+
     /// The error of a plan with `experts` bytes for experts that leaves `reserve` bytes to other programs.
     fn too_large(&self, experts: u64, reserve: u64) -> PlanError {
         let rest = self.resident + self.kv + self.state + self.activations;
         let parts = [
             (experts, "the expert cache", "a smaller --expert-cache"),
-            (self.kv, "the KV cache", "a smaller --ctx"),
+            (self.kv, "the KV cache", self.less_context()),
             (self.activations, "the activations of a chunk", "a smaller --chunk"),
             (self.resident, "the resident weights", "a pack with fewer bits: flashflood pack --resident-bits"),
         ];
@@ -237,7 +270,7 @@ impl MemoryPlan {
 impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slots = format!("{} of {} experts", self.slots, self.all_slots);
-        let context = format!("{} positions", self.context);
+        let context = format!("{} positions in {}", self.context, self.kv_format);
         let chunk = format!("chunks of {} tokens", self.chunk);
         let rows = [
             ("resident weights", self.resident, ""),
@@ -292,6 +325,7 @@ mod tests {
             slot_bytes: 27_000,
             all_slots: 256,
             kv: 67_100_000,
+            kv_format: KvFormat::F16,
             context: 32_768,
             state: 251_900,
             activations: 9_000_000,
@@ -299,8 +333,7 @@ mod tests {
             available: 150_000_000,
         };
         let text = plan.too_large(108_000, reserve(plan.available)).to_string();
-        let expected =
-            "the model needs 79.2 MB and 75.0 MB are free; the largest part is the KV cache (hint: a smaller --ctx)";
+        let expected = "the model needs 79.2 MB and 75.0 MB are free; the largest part is the KV cache (hint: a smaller --ctx, or --kv q8)";
         assert_eq!(text, expected);
         assert!(plan.check(0).is_ok() && plan.check(80_000_000).is_err());
     }

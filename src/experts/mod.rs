@@ -1,5 +1,6 @@
 //! Routed experts at work: the slots they are read into, and which are kept. Where their bytes lie [`weights`](crate::weights) say.
 
+mod activity;
 mod budget;
 mod check;
 mod error;
@@ -13,6 +14,9 @@ pub mod sweep;
 pub mod trace;
 mod worker;
 
+pub(crate) use activity::ExpertActivity;
+#[cfg(test)]
+pub(crate) use activity::ExpertState;
 pub(crate) use budget::{auto_budget, plan_slots, reserve};
 pub use reader::{ExpertReader, FileReader, Reads};
 pub(crate) use sets::SlotSets;

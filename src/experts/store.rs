@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::activity::{ExpertActivity, ExpertState};
 use super::budget::check_slots;
 use super::check::check_layout;
 use super::policy::{AgedLfu, Policy, SlotUse};
@@ -62,6 +63,7 @@ pub(crate) struct ExpertStore {
     busy_since: Instant,
     last_finished: Instant,
     stats: StoreStats,
+    activity: Arc<ExpertActivity>,
 }
 
 #[derive(Debug)]
@@ -105,7 +107,7 @@ impl ExpertStore {
         }
         check_slots(count, slot_bytes as u64, count as u64 * slot_bytes as u64, layout.most_of_a_token())?;
         let sets = SlotSets::new(&layout, count);
-        let now = Instant::now();
+        let (now, activity) = (Instant::now(), Arc::new(ExpertActivity::new(&layout)));
         Ok(ExpertStore {
             workers: Workers::start(layout.clone(), memory.clone(), reader, threads)?,
             policy: Box::new(AgedLfu::for_layers(layout.layers.len())),
@@ -122,6 +124,7 @@ impl ExpertStore {
             busy_since: now,
             last_finished: now,
             stats: StoreStats::default(),
+            activity,
         })
     }
 
@@ -166,6 +169,11 @@ impl ExpertStore {
         self.stats
     }
 
+    /// What it does, for whoever looks.
+    pub(crate) fn activity(&self) -> &Arc<ExpertActivity> {
+        &self.activity
+    }
+
     /// Sets all counters to zero.
     pub(crate) fn reset_stats(&mut self) {
         self.stats = StoreStats::default();
@@ -183,6 +191,8 @@ impl ExpertStore {
             self.land(done);
         }
         self.request += 1;
+        self.activity.next_request();
+        let is_watched = self.activity.is_watched();
         for &expert in experts {
             if let Some(&slot) = self.places.get(&(layer, expert)) {
                 let known = match std::mem::take(&mut self.slots[slot].ahead) {
@@ -193,6 +203,9 @@ impl ExpertStore {
                     false => self.uses[slot],
                 };
                 self.uses[slot] = self.policy.used(known, self.request);
+                if is_watched && matches!(self.slots[slot].state, State::Ready { .. }) {
+                    self.activity.set(layer, expert, ExpertState::Used);
+                }
             }
         }
         let missing = self.make_room(layer, experts)?;
@@ -202,6 +215,7 @@ impl ExpertStore {
         }
         self.stats.misses += missing.len() as u64;
         self.stats.hits += (experts.len() - missing.len()) as u64;
+        self.activity.tell(&self.stats);
         let acquired = experts.iter().map(|&expert| {
             let slot = self.places[&(layer, expert)];
             Acquired { expert, slot, hit: matches!(self.slots[slot].state, State::Ready { .. }) }
@@ -338,6 +352,7 @@ impl ExpertStore {
         let slot = set.start + victim.filter(|&index| index < set.len() && !pinned(index))?;
         if let State::Ready { layer, expert } = self.slots[slot].state {
             self.places.remove(&(layer, expert));
+            self.activity.set(layer, expert, ExpertState::Left);
             if !self.slots[slot].ahead {
                 self.past.insert((layer, expert), self.uses[slot]);
             }
@@ -438,7 +453,10 @@ impl ExpertStore {
         }
         let State::Reading { layer, expert } = self.slots[done.slot].state else { return };
         match done.result {
-            Ok(()) => self.slots[done.slot].state = State::Ready { layer, expert },
+            Ok(()) => {
+                self.slots[done.slot].state = State::Ready { layer, expert };
+                self.activity.set(layer, expert, ExpertState::Read);
+            }
             Err(StoreError::CalledOff { .. }) => {
                 self.places.remove(&(layer, expert));
                 self.uses[done.slot] = SlotUse::default();

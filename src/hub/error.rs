@@ -16,6 +16,19 @@ pub enum HubError {
         /// Why not.
         source: io::Error,
     },
+    /// A file that is no longer what was downloaded.
+    #[error(
+        "{path}: expected the hash {expected}, found {found}\nhint: the file was damaged or changed since it was downloaded; \
+         remove it and pull the model again", path = .path.display()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What it was published with.
+        expected: String,
+        /// What it has.
+        found: String,
+    },
     /// The user has no home folder, and nothing else says where the cache is.
     #[error("no folder for the Hugging Face cache (hint: set HF_HOME)")]
     NoCache,

@@ -10,6 +10,7 @@ mod lm_studio;
 mod name;
 mod ollama;
 mod patience;
+mod verify;
 
 pub use cache::{Cache, Repository, is_repository_name};
 
@@ -20,3 +21,4 @@ pub use error::HubError;
 pub use lm_studio::lm_studio_folders;
 pub use name::ModelName;
 pub use ollama::{OllamaModel, OllamaStore};
+pub use verify::{DownloadReport, Verified, verify_downloaded};

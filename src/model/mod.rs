@@ -12,6 +12,7 @@ pub(crate) mod published;
 mod python_json;
 pub(crate) mod quantisations;
 mod recorder;
+mod rope_scaling;
 mod shape;
 mod text_files;
 mod yarn;
@@ -20,9 +21,10 @@ pub use families::shape_of_config;
 pub use gguf::gguf_of;
 pub use gguf_head::{GgufFound, GgufHead};
 pub use links::dangling_in;
-pub use open::ModelSource;
 pub(crate) use open::SourceError;
+pub use open::{ModelSource, verify_numbers};
 pub use published::Published;
+pub use rope_scaling::RopeScaling;
 
 pub(crate) use shape::{AttentionShape, MoeShape};
 pub use shape::{FeedForward, Mixer, Shape};
@@ -31,3 +33,9 @@ pub use text_files::read_config;
 pub use yarn::Yarn;
 
 pub use crate::weights::gguf::RandomGguf;
+
+/// The `tokenizer.json` of the small model in this program.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn embedded_tokenizer() -> &'static str {
+    embedded::TOKENIZER
+}

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 
 use super::links::{dangling, dangling_in, is_dangling};
 use super::recorder::{RecordError, RecordedModel, Recorder};
+use super::rope_scaling::RopeScaling;
 use super::shape::Shape;
 use super::text_files::{TextFiles, read_config};
 use super::{embedded, families, gguf};
 use crate::compute::Recording;
 use crate::file_error::FileError;
-use crate::weights::pack::{self, Pack, PackError, PackSource};
+use crate::weights::calibration::Calibration;
+use crate::weights::pack::{self, Checksum, Pack, PackError, PackFiles, PackSource};
 use crate::weights::safetensors::TensorSet;
 use crate::weights::snapshot::{Quantization, Snapshot};
-use crate::weights::{ExpertLayout, Listing, Matrix, WeightSource};
+use crate::weights::{ExpertLayout, Listing, Matrix, WeightSource, check_resident};
 
 /// A model on disk (or embedded), opened and checked.
 pub struct ModelSource {
@@ -33,6 +35,8 @@ pub struct ModelSource {
     pub(crate) embedding: Matrix,
     /// What a token does, as plain operations.
     pub(crate) recording: Recording,
+    /// Of a pack on disk: what is held against its manifest before the model is used.
+    pub(crate) pack_files: Option<PackFiles>,
 }
 
 /// What can be wrong with a model's folder.
@@ -127,7 +131,17 @@ impl ModelSource {
             let found = format!("records of layer {layer}, which has none");
             return Err(FileError::new(&pack.manifest, "layers", expected, found).into());
         }
-        ModelSource::record(root, model.as_ref(), pack.config, pack.weights.as_ref(), text_files)
+        let source = ModelSource::record(root, model.as_ref(), pack.config, pack.weights.as_ref(), text_files)?;
+        Ok(ModelSource { pack_files: pack.files, ..source })
+    }
+
+    /// Holds the resident weights of a pack and the files beside them against its manifest.
+    ///
+    /// # Errors
+    /// A file that is not as it was when the pack was made, and a disk that fails.
+    pub(crate) fn verify(&self) -> Result<(), SourceError> {
+        let tell = |error: &PackError| tracing::warn!("{error}");
+        Ok(self.pack_files.as_ref().map_or(Ok(()), |files| files.verify(&tell))?)
     }
 
     /// The model of the text of a `config.json`, with the weights of `source`. `root` names it.
@@ -160,7 +174,21 @@ impl ModelSource {
         let RecordedModel { recording, weights, embedding, tied } = recorder.finish();
         let text_files = text_files.with_ends_of(&config);
         let shape = Shape { tied_embeddings: tied, ..shape };
-        Ok(ModelSource { root: root.to_owned(), shape, weights, config, text_files, embedding, recording })
+        let root = root.to_owned();
+        Ok(ModelSource { root, shape, weights, config, text_files, embedding, recording, pack_files: None })
+    }
+
+    /// Its shape with rotary positions stretched as `rope` says.
+    ///
+    /// # Errors
+    /// More positions than any model has.
+    pub fn shape_with(&self, rope: RopeScaling) -> Result<Shape, SourceError> {
+        if rope == RopeScaling::Auto {
+            return Ok(self.shape.clone());
+        }
+        let path = if self.root.is_file() { self.root.clone() } else { self.root.join("config.json") };
+        let shape = families::read_with(&path, &self.config, rope)?.shape();
+        Ok(Shape { tied_embeddings: self.shape.tied_embeddings, ..shape })
     }
 
     /// Where the routed experts lie, by MoE layer.
@@ -169,7 +197,6 @@ impl ModelSource {
     }
 
     /// What a token does, as plain operations: what [`compute::lower`](crate::compute::lower) takes.
-    #[cfg(test)]
     pub(crate) fn recording(&self) -> &Recording {
         &self.recording
     }
@@ -185,13 +212,55 @@ impl ModelSource {
         options: &pack::PackOptions,
         observer: &pack::Observer<'_>,
     ) -> Result<pack::PackSummary, PackError> {
+        self.write_any_pack(None, copy_from, out, options, observer)
+    }
+
+    /// The same, with experts quantised by `calibration`, which is of this model.
+    ///
+    /// # Errors
+    /// As [`write_pack`](Self::write_pack), and a calibration of another model or of experts with few bits.
+    pub fn write_calibrated_pack(
+        &self,
+        calibration: &Calibration,
+        copy_from: Option<&Path>,
+        out: &Path,
+        options: &pack::PackOptions,
+        observer: &pack::Observer<'_>,
+    ) -> Result<pack::PackSummary, PackError> {
+        self.write_any_pack(Some(calibration), copy_from, out, options, observer)
+    }
+
+    fn write_any_pack(
+        &self,
+        calibration: Option<&Calibration>,
+        copy_from: Option<&Path>,
+        out: &Path,
+        options: &pack::PackOptions,
+        observer: &pack::Observer<'_>,
+    ) -> Result<pack::PackSummary, PackError> {
         let moe_layers = self.shape.moe_layers();
         let texts = if self.text_files.inside { self.text_files.as_files() } else { Vec::new() };
-        let source =
-            PackSource { weights: &self.weights, moe_layers: &moe_layers, config: &self.config, texts: &texts };
+        let source = PackSource { texts: &texts, calibration, ..self.pack_source(&moe_layers) };
         let copy_from = copy_from.filter(|_| !self.text_files.inside);
         pack::write_pack(source, copy_from, out, options, observer)
     }
+
+    fn pack_source<'a>(&'a self, moe_layers: &'a [usize]) -> PackSource<'a> {
+        PackSource { weights: &self.weights, moe_layers, config: &self.config, texts: &[], calibration: None }
+    }
+
+    /// Tells models of one shape apart, as packs and calibrations do that are made of them.
+    pub(crate) fn fingerprint(&self) -> Checksum {
+        pack::fingerprint(&self.pack_source(&self.shape.moe_layers()))
+    }
+}
+
+/// Looks for numbers that no model has in the resident weights: NaN, infinity, matrices of zeros.
+///
+/// # Errors
+/// The first matrix that has them.
+pub fn verify_numbers(source: &ModelSource) -> Result<(), SourceError> {
+    Ok(check_resident(&source.weights, &source.root, source.shape.tied_embeddings)?)
 }
 
 impl fmt::Debug for ModelSource {

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{ModelSource, Shape, SourceError, TextFiles, shape_of_config};
-use crate::weights::random::RandomSource;
+use crate::weights::random::{RandomFormats, RandomSource};
 #[cfg(test)]
 pub(crate) use gguf::random_gguf;
 
@@ -108,21 +108,28 @@ impl Published {
         resident_bits: u8,
         seed: u64,
     ) -> Result<ModelSource, SourceError> {
-        random_model(Path::new(self.name()), self.config(layers), bits, resident_bits, seed)
+        let formats = RandomFormats::Affine { bits, resident_bits };
+        random_model(Path::new(self.name()), self.config(layers), formats, seed)
+    }
+
+    /// The same in FP8 as official releases have it: a scale for 128 columns; embedding, logits, routers and gates in bf16.
+    ///
+    /// # Errors
+    /// None, unless its configuration is one that the families refuse.
+    pub fn synthesise_fp8(self, layers: Option<usize>, seed: u64) -> Result<ModelSource, SourceError> {
+        random_model(Path::new(self.name()), self.config(layers), RandomFormats::Fp8, seed)
     }
 }
 
-/// A model of any configuration with random weights: experts of `bits` bits and everything else of `resident_bits`. `root`
-/// names it.
+/// A model of any configuration with random weights. `root` names it.
 pub(crate) fn random_model(
     root: &Path,
     config: Value,
-    bits: u8,
-    resident_bits: u8,
+    formats: RandomFormats,
     seed: u64,
 ) -> Result<ModelSource, SourceError> {
     let text_files = TextFiles { tokenizer: Some(tokenizer::byte_level()), ..TextFiles::default() };
-    ModelSource::of_source(root, config.to_string(), &RandomSource::new(bits, resident_bits, seed), text_files)
+    ModelSource::of_source(root, config.to_string(), &RandomSource::new(formats, seed), text_files)
 }
 
 /// What the Qwen3.5 and Qwen3-Next families have in common.

@@ -1,6 +1,8 @@
 //! Records what a model of a family does: asks its source for weights by name, and appends plain operations. Nothing is
 //! computed, and nothing is fused or packed here: see `compute/lower.rs`.
 
+use flashflood_formats::CacheFormat;
+
 use super::shape::Shape;
 use crate::compute::ops::{DeltaNetShape, Experts, Matmul, RmsNorm, Route, RowsOf};
 use crate::compute::{CacheId, LayerState, Op, Recorded, Recording, ShapeError, VectorId, View};
@@ -159,10 +161,10 @@ impl<'a> Recorder<'a> {
         self.recording.layers.push(LayerState::DeltaNet { conv, recurrent, shape });
     }
 
-    /// The layer keeps keys and values of every position, `width` each.
+    /// The layer keeps keys and values of every position, `width` each, as they are computed.
     pub(crate) fn attention_cache(&mut self, width: usize) -> CacheId {
         let label = self.layer.map_or_else(String::new, |i| format!("layer.{i}"));
-        let kv = self.recording.kv_cache(label, width);
+        let kv = self.recording.kv_cache(label, width, [CacheFormat::F32; 2]);
         self.recording.layers.push(LayerState::Attention { kv });
         kv
     }
@@ -232,7 +234,7 @@ impl<'a> Recorder<'a> {
         (accumulate, exact): (bool, bool),
     ) -> Result<(), RecordError> {
         let matrix = self.recording.matrix(matrix);
-        self.push(label, Matmul { x: x.into(), matrix, out, accumulate, exact, rows: RowsOf::Tokens })
+        self.push(label, Matmul { x: x.into(), matrix, out, accumulate, exact, rows: RowsOf::Tokens, unscaled: None })
     }
 
     fn hidden(&self) -> usize {
@@ -276,6 +278,6 @@ impl<'a> Recorder<'a> {
         let out = self.recording.logits_tensor(matrix.rows);
         let matrix = self.recording.matrix(matrix);
         let (accumulate, exact, rows) = (false, false, RowsOf::Logits);
-        self.push("lm_head", Matmul { x: normed.into(), matrix, out, accumulate, exact, rows })
+        self.push("lm_head", Matmul { x: normed.into(), matrix, out, accumulate, exact, rows, unscaled: None })
     }
 }

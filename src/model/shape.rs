@@ -13,7 +13,7 @@ pub struct Shape {
     pub hidden: usize,
     /// Rows of the embedding, padding included.
     pub vocab: usize,
-    /// Longest context the model was trained for.
+    /// Longest context: what the model was trained for, or what rotary positions are stretched to.
     pub max_positions: usize,
     /// Epsilon of every RMS norm.
     pub rms_eps: f32,
@@ -115,6 +115,16 @@ impl Shape {
             Mixer::Attention(attention) => Some(attention),
             Mixer::DeltaNet(_) => None,
         })
+    }
+
+    /// How rotary positions are stretched, where they are.
+    pub fn yarn(&self) -> Option<Yarn> {
+        self.attention().and_then(|attention| attention.yarn)
+    }
+
+    /// Positions that the model was trained for.
+    pub(crate) fn trained_positions(&self) -> usize {
+        self.yarn().map_or(self.max_positions, |yarn| yarn.original)
     }
 
     /// The first gated delta-net.

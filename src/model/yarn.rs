@@ -19,6 +19,12 @@ pub struct Yarn {
 }
 
 impl Yarn {
+    /// With the constants of the paper.
+    pub(crate) fn new(factor: f64, original: usize) -> Yarn {
+        let attention_factor = Yarn::attention_factor(factor, None);
+        Yarn { factor, original, beta_fast: 32.0, beta_slow: 1.0, truncate: true, attention_factor }
+    }
+
     /// What cosines and sines are multiplied by where it is not said, with two settings that some releases have.
     pub(crate) fn attention_factor(factor: f64, mscales: Option<[f64; 2]>) -> f64 {
         let of = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
@@ -58,8 +64,8 @@ mod tests {
     #[test]
     fn frequencies_of_transformers() {
         let attention_factor = Yarn::attention_factor(4.0, None);
-        let yarn =
-            Yarn { factor: 4.0, original: 262_144, beta_fast: 32.0, beta_slow: 1.0, truncate: true, attention_factor };
+        let yarn = Yarn::new(4.0, 262_144);
+        assert_eq!(yarn.attention_factor, attention_factor);
         assert!((attention_factor - 1.138_629_436_111_989).abs() < 1e-12);
         let found = yarn.frequencies(1e7, 64);
         REFERENCE.iter().for_each(|&(i, expected)| {

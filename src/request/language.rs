@@ -2,6 +2,7 @@
 //! requests are made ready on any thread while the engine computes.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,12 +11,13 @@ use serde_json::Value;
 
 use super::conversation::{arrangements, plain_messages, shows_system};
 use super::fields::check_tools;
+use super::forms::grammar_of;
 use super::{Prompt, Request, RequestError, ToolChoice};
 use crate::engine::{Engine, EngineError};
 use crate::state::chat_boundaries;
 use crate::text::{
-    AnswerForm, ChatTemplate, Content, Grammar, InfillPiece, Message, ModelText, ReplyParser, Sampler, TextError,
-    Tokenizer, ToolCall, without_marks,
+    ChatTemplate, Content, Grammar, InfillPiece, Message, ModelText, ReplyParser, Sampler, TextError, Tokenizer,
+    ToolCall, without_marks,
 };
 
 /// Bytes of a text, for each position of the context, beyond which its tokens are counted before it is taken as a whole.
@@ -135,6 +137,21 @@ impl Language {
         self.text.tokenizer.decode(tokens, false)
     }
 
+    /// The same of tokens that somebody else gives.
+    #[cfg(feature = "server")]
+    pub(crate) fn text_of(&self, tokens: &[u32]) -> Result<String, RequestError> {
+        self.check_vocabulary(tokens).map_err(|error| error.at("tokens"))?;
+        Ok(self.decode(tokens))
+    }
+
+    fn check_vocabulary(&self, tokens: &[u32]) -> Result<(), RequestError> {
+        let vocab = self.text.tokenizer.vocab_size();
+        match tokens.iter().find(|id| **id as usize >= vocab) {
+            Some(id) => Err(RequestError::invalid(format!("{id} is no token: there are {vocab}"))),
+            None => Ok(()),
+        }
+    }
+
     /// The bytes that a token stands for: not always whole characters.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.text.tokenizer.token_bytes(id).unwrap_or_default()
@@ -171,7 +188,16 @@ impl Language {
     ///
     /// # Errors
     /// What of the request cannot be done; a prompt that leaves no room for an answer. Nothing is cut off.
-    pub fn prepare(self: &Arc<Self>, mut request: Request) -> Result<Prepared, RequestError> {
+    pub fn prepare(self: &Arc<Self>, request: Request) -> Result<Prepared, RequestError> {
+        self.prepare_while(request, &|| true)
+    }
+
+    /// As [`prepare`](Self::prepare), as long as `is_wanted`: a grammar may take a moment.
+    pub(crate) fn prepare_while(
+        self: &Arc<Self>,
+        mut request: Request,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Prepared, RequestError> {
         let Encoded { text, tokens: prompt, end, conversation } = self.prompt_of(&mut request)?;
         if prompt.is_empty() {
             return Err(RequestError::invalid("the prompt is empty").at("prompt"));
@@ -212,7 +238,7 @@ impl Language {
             Prompt::Text(_) | Prompt::Tokens(_) | Prompt::Infill { .. } => ReplyParser::default(),
         };
         let one_call = request.one_call || matches!(request.tool_choice, ToolChoice::Named(_));
-        let grammar = self.grammar_of(&request, one_call, reply.is_thinking())?;
+        let grammar = grammar_of(&self.text, &request, one_call, reply.is_thinking(), is_wanted)?;
         let reply = if grammar.is_some() { reply.with_grammar() } else { reply };
         let mut stop_ids = self.text.stop_ids.clone();
         if let (Prompt::Infill { .. }, Some(infill)) = (&request.prompt, &self.text.infill) {
@@ -246,36 +272,6 @@ impl Language {
         };
         let around = &prompt[at.saturating_sub(1)..=at];
         at > 0 && !tells && request.max_tokens != Some(0) && !around.iter().any(|id| is_mark(*id))
-    }
-
-    /// The grammar that an answer must follow, if any.
-    fn grammar_of(
-        &self,
-        request: &Request,
-        one_call: bool,
-        behind_thoughts: bool,
-    ) -> Result<Option<Grammar>, RequestError> {
-        let json = request.json_schema.clone();
-        let form = AnswerForm { json, calls: request.tools.clone(), one_call, behind_thoughts, free_text: false };
-        match request.tool_choice {
-            ToolChoice::Required | ToolChoice::Named(_) => {
-                self.grammar(&AnswerForm { json: None, ..form }, "tool_choice").map(Some)
-            }
-            ToolChoice::Auto | ToolChoice::None if form.json.is_some() => {
-                self.grammar(&form, "response_format").map(Some)
-            }
-            // what a call looks like if there is one; a schema that cannot be followed does not stop an answer without calls
-            ToolChoice::Auto if request.tools.iter().any(is_strict) => {
-                let grammar = self.grammar(&AnswerForm { free_text: true, ..form }, "tools");
-                Ok(grammar.inspect_err(|error| tracing::warn!("tools are not strict: {}", error.message)).ok())
-            }
-            ToolChoice::Auto | ToolChoice::None => Ok(None),
-        }
-    }
-
-    fn grammar(&self, form: &AnswerForm, field: &'static str) -> Result<Grammar, RequestError> {
-        let compiler = self.text.grammars().map_err(|reason| RequestError::invalid(reason).at(field))?;
-        compiler.compile(form).map_err(|e| RequestError::invalid(e.to_string()).at(field))
     }
 
     fn template(&self) -> Result<&ChatTemplate, RequestError> {
@@ -359,10 +355,7 @@ impl Language {
     /// The prompt as text and as tokens; checks tools and messages.
     fn prompt_of(&self, request: &mut Request) -> Result<Encoded, RequestError> {
         if let Prompt::Tokens(ids) = &request.prompt {
-            let vocab = self.text.tokenizer.vocab_size();
-            if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
-                return Err(RequestError::invalid(format!("{id} is no token: there are {vocab}")).at("prompt"));
-            }
+            self.check_vocabulary(ids).map_err(|error| error.at("prompt"))?;
             let tokens = ids.clone();
             return Ok(Encoded { text: String::new(), tokens, end: None, conversation: None });
         }
@@ -420,10 +413,21 @@ impl Language {
                 Ok((text, Some(Conversation { messages, tools, is_begun })))
             }
             (None, refused) => {
-                let reason = refused.map(|e| e.to_string()).unwrap_or_default();
+                let reason = refused.map(|e| without_folder(&e)).unwrap_or_default();
                 Err(RequestError::invalid(reason).at("messages"))
             }
         }
+    }
+}
+
+/// What is wrong with a template, by the name of its file alone: whoever asks need not know where on this machine it is.
+fn without_folder(error: &TextError) -> String {
+    match error {
+        TextError::ChatTemplate { path, line, reason } => {
+            let path = path.file_name().map_or_else(|| path.clone(), PathBuf::from);
+            TextError::ChatTemplate { path, line: *line, reason: reason.clone() }.to_string()
+        }
+        other => other.to_string(),
     }
 }
 
@@ -469,10 +473,6 @@ impl fmt::Debug for Language {
 /// The tools as a template sees them: nothing where there are none.
 fn tools_of(request: &Request) -> Option<Value> {
     (!request.tools.is_empty()).then(|| Value::from(request.tools.clone()))
-}
-
-fn is_strict(tool: &Value) -> bool {
-    tool.pointer("/function/strict") == Some(&Value::Bool(true))
 }
 
 fn name_of(tool: &Value) -> Option<&str> {

@@ -9,7 +9,7 @@ use super::Server;
 use super::error::ApiError;
 use super::metrics::InFlight;
 use super::model::Model;
-use super::worker::JobEvent;
+use super::worker::{JobEvent, PromptProgress};
 use crate::{Event, Finish, Generated, LogProbabilities, Prepared};
 
 /// A request that is in the queue or computed. Dropping it gives the request up.
@@ -21,6 +21,8 @@ pub(crate) struct Running {
     pub(super) rest: std::vec::IntoIter<Prepared>,
     pub(crate) prompt_tokens: usize,
     pub(crate) stops: Vec<String>,
+    /// Whether [`AnswerPart::Progress`] is asked for.
+    pub(crate) tells_progress: bool,
     pub(super) _in_flight: InFlight,
 }
 
@@ -39,6 +41,8 @@ pub(crate) enum AnswerPart {
     Call(Call),
     /// A token of the answer as OpenAI's `logprobs.content` has it.
     Probability(Value),
+    /// How far the prompt is, where that was asked for.
+    Progress(PromptProgress),
     /// The tokens of the prompt in the same form, where they were asked for; the first has no `logprob`.
     Prompt(Vec<Value>),
     /// The token that ended the answer, in the same form.
@@ -100,10 +104,16 @@ impl Running {
                     };
                     AnswerPart::Prompt(tokens.into_iter().map(token).collect())
                 }
-                // progress, which is not part of the answer
+                Some(JobEvent::Progress(progress)) if self.tells_progress => AnswerPart::Progress(progress),
+                Some(JobEvent::Progress(_)) => continue,
+                // what is no part of the answer
                 Some(JobEvent::Part(_)) => continue,
                 Some(JobEvent::Done(done)) => AnswerPart::Done(done),
-                Some(JobEvent::Failed(reason)) => AnswerPart::Failed(ApiError::internal(reason)),
+                Some(JobEvent::Refused(refused)) => AnswerPart::Failed(refused.into()),
+                // the log has the reason, which may name files of this machine
+                Some(JobEvent::Failed) => AnswerPart::Failed(ApiError::internal(
+                    "the answer could not be computed; the server's log says why",
+                )),
                 None => AnswerPart::Failed(ApiError::internal(
                     "the answer was given up: the server stops, or this was read too slowly",
                 )),
@@ -121,7 +131,7 @@ impl Running {
                 AnswerPart::CallBegin { .. } | AnswerPart::CallArguments(_) => {}
                 AnswerPart::Call(call) => whole.calls.push(call),
                 AnswerPart::Probability(token) => whole.probabilities.push(token),
-                AnswerPart::Prompt(_) | AnswerPart::StopToken(_) => {}
+                AnswerPart::Prompt(_) | AnswerPart::StopToken(_) | AnswerPart::Progress(_) => {}
                 AnswerPart::Done(done) => return Ok((whole, done)),
                 AnswerPart::Failed(error) => return Err(error),
             }

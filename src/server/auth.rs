@@ -23,7 +23,9 @@ pub(crate) fn check(options: &ServeOptions, headers: &HeaderMap, needs_key: bool
         return Err(ApiError::new(StatusCode::FORBIDDEN, message));
     }
     let Some(key) = options.api_key.as_ref().filter(|_| needs_key) else { return Ok(()) };
-    let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    // the word has no case (RFC 9110)
+    let words = text(header::AUTHORIZATION).and_then(|value| value.trim_start().split_once(' '));
+    let bearer = words.filter(|(word, _)| word.eq_ignore_ascii_case("bearer")).map(|(_, key)| key);
     let given = bearer.or(text(header::HeaderName::from_static("x-api-key")));
     match given {
         Some(given) if is_same(given.trim().as_bytes(), key.as_bytes()) => Ok(()),
@@ -71,6 +73,8 @@ mod tests {
             cors_origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
             queue: 1,
             drain: Duration::ZERO,
+            connections: 8,
+            patience: Duration::ZERO,
             model: String::new(),
             reasoning: crate::server::ReasoningField::default(),
             sessions: None,

@@ -1,6 +1,7 @@
 //! Reads the body of a request as JSON, packed or not.
 
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
@@ -8,6 +9,9 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::connections::Patience;
 use super::error::ApiError;
 use super::request::blocking;
 use crate::request::BodyKeys;
@@ -18,10 +22,23 @@ pub(crate) const LONGEST: usize = 16 << 20;
 /// How much of a longer body is read and dropped, so that its sender hears why: who still writes does not read.
 const DROPPED: usize = 4 * LONGEST;
 
+/// How long a body may take to come where nobody said otherwise.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Bytes that come in a second at least, once that time is over.
+const SLOWEST: u64 = 64 << 10;
+
+/// Bytes of a body that may come whatever others are on their way.
+const SHORT: usize = 256 << 10;
+
+/// KiB that the longer ones have together, until they are read as JSON.
+static LONG_BODIES: Semaphore = Semaphore::const_new(128 << 10);
+
 /// The whole body, as `T`.
 pub(crate) async fn json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
     let packing = packing(request.headers())?;
-    let bytes = read(request.into_body()).await?;
+    let patience = request.extensions().get::<Patience>().map_or(PATIENCE, |patience| patience.0);
+    let (bytes, _held) = read(request.into_body(), patience).await?;
     let bytes = match packing {
         Packing::None => bytes,
         packing => blocking(move || unpacked(packing, &bytes)).await?,
@@ -118,26 +135,54 @@ fn without_lone_surrogates(json: &[u8]) -> Option<Vec<u8>> {
     found.then_some(mended)
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
-    let mut bytes = Vec::new();
-    let mut found = 0;
+/// The bytes of a body, and its part of the memory that long ones have together.
+async fn read(body: Body, patience: Duration) -> Result<(Vec<u8>, Option<SemaphorePermit<'static>>), ApiError> {
+    let since = Instant::now();
+    let (mut bytes, mut found) = (Vec::new(), 0);
+    let mut held: Option<SemaphorePermit<'static>> = None;
     let mut pieces = body.into_data_stream();
-    while let Some(piece) = pieces.next().await {
+    loop {
+        let deadline = since + patience + Duration::from_secs(found as u64 / SLOWEST);
+        let Ok(piece) = tokio::time::timeout_at(deadline.into(), pieces.next()).await else {
+            return Err(too_slow(found, since.elapsed()));
+        };
+        let Some(piece) = piece else { break };
         let piece = piece.map_err(|e| ApiError::invalid(format!("the body ended early: {e}")))?;
         found += piece.len();
-        if found <= LONGEST {
-            bytes.extend_from_slice(&piece);
-        } else {
-            bytes = Vec::new();
+        if found > LONGEST {
+            (bytes, held) = (Vec::new(), None);
             if found > DROPPED {
                 break;
             }
+            continue;
         }
+        let wanted = found.saturating_sub(SHORT).div_ceil(1024);
+        let more = wanted.saturating_sub(held.as_ref().map_or(0, SemaphorePermit::num_permits));
+        if more > 0 {
+            let permit = LONG_BODIES.acquire_many(u32::try_from(more).unwrap_or(u32::MAX));
+            let permit = tokio::time::timeout(patience / 3, permit).await.ok().and_then(Result::ok);
+            let permit = permit.ok_or_else(no_memory)?;
+            match &mut held {
+                Some(held) => held.merge(permit),
+                None => held = Some(permit),
+            }
+        }
+        bytes.extend_from_slice(&piece);
     }
     if found > LONGEST {
         return Err(too_long());
     }
-    Ok(bytes)
+    Ok((bytes, held))
+}
+
+fn too_slow(found: usize, after: Duration) -> ApiError {
+    let message = format!("the body is not there after {} s: {found} bytes of it are", after.as_secs());
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, message).code("request_timeout")
+}
+
+fn no_memory() -> ApiError {
+    let message = "too many long bodies are on their way; try again later";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).code("bodies_busy")
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     let mut keys = body::keys(request).await?;
     let is_stream = keys.get("stream")?.unwrap_or(false);
     let (tells_usage, answers) = (tells_usage(&mut keys), answers(&mut keys)?);
+    let tells_progress = keys.get("return_progress")?.unwrap_or(false);
     let wanted = Request::from_chat_keys(&mut keys)?;
     server.tell_ignored("/v1/chat/completions", &keys);
     let tells_probabilities = wanted.probabilities.is_some();
@@ -44,6 +45,7 @@ pub(crate) async fn post(server: &Arc<Server>, request: HttpRequest<Body>) -> Re
     let mut running = server.submit_all(all).await?;
     let (id, created, model) = (new_id("chatcmpl-"), now(), running.model.name.clone());
     if is_stream {
+        running.tells_progress = tells_progress;
         let chunks = Chunks::new(id, created, model, answers, tells_usage, server.options.reasoning);
         return Ok(sse::response(running, chunks));
     }
@@ -182,6 +184,16 @@ impl StreamWriter for Chunks {
             }
             // all of it is told
             AnswerPart::Call(_) | AnswerPart::Prompt(_) | AnswerPart::StopToken(_) => return Vec::new(),
+            AnswerPart::Progress(progress) => {
+                let mut chunk = self.chunk(json!({}), None);
+                chunk["prompt_progress"] = json!({
+                    "total": progress.total,
+                    "cache": progress.reused,
+                    "processed": progress.done,
+                    "time_ms": u64::try_from(progress.time.as_millis()).unwrap_or(u64::MAX),
+                });
+                return vec![Frame::data(&chunk)];
+            }
             AnswerPart::Probability(token) => {
                 self.probabilities.push(token);
                 return Vec::new();

@@ -122,6 +122,9 @@ impl From<RequestError> for ApiError {
             RequestErrorKind::Invalid => None,
             RequestErrorKind::Unsupported => Some("unsupported_value"),
             RequestErrorKind::ContextFull => Some("context_length_exceeded"),
+            RequestErrorKind::Busy => {
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, error.message).code("grammars_busy");
+            }
         };
         ApiError { code, parameter: error.field, ..Self::invalid(error.message) }
     }

@@ -116,7 +116,9 @@ impl StreamWriter for Blocks {
                 self.close(&mut frames);
                 frames
             }
-            AnswerPart::Probability(_) | AnswerPart::Prompt(_) | AnswerPart::StopToken(_) => Vec::new(),
+            AnswerPart::Probability(_) | AnswerPart::Prompt(_) | AnswerPart::StopToken(_) | AnswerPart::Progress(_) => {
+                Vec::new()
+            }
             AnswerPart::Done(done) => {
                 let mut frames = Vec::new();
                 self.close(&mut frames);

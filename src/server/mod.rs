@@ -10,9 +10,12 @@ mod body;
 mod chat_completions;
 mod completion_object;
 mod completions;
+mod connections;
 mod error;
 mod infill;
+mod lingering;
 mod llama_completion;
+mod machine;
 mod messages;
 mod messages_stream;
 mod metrics;
@@ -35,13 +38,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::ListenerExt;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::{Engine, SessionFolder};
+use connections::Connections;
 use metrics::Metrics;
 use model::Model;
 use responses_kept::KeptResponses;
@@ -59,6 +61,10 @@ const SESSION_SHARE: u64 = 16;
 /// What the state of the last conversation gets to be written: gigabytes, on a slow disk.
 const KEEPING: Duration = Duration::from_secs(120);
 
+/// Threads on which requests are made ready, and how many of them may make grammars, which take up to two seconds.
+const READY_THREADS: usize = 4;
+const GRAMMARS: usize = 2;
+
 /// How the model is served.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
@@ -74,6 +80,10 @@ pub struct ServeOptions {
     pub queue: usize,
     /// How long requests may go on after the wish to stop.
     pub drain: Duration,
+    /// Connections at a time, as far as the system has descriptors for them.
+    pub connections: usize,
+    /// How long a request may take to come: its head, and its body, which gets more for its length.
+    pub patience: Duration,
     /// What the model is called.
     pub model: String,
     /// Where thoughts stand in a chat's message.
@@ -152,6 +162,9 @@ pub(crate) struct Server {
     kept: KeptResponses,
     /// Fields that were passed over, each told once.
     ignored: Mutex<HashSet<String>>,
+    /// Requests whose grammars are made at a time.
+    grammars: Arc<Semaphore>,
+    connections: Arc<Connections>,
 }
 
 /// Serves until `stop` says so, then lets running requests end. `open` loads the model, on the thread that will compute;
@@ -169,17 +182,22 @@ pub fn serve<E: Into<Box<dyn Error + Send + Sync>>>(
     // requests are text; tokenizing and templates run on the blocking threads, of which there need not be many
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(4)
+        .max_blocking_threads(READY_THREADS)
         .thread_name("http")
         .enable_all()
         .build()?;
+    // the model's files and conversations have the other half
+    let descriptors = flashflood_backends::descriptors(2 * options.connections as u64) / 2;
+    let connections = options.connections.min(usize::try_from(descriptors).unwrap_or(usize::MAX));
     let server = Arc::new(Server {
+        connections: Arc::new(Connections::new(connections)),
         queue: Queue::new(options.queue),
         options,
         model: OnceLock::new(),
         metrics: Metrics::default(),
         kept: KeptResponses::default(),
         ignored: Mutex::default(),
+        grammars: Arc::new(Semaphore::new(GRAMMARS)),
     });
     let ended = runtime.block_on(async {
         let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
@@ -223,14 +241,8 @@ async fn run(
     mut engine: oneshot::Receiver<Result<(), ServeError>>,
     stop: impl Fn() -> bool,
 ) -> Result<(), ServeError> {
-    let (close, closing) = oneshot::channel::<()>();
-    let router = Router::new().fallback(routes::handle).with_state(server.clone());
-    // a token is a small packet that nobody should wait for
-    let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
-    let http = axum::serve(listener, router).with_graceful_shutdown(async {
-        let _ = closing.await;
-    });
-    let mut http = tokio::spawn(http.into_future());
+    let (close, closing) = watch::channel(false);
+    let mut http = tokio::spawn(connections::accept(server.clone(), listener, closing));
     loop {
         tokio::time::sleep(STOP_POLL).await;
         match engine.try_recv() {
@@ -243,7 +255,7 @@ async fn run(
         }
     }
     server.queue.close();
-    let _ = close.send(());
+    let _ = close.send(true);
     // a connection that has not asked for anything yet need not be waited for
     let quiet = async {
         while server.metrics.in_flight() > 0 {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::machine::Machine;
 use crate::request::strftime;
 use crate::{Engine, EngineError, Language};
 
@@ -12,11 +13,13 @@ pub(crate) struct Model {
     pub(crate) language: Arc<Language>,
     /// Seconds since 1970.
     pub(crate) created: u64,
+    pub(crate) machine: Machine,
 }
 
 impl Model {
     pub(crate) fn of(engine: &Engine, name: String) -> Result<Self, EngineError> {
-        Ok(Model { name, language: engine.language()?, created: now() })
+        let machine = Machine::of(engine, &name);
+        Ok(Model { name, language: engine.language()?, created: now(), machine })
     }
 }
 

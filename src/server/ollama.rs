@@ -258,7 +258,9 @@ impl StreamWriter for Lines {
             AnswerPart::Failed(error) => return vec![Frame::data(&error.json(Protocol::Ollama))],
             // calls are told whole
             AnswerPart::CallBegin { .. } | AnswerPart::CallArguments(_) => return Vec::new(),
-            AnswerPart::Probability(_) | AnswerPart::Prompt(_) | AnswerPart::StopToken(_) => return Vec::new(),
+            AnswerPart::Probability(_) | AnswerPart::Prompt(_) | AnswerPart::StopToken(_) | AnswerPart::Progress(_) => {
+                return Vec::new();
+            }
         }
         vec![Frame::data(&self.line(&piece))]
     }

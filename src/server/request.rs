@@ -1,5 +1,6 @@
 //! From a request that a protocol wrote down to an answer that is on its way.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use super::error::ApiError;
 use super::metrics::InFlight;
 use super::model::Model;
 use super::worker::{EVENTS, Job, JobEvent, Refused};
-use crate::request::BodyKeys;
+use crate::request::{BodyKeys, wants_grammar};
 use crate::{Prepared, Prompt, Request};
 
 impl Server {
@@ -73,13 +74,34 @@ impl Server {
             return Err(ApiError::invalid("at least one token must be wanted").at("max_tokens"));
         }
         let language = model.language.clone();
-        let prepare = move || requests.into_iter().map(|asked| Ok(language.prepare(asked)?)).collect();
+        // grammars are made on some of the threads, so that the others make other requests ready
+        let turn = match requests.iter().any(wants_grammar) {
+            true => self.grammars.clone().acquire_owned().await.ok(),
+            false => None,
+        };
+        // axum drops this future when the client leaves
+        let wanted = Wanted::default();
+        let is_wanted = wanted.0.clone();
+        let prepare = move || {
+            let _turn = turn;
+            let is_wanted = || !is_wanted.load(Ordering::Relaxed);
+            requests.into_iter().map(|asked| Ok(language.prepare_while(asked, &is_wanted)?)).collect()
+        };
         let prepared: Vec<Prepared> = blocking(prepare).await?;
         let first = |prepared: &Prepared| (prepared.prompt().len(), prepared.stop().to_vec());
         let (prompt_tokens, stops) = prepared.first().map(first).unwrap_or_default();
         let mut rest = prepared.into_iter();
         let events = self.enqueue(rest.next(), false)?;
-        Ok(Running { server: self.clone(), model, events, rest, prompt_tokens, stops, _in_flight: in_flight })
+        Ok(Running {
+            server: self.clone(),
+            model,
+            events,
+            rest,
+            prompt_tokens,
+            stops,
+            tells_progress: false,
+            _in_flight: in_flight,
+        })
     }
 
     /// Puts what is ready into the queue, where who `goes_on` with a request always has a place.
@@ -106,11 +128,25 @@ impl Server {
     }
 }
 
+/// Says when it is dropped that its client has left.
+#[derive(Default)]
+struct Wanted(Arc<AtomicBool>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs what takes long on a thread that may block.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| ApiError::internal(e.to_string()))?
+    let failed = |error| {
+        tracing::error!("a request failed: {error}");
+        ApiError::internal("the request could not be made ready; the server's log says why")
+    };
+    tokio::task::spawn_blocking(work).await.map_err(failed)?
 }
 
 /// A function as OpenAI's chat has it.

@@ -170,7 +170,8 @@ impl StreamWriter for Items {
                 self.close("completed", &mut frames);
                 self.whole.calls.push(call);
             }
-            AnswerPart::Probability(_) | AnswerPart::Prompt(_) | AnswerPart::StopToken(_) => {}
+            AnswerPart::Probability(_) | AnswerPart::Prompt(_) | AnswerPart::StopToken(_) | AnswerPart::Progress(_) => {
+            }
             AnswerPart::Done(done) => {
                 let (name, status) = match is_cut(&done) {
                     true => ("response.incomplete", "incomplete"),

@@ -1,10 +1,10 @@
 //! Which path does what, and what every answer has: a request's id, and headers for browsers.
 
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -14,18 +14,19 @@ use tracing::Instrument;
 use super::error::{ApiError, Protocol, json_response};
 use super::model::Model;
 use super::{
-    Server, auth, chat_completions, completions, infill, llama_completion, messages, ollama, responses, tokenize,
+    Server, auth, chat_completions, completions, infill, llama_completion, machine, messages, ollama, responses,
+    tokenize,
 };
 use crate::request::new_id;
 
-const PAGE: &str = include_str!("page.html");
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// Paths with their methods, for requests with another method.
-const PATHS: [(&str, &str); 23] = [
+const PATHS: [(&str, &str); 24] = [
     ("/", "GET, HEAD"),
     ("/health", "GET, HEAD"),
     ("/metrics", "GET"),
+    ("/machine", "GET"),
     ("/openapi.json", "GET"),
     ("/v1/models", "GET"),
     ("/v1/chat/completions", "POST"),
@@ -52,7 +53,7 @@ const PATHS: [(&str, &str); 23] = [
 const LONGEST_ID: usize = 128;
 
 /// Every request.
-pub(crate) async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Response<Body> {
+pub(crate) async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Body> {
     let since = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let protocol = match path.as_str() {
@@ -118,9 +119,10 @@ async fn route(server: &Arc<Server>, request: Request<Body>) -> Result<Response<
     let needs_key = !matches!(path, "/" | "/health");
     auth::check(&server.options, request.headers(), needs_key)?;
     match (method.as_str(), path) {
-        ("GET" | "HEAD", "/") => Ok(page()),
+        ("GET" | "HEAD", "/") => Ok(page(request.headers())),
         ("GET" | "HEAD", "/health") => Ok(health(server)),
         ("GET", "/metrics") => Ok(text("text/plain; version=0.0.4", server.metrics.text(server.queue.depth()))),
+        ("GET", "/machine") => machine::get(server),
         ("GET", "/openapi.json") => Ok(text("application/json", OPENAPI.to_owned())),
         ("GET", "/v1/models") => {
             let models: Vec<Value> = server.model.get().map(|model| describe(model)).into_iter().collect();
@@ -189,15 +191,31 @@ fn describe(model: &Model) -> Value {
     })
 }
 
-fn page() -> Response<Body> {
-    let mut response = text("text/html; charset=utf-8", PAGE.to_owned());
-    // the page is whole: it loads nothing, and calls nobody but this server
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
-                  img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The page, compressed for a browser that takes it so: phones read it over the air.
+fn page(asked: &HeaderMap) -> Response<Body> {
+    static PACKED: OnceLock<Vec<u8>> = OnceLock::new();
+    let accepted = asked.get(header::ACCEPT_ENCODING).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
+    let takes_gzip = accepted.split(',').any(|coding| coding.trim() == "gzip");
+    let mut response = text("text/html; charset=utf-8", String::new());
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(flashflood_page::POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    *response.body_mut() = match takes_gzip {
+        true => {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            Body::from(PACKED.get_or_init(|| packed(flashflood_page::HTML)).as_slice())
+        }
+        false => Body::from(flashflood_page::HTML),
+    };
     response
+}
+
+fn packed(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish()).expect("memory takes everything")
 }
 
 fn text(kind: &'static str, text: String) -> Response<Body> {

@@ -131,7 +131,7 @@ pub(crate) fn lines(running: Running, writer: impl StreamWriter) -> Response<Bod
 }
 
 /// Proxies must not collect it.
-fn unbuffered(mut response: Response<Body>) -> Response<Body> {
+pub(super) fn unbuffered(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }

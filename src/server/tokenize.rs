@@ -42,6 +42,6 @@ struct DetokenizeRequest {
 pub(crate) async fn detokenize(server: &Arc<Server>, request: HttpRequest<Body>) -> Result<Response<Body>, ApiError> {
     let request: DetokenizeRequest = body::json(request).await?;
     let model = server.model()?;
-    let content = blocking(move || Ok(model.language.decode(&request.tokens))).await?;
+    let content = blocking(move || Ok(model.language.text_of(&request.tokens)?)).await?;
     Ok(json_response(StatusCode::OK, &json!({"content": content})))
 }

@@ -37,8 +37,49 @@ pub(crate) struct Job {
 /// What becomes of a request.
 pub(crate) enum JobEvent {
     Part(Event),
+    Progress(PromptProgress),
     Done(Generated),
-    Failed(String),
+    Failed,
+    /// It waited when the wish to stop came.
+    Refused(Refused),
+}
+
+/// How far the prompt is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct PromptProgress {
+    pub(crate) total: usize,
+    /// Tokens whose state was there.
+    pub(crate) reused: usize,
+    /// Tokens that are done, reused ones among them; those of a step that runs by the share of its layers.
+    pub(crate) done: usize,
+    pub(crate) time: Duration,
+}
+
+/// Time between two words about the prompt.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// What is said of a prompt, and when something was said last.
+#[derive(Default)]
+struct Progress {
+    begun: Option<(Instant, usize)>,
+    said: Option<Instant>,
+}
+
+impl Progress {
+    /// What is to be said of an event, if anything.
+    fn of(&mut self, event: &Event) -> Option<PromptProgress> {
+        let (done, total) = match event {
+            Event::Prefill { done, total } => (*done, *total),
+            Event::PrefillLayer(progress) => (progress.tokens() as usize, progress.total),
+            _ => return None,
+        };
+        let (begun, reused) = *self.begun.get_or_insert_with(|| (Instant::now(), done));
+        if done < total && self.said.is_some_and(|said| said.elapsed() < PROGRESS) {
+            return None;
+        }
+        self.said = Some(Instant::now());
+        Some(PromptProgress { total, reused, done, time: begun.elapsed() })
+    }
 }
 
 /// Why a request does not get into the queue.
@@ -106,10 +147,18 @@ impl Queue {
         }
     }
 
-    /// Takes no more requests.
+    /// Takes no more requests, and tells those that wait: their clients find another server sooner than this one would
+    /// come to them.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        let jobs = std::mem::take(&mut waiting.jobs);
+        drop(waiting);
         self.changed.notify_all();
+        for job in jobs {
+            // nothing was sent to it yet, so there is room
+            let _ = job.events.try_send(JobEvent::Refused(Refused::Stopping));
+        }
     }
 
     /// Ends what runs at its next token, and what waits at once.
@@ -147,8 +196,8 @@ pub(crate) fn work(
             Ok(Some(done)) => JobEvent::Done(done),
             Ok(None) => continue,
             Err(error) => {
-                tracing::error!("a request failed: {error}");
-                JobEvent::Failed(error.to_string())
+                job.span.in_scope(|| tracing::error!("a request failed: {error}"));
+                JobEvent::Failed
             }
         };
         send(&job, queue, end);
@@ -204,7 +253,7 @@ fn compute(
     metrics: &Metrics,
     job: &Job,
 ) -> Result<Option<Generated>, SessionError> {
-    let mut is_first = true;
+    let (mut is_first, mut progress) = (true, Progress::default());
     let made = session.answer(&job.prepared, |event| {
         if is_first && matches!(event, Event::Token { .. }) {
             is_first = false;
@@ -221,6 +270,12 @@ fn compute(
                 | Event::StopToken { .. }
                 | Event::Prompt(_)
         );
+        let told = progress.of(&event);
+        if let Some(told) = told
+            && !send(job, queue, JobEvent::Progress(told))
+        {
+            return false;
+        }
         let is_there = if is_wanted { send(job, queue, JobEvent::Part(event)) } else { !job.events.is_closed() };
         is_there && !queue.aborted.load(Ordering::Relaxed)
     })?;
@@ -295,13 +350,16 @@ mod tests {
         queue.submit(Job { goes_on: true, ..more }).unwrap();
         drop(reader);
         readers.remove(1);
-        let (last, _reader) = job(1);
+        let (last, mut last_reader) = job(1);
         queue.submit(last).unwrap();
         assert!(queue.next().is_some());
         assert_eq!((queue.depth(), queue.submit(job(1).0)), (2, Err(Refused::Full)));
         queue.close();
         assert_eq!(queue.submit(job(1).0), Err(Refused::Stopping));
-        assert!(queue.next().is_some() && queue.next().is_some() && queue.next().is_none());
+        // those that waited are told at once
+        assert!(queue.next().is_none());
+        let last = last_reader.blocking_recv();
+        assert!(matches!(last, Some(JobEvent::Refused(Refused::Stopping))));
     }
 
     #[test]

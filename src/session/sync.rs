@@ -94,6 +94,31 @@ impl Session<'_> {
         self.run_from(0, tokens, boundaries, Some(scores), on_progress)
     }
 
+    /// Keeps the state as it is now, for [`rewind`](Self::rewind).
+    ///
+    /// # Errors
+    /// The device's, and for a session that a step failed in.
+    pub fn mark(&mut self) -> Result<(), SessionError> {
+        if self.broken {
+            return Err(SessionError::Broken);
+        }
+        self.checkpoint(Reason::Turn)
+    }
+
+    /// Makes the timeline end at `position`, or at the last before it whose state was kept, and gives where. There are no
+    /// logits until the next step.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn rewind(&mut self, position: usize) -> Result<usize, SessionError> {
+        if position >= self.tokens.len() && !self.broken {
+            return Ok(self.tokens.len());
+        }
+        let kept = self.checkpoint_until(position.min(self.tokens.len()));
+        self.go_back(kept)?;
+        Ok(kept)
+    }
+
     /// Runs what of `tokens` is not done.
     fn run_from(
         &mut self,

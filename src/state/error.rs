@@ -21,6 +21,16 @@ pub enum SessionFileError {
         /// The file's.
         found: String,
     },
+    /// Keys and values of the same model in another format.
+    #[error("{path}: a session whose keys and values are kept as {found}: expected {expected} (hint: --kv {found})", path = .path.display())]
+    OtherFormat {
+        /// The file.
+        path: PathBuf,
+        /// How the engine keeps them.
+        expected: String,
+        /// How the file does.
+        found: String,
+    },
     /// A session that alone is more than the folder may hold.
     #[error("the session takes {needed}, its folder may hold {space} (hint: raise --session-space)")]
     NoSpace {

@@ -12,7 +12,8 @@
 //!     40      8  N: streams of all layers, at most 65536
 //!     48      F  form: formats of weights and activations, UTF-8
 //!             8  per layer: what it keeps u32 (0 rows of every position, 1 state); its streams u32. Then for each stream
-//!                16 bytes: format u64 (0 f32); elements u64, of a position or of a tensor of the state
+//!                16 bytes: format u32 (0 f32, 1 f16, 2 q8, 3 tq4); elements of a head u32 (0 where the format has no
+//!                heads); elements u64, of a position or of a tensor of the state
 //!            16  per state: position u64 (tokens it has seen; ascending, the last is T), reason u64
 //!                (0 interval, 1 asked for, 2 end of a turn)
 //!             4  per token: id
@@ -48,10 +49,10 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::boundaries::common_prefix;
+use super::codes::{format_code, format_of, reason_code};
 use super::identity::{Identity, LayerContent, StreamShape};
 use super::memory::SharedBytes;
 use super::{Reason, SessionFileError};
-use crate::compute::CacheFormat;
 use crate::file_error::FileError;
 
 const MAGIC: &[u8; 8] = b"FLSESSN\0";
@@ -188,20 +189,6 @@ impl Header {
     }
 }
 
-fn format_code(format: CacheFormat) -> u64 {
-    match format {
-        CacheFormat::F32 => 0,
-    }
-}
-
-fn reason_code(reason: Reason) -> u64 {
-    match reason {
-        Reason::Interval => 0,
-        Reason::Asked => 1,
-        Reason::Turn => 2,
-    }
-}
-
 /// Makes a session file, section by section.
 pub(crate) struct SessionWriter {
     path: PathBuf,
@@ -220,8 +207,9 @@ impl SessionWriter {
     ///
     /// # Errors
     /// What the system refuses.
-    pub(crate) fn create(path: &Path, header: &Header) -> Result<SessionWriter, SessionFileError> {
-        let file = File::create(path).map_err(SessionFileError::io("create", path))?;
+    pub(crate) fn create(path: &Path, file: File, header: &Header) -> Result<SessionWriter, SessionFileError> {
+        // says to others that somebody writes it; some file systems have no locks
+        let _ = file.try_lock();
         let mut writer = SessionWriter {
             path: path.to_owned(),
             out: Written::File(BufWriter::with_capacity(1 << 20, file)),
@@ -461,9 +449,8 @@ fn read_header(
         let mut shape = Vec::new();
         for _ in 0..streams {
             let code = numbers.u64();
-            let format = [CacheFormat::F32].into_iter().find(|format| format_code(*format) == code);
-            let unknown = || damaged("format of a stream", "0 (f32)".to_owned(), code.to_string());
-            shape.push(StreamShape { format: format.ok_or_else(unknown)?, width: numbers.u64() });
+            let unknown = || damaged("format of a stream", "0 to 3, and heads".to_owned(), format!("{code:#x}"));
+            shape.push(StreamShape { format: format_of(code).ok_or_else(unknown)?, width: numbers.u64() });
         }
         shapes.push(if kept == 0 { LayerContent::Cache(shape) } else { LayerContent::State(shape) });
     }
@@ -472,6 +459,10 @@ fn read_header(
         return Err(damaged("streams of the layers", expected, found));
     }
     let identity = Identity { fingerprint, form, layers: shapes };
+    if identity.differs_in_kv(model) {
+        let (expected, found) = (model.kv(), identity.kv());
+        return Err(SessionFileError::OtherFormat { path: path.to_owned(), expected, found });
+    }
     if identity != *model {
         let (expected, found) = (model.to_string(), identity.to_string());
         return Err(SessionFileError::OtherModel { path: path.to_owned(), expected, found });

@@ -2,13 +2,19 @@
 //!
 //! A file is called after its model and its tokens. It appears under its name when it is whole, and older files go when
 //! all of them together take more than the folder may hold, those first that were not used for the longest time.
+//!
+//! Files hold what people wrote: they are for their owner alone. Whoever writes a file holds a lock on it, so that what a
+//! killed program left behind is known.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use flashflood_backends::positioned::sync_folder;
+use flashflood_backends::private;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::file::{Header, SessionReader, SessionWriter};
@@ -18,8 +24,11 @@ use crate::sizes::bytes_for_people;
 const EXTENSION: &str = "session";
 /// What a file is called while it is written ends so.
 const PART: &str = "part";
-/// A file that nobody has written to for so long is what a killed program left behind.
+/// A file that nobody has written to for so long is what a killed program left behind, where the file system has no locks
+/// that say so.
 const ABANDONED: Duration = Duration::from_secs(3600);
+/// Between making a file and locking it.
+const JUST_MADE: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(2) };
 
 /// A folder of session files.
 #[derive(Clone, Debug)]
@@ -28,6 +37,8 @@ pub struct SessionFolder {
     space: u64,
     /// What this conversation was saved to last: its next turn replaces it.
     saved: Option<PathBuf>,
+    /// Formats of keys and values that somebody was told of, which are not the engine's.
+    told: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// A file that a prompt can go on from.
@@ -46,8 +57,10 @@ impl SessionFolder {
     /// # Errors
     /// What the system refuses.
     pub fn open(path: &Path, space: u64) -> Result<SessionFolder, SessionFileError> {
-        fs::create_dir_all(path).map_err(SessionFileError::io("create", path))?;
-        Ok(SessionFolder { path: path.to_owned(), space, saved: None })
+        private::folder(path).map_err(SessionFileError::io("create", path))?;
+        let folder = SessionFolder { path: path.to_owned(), space, saved: None, told: Arc::default() };
+        folder.drop_parts();
+        Ok(folder)
     }
 
     /// What is saved from now on is of another conversation: the file that was saved last stays.
@@ -71,11 +84,18 @@ impl SessionFolder {
                 },
                 // another process made room
                 Err(SessionFileError::File(e)) if e.io_error().is_some_and(|e| e.kind() == ErrorKind::NotFound) => {}
+                // there may be hundreds, and they are looked at for every prompt
+                Err(SessionFileError::OtherFormat { ref found, .. }) if !self.tell(found) => {}
                 Err(e) => refused.push(e),
             }
         }
         usable.sort_by(|a, b| (b.tokens, b.used, &b.path).cmp(&(a.tokens, a.used, &a.path)));
         (usable, refused)
+    }
+
+    /// Whether nobody was told yet of files whose keys and values are kept as `format`.
+    fn tell(&self, format: &str) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(format.to_owned())
     }
 
     /// Says that a file is in use, so that others make room first.
@@ -100,11 +120,13 @@ impl SessionFolder {
             return Err(SessionFileError::NoSpace { needed, space }.into());
         }
         let ids: &[u8] = bytemuck::cast_slice(&header.tokens);
-        let name = format!("{:016x}-{:016x}", header.identity.fingerprint, xxh3_64(ids));
+        // the same timeline in another format is another file
+        let name = format!("{:016x}-{:016x}", header.identity.fingerprint, xxh3_64(ids) ^ header.identity.kv_code());
         let path = self.path.join(format!("{name}.{EXTENSION}"));
         // several programs may save the same timeline at the same time
-        let part = self.path.join(format!("{name}.{}.{PART}", std::process::id()));
-        let written = SessionWriter::create(&part, header).map_err(E::from).and_then(|mut writer| {
+        let made = private::new_file_in(&self.path, &name, PART);
+        let (part, file) = made.map_err(SessionFileError::io("create a file in", &self.path))?;
+        let written = SessionWriter::create(&part, file, header).map_err(E::from).and_then(|mut writer| {
             write(&mut writer)?;
             writer.finish()?;
             fs::rename(&part, &path).map_err(SessionFileError::io("rename to", &path))?;
@@ -137,20 +159,37 @@ impl SessionFolder {
 
     /// Removes the files that were not used for the longest time until the others fit; never the one at `newest`.
     fn make_room(&self, newest: &Path) {
-        for (path, _, used) in self.files(PART) {
-            if used.elapsed().is_ok_and(|since| since > ABANDONED) {
-                remove(&path);
-            }
-        }
+        self.drop_parts();
+        let parts: u64 = self.files(PART).iter().map(|(_, bytes, _)| bytes).sum();
         let mut files = self.files(EXTENSION);
         files.sort_by(|a, b| (a.2, &a.0).cmp(&(b.2, &b.0)));
-        let mut all: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut all: u64 = parts + files.iter().map(|(_, bytes, _)| bytes).sum::<u64>();
         for (path, bytes, _) in files.iter().filter(|(path, ..)| path != newest) {
             if all <= self.space {
                 break;
             }
             remove(path);
             all -= bytes;
+        }
+    }
+
+    /// Removes what killed programs left behind: files that were begun, and that nobody writes.
+    fn drop_parts(&self) {
+        for (path, _, used) in self.files(PART) {
+            let since = used.elapsed().unwrap_or_default();
+            // a link is nobody's file
+            let is_file = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file());
+            let lock = || fs::File::options().write(true).open(&path).map(|file| file.try_lock());
+            let is_left = match is_file.then(lock) {
+                None => false,
+                Some(Ok(Ok(()))) => since >= JUST_MADE,
+                Some(Ok(Err(TryLockError::WouldBlock))) => false,
+                Some(Ok(Err(TryLockError::Error(_))) | Err(_)) => since > ABANDONED,
+            };
+            if is_left {
+                tracing::info!("{}: a program that was ended left it behind; it is removed", path.display());
+                remove(&path);
+            }
         }
     }
 
@@ -172,5 +211,42 @@ impl SessionFolder {
 fn remove(path: &Path) {
     if let Err(e) = fs::remove_file(path) {
         tracing::debug!("{}: cannot remove: {e}", path.display());
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn folder() -> (tempfile::TempDir, SessionFolder) {
+        let root = tempfile::tempdir().unwrap();
+        let folder = SessionFolder::open(&root.path().join("sessions"), 1 << 20).unwrap();
+        (root, folder)
+    }
+
+    #[test]
+    fn the_folder_is_its_owners_alone() {
+        let (_root, folder) = folder();
+        assert_eq!(fs::metadata(&folder.path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_killed_programs_left_behind_goes_and_what_is_written_stays() {
+        let (_root, folder) = folder();
+        let (left, _) = private::new_file_in(&folder.path, "left", PART).unwrap();
+        let (written, file) = private::new_file_in(&folder.path, "written", PART).unwrap();
+        file.lock().unwrap();
+        let victim = folder.path.join("victim");
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, folder.path.join("link.part")).unwrap();
+        folder.drop_parts();
+        assert!(!left.exists() && written.exists());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        drop(file);
+        SessionFolder::open(&folder.path, 1).unwrap();
+        assert!(!written.exists());
     }
 }

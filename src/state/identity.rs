@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use flashflood_formats::CacheFormat;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::compute::{CacheFormat, CacheStream, LayerState, Op, Recorded, Recording, View};
+use super::codes::format_code;
+use crate::compute::{CacheStream, KvFormat, LayerState, Op, Recorded, Recording, View};
 use crate::weights::Matrix;
 
 /// Bytes of a matrix that are taken for its contents: norms and some of every matrix tell two models apart without
@@ -102,6 +104,41 @@ impl Identity {
             }
         });
         Identity { fingerprint: sum.digest(), form, layers: layers.collect() }
+    }
+
+    /// How keys and values are kept, in the words of `--kv`: of the first layer that has some.
+    pub(crate) fn kv(&self) -> String {
+        let streams = self.layers.iter().find_map(|layer| match layer {
+            LayerContent::Cache(streams) => Some(streams.as_slice()),
+            LayerContent::State(_) => None,
+        });
+        let Some([keys, values]) = streams else { return "none".to_owned() };
+        let head = match keys.format {
+            CacheFormat::Q8 { head } | CacheFormat::Tq4 { head } => head,
+            CacheFormat::F32 | CacheFormat::F16 => 0,
+        };
+        let formats = [keys.format, values.format];
+        let kv = KvFormat::ALL.into_iter().find(|kv| kv.of_heads(head) == formats);
+        kv.map_or_else(|| formats.map(|format| format.to_string()).join(" and "), |kv| kv.to_string())
+    }
+
+    /// A number of those formats; 0 where all are f32.
+    pub(super) fn kv_code(&self) -> u64 {
+        let streams = self.layers.iter().flat_map(LayerContent::streams);
+        streams.fold(0, |code: u64, stream| code.wrapping_mul(31).wrapping_add(format_code(stream.format)))
+    }
+
+    /// The same model whose keys and values are kept in another way.
+    pub(crate) fn differs_in_kv(&self, other: &Identity) -> bool {
+        let widths = |identity: &Identity| -> Vec<(bool, Vec<u64>)> {
+            let layer = |layer: &LayerContent| {
+                let widths = layer.streams().iter().map(|stream| stream.width).collect();
+                (matches!(layer, LayerContent::Cache(_)), widths)
+            };
+            identity.layers.iter().map(layer).collect()
+        };
+        self.kv() != other.kv()
+            && (self.fingerprint, &self.form, widths(self)) == (other.fingerprint, &other.form, widths(other))
     }
 
     /// Whether there is a state that cannot be gone back in.

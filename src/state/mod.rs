@@ -7,6 +7,7 @@
 
 mod boundaries;
 mod checkpoints;
+mod codes;
 mod error;
 mod file;
 mod folder;

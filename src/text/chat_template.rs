@@ -5,13 +5,19 @@
 //! special tokens have their names.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use minijinja::{Error, ErrorKind, Value};
 use serde_json::Map;
 
+use super::aside::Aside;
 use super::jinja::{self, Template};
 use super::special_tokens::special_tokens;
 use super::{Message, TextError};
+
+/// How long a template may take, however many its steps: a step may be a long text.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// A parsed chat template, or two: one for conversations with tools.
 #[derive(Debug)]
@@ -27,13 +33,29 @@ pub struct ChatTemplate {
 struct Named {
     origin: PathBuf,
     source: String,
-    template: Template,
+    template: Arc<Template>,
+    /// The engine calls itself, and stacks of callers may be small.
+    threads: Aside,
 }
 
 impl Named {
     fn new(origin: &Path, source: &str, clock: jinja::Clock) -> Result<Self, TextError> {
-        let template = Template::new(source, clock).map_err(|e| template_error(origin, &e))?;
-        Ok(Named { origin: origin.to_path_buf(), source: source.to_owned(), template })
+        let at = |line, reason| TextError::ChatTemplate { path: origin.to_path_buf(), line, reason };
+        jinja::check_source(source).map_err(|(line, reason)| at(line, reason))?;
+        let threads = Aside::new("template", jinja::STACK, LONGEST);
+        let text = source.to_owned();
+        let template = threads.run(&|| true, move || Template::new(&text, clock).map(Arc::new));
+        let template = template.map_err(|e| at(0, e.to_string()))?.map_err(|e| template_error(origin, &e))?;
+        Ok(Named { origin: origin.to_path_buf(), source: source.to_owned(), template, threads })
+    }
+
+    fn render(&self, variables: Value) -> Result<String, TextError> {
+        let Named { origin, template, threads, .. } = self;
+        let template = template.clone();
+        match threads.run(&|| true, move || template.render(variables)) {
+            Ok(rendered) => rendered.map_err(|e| template_error(origin, &e)),
+            Err(e) => Err(TextError::ChatTemplate { path: origin.clone(), line: 0, reason: e.to_string() }),
+        }
     }
 }
 
@@ -87,9 +109,8 @@ impl ChatTemplate {
         ];
         let others = self.special_tokens.iter().chain(extra);
         context.extend(others.map(|(key, value)| (key.as_str(), template_value(value))));
-        let Named { origin, template, .. } =
-            self.tool_use.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.default);
-        template.render(Value::from_pairs(context)).map_err(|e| template_error(origin, &e))
+        let named = self.tool_use.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.default);
+        named.render(Value::from_pairs(context))
     }
 }
 
@@ -197,6 +218,66 @@ mod tests {
             ("{{ tools is none }} {{ '<b>' }}", "True <b>"),
         ] {
             assert_eq!(rendered(source, json!({})).unwrap(), expected, "{source}");
+        }
+    }
+
+    /// A template comes with a model: whatever it says, it ends, and its model has an error.
+    #[test]
+    fn templates_that_would_end_the_program() {
+        let deep = |n: usize| {
+            [
+                format!("{{{{ {}1 }}}}", "not ".repeat(n)),
+                format!("{{{{ {}1 }}}}", "-".repeat(n)),
+                format!("{{{{ a{} }}}}", ".b".repeat(n)),
+                format!("{{{{ a{} }}}}", "[0]".repeat(n)),
+                format!("{{{{ a{} }}}}", "|e".repeat(n)),
+                format!("{{{{ a{} }}}}", " is not b".repeat(n)),
+                format!("{{{{ 1{} }}}}", " - 1".repeat(n)),
+                format!("{{{{ 1{} }}}}", " ** 1".repeat(n)),
+                format!("{{{{ {}1{} }}}}", "(".repeat(n), ")".repeat(n)),
+                format!("{{{{ {}1{} }}}}", "[".repeat(n), "]".repeat(n)),
+                format!("{{{{ 1{} }}}}", " if 1 else 1".repeat(n)),
+                format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(n)),
+                format!("{}{}", "{% if 1 %}".repeat(n), "{% endif %}".repeat(n)),
+                format!("{}{}", "{% for x in [1] %}".repeat(n), "{% endfor %}".repeat(n)),
+            ]
+        };
+        // as deep as may be, and deeper
+        for source in deep(300).into_iter().chain(deep(1_300)) {
+            if let Ok(template) = ChatTemplate::new(Path::new("t.jinja"), &source) {
+                let _ = template.render(&[], None, false, &Map::new());
+            }
+        }
+        for source in deep(50_000) {
+            let error = ChatTemplate::new(Path::new("t.jinja"), &source).unwrap_err().to_string();
+            assert!(error.starts_with("t.jinja: "), "{error}");
+        }
+        for (source, said) in [
+            ("{{ [1]|tojson(indent=99999999999) }}", "line 1"),
+            ("{{ '%99999999999d'|format(1) }}", "width"),
+            ("{{ '%.99999999999f'|format(1) }}", "width"),
+            ("{{ '{:99999999999}'.format(1) }}", "width"),
+            ("{{ 'a'|indent(99999999999, true) }}", "line 1"),
+            ("{{ 'a'|center(99999999999) }}", "line 1"),
+            ("{{ 'a'.ljust(99999999999) }}", "line 1"),
+            ("{{ 'a' * 99999999999 }}", "line 1"),
+            ("{{ [1] * 99999999999 }}", "line 1"),
+            (
+                "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}x",
+                "for ever",
+            ),
+            ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+            (
+                "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+                "",
+            ),
+        ] {
+            let outcome = ChatTemplate::new(Path::new("t.jinja"), source);
+            let outcome = outcome.and_then(|template| template.render(&[], None, false, &Map::new()));
+            match outcome {
+                Err(error) => assert!(error.to_string().contains(said), "{source}: {error}"),
+                Ok(_) => assert!(said.is_empty(), "{source}"),
+            }
         }
     }
 

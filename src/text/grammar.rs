@@ -4,12 +4,14 @@
 //! answers are told apart by (`<tool_call>`), which are text to a grammar as they are to [`ReplyParser`](super::ReplyParser).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 
+use super::aside::{Aside, GivenUp};
 use super::lark::{Rules, json_of, literal};
 use super::schema::{SchemaError, Strictness, plain};
 use super::{Dialect, Tokenizer};
@@ -20,8 +22,14 @@ const MOST_BYTES: usize = 1 << 20;
 /// Most characters of an error.
 const LONGEST_REASON: usize = 400;
 
-/// Bytes of stack for llguidance, which calls itself for every schema within a schema.
+/// Bytes of stack for llguidance, which calls itself for every schema within a schema and every member of an object.
 const STACK: usize = 64 << 20;
+
+/// How long a grammar may take to make. Those of real schemas take some milliseconds.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// States of the automata of one grammar, of 1 to 2 kB each.
+const MOST_STATES: usize = 50_000;
 
 /// Why there is no grammar, or it cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +43,12 @@ pub enum GrammarError {
         /// What is wrong with the schema, or what llguidance said.
         reason: String,
     },
+    /// Grammars of others that took too long are still being made, or the system has no thread.
+    #[error("no grammar can be made now: {0}")]
+    Busy(String),
+    /// Nobody waits for the answer any more.
+    #[error("nobody waits for the answer any more")]
+    Unwanted,
 }
 
 /// What an answer must look like.
@@ -54,8 +68,9 @@ pub(crate) struct AnswerForm {
 
 /// Makes grammars for one tokenizer and one dialect of calls. Takes a moment to make: keep it.
 pub(crate) struct GrammarCompiler {
-    factory: ParserFactory,
+    factory: Arc<ParserFactory>,
     dialect: &'static Dialect,
+    threads: Aside,
 }
 
 impl GrammarCompiler {
@@ -83,30 +98,46 @@ impl GrammarCompiler {
         let mut factory = ParserFactory::new_simple(&environment).map_err(unusable)?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
-        Ok(GrammarCompiler { factory, dialect })
+        factory.limits_mut().max_lexer_states = MOST_STATES;
+        let threads = Aside::new("grammar", STACK, LONGEST);
+        Ok(GrammarCompiler { factory: Arc::new(factory), dialect, threads })
     }
 
-    /// The grammar of answers of this form.
-    pub(crate) fn compile(&self, form: &AnswerForm) -> Result<Grammar, GrammarError> {
-        let text = lark(form, self.dialect).map_err(unusable)?;
-        if text.len() > MOST_BYTES {
-            let reason = format!("it is too large: {} bytes as rules, {MOST_BYTES} are possible", text.len());
-            return Err(GrammarError::Unusable { reason });
+    /// The grammar of answers of this form, made on a thread of its own while `is_wanted`.
+    pub(crate) fn compile_while(
+        &self,
+        form: AnswerForm,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Grammar, GrammarError> {
+        let (factory, dialect) = (self.factory.clone(), self.dialect);
+        match self.threads.run(is_wanted, move || make(&factory, dialect, &form)) {
+            Ok(made) => made,
+            Err(GivenUp::Unwanted) => Err(GrammarError::Unwanted),
+            Err(reason @ (GivenUp::Busy(_) | GivenUp::NoThread(_))) => Err(GrammarError::Busy(reason.to_string())),
+            Err(GivenUp::Panicked(_)) => Err(unusable("it is beyond what llguidance can do")),
+            Err(reason @ GivenUp::TooLong(_)) => Err(unusable(reason)),
         }
-        let make = || {
-            let parser = self.factory.create_parser(TopLevelGrammar::from_lark(text)).map_err(unusable)?;
-            let grammar = Grammar { matcher: Matcher::new(Ok(parser)) };
-            // a schema that nothing fits is found out here, not in the middle of an answer
-            grammar.clone().mask()?;
-            grammar.matcher.get_error().map_or(Ok(()), |reason| Err(unusable(reason)))?;
-            Ok(grammar)
-        };
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("grammar".to_owned()).stack_size(STACK);
-            let made = thread.spawn_scoped(scope, make).map_err(unusable)?.join();
-            made.unwrap_or_else(|_| Err(unusable("it is beyond what llguidance can do")))
-        })
     }
+
+    /// The same for somebody who waits.
+    #[cfg(test)]
+    pub(crate) fn compile(&self, form: &AnswerForm) -> Result<Grammar, GrammarError> {
+        self.compile_while(form.clone(), &|| true)
+    }
+}
+
+fn make(factory: &ParserFactory, dialect: &Dialect, form: &AnswerForm) -> Result<Grammar, GrammarError> {
+    let text = lark(form, dialect).map_err(unusable)?;
+    if text.len() > MOST_BYTES {
+        let reason = format!("it is too large: {} bytes as rules, {MOST_BYTES} are possible", text.len());
+        return Err(GrammarError::Unusable { reason });
+    }
+    let parser = factory.create_parser(TopLevelGrammar::from_lark(text)).map_err(unusable)?;
+    let grammar = Grammar { matcher: Matcher::new(Ok(parser)) };
+    // a schema that nothing fits is found out here, not in the middle of an answer
+    grammar.clone().mask()?;
+    grammar.matcher.get_error().map_or(Ok(()), |reason| Err(unusable(reason)))?;
+    Ok(grammar)
 }
 
 impl std::fmt::Debug for GrammarCompiler {
@@ -336,11 +367,71 @@ mod tests {
         assert!(matches!(GrammarCompiler::new(&tokenizer, &[], &QWEN), Err(GrammarError::NoEnd)));
     }
 
+    /// Schemas of a few kilobytes that kept every core for good, or ended the program.
+    #[test]
+    fn what_would_take_too_long_is_refused_in_time() {
+        let tokenizer = tokenizer();
+        let compiler = GrammarCompiler::new(&tokenizer, &[2], &QWEN).unwrap();
+        let chain: serde_json::Map<String, Value> = (0..=400)
+            .map(|i| {
+                let next = json!({"$ref": format!("#/$defs/d{}", i + 1)});
+                (
+                    format!("d{i}"),
+                    if i < 400 { json!({"type": "array", "items": next}) } else { json!({"type": "integer"}) },
+                )
+            })
+            .collect();
+        let names: Vec<String> = (0..20_000).map(|i| format!("p{i}")).collect();
+        let members: serde_json::Map<String, Value> = names.iter().map(|name| (name.clone(), json!(1))).collect();
+        let open: serde_json::Map<String, Value> = names.iter().map(|name| (name.clone(), json!({}))).collect();
+        let patterns: Vec<Value> = (0..200).map(|i| json!({"pattern": format!("^.*a{i}.*$")})).collect();
+        let union =
+            |i: usize| json!({"anyOf": [{"properties": {format!("a{i}"): {}}}, {"properties": {format!("b{i}"): {}}}]});
+        let unions: Vec<Value> = (0..24).map(union).collect();
+        let same = |pattern: &str| json!({"type": "string", "pattern": pattern});
+        let bombs = [
+            json!({"$ref": "#/$defs/d0", "$defs": chain}),
+            json!({"type": "object", "required": names}),
+            json!({"type": "object", "properties": open}),
+            json!({"const": members}),
+            json!({"type": "string", "allOf": patterns}),
+            json!({"type": "integer", "multipleOf": 1_000_003}),
+            json!({"type": "object", "allOf": unions}),
+            same("^(.*a){40}.{400}b(.*c){40}$"),
+            same("^(((a{1,100}){1,100}){1,100}){1,100}$"),
+            same("^(a|b)*a(a|b){500}$"),
+            json!({"type": "string", "allOf": [same("(a|b)*a(a|b){60}c"), same("(a|b)*b(a|b){50}d")]}),
+        ];
+        // those that were given up find their end before the next one's time is taken
+        let wait = || {
+            let since = std::time::Instant::now();
+            while compiler.threads.left() > 0 && since.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        for schema in bombs {
+            wait();
+            let since = std::time::Instant::now();
+            let outcome = compiler.compile(&json_form(schema.clone()));
+            let text = schema.to_string();
+            let start: String = text.chars().take(80).collect();
+
+            assert!(since.elapsed() < LONGEST + Duration::from_secs(10), "{start}");
+            assert!(!matches!(outcome, Err(GrammarError::Busy(_))), "{start}");
+            // of a tool as well
+            let tool = json!({"function": {"name": "f", "strict": true, "parameters": {"type": "object", "properties": {"x": schema}}}});
+            let _ = compiler.compile(&AnswerForm { calls: vec![tool], ..AnswerForm::default() });
+            assert!(since.elapsed() < 2 * LONGEST + Duration::from_secs(20), "{start}");
+        }
+        wait();
+        assert!(compiler.compile(&json_form(json!({"type": "integer"}))).is_ok());
+    }
+
     #[test]
     fn a_mask_leaves_what_it_allows() {
         let tokenizer = tokenizer();
-        let mut grammar =
-            GrammarCompiler::new(&tokenizer, &[2], &QWEN).unwrap().compile(&json_form(json!({"const": 7}))).unwrap();
+        let compiler = GrammarCompiler::new(&tokenizer, &[2], &QWEN).unwrap();
+        let mut grammar = compiler.compile(&json_form(json!({"const": 7}))).unwrap();
         let mask = grammar.mask().unwrap();
         let mut logits = vec![1.0; tokenizer.vocab_size() + 3];
         mask.apply(&mut logits);

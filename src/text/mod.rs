@@ -7,6 +7,7 @@
 //! [`Sampler::sample`], [`TextStream::push`], [`ReplyParser::push`] (which reads the calls of tools by `calls`),
 //! [`StopStrings::push`].
 
+mod aside;
 mod calls;
 mod chat_message;
 mod chat_template;

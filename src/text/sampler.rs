@@ -7,6 +7,8 @@
 //! id) and sums in f64, so that a seed gives the same text again, whether all logits come in or only the most likely
 //! ones, picked on the GPU.
 
+mod summary;
+
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
@@ -56,7 +58,7 @@ impl Sampler {
     /// `history` holds the tokens that the penalties count; the penalties are applied to `logits` in place. -inf masks
     /// a token. Draws one random number per call, none if greedy. NaN and +inf are errors that name the token.
     pub(crate) fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32, TextError> {
-        self.penalise(logits, history.get(self.prompt..).unwrap_or_default());
+        self.penalise(logits, history);
         for (id, bias) in &self.bias {
             if let Some(logit) = logits.get_mut(*id as usize) {
                 *logit += bias;
@@ -99,23 +101,30 @@ impl Sampler {
         if !self.settings.has_penalties() {
             return;
         }
+        // each token is changed once and by itself, so the order of the map does not matter
+        for (id, count) in self.counts(history) {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = self.penalised(*logit, count);
+            }
+        }
+    }
+
+    /// How often each token is in a history, its prompt left out.
+    fn counts(&self, history: &[u32]) -> HashMap<u32, u32> {
         let mut counts: HashMap<u32, u32> = HashMap::new();
-        for &id in history {
+        for &id in history.get(self.prompt..).unwrap_or_default() {
             *counts.entry(id).or_default() += 1;
         }
-        // each token is changed once and by itself, so the order of the map does not matter
-        for (id, count) in counts {
-            let Some(logit) = logits.get_mut(id as usize) else {
-                continue;
-            };
-            if *logit > 0.0 {
-                *logit /= self.settings.repetition_penalty;
-            } else {
-                *logit *= self.settings.repetition_penalty;
-            }
-            *logit -= self.settings.presence_penalty;
-            *logit -= self.settings.frequency_penalty * count as f32;
-        }
+        counts
+    }
+
+    /// The logit of a token that was chosen `count` times.
+    fn penalised(&self, logit: f32, count: u32) -> f32 {
+        let repeated = match logit > 0.0 {
+            true => logit / self.settings.repetition_penalty,
+            false => logit * self.settings.repetition_penalty,
+        };
+        repeated - self.settings.presence_penalty - self.settings.frequency_penalty * count as f32
     }
 
     fn choose(&mut self, kept: &mut Vec<(u32, f32)>, given: usize) -> Result<u32, TextError> {
@@ -138,7 +147,11 @@ impl Sampler {
             self.keep_top_p(kept, highest);
         }
         self.keep_min_p(kept, highest);
+        Ok(self.draw(kept, highest))
+    }
 
+    /// Draws from what the filters have left.
+    fn draw(&mut self, kept: &[(u32, f32)], highest: f64) -> u32 {
         let temperature = f64::from(self.settings.temperature);
         self.weights.clear();
         self.weights.extend(kept.iter().map(|&(_, logit)| ((f64::from(logit) - highest) / temperature).exp()));
@@ -148,11 +161,11 @@ impl Sampler {
         for (&(id, _), weight) in kept.iter().zip(&self.weights) {
             reached += weight;
             if target < reached {
-                return Ok(id);
+                return id;
             }
         }
         // target < 1 * total, and `reached` ends as the same sum: only rounding in the product leads here
-        Ok(kept[kept.len() - 1].0)
+        kept[kept.len() - 1].0
     }
 
     /// Leaves the k most likely (all, if k is 0), most likely first.
@@ -342,8 +355,8 @@ mod tests {
             assert!(matches!(error, TextError::NoToken { count: 3 }), "{error}");
             assert!(sampler.sample(&mut [], &[]).is_err());
         }
-        let overflow = SamplerOptions { repetition_penalty: Some(1e-30), ..sampling(1.0) };
-        assert!(sampler(overflow, 0).sample(&mut [1e30, 0.0], &[0]).is_err());
+        let overflow = SamplerOptions { repetition_penalty: Some(1e-6), ..sampling(1.0) };
+        assert!(sampler(overflow, 0).sample(&mut [1e38, 0.0], &[0]).is_err());
     }
 
     #[test]
@@ -379,7 +392,9 @@ mod tests {
             SamplerOptions { top_p: Some(1.5), ..SamplerOptions::default() },
             SamplerOptions { min_p: Some(-0.1), ..SamplerOptions::default() },
             SamplerOptions { repetition_penalty: Some(0.0), ..SamplerOptions::default() },
+            SamplerOptions { repetition_penalty: Some(1e-30), ..SamplerOptions::default() },
             SamplerOptions { presence_penalty: Some(f32::INFINITY), ..SamplerOptions::default() },
+            SamplerOptions { frequency_penalty: Some(-3e38), ..SamplerOptions::default() },
         ] {
             assert!(Sampler::new(options, 0).is_err());
         }

@@ -107,6 +107,11 @@ impl SamplerSettings {
         self.presence_penalty != 0.0 || self.frequency_penalty != 0.0 || self.repetition_penalty != 1.0
     }
 
+    /// Whether penalties make no token more likely.
+    pub(crate) fn only_lowers(&self) -> bool {
+        self.presence_penalty >= 0.0 && self.frequency_penalty >= 0.0 && self.repetition_penalty >= 1.0
+    }
+
     /// How many of the most likely tokens are enough to choose the next one; None where all logits are needed.
     pub fn candidates_needed(&self) -> Option<usize> {
         if self.has_penalties() {
@@ -119,13 +124,20 @@ impl SamplerSettings {
     }
 
     fn check(&self) -> Result<(), TextError> {
+        // beyond, logits overflow, and no token can be chosen
+        let is_penalty = |penalty: f32| (-1e6..=1e6).contains(&penalty);
         let checks: [(&'static str, f32, bool, &'static str); 6] = [
             ("temperature", self.temperature, self.temperature >= 0.0, "0 (greedy) or more"),
             ("top_p", self.top_p, (0.0..=1.0).contains(&self.top_p), "0 to 1"),
             ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "0 to 1"),
-            ("presence_penalty", self.presence_penalty, true, "a finite number"),
-            ("frequency_penalty", self.frequency_penalty, true, "a finite number"),
-            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0.0, "more than 0 (1 is none)"),
+            ("presence_penalty", self.presence_penalty, is_penalty(self.presence_penalty), "-1000000 to 1000000"),
+            ("frequency_penalty", self.frequency_penalty, is_penalty(self.frequency_penalty), "-1000000 to 1000000"),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                (1e-6..=1e6).contains(&self.repetition_penalty),
+                "0.000001 to 1000000 (1 is none)",
+            ),
         ];
         for (option, value, in_range, expected) in checks {
             if !in_range || !value.is_finite() {

@@ -6,6 +6,7 @@
 
 mod argument_forms;
 mod fits;
+mod joined;
 mod kinds;
 mod leaves;
 mod literals;

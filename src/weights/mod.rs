@@ -5,7 +5,10 @@
 //! numbers (`random`) are sources. What was asked for is the model's [`Listing`]: packs are written and `inspect` counts from it, so no second
 //! list of a model's tensors exists.
 
+mod blocks;
+pub mod calibration;
 mod damage;
+mod expert_image;
 mod file_bytes;
 pub(crate) mod gguf;
 mod json;
@@ -20,7 +23,9 @@ pub mod safetensors;
 pub(crate) mod snapshot;
 mod source;
 
+pub(crate) use blocks::block;
 pub(crate) use damage::{check_resident, zeros_from};
+pub(crate) use expert_image::ExpertImages;
 pub(crate) use file_bytes::{file_bytes, is_streamed};
 #[cfg(test)]
 pub(crate) use flashflood_formats::Dense;

@@ -14,7 +14,7 @@ use super::layout::{ExpertFile, LayerExperts, MatrixPlace, Part, Place, SlotLayo
 use super::matrix::{Matrix, MatrixBlock, Vector};
 use super::source::{ExpertShape, MatrixRole, VectorRole, WeightSource};
 use crate::file_error::FileError;
-use flashflood_formats::{Fill, MOST_STREAMS, WeightFormat, random_bytes, split_mix};
+use flashflood_formats::{Fill, MOST_STREAMS, ScaleType, Scaled, WeightFormat, random_bytes, split_mix};
 
 /// Bytes of random codes that all matrices share.
 const RANDOM: usize = 64 << 20;
@@ -27,12 +27,44 @@ const ROUTER_GAIN: f32 = 2.0;
 pub(crate) struct RandomSource {
     seed: u64,
     random: Bytes,
-    /// Bits of experts.
-    bits: u8,
-    /// Bits of everything else.
-    resident_bits: u8,
+    formats: RandomFormats,
     made: Mutex<Made>,
 }
+
+/// What matrices are stored as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RandomFormats {
+    /// Affine codes.
+    Affine {
+        /// Bits of experts.
+        bits: u8,
+        /// Bits of everything else.
+        resident_bits: u8,
+    },
+    /// As official FP8 releases: E4M3 with a scale for 128 columns, and bf16 for what these leave as it is.
+    Fp8,
+}
+
+impl RandomFormats {
+    fn of_experts(self, cols: usize) -> WeightFormat {
+        match self {
+            RandomFormats::Affine { bits, .. } => affine(bits, cols),
+            RandomFormats::Fp8 => FP8,
+        }
+    }
+
+    fn of_matrix(self, role: MatrixRole, cols: usize) -> WeightFormat {
+        match self {
+            RandomFormats::Affine { resident_bits, .. } => affine(resident_bits, cols),
+            RandomFormats::Fp8 if role.is_kept() => WeightFormat::Bf16,
+            RandomFormats::Fp8 if matches!(role, MatrixRole::Embedding | MatrixRole::Head) => WeightFormat::Bf16,
+            RandomFormats::Fp8 => FP8,
+        }
+    }
+}
+
+/// Scales as Qwen's releases store them.
+const FP8: WeightFormat = WeightFormat::Scaled(Scaled::fp8(128, ScaleType::Bf16));
 
 /// What was made so far and is used again.
 #[derive(Default)]
@@ -44,10 +76,10 @@ struct Made {
 }
 
 impl RandomSource {
-    /// Experts of `bits` bits and everything else of `resident_bits`.
-    pub(crate) fn new(bits: u8, resident_bits: u8, seed: u64) -> Self {
+    /// Of these formats.
+    pub(crate) fn new(formats: RandomFormats, seed: u64) -> Self {
         let random = random_bytes(seed, RANDOM).into();
-        RandomSource { seed, random, bits, resident_bits, made: Mutex::default() }
+        RandomSource { seed, random, formats, made: Mutex::default() }
     }
 
     fn made(&self) -> MutexGuard<'_, Made> {
@@ -116,13 +148,13 @@ pub(super) fn gain(role: MatrixRole, cols: usize) -> f32 {
 }
 
 /// The format of `bits` bits for `cols` columns.
-fn format(bits: u8, cols: usize) -> WeightFormat {
+fn affine(bits: u8, cols: usize) -> WeightFormat {
     WeightFormat::affine(bits, if cols.is_multiple_of(usize::from(GROUP)) { GROUP } else { 32 })
 }
 
 impl WeightSource for RandomSource {
     fn matrix(&self, name: &str, rows: usize, cols: usize, role: MatrixRole) -> Result<Matrix, FileError> {
-        let format = format(self.resident_bits, cols);
+        let format = self.formats.of_matrix(role, cols);
         let gain = gain(role, cols);
         let bytes = format.stream_bytes(cols);
         let most = (RANDOM / 2 / bytes[0]).max(1);
@@ -167,8 +199,8 @@ impl WeightSource for RandomSource {
 
     fn experts(&self, layer: usize, shape: &ExpertShape) -> Result<LayerExperts, FileError> {
         let &ExpertShape { experts, top_k, hidden, width } = shape;
-        let gate_up = format(self.bits, hidden);
-        let slot = SlotLayout::new(hidden, width, [gate_up, gate_up, format(self.bits, width)]);
+        let gate_up = self.formats.of_experts(hidden);
+        let slot = SlotLayout::new(hidden, width, [gate_up, gate_up, self.formats.of_experts(width)]);
         let mut state = self.state(&format!("experts of layer {layer}"));
         let parts = slot.matrices().flat_map(|(_, place)| self.parts(&place, experts, &mut state)).collect();
         Ok(LayerExperts { experts, top_k, slot, parts, rewritten: Vec::new(), checksums: None })

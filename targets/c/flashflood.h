@@ -38,8 +38,9 @@ char *flashflood_memory_plan(const char *options_json,
                              char **error);
 
 // Loads a model, which may take minutes. `options_json` is NULL or an object:
-// `{"model": "/path", "device": "auto|gpu|cpu", "context": 8192, "expert_cache": "auto|all|8GB", ..}`; without `model` it
-// is the small model inside the library. NULL and an error when that fails.
+// `{"model": "/path", "device": "auto|gpu|cpu", "context": 8192, "kv": "f16", "rope_scaling": "auto|none|yarn:4",
+// "expert_cache": "auto|all|8GB", ..}`; without `model` it is the small model inside the library. NULL and an error when
+// that fails.
 //
 // # Safety
 // `options_json` is null or ends with a zero; `error` is null or can be written to.

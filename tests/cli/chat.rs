@@ -54,6 +54,34 @@ fn a_conversation_is_kept_and_goes_on() {
     assert_eq!(kept.matches("\"user\"").count(), 1, "{kept}");
 }
 
+/// The last question once more, and as an editor changes it: the exchange before is replaced, not added to.
+#[test]
+#[cfg(unix)]
+fn the_last_question_again_and_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = format!("{PERU}\n/retry\n/save again\n");
+    assert_eq!(answers(folder.path(), &lines).stdout, "Lima\nLima\n");
+    let kept = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(kept("again.json").matches("\"user\"").count(), 1, "{}", kept("again.json"));
+    chat(folder.path(), &[], "/retry\n").failed(&["nothing was asked yet"]);
+    chat(folder.path(), &[], &format!("{PERU}\n/copy\n")).failed(&["/copy asks a terminal"]);
+    let with_editor = |editor: &str, lines: &str| {
+        let mut command = flashflood(&["chat", "--device", "cpu", "--temp", "0", "--chat-dir"]);
+        command.arg(folder.path()).env_remove("VISUAL").env("EDITOR", editor).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        ended(child)
+    };
+    let changed = with_editor("sed -i s/Peru/France/", &format!("{PERU}\n/edit\n/save changed\n"));
+    assert_eq!((changed.code, changed.stdout.as_str()), (Some(0), "Lima\nParis\n"), "{changed:#?}");
+    assert!(!kept("changed.json").contains("Peru"), "{}", kept("changed.json"));
+    with_editor("false", &format!("{PERU}\n/edit\n")).failed(&["false ended with"]);
+    with_editor(" ", &format!("{PERU}\n/edit\n")).failed(&["neither VISUAL nor EDITOR", "export EDITOR"]);
+    // nothing of what an editor had is left
+    let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(left.into_iter().all(|name| !name.starts_with("question")));
+}
+
 #[test]
 fn settings_hold_from_the_next_answer_on() {
     let folder = tempfile::tempdir().unwrap();

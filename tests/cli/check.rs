@@ -18,7 +18,7 @@ fn every_kernel_is_checked() {
     let mut seen: BTreeSet<String> = rows.iter().map(|row| row["kernel"].as_str().unwrap().to_owned()).collect();
     let unused = names(&report["not_on_this_device"]);
     assert!(unused.is_disjoint(&seen), "{unused:?}");
-    assert!(unused.iter().all(|name| name.starts_with("matmul_cooperative")), "{unused:?}");
+    assert!(unused.iter().all(|name| name.contains("matmul_cooperative")), "{unused:?}");
     seen.extend(unused);
     // a new kernel that nothing records here shows in this line
     assert_eq!(seen, shaders::names().map(str::to_owned).collect(), "kernels that `flashflood check` runs");
@@ -53,10 +53,10 @@ fn a_wrong_kernel_is_found() {
 #[test]
 fn one_kernel_of_a_model() {
     let pack = in_repository("models/small-moe");
-    let arguments = ["check", "--quick", "--kernel", "combine_norm", "--host-clock", "-m", pack.to_str().unwrap()];
+    let arguments = ["check", "--quick", "--kernel", "router_top_k", "--host-clock", "-m", pack.to_str().unwrap()];
     let report = stdout(&arguments);
-    let rows: Vec<&str> = report.lines().filter(|line| line.starts_with("| combine_norm |")).collect();
-    assert!(rows.len() >= 2 && report.matches("| combine_norm |").count() == rows.len(), "{report}");
+    let rows: Vec<&str> = report.lines().filter(|line| line.starts_with("| router_top_k |")).collect();
+    assert!(rows.len() >= 2 && report.matches("| router_top_k |").count() == rows.len(), "{report}");
     // kernel, tokens, shape, error, us
     let times = rows.iter().map(|row| row.split('|').nth(5).unwrap().trim().parse::<f64>().unwrap());
     assert!(times.into_iter().all(|us| us > 0.0) && report.contains("times are of the host"), "{report}");

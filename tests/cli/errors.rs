@@ -43,7 +43,12 @@ fn memory_that_does_not_do() {
     let failed = |more: &[&str], parts: &[&str]| {
         outcome(&[&["run", "--device", "cpu", "Tell me a story."], more].concat()).failed(parts);
     };
-    failed(&["-c", "1000000000"], &["a context of 1000000000 positions", "trained for 32768", "lower --ctx"]);
+    failed(
+        &["-c", "1000000000"],
+        &["a context of 1000000000 positions", "at most 32768, which the model was trained", "lower --ctx"],
+    );
+    failed(&["-c", "40000"], &["a context of 40000 positions", "--rope-scaling yarn:2 ", "lower --ctx"]);
+    failed(&["-c", "40000", "--rope-scaling", "none"], &["--rope-scaling yarn:2 "]);
     failed(&["-c", "4"], &["maximum context length is 4 tokens", "raise --ctx"]);
     failed(&["--expert-cache", "1kB"], &["expert cache of 1000 bytes is too small", "give at least --expert-cache"]);
     failed(&["--expert-cache", "0"], &["expert cache of 0 bytes is too small"]);

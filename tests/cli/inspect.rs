@@ -34,6 +34,19 @@ fn the_small_model() {
 }
 
 #[test]
+fn rotary_positions_that_are_stretched() {
+    let plain = json(&["inspect", "--json", "--device", "cpu"]);
+    assert_eq!((&plain["config"]["max_positions"], &plain["config"]["rope_scaling"]), (&32_768.into(), &Value::Null));
+    let asked = ["inspect", "--device", "cpu", "-c", "65536", "--rope-scaling", "yarn:2"];
+    let found = json(&[&asked[..], &["--json"]].concat());
+    assert_eq!((&found["config"]["max_positions"], &found["plan"]["context"]), (&65_536.into(), &65_536.into()));
+    let scaling = &found["config"]["rope_scaling"];
+    assert_eq!((&scaling["factor"], &scaling["original"]), (&2.0.into(), &32_768.into()));
+    let text = stdout(&asked);
+    assert!(text.contains("65536 positions, by YaRN 2 times the 32768 that it was trained for"), "{text}");
+}
+
+#[test]
 fn a_pack_a_snapshot_and_the_plan_that_flags_ask_for() {
     let pack = in_repository("models/small-moe");
     let found = json(&["inspect", pack.to_str().unwrap(), "--json", "--device", "cpu", "-c", "100", "--chunk", "16"]);
@@ -46,6 +59,17 @@ fn a_pack_a_snapshot_and_the_plan_that_flags_ask_for() {
     let snapshot = in_repository("tests/golden/oracle/mini_next");
     let found = json(&["inspect", "-m", snapshot.to_str().unwrap(), "--json", "--device", "cpu"]);
     assert_eq!((&found["kind"], &found["config"]["model_type"]), (&"snapshot".into(), &"qwen3_next".into()));
+    // what packs of it would read
+    let ladder = found["ladder"].as_array().unwrap();
+    let names: Vec<&str> = ladder.iter().map(|step| step["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["q4", "q3", "q223", "q2"]);
+    let bytes: Vec<u64> = ladder.iter().map(|step| step["token_bytes"].as_u64().unwrap()).collect();
+    assert!(
+        bytes.is_sorted_by(|a, b| a > b) && bytes[0] < found["expert_bytes_per_token"].as_u64().unwrap(),
+        "{bytes:?}"
+    );
+    let text = stdout(&["inspect", "-m", snapshot.to_str().unwrap(), "--device", "cpu"]);
+    assert!(text.contains("pack --bits  bits a weight") && text.contains("\nq223 "), "{text}");
     outcome(&["inspect", "/does/not/exist"]).failed(&["/does/not/exist", "expected a folder with a model"]);
 }
 

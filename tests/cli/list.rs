@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 
 /// A cache with a whole model, half of one, and one of another architecture; and a folder with packs.
-fn places() -> (TempDir, TempDir) {
+pub(crate) fn places() -> (TempDir, TempDir) {
     let (cache, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let repository = |name: &str| {
         let folder = cache.path().join(format!("models--org--{name}"));
@@ -33,7 +33,7 @@ fn places() -> (TempDir, TempDir) {
     (cache, data)
 }
 
-fn with_places(arguments: &[&str], places: &(TempDir, TempDir)) -> Command {
+pub(crate) fn with_places(arguments: &[&str], places: &(TempDir, TempDir)) -> Command {
     let mut command = flashflood(arguments);
     command.env("HF_HUB_CACHE", places.0.path()).env("XDG_DATA_HOME", places.1.path());
     without_other_programs(&mut command, places.1.path());

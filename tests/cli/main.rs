@@ -1,6 +1,8 @@
 //! The program as its users meet it: what goes to stdout and to stderr, exit codes, and every kind of bad input.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bench;
+mod calibrate;
 mod chat;
 mod check;
 mod config;
@@ -14,8 +16,10 @@ mod logits;
 mod manual;
 #[cfg(unix)]
 mod messages;
+mod models;
 mod pack;
 mod pull;
+mod reliability;
 mod run;
 mod sessions;
 mod synth;

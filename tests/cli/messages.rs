@@ -65,6 +65,7 @@ fn wrong_command_lines() {
             &["run", "--device", "abacus", "hello"],
             &["run", "-n", "many", "hello"],
             &["run", "--expert-cache", "12parrots", "hello"],
+            &["run", "--rope-scaling", "linear:2", "hello"],
             &["run", "--chunk", "0", "hello"],
             &["run", "--file", "x", "hello"],
             &["logits"],
@@ -136,6 +137,8 @@ fn memory_and_devices() {
     let mut text = all_said(
         &[
             &["run", "--device", "cpu", "-c", "1000000000", "hello"],
+            &["run", "--device", "cpu", "-c", "40000", "hello"],
+            &["run", "--device", "cpu", "-c", "70000", "--rope-scaling", "yarn:2", "hello"],
             &["run", "--device", "cpu", "-c", "4", "Tell me a story."],
             &["run", "--device", "cpu", "--expert-cache", "1kB", "hello"],
             &["run", "--device", "cpu", ""],

@@ -174,7 +174,7 @@ fn a_profile_is_a_table_beside_the_text() {
         let row = profiled.stderr.lines().find(|line| line.starts_with(&format!("| {name}")));
         row.unwrap_or_else(|| panic!("{name}: {profiled:#?}")).split('|').map(|cell| cell.trim().to_owned())
     };
-    for kernel in ["delta_net |", "attention |", "combine_norm |", "matvec", "expert_gate_up"] {
+    for kernel in ["delta_net |", "attention_f16 |", "combine_norm |", "matvec", "expert_gate_up"] {
         let calls: f64 = row(kernel).nth(2).unwrap().parse().unwrap();
         assert!(calls >= 1.0, "{kernel}: {profiled:#?}");
     }

@@ -55,6 +55,17 @@ type_in("\x1b[A")
 read_until("Peru\\?")
 os.write(terminal, ("\x7f" * len("Peru?") + "France?\r").encode())
 read_until("Paris\r\n")
+# the clipboard is the terminal's
+type_in("/copy\r")
+read_until("\x1b\\]52;c;UGFyaXM=\x07")
+type_in("/retry\r")
+read_until("Paris\r\n")
+# Tab completes a command and a setting
+type_in("/sta\t\r")
+read_until("prefill \\d+ tok")
+type_in("/set min\t 0.1\r")
+read_until("min-p is 0.1 from")
+type_in("/set min-p auto\r")
 type_in("/nonsense\r")
 read_until("error: there is no command /nonsense.*hint: /help")
 # thoughts are dimmed
@@ -83,3 +94,12 @@ _, status = os.waitpid(child, 0)
 assert os.waitstatus_to_exitcode(status) == 0, status
 with open(os.path.join(folder, "history.txt")) as history:
     assert "What is the capital of France?" in history.read()
+
+# without a model it says what the one in the program is
+seen = ""
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(program, [program, "run", "--device", "cpu", "-n", "1", "Hello"])
+read_until("this is the toy in the program.*flashflood models")
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status

@@ -18,7 +18,7 @@ mod snapshot;
 use std::path::Path;
 
 use flashflood::compute::LogitRows;
-use flashflood::engine::{Activations, Device, Engine, EngineOptions};
+use flashflood::engine::{Activations, Device, Engine, EngineOptions, KvFormat};
 use flashflood::session::Session;
 
 /// Of logits, absolute: the reference's own ways of computing them differ by 1e-5. It leaves room for another order of
@@ -30,7 +30,8 @@ const FAMILIES: [&str; 3] = ["qwen3", "qwen3_5_text", "mixtral"];
 /// Opens a model that computes in f32, as the reference does.
 fn open(folder: &Path, device: Device) -> Engine {
     let activations = Activations::F32;
-    let options = EngineOptions { device, activations, context: Some(128), ..EngineOptions::default() };
+    let options =
+        EngineOptions { device, activations, context: Some(128), kv: KvFormat::F32, ..EngineOptions::default() };
     Engine::open(folder, &options).unwrap()
 }
 

@@ -81,7 +81,7 @@ fn logits_of_ids() {
         let (snapshot, oracle) = (Snapshot::of(name), Oracle::of(name));
         let out = snapshot.path().join("logits");
         let tokens: Vec<String> = oracle.ids("tokens").unwrap().iter().map(u32::to_string).collect();
-        let model = ["logits", folder(&snapshot), "--device", "cpu", "--activations", "f32"];
+        let model = ["logits", folder(&snapshot), "--device", "cpu", "--activations", "f32", "--kv", "f32"];
         let rest = ["--step", "--tokens", &tokens.join(","), "--out", out.to_str().unwrap()];
         assert_eq!(stdout(&[&model[..], &rest].concat()), "");
         let found = TensorSet::open_file(&out).unwrap();

@@ -2,6 +2,7 @@
 //! the suites beside this folder use flashflood as other programs do.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod calibrate;
 mod expert_store;
 mod faults;
 mod faulty_reader;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::compute::LogitRows;
-use crate::engine::{Activations, Device, Engine, EngineOptions};
+use crate::engine::{Activations, Device, Engine, EngineOptions, KvFormat};
 use crate::model::ModelSource;
 use crate::model::published::random_gguf;
 use crate::model::{Mixer, Published};
@@ -54,6 +54,7 @@ fn computed(path: &Path) -> (Vec<f32>, Vec<Vec<u32>>) {
         device: Device::Cpu,
         activations: Activations::F32,
         context: Some(64),
+        kv: KvFormat::F32,
         ..EngineOptions::default()
     };
     let mut engine = Engine::open(path, &options).unwrap();

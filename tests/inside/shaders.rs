@@ -18,13 +18,21 @@ use naga::{Module, ShaderStage};
 
 /// Constants as the engine sets them, for the widest and the narrowest matrices; none for plain kernels.
 fn constants(shader: &str) -> Vec<PipelineConstants> {
+    let kernel = shaders::source(shader).unwrap().1;
+    if ["attention", "attention_prefill", "kv_norm_rope"].contains(&kernel) {
+        // their names end with formats of caches
+        let mut all: Vec<_> = [64.0, 256.0].map(|dim| named(vec![("dim", dim)])).into();
+        if kernel == "attention" {
+            all.push(named(vec![("pack", 1.0), ("interleave", 2.0)]));
+        }
+        return all;
+    }
     let mut of_shader: Vec<_> =
         formats("").into_iter().filter(|f| shader.ends_with(&format!("_{}", f.suffix()))).collect();
     // iq4_nl before nl, were there such
     of_shader.sort_by_key(|format| format.suffix().len());
     let Some(format) = of_shader.pop() else { return vec![PipelineConstants::default()] };
     let form = if shader.contains("_int8_") { Form::Int8 } else { Form::F32 };
-    let kernel = shaders::source(shader).unwrap().1;
     let of = |cols| {
         let shape = ProductShape::new(kernel, form, format, 4096, cols);
         named(shape.constants(shape.team()))
@@ -54,6 +62,12 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
         packed.extend([("packed".to_owned(), 1.0), ("interleave".to_owned(), 2.0)]);
         all.push(packed);
     }
+    if kernel == "matvec_norm" {
+        let threads = ProductShape::new(kernel, form, format, 4096, 4096).team().threads;
+        let mut packed: PipelineConstants = of(4096);
+        packed.extend(named(vec![("pack", 1.0), ("interleave", 2.0), ("quantisers", threads as f64)]));
+        all.push(packed);
+    }
     if kernel == "expert_down" {
         let mut of_tokens: PipelineConstants = of(4096);
         of_tokens.extend(named(OF_TOKENS.into()));
@@ -79,7 +93,7 @@ fn every_shader(mut check: impl FnMut(&str, &str, &Module, &ModuleInfo)) {
             checked += 1;
         }
     }
-    assert!(checked > 700, "six kernels of products in 32 formats, in 29 of them with int8, and the plain ones");
+    assert!(checked > 700, "six kernels of products in 35 formats, in 32 of them with int8, and the plain ones");
 }
 
 /// Everything is lowered to MSL, and what costs on Apple's GPUs is as it was: of each kernel the most of any pipeline.
@@ -88,14 +102,25 @@ fn lowers_to_msl() {
     let mut all: BTreeMap<String, Costs> = BTreeMap::new();
     every_shader(|shader, entry, module, info| {
         let costs = Costs::of(&lower::msl(shader, entry, module, info), module);
-        if matches!(entry, "matvec" | "expert_down" | "expert_gate_up") {
+        if matches!(
+            entry,
+            "attention"
+                | "attention_prefill"
+                | "kv_norm_rope"
+                | "matvec"
+                | "matvec_norm"
+                | "expert_down"
+                | "expert_gate_up"
+        ) {
             assert!(
                 costs.workgroup <= 16 << 10,
                 "{shader}: {} bytes of workgroup memory, every device has 16 KB",
                 costs.workgroup
             );
         }
-        let most = all.entry(entry.to_owned()).or_default();
+        // products of experts by matrix units are of the same files as others
+        let name = if shader.contains("matmul_cooperative") { shader.split("_int8").next().unwrap() } else { entry };
+        let most = all.entry(name.to_owned()).or_default();
         *most = most.max(costs);
     });
     let mut table = format!("{:22}zeroed bounded checked private barriers workgroup\n", "");
@@ -150,8 +175,8 @@ fn lowers_to_hlsl() {
     let folder = std::env::var_os("FLASHFLOOD_HLSL").map(std::path::PathBuf::from);
     let mut list = Vec::new();
     every_shader(|shader, entry, module, info| {
-        // naga writes no matrix units for DX12; the kernel is for devices on Vulkan
-        if entry == "matmul_cooperative" {
+        // naga writes no matrix units for DX12; these kernels are for devices on Vulkan
+        if shader.contains("matmul_cooperative") {
             return;
         }
         for (shader_model, checks) in [(ShaderModel::V6_0, true), (ShaderModel::V6_8, false)] {
@@ -190,7 +215,7 @@ fn lowers_to_hlsl() {
 #[test]
 fn spirv_is_valid() {
     every_shader(|shader, entry, module, info| {
-        let is_cooperative = entry == "matmul_cooperative";
+        let is_cooperative = shader.contains("matmul_cooperative");
         let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
         let pipeline =
             naga::back::spv::PipelineOptions { entry_point: entry.to_owned(), shader_stage: ShaderStage::Compute };
@@ -239,7 +264,7 @@ fn files_are_what_they_say() {
             assert!(line.contains("; // "), "{stem}: a binding without its shape: {line}");
         }
     }
-    assert_eq!(files.len(), 27, "one file per kernel");
+    assert_eq!(files.len(), 29, "one file per kernel");
 }
 
 /// What is in `src/compute/ops`, without its tests.
@@ -281,21 +306,23 @@ fn declared(code: &str) -> BTreeMap<&str, bool> {
 /// The shared pieces that an import may stand for.
 fn pieces<'a>(import: &'a str, shared: &'a BTreeMap<String, String>) -> impl Iterator<Item = &'a str> {
     let is = move |name: &str| match import {
-        "activations" | "weights" | "separate" | "block" | "unit" | "prepare" => {
+        "activations" | "weights" | "separate" | "block" | "unit" | "prepare" | "keys" | "values" => {
             name.strip_prefix(import).is_some_and(|rest| rest.starts_with('_'))
         }
+        "ready" => matches!(name, "ready_nothing" | "cache_tq4"),
+        "turn" => matches!(name, "turn_nothing" | "turn_head"),
         "separate_two" => matches!(name, "separate_q2_k" | "separate_q3_k" | "separate_q6_k"),
         "separate_numbers" => matches!(name, "separate_fp4" | "separate_mxfp4"),
         "separate_numbers_16" => matches!(name, "separate_fp4_16" | "separate_nvfp4"),
-        "even_signs" => matches!(name, "signs_computed" | "signs_of_seven"),
-        "eight_signs" => matches!(name, "signs_computed" | "signs_of_eight"),
-        "kept_signs" => matches!(name, "signs_none" | "signs_of_eight" | "signs_of_seven"),
+        "eight_signs" => matches!(name, "signs_computed" | "signs_of_four"),
+        "seven_signs" => matches!(name, "sevens_computed" | "signs_of_seven"),
+        "kept_signs" => matches!(name, "signs_none" | "signs_of_four" | "signs_of_seven"),
         "four_values" => matches!(name, "table_of_device" | "table_of_fours"),
         "eight_values" => matches!(name, "table_of_device" | "table_of_eights"),
-        "kept_table" => matches!(name, "table_of_eights" | "table_of_fours"),
-        "tile_form" => matches!(name, "tile_f32" | "tile_int8"),
+        "kept_table" => matches!(name, "table_of_device" | "table_of_eights" | "table_of_fours"),
+        "tile_form" => matches!(name, "tile_cooperative" | "tile_f32" | "tile_int8"),
         "tile_scales" => matches!(name, "tile_scales_32" | "tile_scales_16"),
-        "weight_halves" => matches!(name, "weight_halves" | "weight_halves_16"),
+        "weight_halves" => matches!(name, "weight_halves" | "weight_halves_16" | "weight_halves_fp8"),
         _ => name == import,
     };
     shared.keys().map(String::as_str).filter(move |name| is(name))

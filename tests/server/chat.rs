@@ -210,3 +210,24 @@ fn answers_have_the_form_that_is_asked_for() {
     let object: Value = serde_json::from_str(&asked(json!({"type": "json_object"}), json!({}))).unwrap();
     assert!(object.is_object());
 }
+
+/// `return_progress` as in llama.cpp: a stream tells how far the prompt is, and only where that is asked for.
+#[test]
+fn how_far_the_prompt_is() {
+    let server = Server::start(&["--chunk", "32"]);
+    let long = "a b c d e f g h ".repeat(30);
+    let mut body = json!({"messages": [{"role": "user", "content": long}], "max_tokens": 2, "stream": true});
+    let told = |body: &Value| -> Vec<Value> {
+        let chunks = server.post("/v1/chat/completions", body).chunks();
+        chunks.into_iter().map(|chunk| chunk["prompt_progress"].clone()).filter(|told| !told.is_null()).collect()
+    };
+    assert_eq!(told(&body), Vec::<Value>::new());
+    body["return_progress"] = true.into();
+    body["messages"][0]["content"] = ("once more: ".to_owned() + &long).into();
+    let told = told(&body);
+    let (first, last) = (&told[0], &told[told.len() - 1]);
+    assert!(first["total"].as_u64().unwrap() > 100 && first["processed"] == first["cache"], "{first}");
+    assert_eq!(last["processed"], last["total"]);
+    let done: Vec<u64> = told.iter().map(|told| told["processed"].as_u64().unwrap()).collect();
+    assert!(done.is_sorted() && told.iter().all(|told| told["time_ms"].is_u64()), "{told:?}");
+}

@@ -51,7 +51,7 @@ pub(super) fn run_script(
 }
 
 /// The same, with more arguments for the server.
-fn run_script_against(
+pub(super) fn run_script_against(
     arguments: &[&str],
     name: &str,
     python: impl FnOnce() -> Result<PathBuf, String>,

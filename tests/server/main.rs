@@ -13,6 +13,7 @@ mod kept;
 mod load;
 mod page;
 mod protocols;
+mod reliability;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

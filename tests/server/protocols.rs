@@ -182,12 +182,6 @@ fn a_server_tells_about_itself() {
     let models = server.get("/v1/models").json();
     assert_eq!((&models["data"][0]["id"], &models["data"][0]["context_length"]), (&json!("toy"), &json!(2048)));
     assert_eq!(server.get("/v1/models/toy").json(), models["data"][0]);
-    let page = server.get("/");
-    assert!(page.body.contains("<title>flashflood</title>") && page.body.len() < 25_000);
-    assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
-    for asset in ["src=\"http", "href=\"http", "@import", "url(http"] {
-        assert!(!page.body.contains(asset), "the page loads nothing: {asset}");
-    }
     let document = server.get("/openapi.json").json();
     for path in document["paths"].as_object().unwrap().keys().filter(|path| !path.contains('{')) {
         let wrong = if document["paths"][path].get("post").is_some() { "GET" } else { "POST" };
@@ -378,6 +372,13 @@ fn the_document_says_what_is_there() {
                         body[field] = value;
                     }
                 }
+            }
+            if path == "/machine" {
+                // it goes on for as long as somebody listens
+                let mut line = String::new();
+                BufReader::new(server.send("GET", path, &[], b"")).read_line(&mut line).unwrap();
+                assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+                continue;
             }
             let answer = server.request(&method.to_uppercase(), path, &[], body.to_string().as_bytes());
             let expected = match path.as_str() {

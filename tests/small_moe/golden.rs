@@ -4,7 +4,7 @@
 //! which averages hundreds of them. On one processor all were found within 2e-5.
 
 use flashflood::compute::LogitRows;
-use flashflood::engine::Device;
+use flashflood::engine::{Device, EngineOptions, KvFormat};
 use flashflood::text::{Sampler, SamplerOptions};
 use flashflood::weights::safetensors::TensorSet;
 use serde_json::Value;
@@ -74,7 +74,7 @@ fn check_greedy(device: Device) {
 
 fn check_log_probabilities(device: Device) {
     let golden = Golden::open();
-    let mut engine = snapshot(&options(device));
+    let mut engine = snapshot(&EngineOptions { kv: KvFormat::F32, ..options(device) });
     let tokenizer = engine.tokenizer().unwrap();
     let vocab = engine.shape().vocab;
     let (mut off_logs, mut off_logits) = (0.0f64, 0.0f64);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod golden;
+mod kv;
 mod quality;
 mod same_text;
 mod score;

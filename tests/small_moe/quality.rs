@@ -5,7 +5,7 @@
 use flashflood::engine::{Device, Engine};
 use serde_json::Value;
 
-use super::score::{Answers, answers, read_kinds};
+use super::score::{Answers, answer_places, answers, read_kinds};
 use super::{embedded, file, options, snapshot};
 
 /// Documents of each kind: as many as the training asked.
@@ -26,6 +26,8 @@ fn check(name: &str, mut engine: Engine) {
         let found = answers(&mut engine, &tokenizer, kind.first(DOCUMENTS)).unwrap();
         println!("{name}, {}: {} of {} right, after training {}", kind.name, found.right, found.asked, expected.right);
         assert_eq!(found.asked, expected.asked, "{name}, {}", kind.name);
+        let places: usize = kind.first(DOCUMENTS).iter().map(|text| answer_places(text).len()).sum();
+        assert_eq!(places, found.asked, "{name}, {}", kind.name);
         if found.right + MORE_WRONG < expected.right {
             failures.push(format!("{}: {} right, after training {}", kind.name, found.right, expected.right));
         }

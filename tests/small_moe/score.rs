@@ -68,6 +68,13 @@ pub(crate) fn log_probability(logits: &[f32], id: u32) -> f64 {
     f64::from(logits[id as usize]) - top - sum.ln()
 }
 
+/// The log probabilities of all ids.
+pub(crate) fn log_probabilities(logits: &[f32]) -> Vec<f64> {
+    let top = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - top).exp()).sum();
+    logits.iter().map(|logit| f64::from(*logit) - top - sum.ln()).collect()
+}
+
 /// Loss of documents.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Loss {
@@ -139,6 +146,13 @@ impl std::ops::AddAssign for Answers {
         self.right += other.right;
         self.asked += other.asked;
     }
+}
+
+/// Where each answer in a document lies, with the token behind it: bytes from, and to.
+pub(crate) fn answer_places(text: &str) -> Vec<(usize, usize)> {
+    let starts = text.match_indices(ANSWER_FOLLOWS).map(|(at, mark)| at + mark.len());
+    let end = |from: usize| text[from..].find(END_OF_TURN).map(|at| from + at + END_OF_TURN.len());
+    starts.filter_map(|from| Some((from, end(from)?))).collect()
 }
 
 /// Has every answer in `texts` written again, after the document up to there, and compares.

@@ -9,6 +9,24 @@ fn word_at(byte: u32) -> u32 {
     return (word(at) >> shift) | ((word(at + min(shift, 1u)) << (31u - shift)) << 1u);
 }
 
+// The same where the byte's number is even.
+fn even_word_at(byte: u32) -> u32 {
+    let at = byte >> 2u;
+    let is_odd = (byte & 2u) != 0u;
+    let first = word(at);
+    return select(first, (first >> 16u) | (word(at + u32(is_odd)) << 16u), is_odd);
+}
+
+// Two words in a row from an even byte on.
+fn two_words_at(byte: u32) -> vec2<u32> {
+    let at = byte >> 2u;
+    let is_odd = (byte & 2u) != 0u;
+    let a = word(at);
+    let b = word(at + 1u);
+    let c = word(at + 1u + u32(is_odd));
+    return select(vec2<u32>(a, b), vec2<u32>((a >> 16u) | (b << 16u), (b >> 16u) | (c << 16u)), is_odd);
+}
+
 // Words 0 to 4 of eight, or those `n` behind them, 0 to 3.
 fn from_word(n: u32, a: vec4<u32>, b: vec4<u32>) -> array<u32, 5> {
     let two = (n & 2u) != 0u;

@@ -5,8 +5,3 @@ fn bytes_of_signs(bits: u32) -> vec2<u32> {
     let high = ((bits >> 4u) * 0x00204081u) & 0x01010101u;
     return vec2<u32>(low, high) * 255u;
 }
-
-// Seven signs, and an eighth that makes their number even.
-fn with_eighth(seven: u32) -> u32 {
-    return seven | ((countOneBits(seven) & 1u) << 7u);
-}

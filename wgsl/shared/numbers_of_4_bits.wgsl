@@ -4,11 +4,10 @@
 // Magnitudes, eight a word, as they fit in 4 bits.
 fn magnitudes_of_4_bits(words: vec4<u32>) -> vec4<u32> {
     let ones = vec4<u32>(0x11111111u);
-    let is_large = (words >> vec4<u32>(2u)) & ones;
-    let rest = words & (3u * ones);
-    // 4, 5, 6 and 7 are 0, 1, 2 and 3 more, and 7 is 2 more again
-    let is_seven = rest & (rest >> vec4<u32>(1u)) & is_large;
-    return rest + 4u * is_large + (rest & (3u * is_large)) + 2u * is_seven;
+    let half = words >> vec4<u32>(1u);
+    // 5 is 1 more, 6 is 2 more, and 7 both and 2 more again
+    let is_5_or_7 = words & (words >> vec4<u32>(2u)) & ones;
+    return (words & (7u * ones)) + (words & half & (2u * ones)) + is_5_or_7 + 2u * (is_5_or_7 & half);
 }
 
 // As signed bytes.

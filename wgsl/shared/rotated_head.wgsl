@@ -1,4 +1,4 @@
-// Bias, RMS norm and rotation of heads in `x`, by 128 threads, in a shader with `x` and `vectors` as attention.wgsl has
+// Bias, RMS norm and rotation of heads in `x`, by 128 threads or more, in a shader with `x` and `vectors` as attention.wgsl has
 // them and the parameter `bias`. All kernels that make keys take this, so a key has the same bits whichever made it.
 // c = x + bias ; n = c / sqrt(mean(c^2) + eps) * norm, or c where there is no norm
 // y[i] = n[i] cos_i - n[i + m] sin_i ; y[i + m] = n[i + m] cos_i + n[i] sin_i for i < m = half_rotary ; the rest as is
@@ -21,11 +21,13 @@ fn element(row: u32, column: u32) -> f32 {
 // Sums of squares of the two heads of a row that begin at columns `first` and `second`, the same for all threads.
 fn sums_of_squares(local: u32, row: u32, first: u32, second: u32) -> vec2<f32> {
     var sum = vec2<f32>();
-    for (var i = local; i < dim; i += 128u) {
-        let v = vec2<f32>(element(row, first + i), element(row, second + i));
-        sum = fma(v, v, sum);
+    if local < 128u {
+        for (var i = local; i < dim; i += 128u) {
+            let v = vec2<f32>(element(row, first + i), element(row, second + i));
+            sum = fma(v, v, sum);
+        }
+        squares[local] = sum;
     }
-    squares[local] = sum;
     workgroupBarrier();
     if local < 8u {
         sum = vec2<f32>();

@@ -17,14 +17,15 @@ fn eighths(entry: u32, more: u32) -> vec2<u32> {
 fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let at = first_byte(matrix, row, block);
     let part = block & 7u;
-    let entries = word_at(at + 4u * part);
+    let entries = even_word_at(at + 4u * part);
     let more = short_at(at + 32u + 2u * part);
     let a = eighths(entries & 0xffu, more);
     let b = eighths((entries >> 8u) & 0xffu, more >> 4u);
     let c = eighths((entries >> 16u) & 0xffu, more >> 8u);
     let d = eighths(entries >> 24u, more >> 12u);
-    let first = word_at(at + 48u);
-    let second = word_at(at + 52u);
+    let beside = two_words_at(at + 48u);
+    let first = beside.x;
+    let second = beside.y;
     let parts = ((first >> 12u) & 15u) | ((first >> 24u) & 0xf0u) | ((second >> 4u) & 0xf00u) | ((second >> 16u) & 0xf000u);
     let scales = short_at(at + 48u + part / 2u * 2u) >> (6u * (part & 1u));
     let odd = vec2<f32>(f32(2u * (scales & 7u) + 1u), f32(2u * ((scales >> 3u) & 7u) + 1u));

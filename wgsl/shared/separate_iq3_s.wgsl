@@ -2,10 +2,10 @@
 // bits for each 32.
 
 //import bytes
-//import eight_signs
 //import four_values
 //import place
 //import separated
+//import signs_of_block
 
 const table_entries: u32 = 512u; // of four values
 const block_groups: u32 = 8u; // of 32 columns
@@ -22,13 +22,11 @@ fn four_entries(entries: u32, more: u32) -> vec4<u32> {
 fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let at = first_byte(matrix, row, block);
     let part = block & 7u;
-    let first = word_at(at + 2u + 8u * part);
-    let second = word_at(at + 6u + 8u * part);
+    let entries = two_words_at(at + 2u + 8u * part);
     let more = byte_at(at + 66u + part);
-    let bits = word_at(at + 74u + 4u * part);
+    let bits = even_word_at(at + 74u + 4u * part);
     let scale = (byte_at(at + 106u + part / 2u) >> (4u * (part & 1u))) & 15u;
-    let low = vec4<u32>(eight_signs(bits), eight_signs(bits >> 8u));
-    let high = vec4<u32>(eight_signs(bits >> 16u), eight_signs(bits >> 24u));
+    let signs = signs_of_block(bits);
     let factor = half_at(at) * f32(1u + 2u * scale);
-    return with_scale(signed(four_entries(first, more), low), signed(four_entries(second, more >> 4u), high), factor);
+    return with_scale(signed(four_entries(entries.x, more), signs[0]), signed(four_entries(entries.y, more >> 4u), signs[1]), factor);
 }

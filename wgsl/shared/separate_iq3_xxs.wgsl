@@ -5,6 +5,7 @@
 //import four_values
 //import place
 //import separated
+//import signs_of_block
 
 const table_entries: u32 = 256u; // of four values
 const block_groups: u32 = 8u; // of 32 columns
@@ -20,11 +21,9 @@ fn four_entries(entries: u32) -> vec4<u32> {
 fn separate(matrix: Place, row: u32, block: u32) -> Separated {
     let at = first_byte(matrix, row, block);
     let part = block & 7u;
-    let first = word_at(at + 2u + 8u * part);
-    let second = word_at(at + 6u + 8u * part);
-    let rest = word_at(at + 66u + 4u * part);
-    let low = vec4<u32>(even_signs(rest), even_signs(rest >> 7u));
-    let high = vec4<u32>(even_signs(rest >> 14u), even_signs(rest >> 21u));
+    let entries = two_words_at(at + 2u + 8u * part);
+    let rest = even_word_at(at + 66u + 4u * part);
+    let signs = signs_of_block(with_eighths(bytes_of_sevens(rest)));
     let scale = half_at(at) * (0.5 + f32(rest >> 28u)) * 0.5;
-    return with_scale(signed(four_entries(first), low), signed(four_entries(second), high), scale);
+    return with_scale(signed(four_entries(entries.x), signs[0]), signed(four_entries(entries.y), signs[1]), scale);
 }

@@ -10,9 +10,11 @@
 const block_groups: u32 = 2u; // of 32 columns
 const block_bytes: u32 = 36u;
 
-// Half of a scale, which has no sign; what would be NaN is 0.
-fn half_of_scale(byte: u32) -> f32 {
-    return select(0.5 * e4m3(byte & 0x7fu), 0.0, byte == 0x7fu);
+// Half of the scales of a block, which have no sign; what would be NaN is 0.
+fn half_of_scales(bytes: u32) -> vec4<f32> {
+    let scales = bytes & 0x7f7f7f7fu;
+    let is_nan = ((scales + 0x01010101u) >> 7u) & 0x01010101u;
+    return four_e4m3(scales & ~(is_nan * 255u)) * 128.0;
 }
 
 // Blocks begin at whole words.
@@ -22,8 +24,8 @@ fn numbers_at(matrix: Place, row: u32, block: u32) -> vec4<u32> {
 }
 
 fn scales_at(matrix: Place, row: u32, block: u32) -> vec2<f32> {
-    let scales = word(first_byte(matrix, row, block) >> 2u) >> (16u * (block & 1u));
-    return vec2<f32>(half_of_scale(scales & 0xffu), half_of_scale((scales >> 8u) & 0xffu));
+    let scales = half_of_scales(word(first_byte(matrix, row, block) >> 2u));
+    return select(scales.xy, scales.zw, (block & 1u) == 1u);
 }
 
 fn separate(matrix: Place, row: u32, block: u32) -> Separated {

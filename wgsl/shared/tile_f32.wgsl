@@ -87,9 +87,9 @@ fn tile_sums(matrix: Place, local: u32) -> Sums {
     let last = params.blocks - 1u;
     var columns: array<vec4<f32>, 8>;
     if local < tile_rows {
-        columns = block_of(matrix, its_row, 0u).columns;
+        columns = row_columns(block_of(matrix, its_row, 0u));
     } else {
-        columns = load(its_token, 0u).columns;
+        columns = token_columns(load(its_token, 0u));
     }
     var sums = Sums();
     for (var block = 0u; block < params.blocks; block++) {
@@ -101,9 +101,9 @@ fn tile_sums(matrix: Place, local: u32) -> Sums {
         workgroupBarrier();
         // the next block is on its way while this one is multiplied
         if local < tile_rows {
-            columns = block_of(matrix, its_row, min(block + 1u, last)).columns;
+            columns = row_columns(block_of(matrix, its_row, min(block + 1u, last)));
         } else {
-            columns = load(its_token, min(block + 1u, last)).columns;
+            columns = token_columns(load(its_token, min(block + 1u, last)));
         }
         sums = add_half_block(row, token, sums);
         workgroupBarrier();

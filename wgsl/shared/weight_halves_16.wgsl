@@ -1,4 +1,4 @@
-// A block of a row in f16, with a scale for each 16 columns.
+// A block of a row and of activations in f16, the row with a scale for each 16 columns.
 
 //import activations
 //import halves
@@ -12,4 +12,8 @@ fn weight_halves(w: Weights) -> array<vec4<f16>, 8> {
         quad(b.x, w.scale.y, w.bias.y), quad(b.y, w.scale.y, w.bias.y),
         quad(b.z, w.scale.y, w.bias.y), quad(b.w, w.scale.y, w.bias.y),
     );
+}
+
+fn activation_halves(x: Activations) -> array<vec4<f16>, 8> {
+    return halves(x.codes, x.scale, 0.0);
 }

@@ -8,10 +8,12 @@ pub(crate) const POSITIONS: usize = 16;
 macro_rules! float_kernels {
     ($(#[$attribute:meta])*) => {
         use $crate::float_kernels::POSITIONS;
-        use $crate::floats::{Attend, DeltaStep};
+        use $crate::floats::{Attend, DeltaStep, Seen};
 
         /// Registers of 32 columns.
         const WIDE: usize = 32 / LANES;
+        /// Sums of products that run at a time.
+        const SUMS: usize = 8;
 
         $(#[$attribute])*
         #[inline]
@@ -41,15 +43,35 @@ macro_rules! float_kernels {
         $(#[$attribute])*
         #[inline]
         fn dots<const R: usize, const T: usize>(rows: [&[f32]; R], x: [&[f32]; T]) -> [[f32; T]; R] {
-            let (rows, x) = (rows.map(|row| row.as_chunks::<32>().0), x.map(|x| x.as_chunks::<32>().0));
+            let (mut rows, mut x) = (rows.map(|row| row.as_chunks::<32>().0), x.map(|x| x.as_chunks::<32>().0));
+            // of one length, so that it is looked at once
+            let blocks = rows[0].len();
+            for row in &mut rows {
+                *row = &row[..blocks];
+            }
+            for x in &mut x {
+                *x = &x[..blocks];
+            }
             let mut sums = [[[spread_float(0.0); WIDE]; T]; R];
-            for b in 0..rows[0].len() {
-                for i in 0..WIDE {
-                    let x: [Floats; T] = x.map(|x| part(&x[b], i));
+            // as many sums at a time as registers hold, and as hide how long an addition takes
+            let parts = (SUMS / (R * T)).clamp(1, WIDE);
+            for i in (0..WIDE).step_by(parts) {
+                let mut now = [spread_float(0.0); SUMS];
+                for b in 0..blocks {
+                    for p in 0..parts {
+                        for r in 0..R {
+                            let row = part(&rows[r][b], i + p);
+                            for t in 0..T {
+                                let sum = &mut now[(p * R + r) * T + t];
+                                *sum = fused(row, part(&x[t][b], i + p), *sum);
+                            }
+                        }
+                    }
+                }
+                for p in 0..parts {
                     for r in 0..R {
-                        let row = part(&rows[r][b], i);
                         for t in 0..T {
-                            sums[r][t][i] = fused(row, x[t], sums[r][t][i]);
+                            sums[r][t][i + p] = now[(p * R + r) * T + t];
                         }
                     }
                 }
@@ -233,61 +255,79 @@ macro_rules! float_kernels {
             from.first_chunk().expect("whole registers")
         }
 
-        /// `N` registers of columns of a state, from column `at` on.
+        /// `N` registers of columns of a state, from column `at` on: in these all tokens, one after the other. What the next one
+        /// finds in the state is summed up as it changes.
         $(#[$attribute])*
         #[inline]
-        fn delta_columns<const N: usize>(step: &DeltaStep<'_>, at: usize, state: &mut [f32], out: &mut [f32]) {
-            let (mut found, mut read) = ([spread_float(0.0); N], [spread_float(0.0); N]);
-            let decay = spread_float(step.decay);
-            for (i, k) in step.k.iter().enumerate() {
-                let row = &state[i * step.stride + at..][..N * LANES];
+        fn delta_columns<const N: usize>(
+            steps: &[DeltaStep<'_>],
+            at: usize,
+            stride: usize,
+            state: &mut [f32],
+            out: &mut [f32],
+        ) {
+            let Some(first_step) = steps.first() else { return };
+            let columns = out.len() / steps.len();
+            let mut found = [spread_float(0.0); N];
+            for (i, k) in first_step.k.iter().enumerate() {
+                let row = &state[i * stride + at..][..N * LANES];
                 for n in 0..N {
                     found[n] = fused(spread_float(*k), load_floats(first(&row[n * LANES..])), found[n]);
                 }
             }
-            for n in 0..N {
-                let v = load_floats(first(&step.v[at + n * LANES..]));
-                found[n] = product(spread_float(step.beta), difference(v, product(decay, found[n])));
-            }
-            for (i, (k, q)) in step.k.iter().zip(step.q).enumerate() {
-                let row = &mut state[i * step.stride + at..][..N * LANES];
-                let row = row.as_chunks_mut::<LANES>().0;
+            for (t, step) in steps.iter().enumerate() {
+                let decay = spread_float(step.decay);
                 for n in 0..N {
-                    let new = fused(spread_float(*k), found[n], product(load_floats(&row[n]), decay));
-                    store(new, &mut row[n]);
-                    read[n] = fused(spread_float(*q), new, read[n]);
+                    let v = load_floats(first(&step.v[at + n * LANES..]));
+                    found[n] = product(spread_float(step.beta), difference(v, product(decay, found[n])));
                 }
-            }
-            for n in 0..N {
-                store_first(read[n], &mut out[at + n * LANES..][..LANES]);
+                let (mut read, mut next) = ([spread_float(0.0); N], [spread_float(0.0); N]);
+                // of the last token nobody asks
+                let next_k = steps.get(t + 1).unwrap_or(step).k;
+                for (i, ((k, q), next_k)) in step.k.iter().zip(step.q).zip(next_k).enumerate() {
+                    let row = &mut state[i * stride + at..][..N * LANES];
+                    let row = row.as_chunks_mut::<LANES>().0;
+                    for n in 0..N {
+                        let new = fused(spread_float(*k), found[n], product(load_floats(&row[n]), decay));
+                        store(new, &mut row[n]);
+                        read[n] = fused(spread_float(*q), new, read[n]);
+                        next[n] = fused(spread_float(*next_k), new, next[n]);
+                    }
+                }
+                found = next;
+                for n in 0..N {
+                    store_first(read[n], &mut out[t * columns + at + n * LANES..][..LANES]);
+                }
             }
         }
 
         $(#[$attribute])*
-        pub(crate) fn delta_step(step: &DeltaStep<'_>, state: &mut [f32], out: &mut [f32]) {
-            let columns = out.len();
+        pub(crate) fn delta_steps(steps: &[DeltaStep<'_>], stride: usize, state: &mut [f32], out: &mut [f32]) {
+            let columns = out.len() / steps.len().max(1);
             let mut at = 0;
-            while at + 8 * LANES <= columns {
-                delta_columns::<8>(step, at, state, out);
-                at += 8 * LANES;
+            while at + 4 * LANES <= columns {
+                delta_columns::<4>(steps, at, stride, state, out);
+                at += 4 * LANES;
             }
             while at + LANES <= columns {
-                delta_columns::<1>(step, at, state, out);
+                delta_columns::<1>(steps, at, stride, state, out);
                 at += LANES;
             }
             // the same, a column at a time
             for at in at..columns {
-                let (mut found, mut read) = (0.0f32, 0.0f32);
-                for (i, k) in step.k.iter().enumerate() {
-                    found = k.mul_add(state[i * step.stride + at], found);
+                for (t, step) in steps.iter().enumerate() {
+                    let (mut found, mut read) = (0.0f32, 0.0f32);
+                    for (i, k) in step.k.iter().enumerate() {
+                        found = k.mul_add(state[i * stride + at], found);
+                    }
+                    let found = step.beta * (step.v[at] - step.decay * found);
+                    for (i, (k, q)) in step.k.iter().zip(step.q).enumerate() {
+                        let state = &mut state[i * stride + at];
+                        *state = k.mul_add(found, *state * step.decay);
+                        read = q.mul_add(*state, read);
+                    }
+                    out[t * columns + at] = read;
                 }
-                let found = step.beta * (step.v[at] - step.decay * found);
-                for (i, (k, q)) in step.k.iter().zip(step.q).enumerate() {
-                    let state = &mut state[i * step.stride + at];
-                    *state = k.mul_add(found, *state * step.decay);
-                    read = q.mul_add(*state, read);
-                }
-                out[at] = read;
             }
         }
 
@@ -311,46 +351,57 @@ macro_rules! float_kernels {
             }
         }
 
-        /// One query; `out` need not be set.
+        /// Some positions of one query, whose largest score and sum of weights so far are in `seen`.
         $(#[$attribute])*
-        pub(crate) fn attend(a: &Attend<'_>, out: &mut [f32]) {
+        #[inline]
+        fn attend_to(a: &Attend<'_>, positions: std::ops::Range<usize>, seen: &mut Seen, out: &mut [f32]) {
             let dim = a.q.len();
-            let (mut top, mut total) = a.sink.map_or((f32::NEG_INFINITY, 0.0), |sink| (sink, 1.0));
-            out.fill(0.0);
-            let mut position = a.first;
-            while position < a.end {
-                let until = ((position / POSITIONS + 1) * POSITIONS).min(a.end);
-                let mut scores = [0.0; POSITIONS];
-                let scores = &mut scores[..until - position];
-                let mut new_top = top;
-                for (p, score) in scores.iter_mut().enumerate() {
-                    *score = dot(a.q, &a.keys[(position + p) * a.stride..][..dim]) * a.scale;
-                    new_top = if *score > new_top { *score } else { new_top };
-                }
-                let mut shrink = [top - new_top];
-                exp_all(&mut shrink);
-                scores.iter_mut().for_each(|score| *score -= new_top);
-                exp_all(scores);
-                total = scores.iter().fold(total * shrink[0], |total, weight| total + weight);
-                top = new_top;
-                let values = &a.values[position * a.stride..];
-                let mut at = 0;
-                while at + 8 * LANES <= dim {
-                    add_values::<8>(shrink[0], scores, &values[at..], a.stride, &mut out[at..]);
-                    at += 8 * LANES;
-                }
-                while at + LANES <= dim {
-                    add_values::<1>(shrink[0], scores, &values[at..], a.stride, &mut out[at..]);
-                    at += LANES;
-                }
-                for at in at..dim {
-                    let weighed = scores.iter().enumerate();
-                    out[at] = weighed.fold(out[at] * shrink[0], |sum, (p, w)| w.mul_add(values[p * a.stride + at], sum));
-                }
-                position = until;
+            let Seen { top, total } = *seen;
+            let mut scores = [0.0; POSITIONS];
+            let scores = &mut scores[..positions.len()];
+            let mut new_top = top;
+            for (p, score) in positions.clone().zip(&mut *scores) {
+                *score = dot(a.q, &a.keys[p * a.stride..][..dim]) * a.scale;
+                new_top = if *score > new_top { *score } else { new_top };
             }
-            for out in out {
-                *out /= total;
+            let mut shrink = [top - new_top];
+            exp_all(&mut shrink);
+            scores.iter_mut().for_each(|score| *score -= new_top);
+            exp_all(scores);
+            *seen = Seen { top: new_top, total: scores.iter().fold(total * shrink[0], |total, weight| total + weight) };
+            let values = &a.values[positions.start * a.stride..];
+            let mut at = 0;
+            while at + 8 * LANES <= dim {
+                add_values::<8>(shrink[0], scores, &values[at..], a.stride, &mut out[at..]);
+                at += 8 * LANES;
+            }
+            while at + LANES <= dim {
+                add_values::<1>(shrink[0], scores, &values[at..], a.stride, &mut out[at..]);
+                at += LANES;
+            }
+            for at in at..dim {
+                let weighed = scores.iter().enumerate();
+                out[at] = weighed.fold(out[at] * shrink[0], |sum, (p, w)| w.mul_add(values[p * a.stride + at], sum));
+            }
+        }
+
+        /// Position by position for all queries, so that keys and values stay near.
+        $(#[$attribute])*
+        pub(crate) fn attend(queries: &[Attend<'_>], seen: &mut [Seen], out: &mut [f32]) {
+            if queries.is_empty() {
+                return;
+            }
+            let dim = out.len() / queries.len();
+            let first = queries.iter().map(|a| a.first).min().unwrap_or(0);
+            let end = queries.iter().map(|a| a.end).max().unwrap_or(0);
+            for position in (first / POSITIONS * POSITIONS..end).step_by(POSITIONS) {
+                let rows = out.chunks_exact_mut(dim).zip(&mut *seen);
+                for (a, (out, seen)) in queries.iter().zip(rows) {
+                    let positions = position.max(a.first)..a.end.min(position + POSITIONS);
+                    if !positions.is_empty() {
+                        attend_to(a, positions, seen, out);
+                    }
+                }
             }
         }
 

@@ -23,8 +23,6 @@ pub struct DeltaStep<'a> {
     pub decay: f32,
     /// How much is corrected.
     pub beta: f32,
-    /// Elements from row to row of the state.
-    pub stride: usize,
 }
 
 /// Attention of one query of one head to some positions.
@@ -44,8 +42,29 @@ pub struct Attend<'a> {
     pub end: usize,
     /// What scores are multiplied with.
     pub scale: f32,
-    /// A score that has no value.
-    pub sink: Option<f32>,
+}
+
+/// What a query has seen: its largest score, and the sum of the weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub(crate) top: f32,
+    pub(crate) total: f32,
+}
+
+impl Seen {
+    /// Nothing but the sink: a score that has no value.
+    pub fn begin(sink: Option<f32>) -> Seen {
+        let (top, total) = sink.map_or((f32::NEG_INFINITY, 0.0), |sink| (sink, 1.0));
+        Seen { top, total }
+    }
+
+    /// Divides what all positions left, row after row, by the sums of their weights.
+    pub fn end(seen: &[Seen], out: &mut [f32]) {
+        let dim = out.len() / seen.len().max(1);
+        for (out, Seen { total, .. }) in out.chunks_exact_mut(dim.max(1)).zip(seen) {
+            out.iter_mut().for_each(|out| *out /= total);
+        }
+    }
 }
 
 /// What shapes must be, is checked by slices: a wrong one panics, and callers have checked them.
@@ -68,6 +87,11 @@ impl Instructions {
     pub fn scale_codes(self, codes: &[u8], group: usize, scales: &[[f32; 2]], out: &mut [f32]) {
         assert!(group.is_multiple_of(32) && group > 0, "whole blocks of columns");
         dispatch!(self, scale_codes(codes, group, scales, out));
+    }
+
+    /// Each number of 8 bits (E4M3; what would be NaN is 480) times the scale of its 16 columns, the first of each pair.
+    pub fn scale_small_floats(self, numbers: &[u8], scales: &[[f32; 2]], out: &mut [f32]) {
+        dispatch!(self, scale_small_floats(numbers, scales, out));
     }
 
     /// `e^x` of each, within 2 units in the last place; at most that of 88, at least that of -87.3.
@@ -95,14 +119,19 @@ impl Instructions {
         dispatch!(self, convolve(weights, inputs, out));
     }
 
-    /// Changes the state, and writes what the query reads of it.
-    pub fn delta_step(self, step: &DeltaStep<'_>, state: &mut [f32], out: &mut [f32]) {
-        dispatch!(self, delta_step(step, state, out));
+    /// Changes the state, whose rows are `stride` elements apart, by one token after the other, and writes what the query of
+    /// each reads of it, row after row. Tokens together have the bits that they have one by one, and are faster: some columns of
+    /// the state stay near for all of them.
+    pub fn delta_steps(self, steps: &[DeltaStep<'_>], stride: usize, state: &mut [f32], out: &mut [f32]) {
+        dispatch!(self, delta_steps(steps, stride, state, out));
     }
 
-    /// The values of the positions, weighted by the softmax of their scores. Positions are weighed by 16, those of
-    /// a multiple of 16 and the next ones, so that the bits of a query do not depend on the others of its step.
-    pub fn attend(self, attend: &Attend<'_>, out: &mut [f32]) {
-        dispatch!(self, attend(attend, out));
+    /// Of each query, row after row, the values of its positions, weighted by the softmax of their scores: added to `out`, zeros
+    /// at first, and divided by [`Seen::end`] at last. Positions are weighed by 16, those of a multiple of 16 and the next
+    /// ones, so that the bits of a query depend neither on the others nor on how the positions were cut, where each piece
+    /// begins at a multiple of 16. Queries that see the same keys are faster together.
+    pub fn attend(self, queries: &[Attend<'_>], seen: &mut [Seen], out: &mut [f32]) {
+        assert_eq!(queries.len(), seen.len(), "what each query has seen");
+        dispatch!(self, attend(queries, seen, out));
     }
 }

@@ -18,13 +18,13 @@ use crate::{Instructions, dispatch, portable};
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Block {
-    /// Four codes each. For affine weights in the order that their bits want; for signed ones in that of columns.
+    /// Four codes each: for affine weights in the order that their bits want, for blocks in that of columns.
     pub words: [u32; 8],
     /// What a code is multiplied with.
     pub scale: f32,
     /// `scale` times the sum of all codes.
     pub sum: f32,
-    /// Sums of the codes of each 16 columns: for signed weights alone.
+    /// Sums of the codes of each 16 columns: for blocks alone, where each 16 have a minimum.
     pub halves: [f32; 2],
     /// The same times what makes signed codes unsigned ones, below 0: this takes it back. Then their sum.
     pub lost: [i32; 3],
@@ -128,30 +128,46 @@ impl Affine<'_> {
     }
 }
 
-/// Some rows of signed codes, one a byte, with a scale and a bias for each 16 columns.
+/// Rows of numbers of 4 bits (E2M1), two a byte with the first in the low half, with scales of 8 bits.
 #[derive(Clone, Copy, Debug)]
-pub struct Signed<'a> {
+pub struct SmallFloats<'a> {
     /// A multiple of 32.
     pub cols: usize,
-    /// Row after row; two's complement. 128 makes them unsigned.
-    pub codes: &'a [u8],
-    /// Scale and bias, row after row.
-    pub groups: &'a [[f32; 2]],
+    /// Row after row.
+    pub numbers: &'a [u8],
+    /// Row after row: numbers (E4M3) without a sign, for 16 columns each, where `by_16`; otherwise powers of two, 2^(byte - 127),
+    /// for 32.
+    pub scales: &'a [u8],
+    /// Whether scales are for 16 columns.
+    pub by_16: bool,
+    /// What each row is multiplied with besides, 4 bytes each; empty where there is no such thing.
+    pub row_scales: &'a [u8],
 }
 
-impl Signed<'_> {
-    /// `[rows, tokens]` of all rows, with activations in the order of columns: for each block
-    /// `sum = fma(low + high, x_scale, sum)`, where of its first and its last 16 columns each is
-    /// `fma(scale, products, bias * x_codes)`.
+impl SmallFloats<'_> {
+    /// What is added to codes, which are doubled numbers, before they are multiplied: [`Block::lost`] takes it back.
+    pub const OFFSET: i32 = 12;
+
+    /// The column of 32 that byte `b` of word `j` of activations is of: of each 16 those of low halves come first, 4 by 4, as
+    /// weights lie.
+    pub const fn column(j: usize, b: usize) -> usize {
+        16 * (j / 4) + 8 * (j % 2) + 2 * b + j % 4 / 2
+    }
+
+    /// `[rows, tokens]` for the rows from `first` on, as many as `out` has room for: as blocks of MXFP4 and NVFP4, see
+    /// [`Blocks::times`](crate::Blocks::times).
     ///
     /// # Panics
-    /// When shapes do not agree: callers have checked them.
-    pub fn times(&self, instructions: Instructions, x: &Activations, out: &mut [f32]) {
-        assert_eq!(x.blocks.len() * 32, self.cols * x.tokens, "activations of these columns");
-        assert_eq!(out.len() * self.cols, x.tokens * self.codes.len(), "a result for each row and token");
-        assert_eq!(self.groups.len() * 16, self.codes.len(), "a scale for each 16 columns");
-        if !out.is_empty() {
-            dispatch!(instructions, signed(self, x, out));
+    /// When rows are missing or activations have other columns: callers have checked shapes.
+    pub fn times(&self, instructions: Instructions, first: usize, x: &Activations, out: &mut [f32]) {
+        assert!(x.tokens > 0 && x.blocks.len() * 32 == self.cols * x.tokens, "activations of these columns");
+        if out.is_empty() {
+            return;
+        }
+        if self.by_16 {
+            dispatch!(instructions, small_floats::<16>(self, first, x, out));
+        } else {
+            dispatch!(instructions, small_floats::<32>(self, first, x, out));
         }
     }
 }

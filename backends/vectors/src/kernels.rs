@@ -6,12 +6,25 @@ pub(crate) const BLOCKS: usize = 16;
 /// Tokens that a row is multiplied with while it is in the nearest caches: their sums are 8 KiB.
 pub(crate) const TOKENS: usize = 128;
 
+/// `dot_words` one after the other, over the `dot4` of the module around.
+macro_rules! dot_words {
+    ($(#[$attribute:meta])*) => {
+        /// Adds the products of words of codes, of `BITS` bits, with those of `x`.
+        $(#[$attribute])*
+        #[inline]
+        fn dot_words<const BITS: usize>(sums: Words, codes: &[Words], x: &[u32]) -> Words {
+            codes.iter().zip(x).fold(sums, |sums, (codes, x)| dot4::<BITS>(sums, *codes, spread(*x)))
+        }
+    };
+}
+pub(crate) use dot_words;
+
 /// The loops. Of the module around: `LANES` rows in `Words` and `Floats`, and `transpose`, `load`, `load_floats`, `store`,
-/// `spread`, `spread_float`, `and`, `or`, `flip`, `left`, `right`, `dot4`, `as_floats`, `to_floats`, `product`, `sum` and
+/// `spread`, `spread_float`, `and`, `or`, `flip`, `left`, `right`, `dot_words`, `as_floats`, `to_floats`, `product`, `sum` and
 /// `fused`.
 macro_rules! kernels {
     ($(#[$attribute:meta])*) => {
-        use $crate::int8::{Activations, Affine, Block, Number, Signed};
+        use $crate::int8::{Activations, Affine, Block, Number};
         use $crate::kernels::{BLOCKS, TOKENS};
 
         /// Byte `i` of `4 N` bytes in words, as byte `to`.
@@ -151,25 +164,47 @@ macro_rules! kernels {
             }
         }
 
+        /// Sums of all rows, of each token; of `ONE` token in a register.
+        struct Sums<'a, const ONE: bool> {
+            one: Floats,
+            each: &'a mut [[f32; LANES]],
+        }
+
+        /// Sums of these tokens, all 0.
+        $(#[$attribute])*
+        #[inline]
+        fn zero_sums<const ONE: bool>(each: &mut [[f32; LANES]]) -> Sums<'_, ONE> {
+            each.fill([0.0; LANES]);
+            Sums { one: spread_float(0.0), each }
+        }
+
+        /// Changes the sums of each token.
+        $(#[$attribute])*
+        #[inline]
+        fn add<const ONE: bool>(x: &[Block], sums: &mut Sums<'_, ONE>, of: impl Fn(&Block, Floats) -> Floats) {
+            if ONE {
+                sums.one = of(&x[0], sums.one);
+            } else {
+                for (x, sums) in x.iter().zip(&mut *sums.each) {
+                    store(of(x, load_floats(sums)), sums);
+                }
+            }
+        }
+
         /// Adds a block of all rows to the sums of each token.
         $(#[$attribute])*
         #[inline]
-        fn add_block<const BITS: usize>(
+        fn add_block<const BITS: usize, const ONE: bool>(
             codes: [Words; 8],
             scale: Floats,
             bias: Floats,
             x: &[Block],
-            sums: &mut [[f32; LANES]],
+            sums: &mut Sums<'_, ONE>,
         ) {
-            for (x, sums) in x.iter().zip(sums) {
-                let mut products = spread(0);
-                for j in 0..8 {
-                    products = dot4::<BITS>(products, codes[j], spread(x.words[j]));
-                }
-                let products = product(to_floats(products), spread_float(x.scale));
-                let sum = fused(products, scale, load_floats(sums));
-                store(fused(bias, spread_float(x.sum), sum), sums);
-            }
+            add(x, sums, |x, sum| {
+                let products = product(to_floats(dot_words::<BITS>(spread(0), &codes, &x.words)), spread_float(x.scale));
+                fused(bias, spread_float(x.sum), fused(products, scale, sum))
+            });
         }
 
         /// The rows that lanes are for: beyond the last one the last again.
@@ -183,11 +218,14 @@ macro_rules! kernels {
             rows
         }
 
-        /// Sums of `[token, lane]` for the tokens from `at` on, to `out`, `[row, tokens]`.
+        /// The sums of the tokens from `at` on, to `out`, `[row, tokens]`.
         $(#[$attribute])*
-        fn write(sums: &[[f32; LANES]], at: usize, tokens: usize, out: &mut [f32]) {
+        fn write<const ONE: bool>(sums: Sums<'_, ONE>, at: usize, tokens: usize, out: &mut [f32]) {
+            if ONE {
+                store(sums.one, &mut sums.each[0]);
+            }
             for (lane, out) in out.chunks_mut(tokens).take(LANES).enumerate() {
-                for (out, sums) in out[at..at + sums.len()].iter_mut().zip(sums) {
+                for (out, sums) in out[at..at + sums.each.len()].iter_mut().zip(&*sums.each) {
                     *out = sums[lane];
                 }
             }
@@ -195,12 +233,25 @@ macro_rules! kernels {
 
         $(#[$attribute])*
         pub(crate) fn affine<const BITS: usize>(w: &Affine<'_>, first: usize, x: &Activations, out: &mut [f32]) {
+            match x.tokens() {
+                1 => affine_tokens::<BITS, true>(w, first, x, out),
+                _ => affine_tokens::<BITS, false>(w, first, x, out),
+            }
+        }
+
+        $(#[$attribute])*
+        fn affine_tokens<const BITS: usize, const ONE: bool>(
+            w: &Affine<'_>,
+            first: usize,
+            x: &Activations,
+            out: &mut [f32],
+        ) {
             let (tokens, blocks) = (x.tokens(), w.cols / 32);
             let (count, per_group) = (out.len() / tokens, w.group / 32);
             let groups = w.cols / w.group;
             let mut words = vec![[0; LANES]; groups.max(BLOCKS * BITS)];
             let (mut scales, mut biases) = (vec![[0.0; LANES]; groups], vec![[0.0; LANES]; groups]);
-            let mut sums = [[0.0; LANES]; TOKENS];
+            let mut each = vec![[0.0; LANES]; TOKENS.min(tokens)];
             for at in (0..tokens).step_by(TOKENS) {
                 let now = TOKENS.min(tokens - at);
                 for r in (0..count).step_by(LANES) {
@@ -208,75 +259,19 @@ macro_rules! kernels {
                     numbers(w.number, &rows(w.scales, groups * w.number.bytes()), &mut words, &mut scales);
                     numbers(w.number, &rows(w.biases, groups * w.number.bytes()), &mut words, &mut biases);
                     let codes = rows(w.codes, 4 * BITS * blocks);
-                    let sums = &mut sums[..now];
-                    sums.fill([0.0; LANES]);
+                    let mut sums = zero_sums::<ONE>(&mut each[..now]);
+                    let (mut group, mut left) = (0, per_group);
                     for chunk in (0..blocks).step_by(BLOCKS) {
                         let words = &mut words[..BLOCKS.min(blocks - chunk) * BITS];
                         transpose(&codes, 4 * chunk * BITS, words);
                         for (b, words) in words.chunks_exact(BITS).enumerate() {
-                            let group = (chunk + b) / per_group;
                             let x = &x.of_block(chunk + b)[at..at + now];
                             let (scale, bias) = (load_floats(&scales[group]), load_floats(&biases[group]));
-                            add_block::<BITS>(expand::<BITS>(words), scale, bias, x, sums);
-                        }
-                    }
-                    write(sums, at, tokens, &mut out[r * tokens..]);
-                }
-            }
-        }
-
-        /// Adds a block of signed codes, of which the first half has other scales than the last.
-        $(#[$attribute])*
-        #[inline]
-        fn add_signed(
-            codes: [Words; 8],
-            scales: [Floats; 2],
-            biases: [Floats; 2],
-            x: &[Block],
-            sums: &mut [[f32; LANES]],
-        ) {
-            for (x, sums) in x.iter().zip(sums) {
-                let mut halves = [spread_float(0.0); 2];
-                for (half, out) in halves.iter_mut().enumerate() {
-                    let mut products = spread(x.lost[half] as u32);
-                    for j in 4 * half..4 * half + 4 {
-                        products = dot4::<8>(products, codes[j], spread(x.words[j]));
-                    }
-                    let bias = product(biases[half], spread_float(x.halves[half]));
-                    *out = fused(scales[half], to_floats(products), bias);
-                }
-                let both = sum(halves[0], halves[1]);
-                store(fused(both, spread_float(x.scale), load_floats(sums)), sums);
-            }
-        }
-
-        $(#[$attribute])*
-        pub(crate) fn signed(w: &Signed<'_>, x: &Activations, out: &mut [f32]) {
-            let (tokens, blocks) = (x.tokens(), w.cols / 32);
-            let (count, groups) = (out.len() / tokens, bytemuck::cast_slice(w.groups));
-            let mut words = [[0; LANES]; BLOCKS * 8];
-            // scale and bias of the first half, then of the last
-            let mut scales = vec![[0; LANES]; 4 * blocks];
-            let mut sums = [[0.0; LANES]; TOKENS];
-            for r in (0..count).step_by(LANES) {
-                transpose(&rows_of(groups, 16 * blocks, r, count - r), 0, &mut scales);
-                let codes = rows_of(w.codes, w.cols, r, count - r);
-                for at in (0..tokens).step_by(TOKENS) {
-                    let now = TOKENS.min(tokens - at);
-                    let sums = &mut sums[..now];
-                    sums.fill([0.0; LANES]);
-                    for chunk in (0..blocks).step_by(BLOCKS) {
-                        let words = &mut words[..8 * BLOCKS.min(blocks - chunk)];
-                        transpose(&codes, 32 * chunk, words);
-                        for (b, words) in words.as_chunks::<8>().0.iter().enumerate() {
-                            let s = &scales[4 * (chunk + b)..][..4];
-                            let [scale, bias, last_scale, last_bias] = [0, 1, 2, 3].map(|i| as_floats(load(&s[i])));
-                            let mut codes: [Words; 8] = words_of(words);
-                            for code in &mut codes {
-                                *code = flip(*code);
+                            add_block::<BITS, ONE>(expand::<BITS>(words), scale, bias, x, &mut sums);
+                            left -= 1;
+                            if left == 0 {
+                                (group, left) = (group + 1, per_group);
                             }
-                            let x = &x.of_block(chunk + b)[at..at + now];
-                            add_signed(codes, [scale, last_scale], [bias, last_bias], x, sums);
                         }
                     }
                     write(sums, at, tokens, &mut out[r * tokens..]);

@@ -16,6 +16,7 @@ mod floats;
 mod int8;
 mod kernels;
 mod portable;
+mod table_kernels;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -23,8 +24,8 @@ use std::fmt;
 use std::sync::OnceLock;
 
 pub use blocks::{BlockKind, Blocks};
-pub use floats::{Attend, DeltaStep};
-pub use int8::{Activations, Affine, Block, Number, Signed};
+pub use floats::{Attend, DeltaStep, Seen};
+pub use int8::{Activations, Affine, Block, Number, SmallFloats};
 
 /// A set of instructions that there are loops for. Other crates have those that [`available`](Instructions::available) found
 /// on this processor, and cannot make another.
@@ -91,6 +92,24 @@ impl Instructions {
 
     /// Rows that are computed together: parts of a matrix that several threads share out are multiples of this.
     pub const ROWS: usize = 16;
+}
+
+/// Asks for bytes that will be read soon: for rows that are read in turns with much else, which processors do not foresee.
+pub fn prefetch(bytes: &[u8]) {
+    for line in bytes.chunks(64) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every processor of this architecture has the instruction, and it faults nowhere
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line.as_ptr(), options(nostack, preserves_flags));
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = line;
+    }
 }
 
 impl fmt::Display for Instructions {

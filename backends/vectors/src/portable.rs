@@ -2,7 +2,8 @@
 
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
-use crate::kernels::kernels;
+use crate::kernels::{dot_words, kernels};
+use crate::table_kernels::table_kernels;
 
 const LANES: usize = 8;
 const TILE: [usize; 2] = [1, 2];
@@ -162,6 +163,12 @@ fn widen(bytes: &[u8; LANES]) -> Words {
     each(*bytes, u32::from)
 }
 
+/// Numbers of 8 bits (E4M3; what would be NaN is 480) divided by 256: as IEEE halves, whose exponents begin 8 lower.
+#[inline(always)]
+fn from_e4m3(bytes: &[u8; LANES]) -> Floats {
+    each(*bytes, |byte| f16(u32::from(byte & 0x7f) << 7 | u32::from(byte & 0x80) << 8))
+}
+
 #[inline(always)]
 fn as_words(a: Floats) -> Words {
     each(a, f32::to_bits)
@@ -182,6 +189,47 @@ fn quotient(a: Floats, b: Floats) -> Floats {
     both(a, b, |a, b| a / b)
 }
 
+/// The lowest 32 bits of products.
+#[inline(always)]
+fn times(a: Words, b: u32) -> Words {
+    each(a, |a| a.wrapping_mul(b))
+}
+
+#[inline(always)]
+fn xor(a: Words, b: Words) -> Words {
+    both(a, b, |a, b| a ^ b)
+}
+
+/// Each byte, which is below 16, as its entry.
+#[inline(always)]
+fn look_up(table: &[u8; 16], at: Words) -> Words {
+    each(at, |at| u32::from_le_bytes(at.to_le_bytes().map(|at| table[usize::from(at & 15)])))
+}
+
+/// Entries; of a word the lowest bits count, as many as there are entries for.
+#[inline(always)]
+fn gather<const N: usize>(table: &[u32; N], at: Words) -> Words {
+    const { assert!(N.is_power_of_two()) };
+    each(at, |at| table[at as usize % N])
+}
+
+/// Byte `i` of each word as all four.
+#[inline(always)]
+fn spread_byte(a: Words, i: usize) -> Words {
+    each(a, |a| (a >> (8 * i) & 0xff) * 0x0101_0101)
+}
+
+/// Bytes, where the bit of `of` is set in `signs` taken from those of `sum`.
+#[inline(always)]
+fn mirrored(a: Words, signs: Words, of: u32, sum: u32) -> Words {
+    both(a, signs, |a, signs| {
+        let bytes = a.to_le_bytes().into_iter().zip((signs & of).to_le_bytes()).zip(sum.to_le_bytes());
+        bytes
+            .rev()
+            .fold(0, |word, ((a, sign), sum)| word << 8 | u32::from(if sign == 0 { a } else { sum.wrapping_sub(a) }))
+    })
+}
+
 /// The larger; `b` where one is NaN.
 #[inline(always)]
 fn larger(a: Floats, b: Floats) -> Floats {
@@ -194,9 +242,11 @@ fn smaller(a: Floats, b: Floats) -> Floats {
     both(a, b, |a, b| if a < b { a } else { b })
 }
 
+dot_words!();
 kernels!();
 float_kernels!();
 block_kernels!();
+table_kernels!();
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Every set of instructions that this processor has against the definition, bit for bit, and the definition against f64.
 
-use flashflood_vectors::{Attend, DeltaStep, Instructions};
+use flashflood_vectors::{Attend, DeltaStep, Instructions, Seen};
 use proptest::prelude::*;
 
 /// The next of SplitMix64's numbers, from -1 to 1.
@@ -99,6 +99,25 @@ proptest! {
     }
 
     #[test]
+    fn small_floats_become_weights(groups in 1usize..17, seed: u64) {
+        let mut state = seed;
+        // every number, in every place
+        let numbers: Vec<u8> = (0..16 * groups).map(|i| (i as u64 ^ seed) as u8).collect();
+        let scales: Vec<[f32; 2]> = (0..groups).map(|_| [number(&mut state), f32::NAN]).collect();
+        let out = vec![f32::NAN; numbers.len()];
+        let found = same(&out, |instructions, out| instructions.scale_small_floats(&numbers, &scales, out));
+        for (i, found) in found.iter().enumerate() {
+            let (exponent, mantissa) = (i32::from(numbers[i] >> 3 & 15), f32::from(numbers[i] & 7));
+            let magnitude = match exponent {
+                0 => mantissa * 2f32.powi(-9),
+                _ => (8.0 + mantissa) * 2f32.powi(exponent - 10),
+            };
+            let value = if numbers[i] < 128 { magnitude } else { -magnitude };
+            assert_eq!(*found, value * scales[i / 16][0]);
+        }
+    }
+
+    #[test]
     fn gates(n in 1usize..100, seed: u64) {
         let mut state = seed;
         let (gate, up) = (numbers(&mut state, n, 20.0), numbers(&mut state, n, 3.0));
@@ -132,28 +151,42 @@ proptest! {
     }
 
     #[test]
-    fn delta_steps(keys in 1usize..40, values in 1usize..300, seed: u64) {
+    fn delta_steps((keys, values, tokens) in (1usize..40, 1usize..300, 1usize..6), seed: u64) {
         let (mut state, stride) = (seed, values + 3);
-        let (k, q) = (numbers(&mut state, keys, 0.3), numbers(&mut state, keys, 0.3));
-        let (v, held) = (numbers(&mut state, values, 1.0), numbers(&mut state, keys * stride, 1.0));
-        let step = DeltaStep { k: &k, q: &q, v: &v, decay: 0.9, beta: 0.7, stride };
+        let mut rows = |n, largest| (0..tokens).map(|_| numbers(&mut state, n, largest)).collect::<Vec<_>>();
+        let (k, q, v) = (rows(keys, 0.3), rows(keys, 0.3), rows(values, 1.0));
+        let held = numbers(&mut state, keys * stride, 1.0);
+        let step = |t: usize| DeltaStep { k: &k[t], q: &q[t], v: &v[t], decay: 0.9 - 0.1 * t as f32, beta: 0.7 };
+        let steps: Vec<DeltaStep<'_>> = (0..tokens).map(step).collect();
         // the state, then what is read
-        let all = [held.clone(), vec![f32::NAN; values]].concat();
+        let all = [held.clone(), vec![f32::NAN; tokens * values]].concat();
         let found = same(&all, |instructions, all| {
             let (state, out) = all.split_at_mut(keys * stride);
-            instructions.delta_step(&step, state, out);
+            instructions.delta_steps(&steps, stride, state, out);
         });
+        let one_by_one = same(&all, |instructions, all| {
+            let (state, out) = all.split_at_mut(keys * stride);
+            for (step, out) in steps.iter().zip(out.chunks_exact_mut(values)) {
+                instructions.delta_steps(std::slice::from_ref(step), stride, state, out);
+            }
+        });
+        assert_eq!(found, one_by_one);
         let (found, read) = found.split_at(keys * stride);
-        for c in 0..values {
-            let at = |i: usize| 0.9f32 as f64 * f64::from(held[i * stride + c]);
-            let kept: f64 = (0..keys).map(|i| f64::from(k[i]) * at(i)).sum();
-            let correction = 0.7f32 as f64 * (f64::from(v[c]) - kept);
-            let new = |i: usize| at(i) + f64::from(k[i]) * correction;
-            (0..keys).for_each(|i| assert_close(found[i * stride + c], new(i), 1e-5));
-            assert_close(read[c], (0..keys).map(|i| f64::from(q[i]) * new(i)).sum(), 1e-4);
+        let mut expected: Vec<f64> = held.iter().map(|v| f64::from(*v)).collect();
+        for (t, step) in steps.iter().enumerate() {
+            let (k, q) = (step.k, step.q);
+            for c in 0..values {
+                let at = |i: usize| i * stride + c;
+                (0..keys).for_each(|i| expected[at(i)] *= f64::from(step.decay));
+                let kept: f64 = (0..keys).map(|i| f64::from(k[i]) * expected[at(i)]).sum();
+                let correction = f64::from(step.beta) * (f64::from(step.v[c]) - kept);
+                (0..keys).for_each(|i| expected[at(i)] += f64::from(k[i]) * correction);
+                assert_close(read[t * values + c], (0..keys).map(|i| f64::from(q[i]) * expected[at(i)]).sum(), 3e-4);
+            }
         }
-        for (row, held) in found.chunks_exact(stride).zip(held.chunks_exact(stride)) {
-            assert_eq!(row[values..], held[values..], "what lies between rows");
+        for (i, row) in found.chunks_exact(stride).enumerate() {
+            (0..values).for_each(|c| assert_close(row[c], expected[i * stride + c], 1e-4));
+            assert_eq!(row[values..], held[i * stride..][values..stride], "what lies between rows");
         }
     }
 
@@ -168,8 +201,26 @@ proptest! {
         let q = numbers(&mut state, dim, 2.0);
         let (keys, values) = (numbers(&mut state, end * stride, 2.0), numbers(&mut state, end * stride, 1.0));
         let scale = 1.0 / (dim as f32).sqrt();
-        let a = Attend { q: &q, keys: &keys, values: &values, stride, first, end, scale, sink };
-        let found = same(&vec![f32::NAN; dim], |instructions, out| instructions.attend(&a, out));
+        let a = Attend { q: &q, keys: &keys, values: &values, stride, first, end, scale };
+        let found = same(&vec![f32::NAN; dim], |instructions, out| whole(instructions, &[a], &[sink], out));
+        // others beside it, which see more and less, change nothing
+        let longer = Attend { first: 0, q: &values[..dim], ..a };
+        let shorter = Attend { end: first + 1, ..longer };
+        let beside = same(&vec![f32::NAN; 3 * dim], |instructions, out| {
+            whole(instructions, &[longer, a, shorter], &[None, sink, None], out)
+        });
+        assert_eq!(beside[dim..2 * dim], found);
+        // nor do pieces
+        let pieces = same(&vec![0.0; dim], |instructions, out| {
+            let mut seen = [Seen::begin(sink)];
+            for from in (first / 16 * 16..end).step_by(16) {
+                let (keys, values) = (&keys[from * stride..], &values[from * stride..]);
+                let (first, end) = (first.saturating_sub(from), (end - from).min(16));
+                instructions.attend(&[Attend { keys, values, first, end, ..a }], &mut seen, out);
+            }
+            Seen::end(&seen, out);
+        });
+        assert_eq!(pieces, found);
         let score = |p: usize| {
             let key = &keys[p * stride..];
             (0..dim).map(|i| f64::from(q[i]) * f64::from(key[i])).sum::<f64>() * f64::from(scale)
@@ -183,6 +234,14 @@ proptest! {
     }
 }
 
+/// Attention to all positions at once.
+fn whole(instructions: Instructions, queries: &[Attend<'_>], sinks: &[Option<f32>], out: &mut [f32]) {
+    let mut seen: Vec<Seen> = sinks.iter().map(|sink| Seen::begin(*sink)).collect();
+    out.fill(0.0);
+    instructions.attend(queries, &mut seen, out);
+    Seen::end(&seen, out);
+}
+
 /// Scores far apart, and what is no number.
 #[test]
 fn attention_to_odd_scores() {
@@ -191,8 +250,8 @@ fn attention_to_odd_scores() {
     keys[20 * 8] = 500.0;
     let q = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     let of = |keys: &[f32]| {
-        let a = Attend { q: &q, keys, values: &values, stride: 8, first: 0, end: 32, scale: 1.0, sink: None };
-        same(&[0.0; 8], |instructions, out| instructions.attend(&a, out))
+        let a = Attend { q: &q, keys, values: &values, stride: 8, first: 0, end: 32, scale: 1.0 };
+        same(&[0.0; 8], |instructions, out| whole(instructions, &[a], &[None], out))
     };
     assert_eq!(of(&keys), values[20 * 8..21 * 8]);
     keys[3 * 8] = f32::NAN;

@@ -1,7 +1,7 @@
 //! Every set of instructions that this processor has against the definition, bit for bit, and the definition against sums
 //! in f64.
 
-use flashflood_vectors::{Activations, Affine, BlockKind, Blocks, Instructions, Number, Signed};
+use flashflood_vectors::{Activations, Affine, BlockKind, Blocks, Instructions, Number, SmallFloats};
 use proptest::prelude::*;
 
 /// The next of SplitMix64's numbers.
@@ -149,29 +149,57 @@ fn affine_case(
     assert_eq!(found, expected, "{bits} bits, one token of {tokens}");
 }
 
-fn signed_case(rows: usize, blocks: usize, tokens: usize, seed: u64) {
+/// A number of 8 bits (E4M3).
+fn e4m3(byte: u8) -> f64 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f64::from(byte & 7));
+    let magnitude = if exponent == 0 { mantissa * 2f64.powi(-9) } else { (8.0 + mantissa) * 2f64.powi(exponent - 10) };
+    if byte < 0x80 { magnitude } else { -magnitude }
+}
+
+fn small_float_case(
+    (by_16, row_scales): (bool, bool),
+    (rows, first, blocks, tokens): (usize, usize, usize, usize),
+    seed: u64,
+) {
+    const NUMBERS: [f64; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
     let mut state = seed;
-    let cols = 32 * blocks;
-    let codes = bytes(&mut state, rows * cols);
-    let groups: Vec<[f32; 2]> = (0..rows * cols / 16).map(|_| [number(&mut state), number(&mut state)]).collect();
-    let weights = Signed { cols, codes: &codes, groups: &groups };
-    let (mut x, x_codes) = activations(&mut state, tokens, blocks, 1, 128);
+    let (cols, all, shared) = (32 * blocks, first + rows, if by_16 { 16 } else { 32 });
+    let numbers = bytes(&mut state, all * cols / 2);
+    // powers of two of moderate size, and the smallest of all
+    let scale = |byte: u8| if by_16 { byte } else { [0, 1, 2][usize::from(byte % 3)] + byte / 3 % 2 * 120 };
+    let scales: Vec<u8> = bytes(&mut state, all * cols / shared).into_iter().map(scale).collect();
+    let of_rows: Vec<f32> = (0..if row_scales { all } else { 0 }).map(|_| number(&mut state)).collect();
+    let row_bytes: Vec<u8> = of_rows.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    let weights = SmallFloats { cols, numbers: &numbers, scales: &scales, by_16, row_scales: &row_bytes };
+    let (mut x, x_codes) = activations(&mut state, tokens, blocks, 1, SmallFloats::OFFSET);
+    for (token, codes) in x_codes.iter().enumerate() {
+        for (b, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+            for (j, word) in x.block_mut(token, b).words.iter_mut().enumerate() {
+                *word = u32::from_le_bytes([0, 1, 2, 3].map(|b| codes[SmallFloats::column(j, b)] as u8));
+            }
+        }
+    }
     let mut expected = vec![0.0; rows * tokens];
-    weights.times(Instructions::Portable, &x, &mut expected);
+    weights.times(Instructions::Portable, first, &x, &mut expected);
     for instructions in Instructions::available() {
         let mut found = vec![f32::NAN; rows * tokens];
-        weights.times(instructions, &x, &mut found);
+        weights.times(instructions, first, &x, &mut found);
         assert_eq!(found, expected, "{instructions}");
     }
-    for (row, expected) in expected.chunks_exact(tokens).enumerate() {
+    for (r, expected) in expected.chunks_exact(tokens).enumerate() {
+        let row = first + r;
         for (t, expected) in expected.iter().enumerate() {
             let (mut sum, mut magnitude) = (0.0, 0.0);
             for (column, x_code) in x_codes[t].iter().enumerate() {
-                let [scale, bias] = groups[row * cols / 16 + column / 16].map(f64::from);
-                let code = f64::from(codes[row * cols + column] as i8);
-                let x = f64::from(*x_code) * f64::from(x.block_mut(t, column / 32).scale);
-                sum += (scale * code + bias) * x;
-                magnitude += ((scale * code).abs() + bias.abs()) * x.abs();
+                let at = row * cols + column;
+                let code = numbers[at / 2] >> (4 * (at % 2)) & 15;
+                let number = if code < 8 { NUMBERS[usize::from(code)] } else { -NUMBERS[usize::from(code - 8)] };
+                let scale = scales[at / shared];
+                let scale = if by_16 { e4m3(scale) } else { 2f64.powi(i32::from(scale) - 127) };
+                let of_row = of_rows.get(row).map_or(1.0, |scale| f64::from(*scale));
+                let product =
+                    number * scale * of_row * f64::from(*x_code) * f64::from(x.block_mut(t, column / 32).scale);
+                (sum, magnitude) = (sum + product, magnitude + product.abs());
             }
             assert!(close(*expected, sum, magnitude), "row {row}, token {t}: {expected} for {sum}");
         }
@@ -186,14 +214,34 @@ fn block_case(kind: BlockKind, (rows, first, blocks, tokens): (usize, usize, usi
     let mut bytes = bytes(&mut state, all * blocks * size);
     let halves: &[usize] = match kind {
         BlockKind::Q6_K => &[208],
-        BlockKind::Q4_0 | BlockKind::Q5_0 | BlockKind::Q8_0 => &[0],
-        _ => &[0, 2],
+        BlockKind::Q2_K => &[80, 82],
+        BlockKind::Q3_K => &[108],
+        BlockKind::TQ1_0 => &[52],
+        BlockKind::TQ2_0 => &[64],
+        BlockKind::MXFP4 | BlockKind::NVFP4 => &[],
+        // the highest bits are those of the last word of scales
+        BlockKind::IQ1_M => &[54],
+        BlockKind::Q4_1 | BlockKind::Q5_1 | BlockKind::Q4_K | BlockKind::Q5_K => &[0, 2],
+        _ => &[0],
     };
     for block in bytes.chunks_exact_mut(size) {
         // neither infinite nor NaN
         halves.iter().for_each(|at| block[at + 1] &= 0xbb);
+        if kind == BlockKind::MXFP4 {
+            block[0] = block[0] % 140 + 1;
+        }
     }
-    let weights = Blocks { kind, cols, bytes: &bytes };
+    // levels below 3 in each half of a byte, or bytes of 7 bits
+    let grid: Vec<u32> = (0..kind.grid())
+        .map(|_| {
+            let word = next(&mut state) as u32;
+            match kind {
+                BlockKind::IQ3_XXS | BlockKind::IQ3_S => (word & 0x3f3f_3f3f) + 0x4040_4040,
+                _ => (0..8).map(|i| word >> (4 * i) & 15).enumerate().map(|(i, level)| (level % 3) << (4 * i)).sum(),
+            }
+        })
+        .collect();
+    let weights = Blocks { kind, cols, bytes: &bytes, grid: &grid };
     let (mut x, _) = activations(&mut state, tokens, cols / 32, 1, kind.offset());
     let mut expected = vec![0.0; rows * tokens];
     weights.times(Instructions::Portable, first, &x, &mut expected);
@@ -235,11 +283,12 @@ proptest! {
     }
 
     #[test]
-    fn signed_products_have_the_bits_of_the_definition(
-        (rows, blocks, tokens) in (1usize..17, 1usize..24, 1usize..9),
+    fn small_floats_have_the_bits_of_the_definition(
+        kind in prop::sample::select(vec![(false, false), (true, false), (true, true)]),
+        (rows, first, blocks, tokens) in (1usize..40, 0usize..5, 1usize..40, 1usize..9),
         seed: u64,
     ) {
-        signed_case(rows, blocks, tokens, seed);
+        small_float_case(kind, (rows, first, blocks, tokens), seed);
     }
 }
 
@@ -250,7 +299,10 @@ fn many_tokens_and_long_rows() {
         affine_case(bits, 64, Number::Bf16, (17, 1, 3, 131), 7);
         affine_case(bits, 128, Number::Bf16, (16, 0, 33, 3), 8);
     }
-    signed_case(16, 3, 130, 9);
+    small_float_case((true, true), (17, 1, 35, 131), 9);
+    for kind in BlockKind::ALL {
+        block_case(kind, (17, 1, 3, 131), 9);
+    }
 }
 
 /// The largest codes with the largest activations: what 16 bits do not hold.

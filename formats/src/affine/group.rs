@@ -49,7 +49,7 @@ struct Sums {
 }
 
 /// Independent partial sums: float addition is not reordered by the compiler, and one chain would not vectorise.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Picks scale, bias and codes of one group of finite weights.
 #[inline(always)]
@@ -106,24 +106,25 @@ fn constant_group<const N: usize>(value: f32, codes: &mut [u8; N]) -> (bf16, bf1
     (to_bf16(rest), to_bf16(bias))
 }
 
-impl<const N: usize> Centred<N> {
-    /// The code of weight `w` as an f32: adding 2^23 leaves no room for a fraction, so it rounds to nearest even.
-    #[inline(always)]
-    fn code(&self, w: f32, inverse: f32, bias: f32) -> f32 {
-        const ROUND: f32 = 8_388_608.0;
-        let v = (w - bias) * inverse;
-        let v = if v > 0.0 { v } else { 0.0 };
-        let v = if v < self.levels { v } else { self.levels };
-        (v + ROUND) - ROUND
-    }
+/// The code of weight `w`, from 0 to `levels`, as an f32: adding 2^23 leaves no room for a fraction, so it rounds to nearest
+/// even.
+#[inline(always)]
+pub(super) fn code(w: f32, inverse: f32, bias: f32, levels: f32) -> f32 {
+    const ROUND: f32 = 8_388_608.0;
+    let v = (w - bias) * inverse;
+    let v = if v > 0.0 { v } else { 0.0 };
+    let v = if v < levels { v } else { levels };
+    (v + ROUND) - ROUND
+}
 
+impl<const N: usize> Centred<N> {
     #[inline(always)]
     fn sums(&self, (scale, bias): (f32, f32)) -> Sums {
         let inverse = 1.0 / scale;
         let (mut q, mut qq, mut qx) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
         for chunk in self.weights.as_chunks::<LANES>().0 {
             for lane in 0..LANES {
-                let code = self.code(chunk[lane], inverse, bias);
+                let code = code(chunk[lane], inverse, bias, self.levels);
                 q[lane] += code;
                 qq[lane] += code * code;
                 qx[lane] += code * chunk[lane];
@@ -154,7 +155,7 @@ impl<const N: usize> Centred<N> {
         for chunk in self.weights.as_chunks::<LANES>().0 {
             for lane in 0..LANES {
                 let w = chunk[lane];
-                let off = w - (scale * self.code(w, inverse, bias) + bias);
+                let off = w - (scale * code(w, inverse, bias, self.levels) + bias);
                 lanes[lane] += off * off;
             }
         }
@@ -188,15 +189,15 @@ impl<const N: usize> Centred<N> {
     #[inline(always)]
     fn codes(&self, scale: f32, bias: f32, codes: &mut [u8; N]) {
         let inverse = 1.0 / scale;
-        for (code, w) in codes.iter_mut().zip(&self.weights) {
-            *code = self.code(*w, inverse, bias) as u8;
+        for (out, w) in codes.iter_mut().zip(&self.weights) {
+            *out = code(*w, inverse, bias, self.levels) as u8;
         }
     }
 }
 
 /// The bf16 values on both sides of `value` (the second one off by one step when it is a bf16 itself).
 #[inline(always)]
-fn neighbours(value: f32) -> [f32; 2] {
+pub(super) fn neighbours(value: f32) -> [f32; 2] {
     let inner = value.to_bits() & 0xffff_0000;
     [f32::from_bits(inner), f32::from_bits(inner + 0x1_0000)]
 }
@@ -226,7 +227,7 @@ fn sum<const N: usize>(weights: &[f32; N], of: impl Fn(f32) -> f32) -> f32 {
 }
 
 #[inline(always)]
-fn total(mut lanes: [f32; LANES]) -> f32 {
+pub(super) fn total(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES;
     while width > 1 {
         width /= 2;

@@ -71,6 +71,18 @@ pub(crate) fn check_finite(weights: &[f32]) -> Result<(), NotFinite> {
     }
 }
 
+/// Packs the codes of a row, whose columns are a multiple of 8, as an affine format of `bits` bits stores them.
+///
+/// # Panics
+/// When `bytes` is not as long as the format says: callers have checked formats.
+pub fn pack_codes(bits: u8, codes: &[u8], bytes: &mut [u8]) {
+    let bits = usize::from(bits);
+    assert_eq!(bytes.len() * 8, codes.len() * bits, "{} codes of {bits} bits", codes.len());
+    for (eight, bytes) in codes.as_chunks::<8>().0.iter().zip(bytes.chunks_exact_mut(bits)) {
+        pack_8(bits, eight, bytes);
+    }
+}
+
 /// Eight codes into `bits` bytes.
 #[inline(always)]
 fn pack_8(bits: usize, codes: &[u8; 8], bytes: &mut [u8]) {

@@ -64,6 +64,28 @@ impl Codebook {
     }
 }
 
+impl Codebook {
+    /// The table as products on the CPU look it up: [`BlockKind::grid`](flashflood_vectors::BlockKind::grid). 4-bit codes have
+    /// one in registers.
+    pub(crate) fn grid(self) -> &'static [u32] {
+        static ALL: LazyLock<[Vec<u32>; 7]> = LazyLock::new(|| {
+            Codebook::ALL.map(|book| match book {
+                Codebook::Iq4 => Vec::new(),
+                Codebook::Iq2Xxs | Codebook::Iq2Xs | Codebook::Iq2S => levels(book.words(), |value| value / 17),
+                Codebook::Iq1S => levels(book.words(), |value| value / 8 - 1),
+                Codebook::Iq3Xxs | Codebook::Iq3S => book.words().iter().map(|four| four + 0x4040_4040).collect(),
+            })
+        });
+        &ALL[Codebook::ALL.iter().position(|book| *book == self).unwrap_or_default()]
+    }
+}
+
+/// Of vectors of eight values their levels, four bits each: the first four in the low halves of a word's bytes.
+fn levels(words: &[u32], level: impl Fn(u8) -> u8) -> Vec<u32> {
+    let four = |word: u32| u32::from_le_bytes(word.to_le_bytes().map(&level));
+    words.as_chunks::<2>().0.iter().map(|[first, last]| four(*first) | four(*last) << 4).collect()
+}
+
 fn pairs(values: &[i8; 16]) -> Vec<u32> {
     let value = |code: u32| u32::from(values[code as usize] as u8);
     (0..256).map(|byte| value(byte & 15) | value(byte >> 4) << 8).collect()

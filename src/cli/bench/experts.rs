@@ -14,6 +14,7 @@ use indicatif::ProgressBar;
 
 use super::super::{Interrupted, interrupted};
 use super::BenchArgs;
+use crate::cli::notes::note;
 
 const DEPTHS: [usize; 6] = [1, 2, 4, 8, 16, 32];
 /// A pass ends after this time or these bytes.
@@ -75,6 +76,13 @@ pub(in crate::cli) struct ReadSpeed {
     pub(in crate::cli) cached_is_cold: bool,
 }
 
+impl ReadSpeed {
+    /// GB/s of the disk, as far as these reads came from it.
+    pub(in crate::cli) fn rate(&self) -> f64 {
+        self.direct.unwrap_or(if self.cached_is_cold { self.cached } else { 0.0 })
+    }
+}
+
 /// How fast experts are read at each of `depths`: a second or less for each, past the page cache and through it.
 pub(in crate::cli) fn read_speeds(layout: &ExpertLayout, depths: &[usize]) -> anyhow::Result<Vec<ReadSpeed>> {
     let (lengths, bytes) = (file_lengths(layout)?, record_bytes(layout));
@@ -110,9 +118,9 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         false => None,
     };
     match (direct.is_direct(), &on_threads) {
-        (false, _) => eprintln!("the file system has no direct reads"),
-        (true, Some(_)) => eprintln!("direct reads go through the system's queue"),
-        (true, None) => eprintln!("direct reads are made on threads: the system has no queue, or refuses it"),
+        (false, _) => note!("the file system has no direct reads"),
+        (true, Some(_)) => note!("direct reads go through the system's queue"),
+        (true, None) => note!("direct reads are made on threads: the system has no queue, or refuses it"),
     }
     let longest = lengths.iter().copied().max().unwrap_or(0);
     let mut sizes = vec![(record / 2).next_multiple_of(PAGE), record, 1 << 20, 8 << 20];
@@ -167,11 +175,9 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if let Some(best) = rows.iter_mut().max_by(|a, b| rate(a).total_cmp(&rate(b))) {
         best.best = true;
     }
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
-    } else {
-        print_table(&mut out, &rows)?;
+    let all = serde_json::to_value(&rows)?;
+    if !args.present("reads", &serde_json::json!({ "reads": all }), &all)? {
+        print_table(&mut std::io::stdout().lock(), &rows)?;
     }
     Ok(())
 }

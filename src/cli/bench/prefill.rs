@@ -17,9 +17,9 @@ use crate::cli::kernel_table::KernelTable;
 const DEPTH: usize = 16;
 
 /// One prompt.
-struct Run {
+pub(super) struct Run {
     tokens: usize,
-    time: Duration,
+    pub(super) time: Duration,
     waited: Duration,
     stats: StoreStats,
     /// What it takes at least.
@@ -30,7 +30,7 @@ struct Run {
 }
 
 impl Run {
-    fn rate(&self) -> f64 {
+    pub(super) fn rate(&self) -> f64 {
         self.tokens as f64 / self.time.as_secs_f64()
     }
 
@@ -84,20 +84,24 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         }
         tables.push((tokens, ceiling, KernelTable::of(&session)?));
     }
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        let rows: Vec<_> = runs.iter().map(|run| json!({
-            "tokens": run.tokens, "tokens_per_s": run.rate(), "s": run.time.as_secs_f64(),
-            "bytes_read": run.stats.bytes_read, "hit_rate": run.stats.hit_rate(), "expert_gb_s": run.read_rate(),
-            "stall_s": run.stats.stall_time.as_secs_f64(), "device_wait_s": run.waited.as_secs_f64(),
-            "host_s": run.host().as_secs_f64(), "ceiling_s": run.least.as_secs_f64(),
-            "kernels_s": run.kernels.map(|t| t.as_secs_f64()), "sweep_s": run.sweep.map(|t| t.as_secs_f64()),
-        })).collect();
-        let all = json!({ "device": device, "slots": plan.slots, "chunk": plan.chunk, "read_ceiling_gb_s": read_rate,
-            "runs": rows });
-        writeln!(out, "{all:#}")?;
+    let rows: Vec<_> = runs
+        .iter()
+        .map(|run| {
+            json!({
+                "tokens": run.tokens, "tokens_per_s": run.rate(), "s": run.time.as_secs_f64(),
+                "bytes_read": run.stats.bytes_read, "hit_rate": run.stats.hit_rate(), "expert_gb_s": run.read_rate(),
+                "stall_s": run.stats.stall_time.as_secs_f64(), "device_wait_s": run.waited.as_secs_f64(),
+                "host_s": run.host().as_secs_f64(), "ceiling_s": run.least.as_secs_f64(),
+                "kernels_s": run.kernels.map(|t| t.as_secs_f64()), "sweep_s": run.sweep.map(|t| t.as_secs_f64()),
+            })
+        })
+        .collect();
+    let all = json!({ "device": device, "slots": plan.slots, "chunk": plan.chunk, "read_ceiling_gb_s": read_rate,
+        "runs": rows });
+    if args.present("prompts", &all, &all)? {
         return Ok(());
     }
+    let mut out = std::io::stdout().lock();
     writeln!(
         out,
         "{device}; {layers} layers, {} of {} experts in memory, chunks of {} tokens",
@@ -141,7 +145,7 @@ fn print_runs(out: &mut impl Write, runs: &[Run]) -> std::io::Result<()> {
 }
 
 /// Ids without a pattern: what experts a model chooses depends on them.
-fn prompt(tokens: usize, vocab: usize, seed: u64) -> Vec<u32> {
+pub(super) fn prompt(tokens: usize, vocab: usize, seed: u64) -> Vec<u32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(tokens as u64);
     let next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -150,7 +154,7 @@ fn prompt(tokens: usize, vocab: usize, seed: u64) -> Vec<u32> {
     std::iter::repeat_with(next).take(tokens).collect()
 }
 
-fn prefill(session: &mut Session<'_>, prompt: &[u32]) -> anyhow::Result<Run> {
+pub(super) fn prefill(session: &mut Session<'_>, prompt: &[u32]) -> anyhow::Result<Run> {
     session.reset_expert_stats();
     let waited = session.waited();
     let start = Instant::now();

@@ -15,13 +15,21 @@ pub(super) enum Command {
     Read(PathBuf),
     Save(String),
     Load(String),
+    /// What there is to load.
+    Names,
+    /// The last question once more.
+    Retry,
+    /// The last question in an editor.
+    Edit,
+    /// The last answer to the clipboard.
+    Copy,
     Stats,
     Clear,
     Quit,
 }
 
 /// Commands as `/help` lists them.
-pub(super) const COMMANDS: [(&str, &str); 12] = [
+pub(super) const COMMANDS: [(&str, &str); 16] = [
     ("/help", "this list"),
     (
         "/set KEY VALUE",
@@ -33,9 +41,13 @@ pub(super) const COMMANDS: [(&str, &str); 12] = [
     ("/read FILE", "say what stands in a file"),
     ("/save NAME", "keep the conversation, and its state, so that it need not be read again"),
     ("/load NAME", "go on with a conversation that was kept"),
+    ("/load", "which were kept"),
+    ("/retry", "another answer to the last question"),
+    ("/edit", "the last question in $VISUAL or $EDITOR, and an answer to what it becomes"),
+    ("/copy", "the last answer to the clipboard, by terminals that can (OSC 52)"),
     ("/stats", "speed and experts of the last answer"),
     ("/clear", "a new conversation"),
-    ("/quit", "end; Ctrl-D does too, and Ctrl-C stops an answer"),
+    ("/quit", "end; so do exit, quit and Ctrl-D; Ctrl-C stops an answer"),
     ("\"\"\"", "begins and ends a text of several lines"),
 ];
 
@@ -43,6 +55,10 @@ impl Command {
     /// The command of a line; `None` where it is none. A path such as `/etc/hosts is what?` is no command.
     pub(super) fn of(line: &str) -> Option<anyhow::Result<Command>> {
         let line = line.trim();
+        // what people type who want to leave, and not what anybody asks
+        if line == "exit" || line == "quit" {
+            return Some(Ok(Command::Quit));
+        }
         let rest = line.strip_prefix('/')?;
         let (word, argument) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         if !word.chars().all(|c| c.is_ascii_alphabetic() || c == '?') {
@@ -71,7 +87,11 @@ impl Command {
             "system" => Command::System(argument.to_owned()),
             "read" => Command::Read(needs("the path of a file")?.into()),
             "save" => Command::Save(name(&needs("a name")?)?),
+            "load" if argument.is_empty() => Command::Names,
             "load" => Command::Load(name(&needs("a name")?)?),
+            "retry" => Command::Retry,
+            "edit" => Command::Edit,
+            "copy" => Command::Copy,
             "stats" => Command::Stats,
             "clear" | "new" => Command::Clear,
             "quit" | "exit" | "q" | "bye" => Command::Quit,
@@ -103,6 +123,7 @@ mod tests {
         assert_eq!(of("/set"), Command::Show);
         assert_eq!(of("/think off"), Command::Think(false));
         assert_eq!(of("/system Be brief."), Command::System("Be brief.".into()));
+        assert_eq!((of("exit"), of(" quit "), of("/load")), (Command::Quit, Command::Quit, Command::Names));
         assert_eq!(of("/save my talk"), Command::Save("my talk".into()));
     }
 

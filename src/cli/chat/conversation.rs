@@ -9,7 +9,22 @@ use flashflood::{Content, Message, Request, SamplerOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::asking::AnswerArgs;
-use crate::cli::output::write_whole;
+use crate::cli::output::write_private;
+
+/// What `/set` takes.
+pub(super) const SETTINGS: [&str; 11] = [
+    "temp",
+    "top-p",
+    "top-k",
+    "min-p",
+    "presence-penalty",
+    "frequency-penalty",
+    "repeat-penalty",
+    "seed",
+    "max-tokens",
+    "think-budget",
+    "stop",
+];
 
 /// A conversation with its settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,6 +93,28 @@ impl Conversation {
         self.messages.push(Message { reasoning_content, ..Message::new("assistant", answer) });
     }
 
+    /// Takes the last question and its answer out; `None` where nothing was said.
+    pub(super) fn take_last(&mut self) -> Option<Exchange> {
+        let at = self.messages.iter().rposition(|message| message.role == "user")?;
+        Some(Exchange(self.messages.split_off(at)))
+    }
+
+    /// Puts back what [`take_last`](Self::take_last) gave.
+    pub(super) fn put_back(&mut self, Exchange(messages): Exchange) {
+        self.messages.extend(messages);
+    }
+
+    /// How much was said.
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// The last answer, without its thoughts.
+    pub(super) fn last_answer(&self) -> Option<&str> {
+        let last = self.messages.last().filter(|message| message.role == "assistant")?;
+        text_of(last)
+    }
+
     /// Forgets what was said, not how answers are made.
     pub(super) fn clear(&mut self) {
         self.messages.clear();
@@ -111,10 +148,7 @@ impl Conversation {
             "max-tokens" => self.max_tokens = number(key, value)?,
             "think-budget" => self.think_budget = number(key, value)?,
             "stop" => self.stop = if value == "auto" { Vec::new() } else { vec![value.to_owned()] },
-            _ => bail!(
-                "there is no setting '{key}' (hint: temp, top-p, top-k, min-p, presence-penalty, frequency-penalty, \
-                 repeat-penalty, seed, max-tokens, think-budget, stop)"
-            ),
+            _ => bail!("there is no setting '{key}' (hint: {})", SETTINGS.join(", ")),
         }
         // a value that cannot be meant changes nothing
         if let Err(error) = self.sampling.settings() {
@@ -126,7 +160,7 @@ impl Conversation {
 
     /// Writes it to a file, which is whole or as it was.
     pub(super) fn save(&self, path: &Path) -> anyhow::Result<()> {
-        write_whole(path, |place| {
+        write_private(path, |place| {
             let mut file = std::fs::File::create(place)?;
             serde_json::to_writer_pretty(&mut file, self)?;
             file.flush()?;
@@ -145,6 +179,23 @@ impl Conversation {
         serde_json::from_str(&text)
             .map_err(|e| anyhow!("expected a conversation that /save wrote: {e}"))
             .with_context(at)
+    }
+}
+
+/// A question and what was answered.
+pub(super) struct Exchange(Vec<Message>);
+
+impl Exchange {
+    /// The question.
+    pub(super) fn question(&self) -> Option<&str> {
+        text_of(self.0.first()?)
+    }
+}
+
+fn text_of(message: &Message) -> Option<&str> {
+    match &message.content {
+        Content::Text(text) => Some(text),
+        _ => None,
     }
 }
 
@@ -199,9 +250,28 @@ mod tests {
         talk.set("max-tokens", "7").unwrap();
         talk.save(&path).unwrap();
         assert_eq!(Conversation::load(&path).unwrap(), talk);
+        #[cfg(unix)]
+        {
+            let meta = std::fs::metadata(&path).unwrap();
+            assert_eq!(std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777, 0o600);
+        }
         std::fs::write(&path, "{").unwrap();
         let error = format!("{:#}", Conversation::load(&path).unwrap_err());
         assert!(error.contains("a b.json") && error.contains("expected a conversation"), "{error}");
+    }
+
+    #[test]
+    fn the_last_exchange_is_taken_out_and_put_back() {
+        let mut talk = Conversation::default();
+        assert!(talk.take_last().is_none() && talk.last_answer().is_none());
+        talk.answered("One?".into(), "1".into(), String::new());
+        talk.answered("Two?".into(), "2".into(), "hm".into());
+        let whole = talk.clone();
+        assert_eq!(talk.last_answer(), Some("2"));
+        let last = talk.take_last().unwrap();
+        assert_eq!((last.question(), talk.len(), talk.last_answer()), (Some("Two?"), 2, Some("1")));
+        talk.put_back(last);
+        assert_eq!(talk, whole);
     }
 
     #[test]

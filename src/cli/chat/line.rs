@@ -1,11 +1,15 @@
 //! Lines that the user gives: from a line editor with a history in a terminal, plain ones elsewhere.
 
 use std::io::{BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::cli::notes::note;
 use anyhow::Context;
-use rustyline::DefaultEditor;
+use rustyline::Editor;
 use rustyline::error::ReadlineError;
+use rustyline::history::DefaultHistory;
+
+use super::complete::Completion;
 
 /// Begins and ends a text of several lines.
 const FENCE: &str = "\"\"\"";
@@ -21,16 +25,19 @@ pub(super) enum Line {
 /// Where lines come from.
 pub(super) struct Lines {
     /// `None` where nobody types.
-    editor: Option<DefaultEditor>,
+    editor: Option<Editor<Completion, DefaultHistory>>,
     history: PathBuf,
     /// Ctrl-C on an empty line; the second in a row ends.
     interrupted: bool,
 }
 
 impl Lines {
-    pub(super) fn new(history: PathBuf) -> Self {
-        let mut editor = std::io::stdin().is_terminal().then(DefaultEditor::new).and_then(Result::ok);
+    /// `folder` has the history and the conversations that were kept.
+    pub(super) fn new(folder: &Path) -> Self {
+        let history = folder.join("history.txt");
+        let mut editor = std::io::stdin().is_terminal().then(Editor::new).and_then(Result::ok);
         if let Some(editor) = &mut editor {
+            editor.set_helper(Some(Completion::new(folder.to_owned())));
             // the first time there is none
             let _ = editor.load_history(&history);
         }
@@ -84,7 +91,7 @@ impl Lines {
             Err(ReadlineError::Interrupted) if self.interrupted => Ok(Line::End),
             Err(ReadlineError::Interrupted) => {
                 self.interrupted = true;
-                eprintln!("(Ctrl-C again, Ctrl-D or /quit ends)");
+                note!("(Ctrl-C again, Ctrl-D or /quit ends)");
                 Ok(Line::Interrupted)
             }
             Err(ReadlineError::Eof) => Ok(Line::End),

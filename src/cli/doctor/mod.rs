@@ -6,6 +6,7 @@ mod settings;
 
 use std::io::{self, Write};
 use std::net::TcpListener;
+use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, Command};
 use flashflood::bytes_for_people;
@@ -19,7 +20,9 @@ use serde::Serialize;
 
 use super::config_file::{self, ConfigFile, ConfigFileError};
 use super::model::ModelArgs;
+use super::report;
 use super::{Interrupted, interrupted, split_hint};
+use crate::cli::notes::note;
 use settings::{Setting, settings};
 
 /// Less free memory than this holds no model of use.
@@ -36,6 +39,9 @@ pub(crate) struct DoctorArgs {
     /// Do not measure the disk
     #[arg(long)]
     skip_disk: bool,
+    /// Write a page to share: what was found, and the JSON in it
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -136,6 +142,10 @@ pub(crate) fn run(
     }
     let settings = settings(program, &config, given, generation.as_ref());
     let diagnosis = Diagnosis { version: env!("CARGO_PKG_VERSION"), findings, settings };
+    if let Some(file) = &args.report {
+        report::write(file, "doctor", args.model.model.as_deref(), &serde_json::to_value(&diagnosis)?)?;
+        note!("{}: a page to share", file.display());
+    }
     let mut out = io::stdout().lock();
     match args.json {
         true => writeln!(out, "{}", serde_json::to_string_pretty(&diagnosis)?)?,

@@ -10,12 +10,14 @@ use anyhow::Context;
 use clap::Args;
 use flashflood::bytes_for_people;
 use flashflood::engine::{Engine, MemoryPlan, OpenedDevice};
-use flashflood::model::{FeedForward, Mixer, ModelSource, Shape};
+use flashflood::model::{FeedForward, Mixer, ModelSource, Shape, Yarn};
+use flashflood::weights::pack::{LadderStep, ladder};
 use flashflood::weights::{ExpertFile, Listing};
 use serde::Serialize;
 
 use super::model::ModelArgs;
-use parts::{ModelPart, parts};
+use parts::ModelPart;
+pub(super) use parts::parts;
 
 /// Show a model's shapes, bytes and memory plan
 #[derive(Args)]
@@ -38,12 +40,14 @@ struct Shapes {
     experts: usize,
     top_k: usize,
     moe_intermediate: usize,
+    /// How rotary positions are stretched.
+    rope_scaling: Option<Yarn>,
 }
 
 impl Shapes {
     fn new(shape: Shape) -> Self {
         let (experts, top_k, width) = shape.moe().map_or((0, 0, 0), |moe| (moe.experts, moe.top_k, moe.width));
-        Shapes { shape, experts, top_k, moe_intermediate: width }
+        Shapes { rope_scaling: shape.yarn(), shape, experts, top_k, moe_intermediate: width }
     }
 }
 
@@ -63,11 +67,22 @@ struct Summary {
     expert_bytes: u64,
     /// Of a token's experts, when none is in memory.
     expert_bytes_per_token: u64,
+    /// What packs of it would read.
+    ladder: Vec<Step>,
     files: Vec<ModelFile>,
     device: String,
     plan: Option<MemoryPlan>,
     /// Why there is no plan.
     plan_error: Option<String>,
+}
+
+/// A step of the ladder of packs.
+#[derive(Serialize)]
+struct Step {
+    #[serde(flatten)]
+    step: LadderStep,
+    /// Experts that the memory of the plan holds.
+    experts_in_memory: Option<u64>,
 }
 
 /// A file of the model's folder.
@@ -85,6 +100,7 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<()> {
     }
     let options = model.resources.options();
     let source = model.source()?;
+    let shape = source.shape_with(options.rope_scaling)?;
     let device = OpenedDevice::open(options.device)?;
     let (plan, plan_error) = match Engine::plan_for(&source, &device, &options) {
         Ok(plan) => (Some(plan), None),
@@ -102,12 +118,13 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<()> {
         parameters_per_token: per_token(&source, &parts),
         expert_bytes: largest,
         expert_bytes_per_token: of_a_token,
+        ladder: steps(&source, plan.as_ref()),
         files: files(&source).with_context(|| source.root.display().to_string())?,
         device: device.name(),
         plan,
         plan_error,
         parts,
-        config: Shapes::new(source.shape),
+        config: Shapes::new(shape),
         model: source.root,
     };
     let mut out = io::stdout().lock();
@@ -116,6 +133,20 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<()> {
         false => print(&mut out, &summary)?,
     }
     Ok(())
+}
+
+/// Of a pack there is no ladder: packs are made of what it was made of.
+fn steps(source: &ModelSource, plan: Option<&MemoryPlan>) -> Vec<Step> {
+    if matches!(kind(&source.root), "pack" | "embedded") {
+        return Vec::new();
+    }
+    let memory = plan.map(|plan| plan.slots as u64 * plan.slot_bytes);
+    let all: u64 = source.experts().layers.iter().map(|layer| layer.experts as u64).sum();
+    let step = |step: LadderStep| Step {
+        experts_in_memory: memory.map(|memory| (memory / step.expert_bytes.max(1)).min(all)),
+        step,
+    };
+    ladder(source.experts()).into_iter().map(step).collect()
 }
 
 fn kind(root: &Path) -> &'static str {
@@ -194,12 +225,28 @@ fn print(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
             bytes_for_people(summary.expert_bytes_per_token)
         )?;
     }
+    print_ladder(out, summary)?;
     print_files(out, &summary.files)?;
     writeln!(out, "\nmemory on {}", summary.device)?;
     match (&summary.plan, &summary.plan_error) {
         (Some(plan), _) => write!(out, "{plan}"),
         (None, error) => writeln!(out, "it does not fit: {}", error.as_deref().unwrap_or("no plan")),
     }
+}
+
+/// What of the experts each step of packing reads for a token, and how many the memory of the plan would hold.
+fn print_ladder(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    if summary.ladder.is_empty() {
+        return Ok(());
+    }
+    let experts = summary.config.experts * summary.config.shape.moe_layers().len();
+    writeln!(out, "\npack --bits  bits a weight  one expert     a token         all  in memory here")?;
+    for Step { step, experts_in_memory } in &summary.ladder {
+        let [one, token, all] = [step.expert_bytes, step.token_bytes, step.bytes].map(bytes_for_people);
+        let memory = experts_in_memory.map_or("-".to_owned(), |count| format!("{count} of {experts}"));
+        writeln!(out, "{:<12}{:>15.2}{one:>12}{token:>12}{all:>12}  {memory}", step.name, step.bits_per_weight)?;
+    }
+    Ok(())
 }
 
 fn print_shapes(out: &mut impl Write, shape: &Shape) -> io::Result<()> {
@@ -242,7 +289,10 @@ fn print_shapes(out: &mut impl Write, shape: &Shape) -> io::Result<()> {
         let count = shape.layers.len() - shape.moe_layers().len();
         row("feed-forward", format!("of width {width} in {count} layers"))?;
     }
-    row("context", format!("{} positions", shape.max_positions))?;
+    let stretched = shape.yarn().map_or(String::new(), |yarn| {
+        format!(", by YaRN {} times the {} that it was trained for", yarn.factor, yarn.original)
+    });
+    row("context", format!("{} positions{stretched}", shape.max_positions))?;
     row("vocabulary", format!("{} tokens", shape.vocab))
 }
 

@@ -5,14 +5,14 @@ use flashflood::weights::{Listed, Listing};
 
 /// A part of a model.
 #[derive(serde::Serialize)]
-pub(super) struct ModelPart {
-    pub(super) name: &'static str,
+pub(in crate::cli) struct ModelPart {
+    pub(in crate::cli) name: &'static str,
     /// Weights, not counting scales and biases of quantisation.
-    pub(super) parameters: u64,
+    pub(in crate::cli) parameters: u64,
     /// In memory; of routed experts on disk.
-    pub(super) bytes: u64,
+    pub(in crate::cli) bytes: u64,
     /// How its matrices are stored, each way once, in order.
-    pub(super) formats: Vec<String>,
+    pub(in crate::cli) formats: Vec<String>,
 }
 
 impl ModelPart {
@@ -46,7 +46,7 @@ impl ModelPart {
 }
 
 /// Every weight of `source` in one of its parts, in the order a token meets them.
-pub(super) fn parts(source: &ModelSource) -> Vec<ModelPart> {
+pub(in crate::cli) fn parts(source: &ModelSource) -> Vec<ModelPart> {
     let names = ["embedding", "attention", "delta-net", "feed-forward", "shared experts", "router", "norms", "lm_head"];
     let mut parts: Vec<ModelPart> = names.into_iter().map(ModelPart::new).collect();
     for weight in &source.weights.resident {

@@ -6,6 +6,7 @@ mod gguf;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::cli::notes::{note, printable};
 use anyhow::Context;
 use clap::Args;
 use etcetera::BaseStrategy;
@@ -88,8 +89,8 @@ pub(crate) fn run(args: ListArgs) -> anyhow::Result<()> {
     } else if models.is_empty() {
         let places = [cache.as_ref().map(Cache::root), packs.as_deref()].into_iter().flatten();
         let places: Vec<String> = places.map(|place| place.display().to_string()).collect();
-        eprintln!("no models in {}", places.join(" or "));
-        eprintln!(
+        note!("no models in {}", places.join(" or "));
+        note!(
             "hint: flashflood pull REPO downloads one; `flashflood run` without --model uses a small one in the program"
         );
     } else {
@@ -99,7 +100,7 @@ pub(crate) fn run(args: ListArgs) -> anyhow::Result<()> {
 }
 
 /// Where packs are looked for.
-fn packs_folder() -> Option<PathBuf> {
+pub(super) fn packs_folder() -> Option<PathBuf> {
     Some(etcetera::choose_base_strategy().ok()?.data_dir().join("flashflood"))
 }
 
@@ -228,7 +229,7 @@ fn print(out: &mut impl Write, models: &[Listed]) -> io::Result<()> {
         };
         let line =
             format!("{:<width$}  {:>9}  {state:<13}  {}", model.name, bytes_for_people(model.bytes), model.format);
-        writeln!(out, "{}", line.trim_end())?;
+        writeln!(out, "{}", printable(line.trim_end()))?;
     }
     Ok(())
 }

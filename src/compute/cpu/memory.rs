@@ -25,17 +25,17 @@ impl CpuCache {
         CpuCache { streams: spec.streams.iter().map(rows).collect() }
     }
 
-    /// A stream in f32, `[positions, width]`.
-    pub(crate) fn floats(&self, stream: usize) -> &[f32] {
-        bytemuck::cast_slice(&self.streams[stream])
+    /// A stream in its format, row after row.
+    pub(crate) fn words(&self, stream: usize) -> &[u32] {
+        &self.streams[stream]
     }
 
     /// The same, to write.
-    pub(crate) fn floats_mut(&mut self, stream: usize) -> &mut [f32] {
-        bytemuck::cast_slice_mut(&mut self.streams[stream])
+    pub(crate) fn words_mut(&mut self, stream: usize) -> &mut [u32] {
+        &mut self.streams[stream]
     }
 
-    /// A stream in its format, row after row.
+    /// A stream as bytes.
     pub(super) fn bytes(&self, stream: usize) -> &[u8] {
         bytemuck::cast_slice(&self.streams[stream])
     }

@@ -9,6 +9,7 @@ use super::autotune::{Subject, Teams};
 use super::encoding::{Encoding, Submission};
 use super::experts::ChoiceOnTheWay;
 use super::pipelines::Pipelines;
+use super::prepared::Prepared;
 use super::profile::{Profile, bandwidth};
 use super::readback::{Readback, wait};
 use super::ready::{Maker, Ready};
@@ -19,9 +20,10 @@ use crate::compute::kernel::{Dispatch, Kernel};
 use crate::compute::ops::LogitsTopK;
 use crate::compute::recording::{CacheId, Recording, TensorId, View};
 use crate::compute::run::Runner;
-use crate::compute::step::{ExecuteError, HostWork, KernelTime, Phase, ProfiledSteps, Span, Step, TopLogits};
+use crate::compute::step::{
+    ExecuteError, HostWork, KernelTime, LogitsSummary, Phase, ProfiledSteps, Span, Step, TopLogits,
+};
 use crate::experts::SlotMemory;
-
 /// With all experts resident a step needs one submission. The GPU starts sooner with several: recorded by wgpu, a token of
 /// the 35B shape takes 4.5 ms on an H200 in one, 3.9 ms in submissions of 50 or 100 dispatches, and 4.0 ms in some of 25.
 const SUBMIT_AFTER: usize = 64;
@@ -49,6 +51,8 @@ pub(crate) struct GpuOptions {
     pub chain: bool,
     /// Dispatches of the first submission of a step that waits for nothing.
     pub submit_after: usize,
+    /// Whether tokens are recorded while the ones before them are computed, where they wait for nothing: for tests.
+    pub prepare: bool,
 }
 
 impl Default for GpuOptions {
@@ -62,6 +66,7 @@ impl Default for GpuOptions {
             cooperative: None,
             chain: true,
             submit_after: SUBMIT_AFTER,
+            prepare: true,
         }
     }
 }
@@ -98,15 +103,19 @@ pub(crate) struct GpuDevice {
     pub(super) choices: Readback,
     pub(super) choice: Option<ChoiceOnTheWay>,
     pub(super) values: Readback,
+    /// The next token, as far as it is known: dropped before the chain that its commands belong to.
+    pub(super) prepared: Option<Prepared>,
     pub(super) encoding: Encoding,
     pub(super) dispatches: Vec<Dispatch>,
     pub(super) profile: Option<Profile>,
     /// Time that was waited for work whose results the host does not read.
     pub(super) waits: Duration,
     /// Dispatches of the first submission of a step, and of the next one.
-    submit_after: [usize; 2],
+    pub(super) submit_after: [usize; 2],
+    /// Whether the next token may be prepared.
+    prepares: bool,
     /// When the step began.
-    started: Instant,
+    pub(super) started: Instant,
     /// What the host has waited since then, for the device and for reads.
     pub(super) step_waits: Duration,
     /// Time of all submissions until then.
@@ -198,6 +207,8 @@ impl GpuDevice {
             profile: None,
             waits: Duration::ZERO,
             submit_after: [options.submit_after; 2],
+            prepares: options.prepare,
+            prepared: None,
             started: Instant::now(),
             step_waits: Duration::ZERO,
             step_submits: Duration::ZERO,
@@ -216,19 +227,6 @@ impl GpuDevice {
             Some(error) => Err(ExecuteError::Gpu(error.clone())),
             None => Ok(()),
         }
-    }
-
-    fn read_buffer(&mut self, buffer: wgpu::Buffer, elements: usize) -> Result<Vec<f32>, ExecuteError> {
-        let bytes = elements as u64 * 4;
-        self.values.reserve(bytes);
-        let encoder = self.encoding.encoder(&self.gpu.device);
-        self.values.copy(encoder, &buffer, 0, 0, bytes);
-        let index = self.encoding.submit(&self.gpu.queue).index;
-        let waiting = Instant::now();
-        let values = self.values.read(&index, bytes, bytemuck::pod_collect_to_vec)?;
-        self.has_waited_for_device(waiting);
-        self.check()?;
-        Ok(values)
     }
 
     /// Encodes `self.dispatches` with the stages of operation `index`.
@@ -317,6 +315,18 @@ impl Device for GpuDevice {
         self.resident.all_resident && step.phase == Phase::Decode
     }
 
+    fn begin_preparing(&mut self) -> bool {
+        self.prepares && self.begin_recording_ahead()
+    }
+
+    fn end_preparing(&mut self, step: Step) {
+        self.end_recording_ahead(step);
+    }
+
+    fn run_prepared(&mut self, step: &Step) -> bool {
+        self.take_recorded(step)
+    }
+
     fn begin_choice(&mut self, ids: View, guess: Option<View>, step: &Step) {
         self.choice = Some(self.submit_choice(ids, guess, step));
     }
@@ -401,14 +411,16 @@ impl Device for GpuDevice {
     }
 
     fn top_logits(&mut self, _: TensorId, op: LogitsTopK) -> Result<TopLogits, ExecuteError> {
-        let Some(stages) = &self.ready.top_k else { return Ok(Vec::new()) };
-        let top_k = op.top_k.min(op.vocab).min(LogitsTopK::MOST);
-        let (dispatches, scratch) = LogitsTopK { top_k, ..op }.dispatches();
-        self.encoding.dispatch(&self.gpu.device, None, stages, &dispatches);
-        let values = self.read_buffer(self.resident.scratch(scratch).clone(), 2 * top_k)?;
-        let top = values.chunks_exact(2).map(|pair| (pair[1].to_bits(), pair[0]));
-        // the kernel leaves no id where there are fewer numbers
-        Ok(top.filter(|(id, _)| (*id as usize) < op.vocab).collect())
+        Ok(self.summary_of_device(op)?.top)
+    }
+
+    fn summarise(&mut self, _: TensorId, op: LogitsTopK) -> Result<Option<LogitsSummary>, ExecuteError> {
+        self.summary_of_device(op).map(Some)
+    }
+
+    fn read_elements(&mut self, tensor: TensorId, elements: Range<usize>) -> Result<Vec<f32>, ExecuteError> {
+        let buffer = self.resident.tensor(tensor).clone();
+        self.read_some(&[(&buffer, elements.start, elements.len())])
     }
 
     fn finish(&mut self) -> Result<(), ExecuteError> {

@@ -129,6 +129,19 @@ impl Encoding {
         }
     }
 
+    /// Takes what was encoded, which was not submitted.
+    pub(super) fn take(&mut self) -> Vec<wgpu::CommandBuffer> {
+        self.close();
+        self.pending = 0;
+        std::mem::take(&mut self.finished)
+    }
+
+    /// Appends what was [taken](Self::take).
+    pub(super) fn put_back(&mut self, commands: Vec<wgpu::CommandBuffer>) {
+        self.close();
+        self.finished.extend(commands);
+    }
+
     /// Submits what was encoded.
     pub(super) fn submit(&mut self, queue: &wgpu::Queue) -> Submission {
         let start = Instant::now();
@@ -162,6 +175,11 @@ impl Encoding {
     /// A step has taken the host so long, without its waits and submissions.
     pub(super) fn encoded(&mut self, time: Duration) {
         self.work.encode += time;
+    }
+
+    /// A step to come has taken the host so long, while the device computed.
+    pub(super) fn recorded_ahead(&mut self, time: Duration) {
+        self.work.ahead += time;
     }
 
     /// What was encoded and submitted so far.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use super::device::GpuDevice;
 use crate::compute::step::ExecuteError;
 
 /// A mappable buffer that is used again and again.
@@ -64,6 +65,31 @@ impl Readback {
         drop(view);
         self.buffer.unmap();
         Ok(result)
+    }
+}
+
+impl GpuDevice {
+    /// The first elements of a buffer.
+    pub(super) fn read_buffer(&mut self, buffer: wgpu::Buffer, elements: usize) -> Result<Vec<f32>, ExecuteError> {
+        self.read_some(&[(&buffer, 0, elements)])
+    }
+
+    /// Some elements of buffers, from one on, one after the other: one wait for all.
+    pub(super) fn read_some(&mut self, parts: &[(&wgpu::Buffer, usize, usize)]) -> Result<Vec<f32>, ExecuteError> {
+        let bytes = parts.iter().map(|(_, _, elements)| *elements as u64 * 4).sum();
+        self.values.reserve(bytes);
+        let encoder = self.encoding.encoder(&self.gpu.device);
+        let mut at = 0;
+        for (buffer, first, elements) in parts {
+            self.values.copy(encoder, buffer, *first as u64 * 4, at, *elements as u64 * 4);
+            at += *elements as u64 * 4;
+        }
+        let index = self.encoding.submit(&self.gpu.queue).index;
+        let waiting = Instant::now();
+        let values = self.values.read(&index, bytes, bytemuck::pod_collect_to_vec)?;
+        self.has_waited_for_device(waiting);
+        self.check()?;
+        Ok(values)
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use flashflood_formats::Codebook;
 
 use crate::compute::kernel::{MatrixPart, ResidentLayout, Resource};
-use crate::compute::ops::{ProductShape, Team};
+use crate::compute::ops::{LogitsTopK, ProductShape, Team};
 use crate::compute::recording::{CacheId, CacheStream, MatrixId, Recorded, Recording, TensorId, VectorId, View};
 use crate::weights::{MOST_STREAMS, Matrix, WeightFormat};
 
@@ -58,6 +58,7 @@ pub(super) struct Resident {
     pairs: wgpu::Buffer,
     tiles: wgpu::Buffer,
     slots: wgpu::Buffer,
+    totals: wgpu::Buffer,
     /// Of every format that has one.
     codebooks: HashMap<Codebook, wgpu::Buffer>,
     threads: usize,
@@ -133,6 +134,7 @@ impl Resident {
             // a pair each at worst
             tiles: buffer("tiles", (recording.max_tokens * top_k * 16) as u64),
             slots: buffer("slots", slots as u64 * 8),
+            totals: buffer("totals", recording.logits.map_or(0, |l| LogitsTopK::runs(l.width)) as u64 * 8),
             codebooks: codebooks(recording)
                 .map(|book| (book, buffer("codebook", book.words().len() as u64 * 4)))
                 .collect(),
@@ -153,7 +155,7 @@ impl Resident {
     fn clear(&self) {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let caches = self.caches.iter().flat_map(|cache| cache.streams.iter().flatten());
-        let others = [&self.rope, &self.pairs, &self.tiles, &self.slots];
+        let others = [&self.rope, &self.pairs, &self.tiles, &self.slots, &self.totals];
         let all = self.tensors.iter().chain(caches).chain(&self.scratch).chain(others).chain(self.codebooks.values());
         all.for_each(|buffer| encoder.clear_buffer(buffer, 0, None));
         self.queue.submit([encoder.finish()]);
@@ -180,6 +182,8 @@ impl Resident {
             let row = format.matrix_bytes(1, cols) as u64;
             // every section is rounded up
             let most = ((self.binding - MOST_STREAMS as u64 * SECTION - ALIGN) / row).max(1) as usize;
+            // whole groups of rows, where there is room for one: some kernels round them to 8 bits together
+            let most = if most < 32 { most } else { most / 32 * 32 };
             let (mut parts, mut regions) = (Vec::new(), Vec::new());
             for first in (0..matrix.rows).step_by(most) {
                 let rows = most.min(matrix.rows - first);
@@ -305,6 +309,7 @@ impl Resident {
             Resource::Pairs => self.pairs.as_entire_buffer_binding(),
             Resource::Tiles => self.tiles.as_entire_buffer_binding(),
             Resource::Slots => self.slots.as_entire_buffer_binding(),
+            Resource::Totals => self.totals.as_entire_buffer_binding(),
             Resource::Codebook(book) => self.codebooks.get(&book)?.as_entire_buffer_binding(),
         })
     }
@@ -327,6 +332,10 @@ impl Resident {
 
     pub(super) fn slots(&self) -> &wgpu::Buffer {
         &self.slots
+    }
+
+    pub(super) fn totals(&self) -> &wgpu::Buffer {
+        &self.totals
     }
 
     pub(super) fn scratch(&self, which: usize) -> &wgpu::Buffer {

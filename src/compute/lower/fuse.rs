@@ -42,6 +42,6 @@ fn into_combine(steps: &mut [Recorded], norm: &RmsNorm) -> bool {
     }
     let Combine { x, routed, weights, shared } = combine.clone();
     let (weight, out, eps) = (norm.weight, norm.out, norm.eps);
-    *kernel = CombineNorm { x, routed, weights, shared, norm: weight, out, packed: None, eps }.into();
+    *kernel = CombineNorm { x, routed, weights, shared, norm: weight, out, packed: None, eps, unscaled: None }.into();
     true
 }

@@ -1,18 +1,24 @@
-//! From the plain operations that a model records to those that run fastest: the same numbers, in fewer kernels.
+//! From the plain operations that a model records to those that run fastest: the same numbers but for caches, in fewer kernels.
 //!
+//! - [`cache`]: keys and values in the format that they are kept in
 //! - [`guess`]: what the next layer's router will probably choose, where experts are read ahead
 //! - [`join`]: products of one input side by side become one product
 //! - [`fuse`]: neighbours that one kernel does together
 //! - [`pack`]: activations in 8 bits where weights are multiplied with those
+//! - [`unscaled`]: norms in two halves, taken by what writes a row and by what reads it
 //! - [`reuse`]: one tensor for all that are not needed at the same time
 //!
 //! The plain list runs on every device too, and is what tests hold the lowered one against.
 
+mod cache;
 mod fuse;
 mod guess;
 mod join;
 mod pack;
 mod reuse;
+mod unscaled;
+
+pub use cache::KvFormat;
 
 use super::ops::Input;
 use super::recording::{Recorded, Recording, ShapeError};
@@ -25,6 +31,11 @@ pub(crate) struct Lowering {
     pub activations: Form,
     /// Whether every layer guesses what the next one's router will choose.
     pub look_ahead: bool,
+    /// Whether tokens of decode take norms in two halves: for devices where an operation costs a wait. A token has other bits
+    /// in a prompt then.
+    pub unscaled: bool,
+    /// How keys and values are kept.
+    pub kv: KvFormat,
 }
 
 /// Lowers a plain recording.
@@ -32,6 +43,7 @@ pub(crate) struct Lowering {
 /// # Errors
 /// Operands that do not fit together: a mistake in a model or here.
 pub(crate) fn lower(mut recording: Recording, how: Lowering) -> Result<Recording, ShapeError> {
+    cache::formats(&mut recording, how.kv);
     if how.look_ahead {
         guess::insert(&mut recording);
     }
@@ -39,6 +51,9 @@ pub(crate) fn lower(mut recording: Recording, how: Lowering) -> Result<Recording
     fuse::neighbours(&mut recording);
     if how.activations == Form::Int8 {
         pack::activations(&mut recording);
+    }
+    if how.unscaled {
+        unscaled::norms(&mut recording);
     }
     reuse::tensors(&mut recording);
     recording.check()?;

@@ -1,19 +1,16 @@
+mod cpu;
 mod prefill;
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use flashflood_vectors::{Attend, Instructions};
-use rayon::prelude::*;
+use flashflood_formats::CacheFormat;
 
-use super::rms_norm::norm_row;
 use super::{Input, Quantised};
-use crate::compute::cpu::{CpuMemory, at_least, row};
+use crate::compute::cpu::CpuMemory;
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
-use crate::compute::recording::{
-    CacheFormat, CacheId, CacheStream, Recording, ShapeError, VectorId, View, expect, shape_error,
-};
+use crate::compute::recording::{CacheId, CacheStream, Recording, ShapeError, VectorId, View, expect, shape_error};
+use crate::compute::shaders::cached::{suffix_of, turned, with_suffix};
 use crate::compute::{Phase, Step};
 
 /// Streams of the cache.
@@ -22,6 +19,8 @@ const VALUES: usize = 1;
 
 /// Positions that one workgroup attends to in decode.
 const SPLIT: usize = 512;
+/// Its threads: every device has so many.
+const DECODE_THREADS: usize = 256;
 
 /// Bias, RMS norm and rotation of queries and keys, the write of keys and values into the KV cache, causal attention of the
 /// step's queries over it, and the output gate. What is optional costs nothing where it is absent.
@@ -42,6 +41,8 @@ pub(crate) struct Attention {
     pub window: Option<usize>,
     /// Keys and values of all positions: its streams 0 and 1.
     pub kv: CacheId,
+    /// How those are stored.
+    pub formats: [CacheFormat; 2],
     /// `[tokens, heads * dim]`, a whole tensor
     pub out: Input,
     /// Query heads.
@@ -113,72 +114,6 @@ impl Attention {
     /// The first position that a query at `position` sees.
     fn first_seen(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
-    }
-
-    /// Columns `first..first + len` of a row of `qkv`, with their bias.
-    fn columns<'a>(&self, memory: &CpuMemory, row: &'a [f32], first: usize, len: usize) -> Cow<'a, [f32]> {
-        let columns = &row[first..][..len];
-        match self.bias {
-            Some(bias) => columns.iter().zip(&memory.vector(bias)[first..]).map(|(x, b)| x + b).collect(),
-            None => columns.into(),
-        }
-    }
-
-    fn norm_and_rotate(&self, x: &[f32], norm: Option<&[f32]>, rope: &[f32], out: &mut [f32]) {
-        match norm {
-            Some(weight) => norm_row(x, weight, self.eps, out),
-            None => out.copy_from_slice(x),
-        }
-        let m = self.rotary_dim / 2;
-        let (cos, sin) = rope.split_at(m);
-        for i in 0..m {
-            let (a, b) = (out[i], out[i + m]);
-            out[i] = a * cos[i] - b * sin[i];
-            out[i + m] = b * cos[i] + a * sin[i];
-        }
-    }
-
-    fn keep_keys_and_values(&self, memory: &mut CpuMemory, step: &Step) {
-        let mut kv = memory.take_cache(self.kv);
-        let (x, k_norm) = (memory.tensor(self.qkv.tensor), self.k_norm.map(|norm| memory.vector(norm)));
-        let width = self.kv_heads * self.dim;
-        for t in 0..step.tokens {
-            let x = row(x, self.qkv, t);
-            let at = (step.position + t) * width;
-            for h in 0..self.kv_heads {
-                let out = &mut kv.floats_mut(KEYS)[at + h * self.dim..][..self.dim];
-                let k = self.columns(memory, x, self.k_offset() + h * self.dim, self.dim);
-                self.norm_and_rotate(&k, k_norm, memory.rope(t, self.rotary_dim), out);
-            }
-            kv.floats_mut(VALUES)[at..at + width].copy_from_slice(&self.columns(memory, x, self.v_offset(), width));
-        }
-        memory.put_back_cache(self.kv, kv);
-    }
-
-    /// One query head of token `t` of the step, at `position`.
-    fn attend(&self, memory: &CpuMemory, t: usize, h: usize, position: usize, out: &mut [f32]) {
-        let (kv, width) = (memory.cache(self.kv), self.kv_heads * self.dim);
-        let (keys, values) = (kv.floats(KEYS), kv.floats(VALUES));
-        let x = row(memory.tensor(self.qkv.tensor), self.qkv, t);
-        let x = self.columns(memory, x, h * self.q_head(), self.q_head());
-        let mut q = vec![0.0; self.dim];
-        let (q_norm, rope) = (self.q_norm.map(|norm| memory.vector(norm)), memory.rope(t, self.rotary_dim));
-        self.norm_and_rotate(&x[..self.dim], q_norm, rope, &mut q);
-        let column = h / (self.heads / self.kv_heads) * self.dim;
-        let seen = Attend {
-            q: &q,
-            keys: &keys[column..],
-            values: &values[column..],
-            stride: width,
-            first: self.first_seen(position),
-            end: position + 1,
-            scale: self.scale(),
-            sink: self.sinks.map(|sinks| memory.vector(sinks)[h]),
-        };
-        Instructions::best().attend(&seen, out);
-        if self.gate {
-            Instructions::best().times_sigmoid(out, &x[self.dim..]);
-        }
     }
 
     /// The splits of `split` positions each that hold one of `positions`, by windows of the cache, which begin with a
@@ -286,8 +221,23 @@ impl Kernel for Attention {
         }
         let streams = &recording.caches[self.kv.0].streams;
         expect(name, "streams of the cache", 2, streams.len())?;
-        for CacheStream { width, format: CacheFormat::F32, .. } in streams {
+        if suffix_of(self.formats).is_none() {
+            let [keys, values] = self.formats;
+            return Err(shape_error(name, "formats of keys and values", "a pair of --kv", format!("{keys}, {values}")));
+        }
+        for (CacheStream { width, format, .. }, expected) in streams.iter().zip(self.formats) {
             expect(name, "width of the KV cache", self.kv_heads * self.dim, *width)?;
+            if *format != expected {
+                return Err(shape_error(name, "format of the KV cache", expected, format));
+            }
+            if let CacheFormat::Q8 { head } | CacheFormat::Tq4 { head } = format {
+                expect(name, "elements of a head of the KV cache", self.dim, *head)?;
+            }
+            if !format.takes(self.dim) {
+                // the hint is for people who chose it
+                let expected = "a multiple of 32, at most 256 (hint: --kv q8)";
+                return Err(shape_error(name, &format!("elements of a head for {format}"), expected, self.dim));
+            }
         }
         expect(name, "offset of qkv and out", 0, self.qkv.offset + self.out.view().offset)?;
         if self.out.packed().is_some() {
@@ -307,23 +257,7 @@ impl Kernel for Attention {
     }
 
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
-        self.keep_keys_and_values(memory, step);
-        let width = self.heads * self.dim;
-        let mut rows = vec![0.0; step.tokens * width];
-        let seen = step.position + step.tokens;
-        let heads = rows.par_chunks_mut(self.dim).enumerate().with_min_len(at_least(seen * self.dim));
-        heads.for_each(|(i, out)| {
-            let (t, h) = (i / self.heads, i % self.heads);
-            self.attend(memory, t, h, step.position + t, out);
-        });
-        let view = self.out.view();
-        let mut out = memory.take(view.tensor);
-        let out_rows = out.par_chunks_mut(view.stride).zip(rows.par_chunks_exact(width));
-        out_rows.with_min_len(at_least(width)).for_each(|(out, values)| match self.out {
-            Input::F32(_) => out[..width].copy_from_slice(values),
-            Input::Int8(packed) => packed.pack_on_cpu(out, 0, values),
-        });
-        memory.put_back(view.tensor, out);
+        self.compute(memory, step);
     }
 
     fn scratch_bytes(&self, context: usize, tokens: usize) -> usize {
@@ -350,26 +284,39 @@ impl Kernel for Attention {
         let merge = vec![Binding::read(Resource::Scratch), qkv, vectors, out];
         let [dim, half_rotary, heads, kv_heads, q_head] = self.constants();
         let [has_q_norm, has_k_norm, has_bias, has_sinks, has_reach] = self.presence();
+        // pairs that have no kernels do not get past the check
+        let suffix = suffix_of(self.formats).unwrap_or_default();
+        let by_format = |kernel| with_suffix(kernel, suffix);
+        let [keys_format, values_format] = self.formats;
         let of_queries = [dim, half_rotary, heads, kv_heads, q_head, has_q_norm, has_bias];
         vec![
-            Stage { shader: "kv_norm_rope", constants: vec![dim, half_rotary, has_k_norm, has_bias], groups: keys },
             Stage {
-                shader: "attention",
-                constants: [&of_queries[..], &[has_k_norm, has_sinks, ("split", SPLIT as f64)], &packed(128)].concat(),
+                shader: by_format("kv_norm_rope"),
+                constants: vec![dim, half_rotary, has_k_norm, has_bias],
+                groups: keys,
+            },
+            Stage {
+                shader: by_format("attention"),
+                constants: [
+                    &of_queries[..],
+                    &[has_k_norm, has_sinks, ("split", SPLIT as f64)],
+                    &packed(DECODE_THREADS),
+                ]
+                .concat(),
                 groups: splits,
             },
             Stage {
-                shader: "attention_merge",
+                shader: turned("attention_merge", values_format.is_turned()),
                 constants: [&[has_bias, has_sinks], &packed(64)[..]].concat(),
                 groups: vec![merge],
             },
             Stage {
-                shader: "query_norm_rope",
+                shader: turned("query_norm_rope", keys_format.is_turned()),
                 constants: of_queries.into(),
                 groups: vec![vec![qkv, vectors, rope, scratch]],
             },
             Stage {
-                shader: "attention_prefill",
+                shader: by_format("attention_prefill"),
                 constants: vec![dim, heads, kv_heads, has_reach, ("split", prefill::SPLIT as f64)],
                 groups: runs,
             },

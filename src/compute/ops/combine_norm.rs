@@ -1,12 +1,12 @@
 use rayon::prelude::*;
 
 use super::rms_norm::{check_packed, norm_row, row_threads};
-use super::{Combine, Quantised};
-use crate::compute::Step;
+use super::{Combine, Quantised, RmsNorm, Unscaled};
 use crate::compute::cpu::{CpuMemory, at_least, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect};
+use crate::compute::{Phase, Step};
 
 /// [`Combine`], and the norm of the sum for what comes next.
 #[derive(Clone)]
@@ -28,9 +28,23 @@ pub(crate) struct CombineNorm {
     pub packed: Option<Quantised>,
     /// Added to the mean of the squares.
     pub eps: f32,
+    /// In decode only the first half of the norm is taken.
+    pub unscaled: Option<Unscaled>,
 }
 
+/// Vectors of 4 elements that a workgroup of `combine_unscaled` adds up.
+const THREADS: usize = 64;
+
 impl CombineNorm {
+    /// The norm by itself.
+    pub(crate) fn as_norm(&self) -> RmsNorm {
+        RmsNorm { x: self.x, weight: self.norm, out: self.out, packed: self.packed, eps: self.eps }
+    }
+
+    fn unscaled(&self, step: &Step) -> Option<Unscaled> {
+        self.unscaled.filter(|_| step.phase == Phase::Decode)
+    }
+
     fn combine(&self) -> Combine {
         Combine { x: self.x, routed: self.routed, weights: self.weights, shared: self.shared }
     }
@@ -46,6 +60,7 @@ impl CombineNorm {
         }
         all.push((Use::Write, &mut self.out));
         all.extend(self.packed.iter_mut().map(|packed| (Use::Write, &mut packed.words)));
+        all.extend(self.unscaled.iter_mut().map(|unscaled| unscaled.operand(Use::Write)));
         all
     }
 }
@@ -61,6 +76,7 @@ impl Kernel for CombineNorm {
         expect(name, "norm", self.x.width, recording.vectors[self.norm.0].1.len())?;
         expect(name, "columns of out", self.x.width, self.out.width)?;
         check_packed(name, self.x.width, self.packed)?;
+        self.unscaled.map_or(Ok(()), |unscaled| unscaled.check(name, recording, self.x.width))?;
         expect(name, "offset of out", 0, self.out.offset)
     }
 
@@ -69,6 +85,10 @@ impl Kernel for CombineNorm {
     }
 
     fn run_on_cpu(&self, memory: &mut CpuMemory, step: &Step) {
+        if let Some(unscaled) = self.unscaled(step) {
+            self.combine().run_on_cpu(memory, step);
+            return unscaled.write_on_cpu(memory, &self.as_norm());
+        }
         let mut x = memory.take(self.x.tensor);
         let mut out = memory.take(self.out.tensor);
         let (combine, norm) = (self.combine(), memory.vector(self.norm));
@@ -97,15 +117,35 @@ impl Kernel for CombineNorm {
             Binding::write(Resource::Tensor(self.out.tensor)),
             Binding::write(self.packed.map_or(Resource::Scratch, |p| Resource::Tensor(p.words.tensor))),
         ];
-        vec![Stage {
+        let mut stages = vec![Stage {
             shader: "combine_norm",
             constants,
             groups: vec![[&self.combine().read_bindings()[..], &norm].concat()],
-        }]
+        }];
+        if let Some(unscaled) = self.unscaled {
+            let mut constants = vec![("top_k", self.weights.width as f64)];
+            constants.extend(Quantised::constants(self.packed, THREADS));
+            let x = [Binding::write(Resource::Tensor(self.x.tensor))];
+            let group = [&self.combine().read_bindings()[..], &x, &unscaled.written(&self.as_norm())].concat();
+            stages.push(Stage { shader: "combine_unscaled", constants, groups: vec![group] });
+        }
+        stages
     }
 
     fn dispatch(&self, _: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
         let (shared_stride, gate_offset, gate_stride) = self.combine().shared_words();
+        if self.unscaled(step).is_some() {
+            let immediates = params! {
+                width: (self.x.width / 4) as u32,
+                routed_stride: (self.routed.stride / 4) as u32,
+                weights_stride: self.weights.stride as u32,
+                shared_stride,
+                gate_offset,
+                gate_stride,
+            };
+            let groups = (self.x.width / 4).div_ceil(THREADS);
+            return out.push(Dispatch::new(1, 0, immediates, [groups as u32, 1, 1]));
+        }
         let immediates = params! {
             width: (self.x.width / 4) as u32,
             x_stride: (self.x.stride / 4) as u32,

@@ -2,11 +2,12 @@ use flashflood_formats::pack_row;
 use flashflood_vectors::Instructions;
 use rayon::prelude::*;
 
-use super::{Input, ProductShape, Quantised, Tile};
+use super::{Input, ProductShape, Quantised, Tile, Unscaled};
 use crate::compute::cpu::{CpuMemory, at_least, by_token, expert_product};
 use crate::compute::kernel::{Binding, Dispatch, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
+use crate::compute::shaders::has_experts_on_matrix_units;
 use crate::compute::{Phase, Step};
 use crate::weights::{MatrixPlace, SlotLayout};
 
@@ -39,6 +40,8 @@ pub(crate) struct Experts {
     pub hidden: Input,
     /// `[tokens * top_k, hidden]`, a whole tensor
     pub out: View,
+    /// In decode `x` is yet to be scaled. Gate and up are one matrix then.
+    pub unscaled: Option<Unscaled>,
 }
 
 /// Pairs that are computed before what was found for them is written where it belongs: of most models that is 30 MB.
@@ -111,6 +114,7 @@ impl Experts {
             all.extend([(Use::Read, apart.x.view_mut()), (Use::Write, &mut apart.products)]);
         }
         all.extend([(Use::Write, self.hidden.view_mut()), (Use::Write, &mut self.out)]);
+        all.extend(self.unscaled.iter_mut().map(|unscaled| unscaled.operand(Use::Read)));
         all
     }
 
@@ -121,7 +125,7 @@ impl Experts {
     }
 
     /// Whether the operands fit together.
-    pub(crate) fn check(&self, _: &Recording) -> Result<(), ShapeError> {
+    pub(crate) fn check(&self, recording: &Recording) -> Result<(), ShapeError> {
         let name = "experts";
         let SlotLayout { gate, up, down, .. } = &self.slot;
         self.x.check(name, gate.format.interleave())?;
@@ -136,6 +140,10 @@ impl Experts {
         expect(name, "down columns beyond blocks of 32", 0, down.cols % 32)?;
         let matrices = if self.slot.gate_up().is_some() { 1 } else { 2 };
         expect(name, "matrices of gate and up", matrices, 1 + usize::from(self.apart.is_some()))?;
+        if let Some(unscaled) = &self.unscaled {
+            unscaled.check(name, recording, self.x.cols())?;
+            expect(name, "matrices of gate and up that scale", 1, matrices)?;
+        }
         if let Some(GateUpApart { x, products }) = &self.apart {
             x.check(name, up.format.interleave())?;
             expect(name, "columns of up", x.cols(), up.cols)?;
@@ -147,7 +155,8 @@ impl Experts {
 
     /// The CPU twin for the pairs of some experts, whose slots hold these bytes. Experts are shared out among threads, and
     /// so are the rows of each: nobody waits for an expert to be done.
-    pub(crate) fn run_on_cpu(&self, memory: &mut CpuMemory, experts: &[(&[Pair], &[u8])], _: &Step) {
+    pub(crate) fn run_on_cpu(&self, memory: &mut CpuMemory, experts: &[(&[Pair], &[u8])], step: &Step) {
+        let scale = Unscaled::scale_on_cpu(self.unscaled, memory, step);
         let mut rest = experts;
         while !rest.is_empty() {
             let mut so_far = 0;
@@ -162,7 +171,7 @@ impl Experts {
             // a row of weights is done with faster than an element of anything else
             let each = (self.slot.gate.rows + self.slot.up.rows) * self.slot.gate.cols * pairs / now.len().max(1) / 8;
             let found = now.par_iter().with_min_len(at_least(each));
-            let found: Vec<Found> = found.map(|(pairs, bytes)| self.of_expert(memory, pairs, bytes)).collect();
+            let found: Vec<Found> = found.map(|(pairs, bytes)| self.of_expert(memory, pairs, bytes, scale)).collect();
             let keep = |memory: &mut CpuMemory, view: View, of: fn(&Found) -> &[f32]| {
                 let mut tensor = memory.take(view.tensor);
                 for ((pairs, _), found) in now.iter().zip(&found) {
@@ -181,13 +190,13 @@ impl Experts {
     }
 
     /// What is computed for the pairs of one expert.
-    fn of_expert(&self, memory: &CpuMemory, pairs: &[Pair], bytes: &[u8]) -> Found {
+    fn of_expert(&self, memory: &CpuMemory, pairs: &[Pair], bytes: &[u8], scale: f32) -> Found {
         let (count, width) = (pairs.len(), self.hidden.cols());
         let mut products = vec![0.0; count * 2 * width];
         let mut multiply = |x: &Input, place: &MatrixPlace, column: usize| {
             let tokens = pairs.iter().map(|pair| pair.token as usize);
             let found = x.on_cpu(memory, tokens, |x| expert_product(place, bytes, x));
-            by_token(&found, count, &mut products, 2 * width, |out, v| *out = v, column);
+            by_token(&found, count, &mut products, 2 * width, |out, v| *out = v * scale, column);
         };
         match (&self.apart, self.slot.gate_up()) {
             (Some(apart), _) => {
@@ -220,11 +229,11 @@ impl Experts {
     fn parts(&self) -> impl Iterator<Item = Part> + use<> {
         let SlotLayout { gate, up, down, .. } = self.slot;
         let (hidden, width) = (self.hidden.view(), self.hidden.cols());
-        let of_pairs = ["expert_down", "expert_matmul_down"];
+        let of_pairs = ["expert_down", "expert_matmul_down", "expert_matmul_cooperative_down"];
         let first = match self.apart {
             None => {
                 let place = self.slot.gate_up().unwrap_or(gate);
-                let kernels = ["expert_gate_up", "expert_matmul_gate_up"];
+                let kernels = [ONE_GATE_UP, "expert_matmul_gate_up", "expert_matmul_cooperative_gate_up"];
                 [Some(Part::Product(Product { kernels, place, x: self.x, rows: width, out: hidden })), None, None]
             }
             Some(GateUpApart { x: of_up, products }) => {
@@ -245,8 +254,8 @@ impl Experts {
     pub(crate) fn place_of(&self, shader: &str) -> Option<MatrixPlace> {
         self.parts().find_map(|part| match part {
             Part::Product(product) => {
-                let is_one_of = |tokens| product.shape(tokens).shader() == shader;
-                [ONE_TOKEN, MANY_TOKENS].into_iter().any(is_one_of).then_some(product.place)
+                let is_one_of = |which| product.shape(which).shader() == shader;
+                [ONE_TOKEN, product.many(false), product.many(true)].into_iter().any(is_one_of).then_some(product.place)
             }
             Part::Swiglu(_) => None,
         })
@@ -267,7 +276,8 @@ impl Experts {
 
     /// Stage 0 is `expert_gate_up`, stage 1 `expert_down`. Then come `expert_matmul_gate_up` and `expert_matmul_down` for
     /// each of [`Tile::EXPERT`]. Where gate and up are apart, each is an `expert_down` or `expert_matmul_down` of tokens,
-    /// and `expert_swiglu` follows. One group per slab.
+    /// and `expert_swiglu` follows. Where matrix units make the products of many tokens, these are
+    /// `expert_matmul_cooperative_*`. One group per slab.
     pub(crate) fn stages(&self, resident: &dyn ResidentLayout, slabs: usize) -> Vec<Stage> {
         let mut stages: Vec<Stage> = self
             .parts()
@@ -282,7 +292,7 @@ impl Experts {
         for tile in Tile::EXPERT {
             stages.extend(self.parts().map(|part| match part {
                 Part::Product(product) => {
-                    let shape = product.shape(MANY_TOKENS);
+                    let shape = product.shape(product.many(resident.cooperative()));
                     let mut constants = shape.tile_constants(tile);
                     if product.gates() {
                         constants.push(("quantisers", tile.threads() as f64));
@@ -302,7 +312,7 @@ impl Experts {
         mut constants: Vec<(&'static str, f64)>,
         slabs: usize,
     ) -> Stage {
-        let with_tiles = shape.kernel == product.kernels[MANY_TOKENS];
+        let with_tiles = shape.kernel != product.kernels[ONE_TOKEN];
         let of_slab = |slab| {
             let mut group = vec![
                 Binding::read(Resource::Tensor(product.x.view().tensor)),
@@ -311,9 +321,15 @@ impl Experts {
                 Binding::read(Resource::Pairs),
             ];
             group.extend(with_tiles.then(|| Binding::read(Resource::Tiles)));
+            if shape.kernel == ONE_GATE_UP {
+                group.push(Unscaled::binding(self.unscaled, Resource::Pairs));
+            }
             group.extend(Binding::codebook(shape.format));
             group
         };
+        if shape.kernel == ONE_GATE_UP {
+            constants.extend(Unscaled::constants(self.unscaled));
+        }
         match self.hidden {
             Input::Int8(quantised) if product.gates() => {
                 constants.extend([("packed", 1.0), ("interleave", quantised.interleave as f64)]);
@@ -432,9 +448,13 @@ impl Experts {
     }
 }
 
-/// Products of one token and of many, as places in [`Product::kernels`].
+/// The kernel of one token that scales its products.
+const ONE_GATE_UP: &str = "expert_gate_up";
+
+/// Products of one token, of many, and of many by matrix units, as places in [`Product::kernels`].
 const ONE_TOKEN: usize = 0;
 const MANY_TOKENS: usize = 1;
+const ON_MATRIX_UNITS: usize = 2;
 
 /// Elements, in 8 bits words, that a workgroup of `expert_swiglu` makes: one a thread.
 const SWIGLU_THREADS: usize = 64;
@@ -452,7 +472,7 @@ enum Part {
 /// A product of a matrix of each expert.
 #[derive(Clone, Copy)]
 struct Product {
-    kernels: [&'static str; 2],
+    kernels: [&'static str; 3],
     place: MatrixPlace,
     x: Input,
     /// Rows of the output.
@@ -461,8 +481,14 @@ struct Product {
 }
 
 impl Product {
-    fn shape(&self, tokens: usize) -> ProductShape {
-        ProductShape::new(self.kernels[tokens], self.x.form(), self.place.format, self.rows, self.place.cols)
+    /// That of many tokens on a device that has matrix units or none.
+    fn many(&self, cooperative: bool) -> usize {
+        let are_used = cooperative && has_experts_on_matrix_units(self.x.form(), self.place.format.suffix());
+        if are_used { ON_MATRIX_UNITS } else { MANY_TOKENS }
+    }
+
+    fn shape(&self, which: usize) -> ProductShape {
+        ProductShape::new(self.kernels[which], self.x.form(), self.place.format, self.rows, self.place.cols)
     }
 
     /// Whether SwiGLU is part of it.

@@ -1,8 +1,9 @@
 use crate::compute::kernel::{Binding, Dispatch, Resource, Stage, params};
 use crate::compute::recording::TensorId;
+use crate::compute::step::LogitsSummary;
 
 /// Entries that one workgroup looks at.
-const RUN: usize = 1024;
+const RUN: usize = LogitsSummary::RUN;
 
 /// The largest logits of one row, found on the GPU in passes over runs of 1,024: a large vocabulary takes three.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,8 @@ pub(crate) struct LogitsTopK {
     pub vocab: usize,
     /// First element of the row.
     pub offset: usize,
+    /// What logits are divided by before they are added up.
+    pub temperature: f32,
 }
 
 impl LogitsTopK {
@@ -25,7 +28,7 @@ impl LogitsTopK {
         [(Resource::Tensor(logits), first), (first, second), (second, first)].map(|(from, to)| Stage {
             shader: "logits_top_k",
             constants: vec![],
-            groups: vec![vec![Binding::read(from), Binding::write(to)]],
+            groups: vec![vec![Binding::read(from), Binding::write(to), Binding::write(Resource::Totals)]],
         })
     }
 
@@ -43,6 +46,7 @@ impl LogitsTopK {
                 top_k: self.top_k as u32,
                 first_pass: u32::from(pass == 0),
                 x_offset: self.offset as u32,
+                inverse_temperature: (1.0 / self.temperature).to_bits(),
             };
             out.push(Dispatch::new(stage, 0, immediates, [runs as u32, 1, 1]));
             if runs == 1 {
@@ -50,6 +54,11 @@ impl LogitsTopK {
             }
             count = runs * self.top_k;
         }
+    }
+
+    /// Runs of a vocabulary, of which each has a total.
+    pub(crate) fn runs(vocab: usize) -> usize {
+        vocab.div_ceil(RUN)
     }
 
     /// Entries that the first pass writes for a vocabulary.

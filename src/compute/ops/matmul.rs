@@ -1,4 +1,4 @@
-use super::{CooperativeTile, Input, ProductShape, Tile};
+use super::{CooperativeTile, Input, ProductShape, Tile, Unscaled};
 use crate::compute::cpu::{CpuMemory, by_token, matrix_product};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
@@ -24,6 +24,8 @@ pub(crate) struct Matmul {
     pub exact: bool,
     /// For which tokens.
     pub rows: RowsOf,
+    /// In decode `x` is yet to be scaled.
+    pub unscaled: Option<Unscaled>,
 }
 
 /// The tokens that a product is taken for.
@@ -57,10 +59,17 @@ fn is_cooperative(form: Form, resident: &dyn ResidentLayout) -> bool {
 }
 
 impl Matmul {
+    /// Its stages of many tokens: those behind the first.
+    pub(super) fn stages_of_many(&self, resident: &dyn ResidentLayout) -> usize {
+        if is_cooperative(self.x.form(), resident) { CooperativeTile::MATRIX.len() } else { Tile::MATRIX.len() }
+    }
+
     /// See [`Op::operands`](crate::compute::Op).
     pub(crate) fn operands(&mut self) -> Vec<Operand<'_>> {
         let written = if self.accumulate { Use::Update } else { Use::Write };
-        vec![(Use::Read, self.x.view_mut()), (written, &mut self.out)]
+        let mut all = vec![(Use::Read, self.x.view_mut()), (written, &mut self.out)];
+        all.extend(self.unscaled.iter_mut().map(|unscaled| unscaled.operand(Use::Read)));
+        all
     }
 }
 
@@ -79,6 +88,7 @@ impl Kernel for Matmul {
         if !m.cols.is_multiple_of(multiple) {
             return Err(shape_error(self.name(), &what("columns"), format!("a multiple of {multiple}"), m.cols));
         }
+        self.unscaled.map_or(Ok(()), |unscaled| unscaled.check(self.name(), recording, m.cols))?;
         match recording.spec(self.out.tensor).rows {
             Rows::PerToken(_) | Rows::PerLogits => Ok(()),
             Rows::Fixed(n) => Err(shape_error(self.name(), "rows of out", "one per token", n)),
@@ -106,9 +116,10 @@ impl Kernel for Matmul {
         let matrix = memory.matrix(self.matrix);
         let products = self.x.on_cpu(memory, first..first + tokens, |x| matrix_product(matrix, x));
         let View { stride, offset, .. } = self.out;
+        let scale = Unscaled::scale_on_cpu(self.unscaled, memory, step);
         match self.accumulate {
-            true => by_token(&products, tokens, &mut out, stride, |out, v| *out += v, offset),
-            false => by_token(&products, tokens, &mut out, stride, |out, v| *out = v, offset),
+            true => by_token(&products, tokens, &mut out, stride, |out, v| *out += v * scale, offset),
+            false => by_token(&products, tokens, &mut out, stride, |out, v| *out = v * scale, offset),
         }
         memory.put_back(self.out.tensor, out);
     }
@@ -124,8 +135,11 @@ impl Kernel for Matmul {
             })
             .collect();
         let one = self.shape("matvec", resident);
-        let constants = one.constants(resident.team(&one));
-        let mut stages = vec![Stage { shader: one.shader(), constants, groups: groups.clone() }];
+        let mut constants = one.constants(resident.team(&one));
+        constants.extend(Unscaled::constants(self.unscaled));
+        let squares = Unscaled::binding(self.unscaled, Resource::Tensor(self.x.view().tensor));
+        let of_one = groups.iter().map(|group| [&group[..3], &[squares], &group[3..]].concat()).collect();
+        let mut stages = vec![Stage { shader: one.shader(), constants, groups: of_one }];
         if is_cooperative(one.form, resident) {
             let many = self.shape("matmul_cooperative", resident);
             stages.extend(CooperativeTile::MATRIX.map(|tile| {

@@ -9,12 +9,14 @@ mod delta_net;
 mod experts;
 mod logits_top_k;
 mod matmul;
+mod matmul_norm;
 mod product;
 mod quantise;
 mod rms_norm;
 mod router_top_k;
 mod stream_read;
 mod swiglu;
+mod unscaled;
 
 pub(crate) use attention::Attention;
 pub(crate) use combine::Combine;
@@ -26,6 +28,7 @@ pub(crate) use delta_net::{DeltaNet, DeltaNetShape, head_channels};
 pub(crate) use experts::{ExpertTile, Experts, GateUpApart, Pair, Route};
 pub(crate) use logits_top_k::LogitsTopK;
 pub(crate) use matmul::{Matmul, RowsOf};
+pub(crate) use matmul_norm::MatmulNorm;
 pub(crate) use product::Team;
 pub use product::{ProductShape, Tile};
 pub(crate) use quantise::Known;
@@ -36,6 +39,7 @@ pub(crate) use router_top_k::{Groups, Scoring};
 pub(crate) use router_top_k::{RouterRule, RouterTopK};
 pub(crate) use stream_read::StreamRead;
 pub(crate) use swiglu::Swiglu;
+pub(crate) use unscaled::Unscaled;
 
 /// The logistic function.
 pub(crate) fn sigmoid(v: f32) -> f32 {

@@ -13,7 +13,8 @@ const MANY_ROWS: usize = 65_536;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProductShape {
     /// `matvec`, `expert_gate_up`, `expert_down`, or for many tokens `matmul`, `expert_matmul_gate_up`,
-    /// `expert_matmul_down`.
+    /// `expert_matmul_down`; by matrix units `matmul_cooperative`, `expert_matmul_cooperative_gate_up`,
+    /// `expert_matmul_cooperative_down`.
     pub kernel: &'static str,
     /// Activations.
     pub form: Form,
@@ -98,19 +99,48 @@ impl ProductShape {
         shaders::variant(self.kernel, self.form, self.format.suffix())
     }
 
-    /// Threads that share rows. Never tuned: they decide the order of additions, which must be the same for one token
-    /// and for many, and on the next day.
+    /// Threads that share rows. Never tuned: they decide the order of additions, which must be the same on the next day.
     ///
-    /// One thread for each block of 32 columns, within 8..=32 (where a thread takes two at a time, as of Q6_K, rows of 512
-    /// columns leave half of them idle); in `expert_down`, whose columns are few, one for four
-    /// blocks (H200, int8, 1024 columns: 9.9 us a call with 8, 10.7 with 32; f32: 23.2 and 38.2).
+    /// One thread for each block of 32 columns, or for as many as it takes at a time, within 8..=32; in `expert_down`, whose
+    /// columns are few, one for four blocks (H200, int8, 1024 columns: 9.9 us a call with 8, 10.7 with 32; f32: 23.2 and
+    /// 38.2). `matvec_norm` has few workgroups, of 32 rows each, so that more threads share one.
     pub(crate) fn lanes(&self) -> usize {
-        let blocks = if self.kernel == "expert_down" { 4 } else { 1 };
-        (self.cols / 32 / blocks).next_power_of_two().clamp(8, 32)
+        let (blocks, most) = match self.kernel {
+            "expert_down" => (4, 32),
+            "matvec_norm" => (self.unit_blocks(), 64),
+            _ => (self.unit_blocks(), 32),
+        };
+        (self.cols / 32 / blocks).next_power_of_two().clamp(8, most)
+    }
+
+    /// Blocks of 32 columns that a thread of a team takes at a time.
+    fn unit_blocks(&self) -> usize {
+        // eight rows of four blocks are much for a thread: gate and up of NVFP4 57 % of an H200's bandwidth and not 65
+        let by_four = self.takes_four() && (self.cols / 32).is_multiple_of(4) && self.kernel != "expert_gate_up";
+        if by_four { 4 } else { 1 }
+    }
+
+    /// Whether a thread can take four blocks of a row that is whole fours (`wgsl/shared/four_blocks.wgsl`).
+    fn takes_four(&self) -> bool {
+        self.form == Form::Int8 && matches!(self.format.suffix(), "mxfp4" | "nvfp4")
+    }
+
+    /// Of `matvec_norm`, whose workgroups make the 32 rows that share a scale, on a device of workgroups of at most so many
+    /// threads: 512 at most, and 256 where tables of the format take as much of the 16 KiB of workgroup memory as quantising
+    /// by the others would.
+    pub(crate) fn team_within(&self, most: usize) -> Team {
+        let own = if self.format.codebook().is_some() { 256 } else { 512 };
+        let threads = most.min(own).min(32 * self.lanes());
+        // a power of two, as lanes are
+        let threads = if threads.is_power_of_two() { threads } else { threads.next_power_of_two() / 2 };
+        Team { threads, sums: 32 * self.lanes() / threads }
     }
 
     /// What is best, or close to it, on an H200 over the shapes of published models: `benches/results/README.md`.
     pub(crate) fn team(&self) -> Team {
+        if self.kernel == "matvec_norm" {
+            return self.team_within(usize::MAX);
+        }
         let (threads, sums) = match (self.kernel, self.form) {
             // a workgroup of gate and up makes the 32 hidden values that share a scale
             ("expert_gate_up", _) => (256, 64 * self.lanes() / 256),
@@ -162,7 +192,9 @@ impl ProductShape {
     /// WGSL constants of the shader of one token's product.
     pub(crate) fn constants(&self, team: Team) -> Vec<(&'static str, f64)> {
         let team = [("lanes", self.lanes()), ("threads", team.threads), ("sums", team.sums)];
-        self.with_scales(team)
+        let mut constants = self.with_scales(team);
+        constants.extend(self.takes_four().then_some(("unit_blocks", self.unit_blocks() as f64)));
+        constants
     }
 
     /// WGSL constants of the shader of many tokens' product.

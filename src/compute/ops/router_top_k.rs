@@ -1,7 +1,9 @@
+use rayon::prelude::*;
+
 use super::swiglu::{check_swiglu, swiglu_on_cpu};
 use super::{Input, Quantised, sigmoid};
 use crate::compute::Step;
-use crate::compute::cpu::{CpuMemory, row};
+use crate::compute::cpu::{CpuMemory, at_least, row};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect, shape_error};
@@ -100,9 +102,11 @@ impl RouterRule {
                 let looked_at = best_groups(groups, &corrected);
                 order.retain(|e| looked_at.contains(&(e / size)));
             }
-            sort_by_value(&mut order, &corrected);
+            sort_by_value(&mut order, ids.len(), &corrected);
         } else {
-            sort_by_value(&mut order, logits);
+            // the order of all others matters where they are added up
+            let sorted = if self.renormalise || !scores.is_empty() { ids.len() } else { order.len() };
+            sort_by_value(&mut order, sorted, logits);
         }
         let chosen = &order[..ids.len()];
         for (id, e) in ids.iter_mut().zip(chosen) {
@@ -127,22 +131,28 @@ impl RouterRule {
 fn best_groups(groups: Groups, corrected: &[f32]) -> Vec<usize> {
     let sum_of_best = |group: &[f32]| {
         let mut order: Vec<usize> = (0..group.len()).collect();
-        sort_by_value(&mut order, group);
+        sort_by_value(&mut order, 2, group);
         group[order[0]] + group[order[1]]
     };
     let sums: Vec<f32> = corrected.chunks_exact(corrected.len() / groups.count).map(sum_of_best).collect();
     let mut order: Vec<usize> = (0..groups.count).collect();
-    sort_by_value(&mut order, &sums);
+    sort_by_value(&mut order, groups.chosen, &sums);
     order.truncate(groups.chosen);
     order
 }
 
-/// Largest first, ties to the lowest index. NaN comes last, so that it shows in the weights and not as a panic.
-fn sort_by_value(order: &mut [usize], values: &[f32]) {
-    order.sort_by(|&a, &b| {
-        let is_nan = values[a].is_nan().cmp(&values[b].is_nan());
-        is_nan.then(values[b].total_cmp(&values[a])).then(a.cmp(&b))
-    });
+/// The first `count` are the largest, largest first, ties to the lowest index. NaN comes last, so that it shows in the weights
+/// and not as a panic.
+fn sort_by_value(order: &mut [usize], count: usize, values: &[f32]) {
+    let compare = |a: &usize, b: &usize| {
+        let is_nan = values[*a].is_nan().cmp(&values[*b].is_nan());
+        is_nan.then(values[*b].total_cmp(&values[*a])).then(a.cmp(b))
+    };
+    if (1..order.len()).contains(&count) {
+        order.select_nth_unstable_by(count - 1, compare);
+    }
+    let first = count.min(order.len());
+    order[..first].sort_unstable_by(compare);
 }
 
 /// Chooses the experts of each token and weights them, as its [`RouterRule`] says. Where all experts are in memory the GPU
@@ -210,11 +220,13 @@ impl Kernel for RouterTopK {
         let mut ids = memory.take(self.ids.tensor);
         let mut weights = memory.take(self.weights.tensor);
         let logits = memory.tensor(self.logits.tensor);
-        for t in 0..step.tokens {
-            let (ids, weights) = (&mut ids[t * self.ids.stride..], &mut weights[t * self.weights.stride..]);
+        let rows = ids.par_chunks_mut(self.ids.stride).zip(weights.par_chunks_mut(self.weights.stride));
+        // a logit is sorted in the time of some elements of anything else
+        let each = at_least(16 * self.logits.width);
+        rows.take(step.tokens).enumerate().with_min_len(each).for_each(|(t, (ids, weights))| {
             let (ids, weights) = (&mut ids[..self.ids.width], &mut weights[..self.weights.width]);
             self.rule.choose(memory, row(logits, self.logits, t), ids, weights);
-        }
+        });
         memory.put_back(self.weights.tensor, weights);
         memory.put_back(self.ids.tensor, ids);
         if let Some((gate_up, hidden)) = self.shared {

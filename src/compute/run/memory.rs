@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 
+use super::{Runner, rows_of};
 use crate::compute::device::Device;
 use crate::compute::ops::LogitsTopK;
 use crate::compute::recording::{CacheId, TensorId, TensorSpec};
-use crate::compute::step::{ExecuteError, TopLogits};
-
-use super::{Runner, rows_of};
+use crate::compute::step::{ExecuteError, LogitsSummary, TopLogits};
 
 impl<D: Device + ?Sized> Runner<D> {
     /// Forgets everything: recurrent state to zero; caches are overwritten from position 0.
@@ -30,9 +29,31 @@ impl<D: Device + ?Sized> Runner<D> {
     pub(crate) fn top_logits(&mut self, top_k: usize, vocab: usize) -> Result<TopLogits, ExecuteError> {
         let (Some(view), Some(step)) = (self.recording.logits, self.last) else { return Ok(Vec::new()) };
         let last = step.logit_rows().1.saturating_sub(1);
-        let op = LogitsTopK { top_k, vocab: vocab.min(view.width), offset: last * view.stride };
+        let op = LogitsTopK { top_k, vocab: vocab.min(view.width), offset: last * view.stride, temperature: 1.0 };
         let top = self.device.top_logits(view.tensor, op)?;
         if top.is_empty() { Err(ExecuteError::NotANumber) } else { Ok(top) }
+    }
+
+    /// The `top_k` largest of the first `vocab` logits of the last token, and what runs of them add up to, divided by
+    /// `temperature`; `None` where the device does not tell.
+    pub(crate) fn summarise_logits(
+        &mut self,
+        top_k: usize,
+        vocab: usize,
+        temperature: f32,
+    ) -> Result<Option<LogitsSummary>, ExecuteError> {
+        let (Some(view), Some(step)) = (self.recording.logits, self.last) else { return Ok(None) };
+        let last = step.logit_rows().1.saturating_sub(1);
+        let op = LogitsTopK { top_k, vocab: vocab.min(view.width), offset: last * view.stride, temperature };
+        self.device.summarise(view.tensor, op)
+    }
+
+    /// Logits of the last token that [`summarise_logits`](Self::summarise_logits) takes as run `run` of `vocab`.
+    pub(crate) fn run_of_logits(&mut self, run: usize, vocab: usize) -> Result<Vec<f32>, ExecuteError> {
+        let (Some(view), Some(step)) = (self.recording.logits, self.last) else { return Ok(Vec::new()) };
+        let row = step.logit_rows().1.saturating_sub(1) * view.stride;
+        let (first, end) = (run * LogitsSummary::RUN, ((run + 1) * LogitsSummary::RUN).min(vocab).min(view.width));
+        self.device.read_elements(view.tensor, row + first..row + end)
     }
 
     /// The copies that the last step made: for each mark the state tensors of the recording, in its order and as

@@ -1,3 +1,5 @@
+use flashflood_formats::CacheFormat;
+
 use crate::compute::View;
 use crate::compute::ops::Attention;
 use crate::model::recorder::{Projection, RecordError, Recorder};
@@ -42,6 +44,8 @@ pub(crate) fn attention(
         sinks: None,
         window,
         kv,
+        // as they are computed; the engine chooses another
+        formats: [CacheFormat::F32; 2],
         out: out.into(),
         heads,
         kv_heads,

@@ -46,6 +46,14 @@ pub(crate) fn moe(r: &mut Recorder<'_>, shape: &MoeShape, normed: View, x: View)
         Some(_) => None,
         None => Some(GateUpApart { x: normed.into(), products: r.tensor("expert_gate_up", top_k, 2 * width) }),
     };
-    r.experts(Experts { layer, slot, x: normed.into(), apart, hidden: expert_hidden.into(), out: routed })?;
+    r.experts(Experts {
+        layer,
+        slot,
+        x: normed.into(),
+        apart,
+        hidden: expert_hidden.into(),
+        out: routed,
+        unscaled: None,
+    })?;
     r.push("out", Combine { x, routed, weights, shared: shared_out })
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::VALUE_HEADS_IN_TURN;
 use crate::file_error::FileError;
+use crate::model::Yarn;
 use crate::model::shape::Shape;
 use crate::weights::gguf::{Gguf, GgufNames, Metadata};
 use crate::weights::names::FusedRows;
@@ -182,8 +183,16 @@ impl<'a> GgufKeys<'a> {
     }
 
     fn yarn(&mut self) -> Result<(), FileError> {
-        let number = |key: &str| self.metadata().number(&self.name(key));
-        let factor = number("rope.scaling.factor")?;
+        // the largest that anything here may be
+        const MOST: f64 = 65_536.0;
+        let number = |key: &str| match self.metadata().number(&self.name(key))? {
+            Some(value) if !(0.0..=MOST).contains(&value) => {
+                Err(self.metadata().found(&self.name(key), &format!("a number from 0 to {MOST}"), value))
+            }
+            value => Ok(value),
+        };
+        // the second is what older files have
+        let factor = number("rope.scaling.factor")?.or(number("rope.scale_linear")?);
         let name = self.name("rope.scaling.factor");
         let factor = factor.ok_or_else(|| self.metadata().missing(&name, "how many times longer the context is"))?;
         let mut scaling = json!({ "rope_type": "yarn", "factor": factor });
@@ -197,9 +206,11 @@ impl<'a> GgufKeys<'a> {
             }
         }
         self.refuse_other("rope.scaling.yarn_ext_factor", &[-1.0, 1.0], "1, as everywhere")?;
-        for factor in ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"] {
-            self.refuse_other(factor, &[1.0], "1, which leaves it to the factor")?;
+        // files have what multiplies the factor that follows, configurations have the product
+        if let Some(times) = number("rope.scaling.attn_factor")?.filter(|times| *times != 1.0) {
+            scaling["attention_factor"] = json!(times * Yarn::attention_factor(factor, None));
         }
+        self.refuse_other("rope.scaling.yarn_attn_factor", &[1.0], "1, which leaves it to the factor")?;
         self.refuse_other("rope.scaling.yarn_log_multiplier", &[0.0], "0, which leaves it to the factor")?;
         self.put("rope_scaling", "rope.scaling.type", scaling);
         Ok(())

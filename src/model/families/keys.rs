@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use crate::compute::ops::DeltaNetShape;
 use crate::file_error::FileError;
+use crate::model::RopeScaling;
 use crate::model::shape::{AttentionShape, LayerShape, Mixer, MoeShape, Shape};
 use crate::weights::Keys;
 
@@ -13,7 +14,7 @@ const MAX_WIDTH: usize = 1 << 17;
 const MAX_HEADS: usize = 1 << 12;
 const MAX_LAYERS: usize = 1 << 12;
 const MAX_VOCAB: usize = 1 << 24;
-const MAX_POSITIONS: usize = 1 << 30;
+pub(super) const MAX_POSITIONS: usize = 1 << 30;
 
 /// Value heads take their key heads in turn: see [`DeltaNetShape::in_turn`].
 pub(super) const VALUE_HEADS_IN_TURN: &str = "linear_value_heads_in_turn";
@@ -24,6 +25,8 @@ pub(super) struct ConfigKeys<'a> {
     pub(super) root: Keys<'a>,
     /// The text model's part: `text_config`, or the whole.
     pub(super) text: Keys<'a>,
+    /// How rotary positions are stretched.
+    pub(super) rope: RopeScaling,
 }
 
 /// What all families have around their layers.
@@ -88,7 +91,7 @@ impl ConfigKeys<'_> {
         }
     }
 
-    fn size_in(&self, key: &str, range: RangeInclusive<usize>, why: &str) -> Result<usize, FileError> {
+    pub(super) fn size_in(&self, key: &str, range: RangeInclusive<usize>, why: &str) -> Result<usize, FileError> {
         self.range(key, self.text.size(key)?, range, why)
     }
 
@@ -140,22 +143,6 @@ impl ConfigKeys<'_> {
             rms_eps,
             tied_embeddings: tied(&self.text)?.or(tied(&self.root)?).unwrap_or(false),
         })
-    }
-
-    /// The longest context. With attention in chunks, which is not done here, a model knows what it knew before.
-    fn max_positions(&self) -> Result<usize, FileError> {
-        let said = self.size_in("max_position_embeddings", 1..=MAX_POSITIONS, "")?;
-        if let Some(yarn) = self.yarn()? {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited")]
-            let stretched = (yarn.original as f64 * yarn.factor) as usize;
-            return Ok(said.max(stretched.min(MAX_POSITIONS)));
-        }
-        let Some(chunks) = self.text.object("dual_chunk_attention_config")? else { return Ok(said) };
-        let key = "original_max_position_embeddings";
-        let original =
-            if chunks.has(key) { chunks.size(key)? } else { return Err(chunks.missing(key, "a whole number")) };
-        tracing::warn!("`dual_chunk_attention_config` is not done: the context has {original} positions at most");
-        Ok(said.min(original.max(1)))
     }
 
     /// How many layers there are.
@@ -249,8 +236,9 @@ impl ConfigKeys<'_> {
             _ => keys.clone(),
         };
         let theta = holder("rope_theta").number("rope_theta")?;
-        if !(theta.is_finite() && theta >= 1.0) {
-            return Err(holder("rope_theta").found("rope_theta", "a finite number, 1 or more", theta));
+        // a base of 1 has no slow rotations
+        if !(theta.is_finite() && theta > 1.0) {
+            return Err(holder("rope_theta").found("rope_theta", "a finite number above 1", theta));
         }
         let mut rotary = head_dim;
         if partial {

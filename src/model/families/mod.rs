@@ -19,6 +19,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::recorder::{RecordError, Recorder};
+use super::rope_scaling::RopeScaling;
 use super::shape::Shape;
 use crate::file_error::FileError;
 use crate::weights::Keys;
@@ -67,6 +68,14 @@ const FAMILIES: [Family; 6] = [
 /// Text that is not JSON, an unknown `model_type`, a missing key, and every value that no model has or no kernel can
 /// compute with; each names the file, the key, what was expected and what was found.
 pub(crate) fn read(path: &Path, text: &str) -> Result<Box<dyn Model>, FileError> {
+    read_with(path, text, RopeScaling::Auto)
+}
+
+/// As [`read`], with rotary positions stretched as `rope` says.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_with(path: &Path, text: &str, rope: RopeScaling) -> Result<Box<dyn Model>, FileError> {
     let value: Value = serde_json::from_str(text).map_err(FileError::syntax(path, "not valid JSON"))?;
     let root = Keys::root(path, &value)?;
     let text = root.object("text_config")?.unwrap_or_else(|| root.clone());
@@ -76,7 +85,7 @@ pub(crate) fn read(path: &Path, text: &str) -> Result<Box<dyn Model>, FileError>
         return Err(holder.missing("model_type", &format!("one of {}", known())));
     };
     match FAMILIES.iter().find(|family| family.model_types.contains(&found)) {
-        Some(family) => (family.read)(&ConfigKeys { root, text }),
+        Some(family) => (family.read)(&ConfigKeys { root, text, rope }),
         None => {
             let found: String = found.chars().take(80).collect();
             Err(holder.found("model_type", &format!("one of {}", known()), found))

@@ -24,7 +24,7 @@ fn attending(shape: &Shape) -> Vec<usize> {
 }
 
 /// Qwen3.5-35B-A3B.
-fn nested() -> Value {
+pub(super) fn nested() -> Value {
     json!({
         "model_type": "qwen3_5_moe",
         "tie_word_embeddings": false,

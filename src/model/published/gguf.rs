@@ -10,6 +10,7 @@ use super::{Published, random_model};
 use crate::file_error::FileError;
 use crate::model::{SourceError, families};
 use crate::weights::gguf::{RandomGguf, Written, computed_with, named};
+use crate::weights::random::RandomFormats;
 
 /// (key of `config.json`, key behind the architecture).
 const SIZES: [(&str, &str); 18] = [
@@ -58,7 +59,7 @@ pub(crate) fn random_gguf(root: &Path, config: Value, kind: &str, seed: u64) -> 
     let shape = model.shape();
     let keys = keys(families::gguf_architecture(shape.model_type), &root.to_string_lossy(), &config);
     // of the weights themselves only the vectors are taken
-    let source = random_model(root, config, 4, 4, seed)?;
+    let source = random_model(root, config, RandomFormats::Affine { bits: 4, resident_bits: 4 }, seed)?;
     Ok(RandomGguf::new(&keys, &source.weights, &shape.moe_layers(), &model.gguf_names(), kind, seed))
 }
 

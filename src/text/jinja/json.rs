@@ -8,7 +8,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 
 use super::arguments::{Arguments, invalid};
-use super::limits::check_text;
+use super::limits::{MOST_DEPTH, check_text};
 use super::python_text::python_float;
 
 /// Writes `value` as JSON; the parameters are those of transformers: `ensure_ascii`, `indent`, `separators`,
@@ -53,6 +53,9 @@ struct JsonWriter {
 impl JsonWriter {
     fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         check_text(self.out.len())?;
+        if depth > MOST_DEPTH {
+            return Err(not_json("a value of such depth"));
+        }
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),

@@ -26,9 +26,11 @@ mod wrap;
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::aside::message_of;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
+pub(super) use limits::STACK;
 #[cfg(feature = "server")]
 pub(crate) use strftime::strftime;
 pub(super) use strftime::{Clock, now};
@@ -39,6 +41,11 @@ const NAME: &str = "chat_template";
 #[derive(Debug)]
 pub(super) struct Template {
     environment: Environment<'static>,
+}
+
+/// Whether the engine can take `source`, or the line and what of it is too much.
+pub(super) fn check_source(source: &str) -> Result<(), (usize, String)> {
+    SyntaxConfig::builder().build().map_or(Ok(()), |syntax| limits::check_source(source, syntax))
 }
 
 impl Template {
@@ -85,8 +92,7 @@ impl Template {
 /// A checkpoint's template is a stranger's program: where it finds a hole in the engine, one request fails.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        let reason = format!("the template engine failed: {}", said.unwrap_or("no reason given"));
+        let reason = format!("the template engine failed: {}", message_of(&*panic));
         Err(Error::new(ErrorKind::InvalidOperation, reason))
     })
 }

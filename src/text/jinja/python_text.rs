@@ -3,6 +3,8 @@
 use minijinja::Value;
 use minijinja::value::ValueKind;
 
+use super::limits::MOST_DEPTH;
+
 /// `str(value)`; nothing of what is undefined.
 pub(super) fn python_str(value: &Value) -> String {
     match value.kind() {
@@ -10,7 +12,7 @@ pub(super) fn python_str(value: &Value) -> String {
         ValueKind::String => value.as_str().unwrap_or_default().to_owned(),
         _ => {
             let mut out = String::new();
-            write_repr(&mut out, value);
+            write_repr(&mut out, value, 0);
             out
         }
     }
@@ -24,12 +26,14 @@ pub(super) fn text_of(value: &Value) -> Option<&str> {
 /// `repr(value)`.
 pub(super) fn python_repr(value: &Value) -> String {
     let mut out = String::new();
-    write_repr(&mut out, value);
+    write_repr(&mut out, value, 0);
     out
 }
 
-fn write_repr(out: &mut String, value: &Value) {
+fn write_repr(out: &mut String, value: &Value, depth: usize) {
     match value.kind() {
+        // where Python gives up as well
+        _ if depth > MOST_DEPTH => out.push_str("..."),
         ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::None => out.push_str("None"),
         ValueKind::String => write_quoted(out, value.as_str().unwrap_or_default()),
@@ -46,7 +50,7 @@ fn write_repr(out: &mut String, value: &Value) {
                 if count > 0 {
                     out.push_str(", ");
                 }
-                write_repr(out, &item);
+                write_repr(out, &item, depth + 1);
                 count += 1;
             }
             if tuple && count == 1 {
@@ -60,9 +64,9 @@ fn write_repr(out: &mut String, value: &Value) {
                 if index > 0 {
                     out.push_str(", ");
                 }
-                write_repr(out, &key);
+                write_repr(out, &key, depth + 1);
                 out.push_str(": ");
-                write_repr(out, &value.get_item(&key).unwrap_or_default());
+                write_repr(out, &value.get_item(&key).unwrap_or_default(), depth + 1);
             }
             out.push('}');
         }

@@ -1,10 +1,11 @@
 //! A client's schema as a grammar can follow it: references at one place, the names of types JSON's own, without what is
 //! only said to readers, and not so large that a grammar of it takes long to make.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::joined::{check_depth, check_joined, loosen};
 use super::kinds::{JsonKind, Kinds, implied_kind, named_kinds};
 use super::patterns::{behind_looks, check_pattern};
 use super::references::target;
@@ -16,7 +17,7 @@ const MOST_WORK: usize = 2_000_000;
 /// What a pattern of a property's name costs, each with each other, beside a name.
 const PATTERN_WORK: usize = 100;
 /// Most schemas within each other; those behind a reference count on.
-const MOST_DEPTH: usize = 200;
+pub(super) const MOST_DEPTH: usize = 200;
 /// Most that `minItems`, `minLength` and `minProperties` may ask for.
 const MOST_LEAST: f64 = 10_000.0;
 /// A `maxItems` or `maxLength` above is as good as none: no answer is so long.
@@ -84,39 +85,16 @@ pub(crate) fn plain(root: &Value, node: &Value, strictness: Strictness) -> Resul
             _ => None,
         };
     }
-    check_depth(&whole, &whole, 0, &mut HashSet::new())?;
+    check_depth(&whole)?;
+    match check_joined(&whole) {
+        // as all that no grammar follows
+        Err(_) if strictness == Strictness::Lenient => {
+            loosen(&mut whole);
+            check_joined(&whole)?;
+        }
+        checked => checked?,
+    }
     Ok(whole)
-}
-
-/// Schemas are compiled by functions that call themselves, behind references too.
-fn check_depth<'a>(
-    root: &'a Value,
-    part: &'a Value,
-    depth: usize,
-    seen: &mut HashSet<&'a str>,
-) -> Result<(), SchemaError> {
-    if depth > 2 * MOST_DEPTH {
-        let reason = format!("more than {MOST_DEPTH} schemas stand within each other");
-        return Err(SchemaError { place: "the schema".to_owned(), reason });
-    }
-    match part {
-        Value::Object(members) => {
-            for (key, value) in members.iter().filter(|(key, _)| *key != "$defs") {
-                check_depth(root, value, depth + 1, seen)?;
-                let Some(reference) = value.as_str().filter(|_| key == "$ref") else { continue };
-                if let Some(part) = root.pointer(reference.trim_start_matches('#')).filter(|_| seen.insert(reference)) {
-                    check_depth(root, part, depth + 1, seen)?;
-                }
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                check_depth(root, item, depth + 1, seen)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
 }
 
 struct Writer<'a> {
@@ -256,11 +234,7 @@ impl<'a> Writer<'a> {
             ("not", Value::Object(never)) if never.is_empty() => return Ok(false),
             ("not", Value::Bool(false)) => {}
             ("properties" | "patternProperties", Value::Object(properties)) => {
-                let square = properties.len().saturating_mul(properties.len());
-                self.work += square.saturating_mul(if key == "properties" { 1 } else { PATTERN_WORK });
-                if self.work > MOST_WORK {
-                    return self.error(format!("the schema is too large: {} {key}", properties.len()));
-                }
+                self.square(key, properties.len(), if key == "properties" { 1 } else { PATTERN_WORK })?;
                 let mut written = Map::new();
                 for (name, node) in properties {
                     if key == "properties" || self.pattern(name)? {
@@ -276,7 +250,10 @@ impl<'a> Writer<'a> {
             }
             ("propertyNames", names) => self.names_of_properties(names, all, out)?,
             ("unevaluatedProperties", Value::Bool(false)) => self.close(all, out),
-            ("required", Value::Array(names)) if names.iter().all(Value::is_string) => put(out, key, value.clone()),
+            ("required", Value::Array(names)) if names.iter().all(Value::is_string) => {
+                self.square("required properties", names.len(), 1)?;
+                put(out, key, value.clone());
+            }
             // of drafts 3 and 4, where it stands in the property itself
             ("required", Value::Bool(_)) => {}
             ("items", Value::Array(first)) => {
@@ -374,14 +351,30 @@ impl<'a> Writer<'a> {
         self.error(format!("the reference {reference:?} leads to itself"))
     }
 
-    /// Numbers are compared as floats.
-    fn constant(&self, value: &Value) -> Written<()> {
+    /// Counts a list of properties.
+    fn square(&mut self, what: &str, count: usize, each: usize) -> Written<()> {
+        self.work += count.saturating_mul(count).saturating_mul(each);
+        if self.work > MOST_WORK {
+            return self.error(format!("the schema is too large: {count} {what}"));
+        }
+        Ok(())
+    }
+
+    /// Numbers are compared as floats. A list or an object is as much work as the schema of one.
+    fn constant(&mut self, value: &Value) -> Written<()> {
         match value {
             Value::Number(number) if !is_exact(number) => {
                 self.error(format!("{number} has too many digits for an enum or a const"))
             }
-            Value::Array(items) => items.iter().try_for_each(|item| self.constant(item)),
-            Value::Object(members) => members.values().try_for_each(|member| self.constant(member)),
+            Value::Array(items) => {
+                self.count(items.len())?;
+                items.iter().try_for_each(|item| self.constant(item))
+            }
+            Value::Object(members) => {
+                self.count(members.len())?;
+                self.square("members of a constant", members.len(), 1)?;
+                members.values().try_for_each(|member| self.constant(member))
+            }
             _ => Ok(()),
         }
     }
@@ -407,13 +400,14 @@ impl<'a> Writer<'a> {
         }
         let always = &Value::Bool(true);
         let value = all.get("additionalProperties").unwrap_or(always);
-        let (key, keys) = match (names.get("enum").and_then(Value::as_array), names.get("pattern")) {
+        let (key, keys): (_, Vec<&str>) = match (names.get("enum").and_then(Value::as_array), names.get("pattern")) {
             (Some(words), _) => ("properties", words.iter().filter_map(Value::as_str).collect()),
             (None, Some(Value::String(pattern))) if self.pattern(pattern)? => {
                 ("patternProperties", vec![pattern.as_str()])
             }
             _ => return Ok(()),
         };
+        self.square("names of properties", keys.len(), 1)?;
         let mut written = Map::new();
         for name in keys {
             written.insert(name.to_owned(), self.within("propertyNames", value)?);

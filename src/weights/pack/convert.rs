@@ -64,7 +64,7 @@ pub(super) fn convert(from: WeightRows<'_>, to: WeightFormat, mut out: StreamsMu
 }
 
 /// The first `count` bytes of `rest`, which keeps the others.
-fn take<'a>(rest: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
+pub(super) fn take<'a>(rest: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
     let (now, later) = std::mem::take(rest).split_at_mut(count);
     *rest = later;
     now
@@ -90,16 +90,20 @@ pub(super) fn convert_slot(
 }
 
 fn convert_matrix(from: &MatrixPlace, image: &[u8], to: &MatrixPlace, record: &mut [u8]) -> Result<(), BadRow> {
+    convert(from.rows_in(image), to.format, streams_of(to, record))
+}
+
+/// The places in a record of a matrix's streams.
+pub(super) fn streams_of<'a>(to: &MatrixPlace, record: &'a mut [u8]) -> StreamsMut<'a> {
     // sections follow one another in the order of the streams
     let (mut rest, mut at) = (record, 0);
     let mut sections = to.sections();
-    let out = std::array::from_fn(|_| match sections.next() {
+    std::array::from_fn(|_| match sections.next() {
         None => Default::default(),
         Some((start, len)) => {
             take(&mut rest, start - at);
             at = start + len;
             take(&mut rest, len)
         }
-    });
-    convert(from.rows_in(image), to.format, out)
+    })
 }

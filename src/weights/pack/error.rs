@@ -77,6 +77,14 @@ pub enum PackError {
         /// Given value.
         found: u16,
     },
+    /// A calibration helps only weights that are not quantised yet.
+    #[error(
+        "--calibration: expected experts in BF16, F16, F32, FP8 or 8 bits, found {found}\nhint: make the pack from the release that was quantised"
+    )]
+    QuantisedSource {
+        /// Format of the source's experts.
+        found: String,
+    },
     /// The folder holds a pack of something else.
     #[error("{path}: holds a pack made from another model or with other options\n  there: {found}\n  asked: {expected}\nhint: remove it, or choose another folder, or use the same options", path = path.display())]
     OtherPack {

@@ -1,9 +1,11 @@
 //! `manifest.json`: what is in a pack, checked before anything else of it is believed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{PackError, version_1};
 use crate::file_error::FileError;
@@ -91,6 +93,9 @@ pub struct SourceDescription {
     /// Checksum of the config, the norms and a sample of the source's weights, so that an interrupted run is not
     /// resumed from another model.
     pub fingerprint: Checksum,
+    /// Of the calibration that experts were quantised by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Checksum>,
 }
 
 impl fmt::Display for SourceDescription {
@@ -101,7 +106,11 @@ impl fmt::Display for SourceDescription {
             f,
             "bits {bits}, down bits {down}, resident bits {resident_bits}, group {group}, from {} weights, source {}",
             self.experts, self.fingerprint
-        )
+        )?;
+        match self.calibration {
+            Some(calibration) => write!(f, ", calibration {calibration}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -184,6 +193,9 @@ pub(crate) struct Manifest {
     pub format: String,
     /// 2.
     pub version: u64,
+    /// Of the text of the manifest itself, in which these digits are zeros; none in packs from before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<Checksum>,
     /// The `config.json` of the model, as it was.
     pub config: serde_json::Value,
     /// What the pack was made from.
@@ -192,6 +204,9 @@ pub(crate) struct Manifest {
     pub record_align: u64,
     /// The resident file.
     pub resident: FileSum,
+    /// The files beside the weights, by name: tokenizer, chat template and so on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<BTreeMap<String, FileSum>>,
     /// One per layer with routed experts, in order.
     pub layers: Vec<LayerRecords>,
 }
@@ -222,7 +237,26 @@ impl Manifest {
             version => return Err(unknown(path, &head, version).into()),
         };
         manifest.check(path)?;
+        manifest.check_seal(path, text)?;
         Ok(manifest)
+    }
+
+    /// The text of the file, with its own checksum.
+    pub(super) fn sealed(&self) -> serde_json::Result<String> {
+        let unsealed = serde_json::to_string_pretty(&Manifest { checksum: Some(Checksum(0)), ..self.clone() })?;
+        let sum = Checksum(xxh3_64(unsealed.as_bytes()));
+        Ok(unsealed.replacen(&seal(Checksum(0)), &seal(sum), 1))
+    }
+
+    fn check_seal(&self, path: &Path, text: &str) -> Result<(), PackError> {
+        let Some(expected) = self.checksum else {
+            return match self.files {
+                None => Ok(()),
+                Some(_) => Err(FileError::missing(path, "checksum", "that of the manifest".to_owned()).into()),
+            };
+        };
+        let found = Checksum(xxh3_64(text.replacen(&seal(expected), &seal(Checksum(0)), 1).as_bytes()));
+        super::verify::compare(path, || "the manifest".into(), 0, expected, found)
     }
 
     fn check(&self, path: &Path) -> Result<(), FileError> {
@@ -253,6 +287,10 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+fn seal(sum: Checksum) -> String {
+    format!("\"checksum\": \"{sum}\"")
 }
 
 /// What formats there are.

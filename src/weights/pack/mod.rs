@@ -44,19 +44,24 @@
 //! | key | what |
 //! | --- | --- |
 //! | `format`, `version` | `"flashflood-pack"`, 2 (1, whose `config` had other keys, is read too) |
+//! | `checksum` | xxh3-64 of the text of the manifest, in which these 16 digits are zeros; older packs have none |
 //! | `config` | the `config.json` of the model, as it was |
-//! | `source` | the options of the packer and a fingerprint of what it read |
+//! | `source` | the options of the packer and a fingerprint of what it read; `calibration`, the checksum of the [calibration](crate::weights::calibration) that experts were quantised by, if any |
 //! | `record_align` | see above |
 //! | `resident` | `bytes` and `xxh3` (xxh3-64, 16 hexadecimal digits) of `resident.safetensors` |
+//! | `files` | the same of each of the copies, by name; older packs have none |
 //! | `layers` | per layer with experts: `layer`, formats `gate_up` (or, where they differ, `gate` and `up`) and `down`, `bytes`, `stride`, and `xxh3` per record: of its `bytes` |
 //!
 //! While a pack is being made, `progress.json` holds the checksums of what is finished, and an unfinished file ends in
 //! `.part`.
 
+mod calibrated;
 mod convert;
 mod error;
+mod ladder;
 mod load;
 mod manifest;
+mod opening;
 mod read;
 mod resident;
 mod resume;
@@ -69,15 +74,18 @@ use std::path::{Path, PathBuf};
 use super::source::WeightSource;
 
 pub(crate) use error::PackError;
-#[cfg(test)]
+pub use ladder::{LadderStep, STEPS, ladder};
+pub use manifest::Checksum;
+#[cfg(any(test, fuzzing))]
 pub(crate) use manifest::Manifest;
 pub use manifest::PackOptions;
-pub(crate) use manifest::{Checksum, FileSum, SourceDescription};
+pub(crate) use manifest::{FileSum, SourceDescription};
+pub(crate) use opening::PackFiles;
 pub use read::open;
 pub(crate) use read::{open_embedded, open_striped};
 
 pub use verify::verify;
-pub(crate) use write::{PackSource, PackSummary, write_pack};
+pub(crate) use write::{PackSource, PackSummary, fingerprint, write_pack};
 
 /// Name of the manifest in the folder.
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -106,6 +114,18 @@ pub fn is_pack(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file()
 }
 
+/// Whether a pack, finished or begun, may have such a file, by its path relative to the folder.
+pub fn may_have(file: &Path) -> bool {
+    let Some(path) = file.to_str().map(|path| path.replace('\\', "/")) else { return false };
+    let whole = path.strip_suffix(".part").unwrap_or(&path);
+    let is_layer = whole.strip_prefix("experts/layer-").and_then(|rest| rest.strip_suffix(".bin"));
+    let is_template = whole.strip_prefix(ADDITIONAL_TEMPLATES).is_some_and(|rest| rest.ends_with(".jinja"));
+    [MANIFEST, RESIDENT, "progress.json"].contains(&whole)
+        || COPIED.contains(&whole)
+        || is_template
+        || is_layer.is_some_and(|layer| layer.parse::<u32>().is_ok())
+}
+
 /// An opened pack.
 pub struct Pack {
     /// Its manifest, for messages.
@@ -118,6 +138,8 @@ pub struct Pack {
     pub layers: Vec<usize>,
     /// How the pack was made.
     pub source: SourceDescription,
+    /// What is held against the manifest when a model opens; none of the pack in the program.
+    pub(crate) files: Option<PackFiles>,
 }
 
 /// What [`write_pack`] and [`verify()`] tell while they work, from several threads.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::load::{PackWeights, Resident};
 use super::manifest::Manifest;
+use super::opening::PackFiles;
 use super::{MANIFEST, Pack, PackError, RESIDENT, layer_file};
 use crate::file_error::FileError;
 use crate::weights::file_bytes;
@@ -39,7 +40,14 @@ pub(crate) fn open_striped(folder: &Path, stripes: &[PathBuf]) -> Result<Pack, P
     check_length(&path, manifest.resident.bytes)?;
     let all = 0..manifest.resident.bytes;
     let resident = Resident::open(&path, file_bytes(&path, all.end, |_| std::iter::once(all.clone()).collect())?)?;
-    Ok(pack(folder.join(MANIFEST), manifest, resident, files))
+    let opening = files_of(folder, &manifest);
+    Ok(Pack { files: Some(opening), ..pack(folder.join(MANIFEST), manifest, resident, files) })
+}
+
+/// The files that are held against the manifest when a model opens.
+pub(super) fn files_of(folder: &Path, manifest: &Manifest) -> PackFiles {
+    let files = manifest.files.clone().unwrap_or_default();
+    PackFiles { folder: folder.to_owned(), resident: manifest.resident, files }
 }
 
 /// Opens a pack that is part of the binary. `layers` are (name for messages, bytes of the layer's file).
@@ -74,7 +82,8 @@ fn pack(path: PathBuf, manifest: Manifest, resident: Resident, files: Vec<Expert
     let Manifest { config, source, record_align, layers, .. } = manifest;
     let of_layers = layers.iter().map(|records| records.layer).collect();
     let weights = PackWeights { resident, manifest: path.clone(), record_align, layers, files };
-    Pack { manifest: path, config: config.to_string(), weights: Box::new(weights), layers: of_layers, source }
+    let config = config.to_string();
+    Pack { manifest: path, config, weights: Box::new(weights), layers: of_layers, source, files: None }
 }
 
 /// Reads and checks the manifest of `folder`.

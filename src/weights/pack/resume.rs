@@ -96,7 +96,7 @@ impl Finished {
     /// Writes the manifest, which makes the folder a pack, and removes the record.
     pub(super) fn complete(folder: &Path, manifest: &Manifest) -> Result<(), PackError> {
         let path = folder.join(MANIFEST);
-        let text = serde_json::to_string_pretty(manifest).map_err(FileError::syntax(&path, "not a manifest"))?;
+        let text = manifest.sealed().map_err(FileError::syntax(&path, "not a manifest"))?;
         replace(&path, text.as_bytes(), text.len() as u64)?;
         let path = folder.join(FINISHED);
         match fs::remove_file(&path) {

@@ -34,6 +34,7 @@ pub fn verify(folder: &Path, observer: &Observer<'_>) -> Result<VerifyReport, Pa
         manifest.layers.iter().fold(manifest.resident.bytes, |sum, layer| sum.saturating_add(layer.file_bytes()));
     observer(Progress::Total { bytes });
 
+    super::read::files_of(folder, &manifest).verify_small()?;
     let path = folder.join(RESIDENT);
     let file = open(&path, manifest.resident.bytes)?;
     let found = checksum(&path, &file, 0, manifest.resident.bytes, observer)?;
@@ -63,7 +64,7 @@ fn open(path: &Path, bytes: u64) -> Result<File, PackError> {
     Ok(File::open(path).map_err(FileError::io("open", path))?)
 }
 
-fn compare(
+pub(super) fn compare(
     path: &Path,
     what: impl Fn() -> String,
     offset: u64,

@@ -90,10 +90,12 @@ pub(super) fn read(path: &Path, value: Value) -> Result<Manifest, FileError> {
     Ok(Manifest {
         format: FORMAT.to_owned(),
         version: NOW,
+        checksum: None,
         config: config(&first.config),
         source: first.source,
         record_align: first.record_align,
         resident: first.resident,
+        files: None,
         layers: layers.collect(),
     })
 }

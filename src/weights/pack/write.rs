@@ -3,26 +3,29 @@
 //! Memory stays under [`EXPERTS_IN_FLIGHT`] and a little, whatever the model: a layer's experts are converted in
 //! batches, each expert read, converted and written by one task that shares its rows with idle threads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use flashflood_backends::positioned::{read_exact_at, write_all_at};
+use flashflood_backends::positioned::write_all_at;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::convert::{convert_slot, target};
+use super::calibrated::{self, LayerMetrics, Tally};
+use super::convert::{BadRow, convert_slot, target};
 use super::manifest::{self, Checksum, LayerRecords, Manifest, PackOptions, SourceDescription};
 use super::resident::ResidentPlan;
 use super::resume::{Finished, part, publish, replace};
-use super::{ADDITIONAL_TEMPLATES, COPIED, Observer, PackError, Progress, RESIDENT, layer_file};
+use super::{ADDITIONAL_TEMPLATES, COPIED, FileSum, Observer, PackError, Progress, RESIDENT, layer_file};
 use crate::file_error::FileError;
-use crate::weights::layout::{ExpertFile, ExpertLayout, SlotLayout};
+use crate::weights::calibration::Calibration;
+use crate::weights::expert_image::ExpertImages;
+use crate::weights::layout::{ExpertLayout, SlotLayout};
 use crate::weights::listing::{Listed, Listing};
 use crate::weights::matrix::Matrix;
 use crate::weights::source::MatrixRole;
-use flashflood_formats::{Affine, WeightFormat};
+use flashflood_formats::{Affine, Number, WeightFormat};
 
 /// Bytes of experts in memory at a time: as stored by the source and as packed.
 const EXPERTS_IN_FLIGHT: usize = 512 << 20;
@@ -53,6 +56,8 @@ pub(crate) struct PackSource<'a> {
     pub config: &'a str,
     /// Text files (relative path, contents) that the source has inside its weights and the pack gets beside them.
     pub texts: &'a [(PathBuf, &'a str)],
+    /// What experts are quantised by, beside their weights.
+    pub calibration: Option<&'a Calibration>,
 }
 
 /// Makes a pack of `source` in the folder `out`, or goes on with one that an earlier run left unfinished. Tokenizer
@@ -98,13 +103,14 @@ pub(crate) fn write_pack(
     finished.save(out, needed)?;
     let experts = out.join("experts");
     fs::create_dir_all(&experts).map_err(FileError::io("create", &experts))?;
-    copy_files(copy_from, out, needed)?;
+    let mut beside = copy_files(copy_from, out, needed)?;
     for (name, text) in source.texts {
         let path = out.join(name);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(FileError::io("create", folder))?;
         }
         replace(&path, text.as_bytes(), needed)?;
+        beside.insert(key_of(name), FileSum::of(text.as_bytes()));
     }
     let resident = match finished.resident {
         Some(sum) => sum,
@@ -129,6 +135,8 @@ pub(crate) fn write_pack(
         finished.layers.insert(plan.layer, sums);
         finished.save(out, needed)?;
     }
+    let part = (layers_kept > 0).then(|| job.layers.len() - layers_kept);
+    job.tally.warnings(part).iter().for_each(|text| observer(Progress::Warning(text)));
     let Job { config, description, record_align, layers, .. } = job;
     let written = layers.len() - layers_kept;
     // one entry per layer, in order, as the map is sorted and complete
@@ -136,10 +144,12 @@ pub(crate) fn write_pack(
     let manifest = Manifest {
         format: manifest::FORMAT.to_owned(),
         version: manifest::VERSION,
+        checksum: None,
         config,
         source: description,
         record_align,
         resident,
+        files: Some(beside),
         layers: layers.map(|(plan, xxh3)| plan.records(xxh3)).collect(),
     };
     Finished::complete(out, &manifest)?;
@@ -151,8 +161,10 @@ fn remove_part(path: &Path) {
     let _ = fs::remove_file(part(path));
 }
 
-fn copy_files(from: Option<&Path>, out: &Path, needed: u64) -> Result<(), PackError> {
-    let Some(from) = from else { return Ok(()) };
+/// Copies what stands beside the weights; gives the sum of each file by its name.
+fn copy_files(from: Option<&Path>, out: &Path, needed: u64) -> Result<BTreeMap<String, FileSum>, PackError> {
+    let mut copied = BTreeMap::new();
+    let Some(from) = from else { return Ok(copied) };
     let mut names: Vec<PathBuf> = COPIED.iter().map(PathBuf::from).collect();
     if let Ok(templates) = fs::read_dir(from.join(ADDITIONAL_TEMPLATES)) {
         fs::create_dir_all(out.join(ADDITIONAL_TEMPLATES)).map_err(FileError::io("create", out))?;
@@ -161,12 +173,21 @@ fn copy_files(from: Option<&Path>, out: &Path, needed: u64) -> Result<(), PackEr
     for name in names {
         let path = from.join(&name);
         match fs::read(&path) {
-            Ok(bytes) => replace(&out.join(&name), &bytes, needed)?,
+            Ok(bytes) => {
+                replace(&out.join(&name), &bytes, needed)?;
+                copied.insert(key_of(&name), FileSum::of(&bytes));
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(FileError::io("read", &path)(source).into()),
         }
     }
-    Ok(())
+    Ok(copied)
+}
+
+/// The name of a file in the folder, the same on every system.
+fn key_of(name: &Path) -> String {
+    let parts: Vec<_> = name.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
 }
 
 /// How a resident matrix is stored that is not among those that stay as they are.
@@ -203,6 +224,9 @@ struct Job<'a> {
     description: SourceDescription,
     record_align: u64,
     layers: Vec<LayerPlan>,
+    calibration: Option<&'a Calibration>,
+    /// What became of the experts by the calibration.
+    tally: Tally,
     observer: &'a Observer<'a>,
 }
 
@@ -229,14 +253,21 @@ impl<'a> Job<'a> {
             stride: manifest::stride(slot.bytes, record_align),
         });
         let layers = layers.collect();
+        let fingerprint = fingerprint(&source);
+        if let Some(calibration) = source.calibration {
+            calibration.check(fingerprint, source.moe_layers)?;
+            refuse_few_bits(experts)?;
+        }
         let description = SourceDescription {
             experts: stored_formats(experts).join(", "),
             options,
-            fingerprint: fingerprint(&source),
+            fingerprint,
+            calibration: source.calibration.map(Calibration::checksum),
         };
         let config = serde_json::from_str(source.config)
             .map_err(FileError::syntax(Path::new("config.json"), "not valid JSON"))?;
-        Ok(Job { experts, config, description, record_align, layers, observer })
+        let (calibration, tally) = (source.calibration, Tally::default());
+        Ok(Job { experts, config, description, record_align, layers, calibration, tally, observer })
     }
 
     /// Tells what costs quality, or bytes for nothing.
@@ -265,37 +296,36 @@ impl<'a> Job<'a> {
     fn write_layer(&self, n: usize, path: &Path, needed: u64) -> Result<Vec<Checksum>, PackError> {
         let from = &self.experts.layers[n].slot;
         let LayerPlan { layer, experts, slot, stride } = &self.layers[n];
-        let sources = self.open_sources(n)?;
+        let images = ExpertImages::open(self.experts, n, *layer)?;
+        let metrics = match self.calibration {
+            Some(calibration) => Some(LayerMetrics::new(calibration.layer(n, &self.experts.layers[n])?)),
+            None => None,
+        };
+        if metrics.as_ref().is_some_and(LayerMetrics::is_without_input) {
+            self.tally.add_without_input(*layer);
+        }
         let file = File::create(path).map_err(PackError::write(path, needed))?;
         let threads = rayon::current_num_threads();
         let in_flight = (EXPERTS_IN_FLIGHT / (from.bytes + *stride as usize)).clamp(1, 4 * threads);
         let one = |expert: usize| {
             let mut image = vec![0; from.bytes];
-            let read = |file: u32, offset: u64, out: &mut [u8]| {
-                let len = out.len();
-                read_slice(&self.experts.files[file as usize], &sources, file, offset, out).map_err(|source| {
-                    let path = match &self.experts.files[file as usize] {
-                        ExpertFile::Path(path) => path,
-                        ExpertFile::Memory { name, .. } => Path::new(name),
-                    };
-                    let what = format!("read {len} bytes at offset {offset} (layer {layer}, expert {expert})");
-                    FileError::io(what, path)(source)
-                })
-            };
-            for (file, offset, len, at) in self.experts.slices(n, expert) {
-                read(file, offset, &mut image[at..at + len])?;
-            }
-            self.experts.read_rewritten((n, expert), &mut image, &mut Vec::new(), &mut |slices, scratch| {
-                slices.iter().try_for_each(|(file, offset, len, at)| read(*file, *offset, &mut scratch[*at..at + len]))
-            })?;
+            images.read(expert, &mut image)?;
             let mut record = vec![0; *stride as usize];
-            convert_slot(from, &image, slot, &mut record).map_err(|(matrix, bad)| PackError::ExpertWeight {
+            let bad = |(matrix, bad): (&'static str, BadRow)| PackError::ExpertWeight {
                 layer: *layer,
                 expert,
                 matrix,
                 row: bad.row,
                 source: bad.source,
-            })?;
+            };
+            match &metrics {
+                None => convert_slot(from, &image, slot, &mut record).map_err(bad)?,
+                Some(metrics) => {
+                    let metrics = metrics.of(expert);
+                    let done = calibrated::convert_slot(from, &image, slot, &mut record, &metrics).map_err(bad)?;
+                    self.tally.add(*layer, expert, metrics.tokens_per_input, done);
+                }
+            }
             write_all_at(&file, &record, expert as u64 * stride).map_err(PackError::write(path, needed))?;
             (self.observer)(Progress::Advanced { bytes: *stride });
             Ok(Checksum(xxh3_64(&record[..slot.bytes])))
@@ -309,37 +339,20 @@ impl<'a> Job<'a> {
         file.sync_all().map_err(PackError::write(path, needed))?;
         Ok(sums)
     }
-
-    /// The files that hold the experts of MoE layer `n`: only these are open at a time, as a snapshot may have hundreds.
-    fn open_sources(&self, n: usize) -> Result<HashMap<u32, File>, PackError> {
-        let mut sources = HashMap::new();
-        for expert in 0..self.experts.layers[n].experts {
-            for file in self.experts.files_of(n, expert) {
-                if let ExpertFile::Path(path) = &self.experts.files[file as usize]
-                    && !sources.contains_key(&file)
-                {
-                    sources.insert(file, File::open(path).map_err(FileError::io("open", path))?);
-                }
-            }
-        }
-        Ok(sources)
-    }
 }
 
-fn read_slice(
-    file: &ExpertFile,
-    sources: &HashMap<u32, File>,
-    index: u32,
-    offset: u64,
-    out: &mut [u8],
-) -> io::Result<()> {
-    match file {
-        ExpertFile::Path(_) => read_exact_at(&sources[&index], out, offset),
-        ExpertFile::Memory { bytes, .. } => {
-            let from = usize::try_from(offset).ok().and_then(|from| bytes.get(from..)?.get(..out.len()));
-            out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
-            Ok(())
-        }
+/// Experts that are quantised already: their errors would be taken for what the model means.
+fn refuse_few_bits(experts: &ExpertLayout) -> Result<(), PackError> {
+    let is_few = |format: WeightFormat| match format {
+        WeightFormat::Affine(affine) => affine.bits < 8,
+        WeightFormat::Block(_) => true,
+        WeightFormat::Scaled(scaled) => scaled.number == Number::E2m1,
+        WeightFormat::Dense(_) => false,
+    };
+    let mut all = experts.layers.iter().flat_map(|layer| layer.slot.matrices());
+    match all.find(|(_, place)| is_few(place.format)) {
+        Some((_, place)) => Err(PackError::QuantisedSource { found: place.format.to_string() }),
+        None => Ok(()),
     }
 }
 
@@ -359,7 +372,7 @@ fn stored_formats(experts: &ExpertLayout) -> Vec<String> {
 
 /// Tells models of one shape apart without reading them whole: the config, vectors, and the first bytes of the embedding
 /// and of routers.
-fn fingerprint(source: &PackSource<'_>) -> Checksum {
+pub(crate) fn fingerprint(source: &PackSource<'_>) -> Checksum {
     const SAMPLE: usize = 64 << 10;
     let mut sum = Xxh3::new();
     sum.update(source.config.as_bytes());

@@ -53,7 +53,8 @@ fn replace<const N: usize>(file: &mut GgufFile, plain: &mut GgufFile, layer: usi
 
 fn with_int8(path: &Path, device: Device, tokens: &[u32]) -> Computed {
     let activations = Activations::Int8;
-    let options = EngineOptions { device, activations, context: Some(128), ..EngineOptions::default() };
+    let options =
+        EngineOptions { device, activations, context: Some(128), kv: KvFormat::F32, ..EngineOptions::default() };
     run(&mut Engine::open(path, &options).unwrap().session().unwrap(), &[tokens])
 }
 

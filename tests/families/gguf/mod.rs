@@ -22,6 +22,7 @@ use flashflood::weights::safetensors::TensorSet;
 use super::snapshot::Oracle;
 use super::*;
 use convert::{Form, Golden};
+pub(super) use writer::Value as Number;
 use writer::{GgufFile, Numbers};
 
 fn oracle_folder(name: &str) -> PathBuf {
@@ -65,14 +66,22 @@ fn write(file: &GgufFile) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// The file of a golden model whose rotary positions are stretched.
-pub(super) fn with_yarn(name: &str, factor: f32, original: u32) -> (tempfile::TempDir, PathBuf) {
+/// The file of a golden model whose rotary positions are stretched; `more` are keys of the scaling.
+pub(super) fn with_yarn(
+    name: &str,
+    factor: f32,
+    original: u32,
+    more: &[(&str, Number)],
+) -> (tempfile::TempDir, PathBuf) {
     let mut file = golden(name).0.gguf(Form::PLAIN);
     let (_, architecture) = file.keys.iter().find(|(key, _)| key == "general.architecture").unwrap();
     let writer::Value::Text(architecture) = architecture.clone() else { panic!("a text") };
     file.put(&format!("{architecture}.rope.scaling.type"), "yarn");
     file.put(&format!("{architecture}.rope.scaling.factor"), writer::Value::F32(factor));
     file.put(&format!("{architecture}.rope.scaling.original_context_length"), writer::Value::U32(original));
+    for (key, value) in more {
+        file.put(&format!("{architecture}.rope.scaling.{key}"), value.clone());
+    }
     write(&file)
 }
 

@@ -13,6 +13,8 @@ oracle.safetensors    in float32 from the BF16 weights:
                       its greedy continuation; routing.N [96, K]: the experts of MoE layer N, sorted
 oracle.json           versions, seed, how far transformers agrees with itself, the smallest gaps of router logits and of greedy logits
 With --alt the oracle has tokens, logits_prefill and routing.N only.
+
+With --rope JSON nothing is written: the same model with these keys in rope_parameters, and the first four logits of rows 1, 70 and 95.
 """
 import argparse, json, os, shutil, tempfile
 import numpy as np, torch, transformers
@@ -78,12 +80,14 @@ def snapshot(cfg, family, seed, folder):
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("family"); ap.add_argument("--out", required=True); ap.add_argument("--seed", type=int, default=1); ap.add_argument("--alt", action="store_true")
+    ap.add_argument("family"); ap.add_argument("--out"); ap.add_argument("--rope", type=json.loads); ap.add_argument("--seed", type=int, default=1); ap.add_argument("--alt", action="store_true")
     a = ap.parse_args()
+    if not (a.out or a.rope): ap.error("expected --out or --rope")
     torch.set_num_threads(2)
     d = OTHER_DIMENSIONS if a.alt else DIMENSIONS
     V, T, K = d["V"], 96, d["K"]
     cfg = config(a.family, **d)
+    if a.rope: cfg.rope_parameters = {**cfg.rope_parameters, **a.rope}
     folder = tempfile.mkdtemp()
     files = snapshot(cfg, a.family, a.seed, folder)
     model, loading = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager", output_loading_info=True)
@@ -127,6 +131,9 @@ def main():
     with torch.no_grad():
         out["logits_prefill"] = model(tokens, use_cache=False).logits[0].float()
         for hook in hooks: hook.remove()
+        if a.rope:
+            for row in (1, 70, 95): print(row, [round(x, 5) for x in out["logits_prefill"][row, :4].tolist()])
+            return shutil.rmtree(folder)
         info = dict(family=a.family, alt=a.alt, seed=a.seed, transformers=transformers.__version__, torch=torch.__version__, smallest_router_gap=min(gaps, default=None))
         if not a.alt:
             for name, cuts in (("stepwise_off", [1] * T), ("continued_off", [50, 41] + [1] * (T - 91))):

@@ -1,10 +1,12 @@
 //! `attention` and the KV cache: `attention` fills it in decode, `kv_norm_rope` for `attention_prefill`.
 
+use crate::compute::KvFormat;
 use crate::compute::ops::Attention;
 use crate::weights::WeightFormat;
 use proptest::prelude::*;
 
 use super::cases;
+use super::random::Random;
 use super::trial::Trial;
 
 /// Heads of one attention layer.
@@ -47,7 +49,17 @@ pub(crate) fn attention_layer(seed: u64, h: Heads, max_tokens: usize) -> Trial {
     attention_with(seed, h, Operands::NORMS, max_tokens)
 }
 
+/// With keys and values in any format.
 pub(crate) fn attention_with(seed: u64, h: Heads, operands: Operands, max_tokens: usize) -> Trial {
+    let mut kept = vec![KvFormat::F32, KvFormat::F16, KvFormat::Q8];
+    if h.dim.is_multiple_of(32) {
+        kept.extend([KvFormat::Tq4, KvFormat::K8v4]);
+    }
+    let kept = Random::new(seed).one_of(&kept);
+    attention_kept(seed, h, operands, kept, max_tokens)
+}
+
+pub(crate) fn attention_kept(seed: u64, h: Heads, operands: Operands, kept: KvFormat, max_tokens: usize) -> Trial {
     let heads = h.kv_heads * h.queries_per_key;
     let (kv_heads, dim, rotary_dim) = (h.kv_heads, h.dim, h.rotary_dim);
     let q_head = if h.gate { 2 * dim } else { dim };
@@ -63,16 +75,24 @@ pub(crate) fn attention_with(seed: u64, h: Heads, operands: Operands, max_tokens
     let bias = operands.bias.then(|| trial.vector(columns, -1.0, 1.0));
     let sinks = operands.sinks.then(|| trial.vector(heads, -4.0, 8.0));
     let window = operands.window;
-    let kv = trial.kv_cache(kv_heads * dim);
+    let formats = kept.of_heads(dim);
+    let kv = trial.kv_cache(kv_heads * dim, formats);
     let format = WeightFormat::affine(trial.random.one_of(&[2, 3, 4, 8]), 64);
     let packs = dim % 32 == 0 && trial.random.below(2) == 0;
     let out = if packs { trial.inner(1, heads * dim, format) } else { trial.tensor(1, heads * dim).into() };
     let (gate, eps) = (h.gate, 1e-6);
     #[rustfmt::skip]
     trial.push(Attention {
-        qkv, q_norm, k_norm, bias, sinks, window, kv, out, heads, kv_heads, dim, rotary_dim, gate, eps,
+        qkv, q_norm, k_norm, bias, sinks, window, kv, formats, out, heads, kv_heads, dim, rotary_dim, gate, eps,
     });
     trial.kv_within(1e-6, 3e-6);
+    match kept {
+        KvFormat::F32 => {}
+        // the next half; the next code of 127; a level, and the factor of a head
+        KvFormat::F16 => trial.other_codes_within(1e-2, 2e-2),
+        KvFormat::Q8 => trial.other_codes_within(0.2, 0.3),
+        KvFormat::Tq4 | KvFormat::K8v4 => trial.other_codes_within(4.0, 2.0),
+    }
     // scores are up to 40 with errors of a few units in the last place of that; exp makes them relative errors
     trial.within(out.view(), 4e-5, 2e-5);
     trial

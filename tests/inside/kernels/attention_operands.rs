@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::compute::cpu::CpuExecutor;
 use crate::compute::ops::Attention;
 use crate::compute::{LogitRows, Recording, Step};
+use flashflood_formats::CacheFormat;
 use proptest::prelude::*;
 
 use super::attention::{Heads, Operands, attention_with, heads, long_steps};
@@ -156,13 +157,13 @@ impl Layer {
         let mut recording = Recording::new(tokens);
         let qkv = recording.tensor("qkv", 1, self.qkv[0].len());
         let out = recording.tensor("out", 1, heads * dim);
-        let kv = recording.kv_cache("kv", kv_heads * dim);
+        let kv = recording.kv_cache("kv", kv_heads * dim, [CacheFormat::F32; 2]);
         let [q_norm, k_norm, bias, sinks] = [&self.q_norm, &self.k_norm, &self.bias, &self.sinks]
             .map(|values| values.as_ref().map(|values| recording.vector("vector", values)));
         let (window, out_input, eps) = (self.window, out.into(), 1e-6);
         #[rustfmt::skip]
         let op = Attention {
-            qkv, q_norm, k_norm, bias, sinks, window, kv, out: out_input, heads, kv_heads, dim, rotary_dim, gate, eps,
+            qkv, q_norm, k_norm, bias, sinks, window, kv, formats: [CacheFormat::F32; 2], out: out_input, heads, kv_heads, dim, rotary_dim, gate, eps,
         };
         recording.push("attention", op).unwrap();
         let mut cpu = CpuExecutor::new(Arc::new(recording), tokens, None);
@@ -203,7 +204,7 @@ fn attention_refuses_what_does_not_fit() {
     let (heads, kv_heads, dim) = (2, 1, 8);
     let qkv = recording.tensor("qkv", 1, (heads + 2 * kv_heads) * dim);
     let out = recording.tensor("out", 1, heads * dim).into();
-    let kv = recording.kv_cache("kv", kv_heads * dim);
+    let kv = recording.kv_cache("kv", kv_heads * dim, [CacheFormat::F32; 2]);
     let short = Some(recording.vector("short", &[0.0]));
     let plain = |window| Attention {
         qkv,
@@ -213,6 +214,7 @@ fn attention_refuses_what_does_not_fit() {
         sinks: None,
         window,
         kv,
+        formats: [CacheFormat::F32; 2],
         out,
         heads,
         kv_heads,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::compute::Phase;
-use crate::compute::ops::{Experts, GateUpApart, RouterRule, RouterTopK};
+use crate::compute::ops::{Experts, GateUpApart, RouterRule, RouterTopK, Unscaled};
 use crate::compute::shaders::Form;
 use crate::weights::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout, WeightFormat};
 use proptest::prelude::*;
@@ -78,7 +78,11 @@ pub(crate) fn routed(
             Form::F32 => trial.tensor(top_k, slot.down.cols).into(),
             Form::Int8 => trial.inner(top_k, slot.down.cols, slot.down.format),
         };
-        trial.push_experts(ids, Experts { layer, slot, x: of_tokens, apart, hidden: inner, out });
+        let unscaled = (apart.is_none() && trial.random.coin()).then(|| {
+            let sums = |random: &mut Random, row: &mut [f32]| row.fill_with(|| random.uniform(24.0, 72.0));
+            Unscaled::of(trial.filled(1, hidden / 32, sums), 1e-6)
+        });
+        trial.push_experts(ids, Experts { layer, slot, x: of_tokens, apart, hidden: inner, out, unscaled });
         // the two projections are a few units wide, and the second takes the first one's errors along
         trial.within(inner.view(), 1e-5, 1e-5);
         // a hidden value between two codes may get either: of 5 at most in steps of 1/127, times weights of 3
@@ -216,11 +220,11 @@ fn layers_that_differ() {
                 GateUpApart { x: x.into(), products }
             });
             let (slot, x, hidden) = (of_layer.slot, x.into(), inner.into());
-            trial.push_experts(ids, Experts { layer, slot, x, apart, hidden, out });
+            trial.push_experts(ids, Experts { layer, slot, x, apart, hidden, out, unscaled: None });
         }
         trial.experts = Some(trial::Experts { layout: Arc::new(of_layers.clone()), slots, top_k: 4 });
         trial.resident = resident;
-        let [prompt, tokens] = trial.on_cpu([&[4, 2], &[1; 6]]);
+        let [prompt, tokens] = trial.on_cpu([(Phase::Prefill, &[4, 2]), (Phase::Decode, &[1; 6])]);
         let [gpu_prompt, gpu_tokens] = trial.on_gpu(false, [(Phase::Prefill, &[4, 2]), (Phase::Decode, &[1; 6])]);
         for (expected, found) in [(prompt, gpu_prompt), (tokens, gpu_tokens)] {
             trial

@@ -130,3 +130,42 @@ fn no_number_is_an_error() {
         }
     }
 }
+
+/// Sums of runs are those of the logits that are tokens, divided by the temperature; NaN where one of them is none.
+#[test]
+fn sums_of_runs() {
+    let (width, vocab) = (2600, 2500);
+    let mut executors = Executors::new(width);
+    let view = executors.recording.logits.unwrap();
+    let mut random = Random::new(5);
+    let mut row: Vec<f32> = (0..width).map(|_| random.uniform(-20.0, 20.0)).collect();
+    row[3] = f32::NEG_INFINITY;
+    row[1024..2048].fill(f32::NEG_INFINITY);
+    for (has_nan, temperature) in [(false, 1.0), (false, 0.4), (true, 1.0)] {
+        if has_nan {
+            row[2100] = f32::NAN;
+        }
+        let mut both = vec![1e9; 2 * view.stride];
+        both[view.stride..][..width].copy_from_slice(&row);
+        for gpu in &mut executors.gpus {
+            gpu.write(view.tensor, &both);
+            let summary = gpu.summarise_logits(1, vocab, temperature).unwrap().unwrap();
+            assert_eq!((summary.vocab, summary.runs.len()), (vocab, 3));
+            for (index, (run, found)) in row[..vocab].chunks(1024).zip(&summary.runs).enumerate() {
+                assert_eq!(gpu.run_of_logits(index, vocab).unwrap().len(), run.len());
+                if run.iter().any(|logit| logit.is_nan()) {
+                    assert!(found.total.is_nan(), "run {index}: {found:?}");
+                    continue;
+                }
+                let largest = run.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                assert_eq!(found.largest, largest, "run {index}");
+                if largest > f32::NEG_INFINITY {
+                    let weight = |logit: &f32| (f64::from(logit - largest) / f64::from(temperature)).exp();
+                    let expected: f64 = run.iter().map(weight).sum();
+                    let apart = (f64::from(found.total) - expected).abs();
+                    assert!(apart < 1e-5 * expected, "run {index}: expected {expected}, found {}", found.total);
+                }
+            }
+        }
+    }
+}

@@ -38,7 +38,7 @@ fn products(formats: &[WeightFormat], seed: u64, steps: &[usize], binding: u64, 
             let accumulate = trial.random.coin();
             let of = trial.random.one_of(&[RowsOf::Tokens, RowsOf::Logits]);
             let x = if form == Form::Int8 { trial.quantised(x, format) } else { x.into() };
-            trial.push(Matmul { x, matrix, out, accumulate, exact: false, rows: of });
+            trial.push(Matmul { x, matrix, out, accumulate, exact: false, rows: of, unscaled: None });
             trial.within(out, atol(cols), 1e-6);
         }
     }
@@ -144,6 +144,7 @@ each_format! {
     matmul_int8_nvfp4 "nvfp4"
     matmul_int8_fp4 "fp4"
     matmul_int8_fp4_16 "fp4_16"
+    matmul_int8_fp8 "fp8"
 }
 
 proptest! {
@@ -187,7 +188,15 @@ fn matmul_folds_its_grid() {
     let mut trial = Trial::new(1, 2);
     let matrix = trial.matrix(WeightFormat::affine(2, 32), rows, cols);
     let (x, out) = (trial.tensor(1, cols), trial.tensor(1, rows));
-    trial.push(Matmul { x: x.into(), matrix, out, accumulate: false, exact: false, rows: RowsOf::Tokens });
+    trial.push(Matmul {
+        x: x.into(),
+        matrix,
+        out,
+        accumulate: false,
+        exact: false,
+        rows: RowsOf::Tokens,
+        unscaled: None,
+    });
     trial.within(out, atol(cols), 1e-6);
     trial.with_checks = false;
     trial.check(&[2]).unwrap();

@@ -14,6 +14,8 @@ mod delta_net;
 mod experts;
 mod logits_top_k;
 mod matmul;
+mod matmul_norm;
+mod matrix_units;
 pub(super) mod msl;
 mod norms;
 pub(super) mod random;

@@ -22,7 +22,8 @@ fn columns(matrix: &Matrix, form: Form) -> [Vec<f32>; 2] {
         (Form::Int8, Some(interleave)) => recording.quantised(x, interleave).unwrap().into(),
         _ => x.into(),
     };
-    let product = Matmul { x: input, matrix: id, out, accumulate: false, exact: false, rows: RowsOf::Tokens };
+    let product =
+        Matmul { x: input, matrix: id, out, accumulate: false, exact: false, rows: RowsOf::Tokens, unscaled: None };
     recording.push("product", product).unwrap();
     let recording = std::sync::Arc::new(recording);
     let mut identity = vec![0.0; 32 * x.stride];
@@ -149,7 +150,8 @@ fn every_block() {
         let int8 = format.interleave().map(|interleave| recording.quantised(x, interleave).unwrap().into());
         let outs = [Some(x.into()), int8].into_iter().flatten().map(|x| {
             let out = recording.tensor("out", 1, rows);
-            let product = Matmul { x, matrix: id, out, accumulate: false, exact: false, rows: RowsOf::Tokens };
+            let product =
+                Matmul { x, matrix: id, out, accumulate: false, exact: false, rows: RowsOf::Tokens, unscaled: None };
             recording.push("product", product).unwrap();
             out
         });

@@ -31,15 +31,15 @@ fn product(format: WeightFormat, form: Form, wrong: bool) -> Trial {
     let (x, out) = (trial.tensor(1, cols), trial.tensor(1, rows));
     let matrix = trial.this_matrix(matrix);
     let x = if form == Form::Int8 { trial.quantised(x, format) } else { x.into() };
-    trial.push(Matmul { x, matrix, out, accumulate: false, exact: false, rows: RowsOf::Tokens });
+    trial.push(Matmul { x, matrix, out, accumulate: false, exact: false, rows: RowsOf::Tokens, unscaled: None });
     trial.within(out, super::matmul::atol(cols), 1e-6);
     trial
 }
 
 fn assert_caught(what: &str, right: &Trial, wrong: &Trial) {
-    let ([gpu], [cpu]) = (right.on_gpu(false, [(Phase::Prefill, &[2, 1])]), right.on_cpu([&[2, 1]]));
+    let ([gpu], [cpu]) = (right.on_gpu(false, [(Phase::Prefill, &[2, 1])]), right.on_cpu([(Phase::Prefill, &[2, 1])]));
     right.compare(&cpu, &gpu, false).unwrap();
-    let [cpu] = wrong.on_cpu([&[2, 1]]);
+    let [cpu] = wrong.on_cpu([(Phase::Prefill, &[2, 1])]);
     let outcome = right.compare(&cpu, &gpu, false);
     println!("{what}: {outcome:?}");
     assert!(outcome.is_err(), "{what}: not seen");
@@ -63,7 +63,7 @@ fn one_wrong_code_of_an_expert() {
         let at = layout.layers[0].slot.down.streams[0] + 5;
         if let (true, ExpertFile::Memory { bytes, .. }) = (wrong, &mut layout.files[0]) {
             let mut changed = bytes.to_vec();
-            changed[at] ^= 1;
+            changed[at] ^= 8;
             *bytes = changed.into();
         }
         // every expert is chosen by every token

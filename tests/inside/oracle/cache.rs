@@ -1,7 +1,7 @@
 //! The expert cache's size changes while a text is made, and its counters against a replay.
 
 use crate::compute::LogitRows;
-use crate::engine::{Device, Engine, EngineOptions, ExpertBudget};
+use crate::engine::{Device, Engine, EngineOptions, ExpertBudget, KvFormat};
 use crate::experts::policy::AgedLfu;
 use crate::inside::replay::replay;
 
@@ -13,7 +13,14 @@ const ALL: usize = 1000;
 fn engine(device: Device, slots: usize, chunk: usize) -> Engine {
     let slot = crate::model::ModelSource::open(&folder("tiny")).unwrap().experts().slot_bytes();
     let experts = ExpertBudget::Bytes((slots * slot) as u64);
-    let options = EngineOptions { device, context: Some(96), experts, chunk: Some(chunk), ..EngineOptions::default() };
+    let options = EngineOptions {
+        device,
+        context: Some(96),
+        experts,
+        chunk: Some(chunk),
+        kv: KvFormat::F32,
+        ..EngineOptions::default()
+    };
     Engine::open(&folder("tiny"), &options).unwrap()
 }
 

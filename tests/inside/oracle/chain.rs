@@ -4,6 +4,7 @@ use crate::compute::HostWork;
 use crate::compute::gpu::{GpuOptions, Landing};
 use crate::engine::{Device, EngineOptions, ExpertBudget};
 use crate::inside::open_on;
+use crate::state::CheckpointOptions;
 
 use super::{Oracle, folder, run};
 
@@ -49,13 +50,69 @@ fn a_chain_changes_nothing() {
 fn submissions_change_nothing() {
     for chain in [false, true] {
         let of = |submit_after| {
-            let gpu = GpuOptions { chain, submit_after, ..GpuOptions::default() };
+            let gpu = GpuOptions { chain, submit_after, prepare: false, ..GpuOptions::default() };
             outcome("tiny", ExpertBudget::All, gpu)
         };
         let ((many, _, work), (one, _, less)) = (of(1), of(usize::MAX));
         assert!(many == one, "not the same bits");
         assert!(work.submissions > less.submissions, "{work:?} {less:?}");
     }
+}
+
+/// A token that was recorded under the one before it, or not: the same bits. Whatever comes in its place is not mixed up
+/// with it: the same timeline from its beginning, a prompt, or a token elsewhere.
+#[test]
+fn recording_ahead_changes_nothing() {
+    let oracle = Oracle::open("tiny");
+    let (prompt, rest) = oracle.tokens.split_at(40);
+    let parts: Vec<&[u32]> = std::iter::once(prompt).chain(rest.chunks(1)).collect();
+    let others: Vec<&[u32]> = vec![&rest[..1], &rest[1..9], &rest[9..10], &rest[10..11]];
+    let options = EngineOptions {
+        device: Device::Gpu,
+        context: Some(96),
+        experts: ExpertBudget::All,
+        ..EngineOptions::default()
+    };
+    for chain in [false, true] {
+        let of = |prepare| {
+            let mut engine = open_on(&folder("tiny"), &options, GpuOptions { chain, prepare, ..GpuOptions::default() });
+            let timelines = [&parts[..9], &parts[..12], &others, &parts[..5]];
+            let found = timelines.map(|parts| run(&mut engine.session().unwrap(), parts));
+            (found, engine.session().unwrap().host_work())
+        };
+        let ((expected, plain), (found, ahead)) = (of(false), of(true));
+        assert!(found == expected, "not the same bits");
+        assert!(plain.ahead.is_zero() && !ahead.ahead.is_zero());
+    }
+}
+
+/// A prompt that keeps copies of its state on the way: the token that is recorded under it is none of its parts.
+#[test]
+fn recording_ahead_of_a_prompt_with_marks() {
+    let oracle = Oracle::open("tiny");
+    let (prompt, rest) = oracle.tokens.split_at(40);
+    let options = EngineOptions {
+        device: Device::Gpu,
+        context: Some(96),
+        experts: ExpertBudget::All,
+        ..EngineOptions::default()
+    };
+    let of = |prepare| {
+        let mut engine = open_on(&folder("tiny"), &options, GpuOptions { prepare, ..GpuOptions::default() });
+        let mut session = engine.session().unwrap();
+        session.keep_checkpoints(CheckpointOptions { bytes: u64::MAX, every: 8, least_gap: 1 });
+        session.sync(prompt, &[], |_| true).unwrap();
+        assert!(session.checkpoints().len() > 2);
+        let logits = rest[..3].iter().flat_map(|token| {
+            session.decode(*token).unwrap();
+            session.logits().unwrap()
+        });
+        let logits: Vec<f32> = logits.collect();
+        (logits, session.contents().unwrap().len(), session.host_work().ahead)
+    };
+    let ((expected, layers, plain), (found, same_layers, ahead)) = (of(false), of(true));
+    assert!(found == expected && layers == same_layers, "not the same bits");
+    assert!(plain.is_zero() && !ahead.is_zero());
 }
 
 /// A profile takes wgpu's passes for as long as it lasts, whatever was recorded before: the same bits.

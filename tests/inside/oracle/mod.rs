@@ -7,6 +7,7 @@
 mod cache;
 mod chain;
 mod dispatches;
+mod kv;
 mod plain;
 mod prefill;
 
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::compute::LogitRows;
 use crate::compute::gpu::{GpuOptions, Landing, Teams};
-use crate::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
+use crate::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget, KvFormat};
 use crate::experts::Reads;
 use crate::inside::open_on;
 use crate::session::Session;
@@ -140,8 +141,14 @@ fn check_state(oracle: &Oracle, contents: &[LayerContents], tokens: usize, what:
 fn engine(name: &str, device: Device, chunk: usize, gpu: GpuOptions) -> Engine {
     // the reference computes in f32
     let activations = Activations::F32;
-    let options =
-        EngineOptions { device, activations, context: Some(96), chunk: Some(chunk), ..EngineOptions::default() };
+    let options = EngineOptions {
+        device,
+        activations,
+        context: Some(96),
+        chunk: Some(chunk),
+        kv: KvFormat::F32,
+        ..EngineOptions::default()
+    };
     open_on(&folder(name), &options, gpu)
 }
 
@@ -220,6 +227,7 @@ fn expert_cache_size_changes_nothing() {
             let options = EngineOptions {
                 device,
                 context: Some(96),
+                kv: KvFormat::F32,
                 experts: ExpertBudget::Bytes(slots * slot),
                 chunk: Some(40),
                 ..EngineOptions::default()
@@ -246,8 +254,14 @@ fn resident_mode_changes_nothing() {
         for experts in [ExpertBudget::Auto, ExpertBudget::All] {
             let gpu = GpuOptions { binding, ..GpuOptions::default() };
             let context = Some(96);
-            let options =
-                EngineOptions { device: Device::Gpu, context, experts, chunk: Some(40), ..EngineOptions::default() };
+            let options = EngineOptions {
+                device: Device::Gpu,
+                context,
+                experts,
+                chunk: Some(40),
+                kv: KvFormat::F32,
+                ..EngineOptions::default()
+            };
             let mut engine = open_on(&folder("tiny"), &options, gpu);
             let mut session = engine.session().unwrap();
             let (logits, routing) = run(&mut session, &[&oracle.tokens]);

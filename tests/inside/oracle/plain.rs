@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{Adapters, GpuExecutor, GpuSlots, open};
 use crate::compute::shaders::Form;
-use crate::compute::{Device, Lowering, Recording, Runner, Step, lower};
+use crate::compute::{Device, KvFormat, Lowering, Recording, Runner, Step, lower};
 use crate::experts::{ExpertStore, FileReader, HostSlots, SlotMemory, SlotSets};
 use crate::model::ModelSource;
 
@@ -69,7 +69,11 @@ fn lowering_changes_no_choice() {
         let tokens = Oracle::open(name).tokens;
         let mut plain = source.recording().clone();
         plain.max_tokens = PROMPT;
-        let lowered = lower(plain.clone(), Lowering { activations: Form::F32, look_ahead: false }).unwrap();
+        let lowered = lower(
+            plain.clone(),
+            Lowering { activations: Form::F32, look_ahead: false, unscaled: true, kv: KvFormat::F32 },
+        )
+        .unwrap();
         assert!(lowered.steps.len() < plain.steps.len(), "{name}: nothing was joined");
         assert!(lowered.tensor_bytes(false) < plain.tensor_bytes(false), "{name}: no tensor was used again");
         type Run = fn(&ModelSource, Recording, &[u32]) -> (Vec<f32>, Vec<Vec<u32>>);

@@ -1,6 +1,6 @@
 //! Prompts in chunks of every length, whatever fits in the expert cache.
 
-use crate::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget};
+use crate::engine::{Activations, Device, Engine, EngineOptions, ExpertBudget, KvFormat};
 use crate::session::Session;
 
 use super::{Oracle, TOLERANCE, check_routing, folder, largest_difference};
@@ -19,6 +19,7 @@ fn chunks_of_every_length() {
                 device,
                 activations: Activations::F32,
                 context: Some(96),
+                kv: KvFormat::F32,
                 chunk: Some(96),
                 experts: ExpertBudget::Bytes((slots * source.experts().slot_bytes()) as u64),
                 ..EngineOptions::default()

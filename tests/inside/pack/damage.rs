@@ -20,7 +20,11 @@ fn flip(path: &Path, offset: u64) {
 
 fn edit_manifest(out: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
     let path = out.join(pack::MANIFEST);
-    let mut manifest = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    // as packs from before manifests had a checksum of their own
+    for key in ["checksum", "files"] {
+        manifest.as_object_mut().unwrap().shift_remove(key);
+    }
     edit(&mut manifest);
     fs::write(&path, manifest.to_string()).unwrap();
 }

@@ -62,7 +62,8 @@ fn an_embedded_pack_is_the_same_pack() {
     assert!(error.to_string().contains(&format!("expected {length} bytes, found {}", length - 1)), "{error}");
 
     // and can be a source
-    let source = PackSource { weights: &weights, moe_layers: &[0, 1, 2], config: &embedded.config, texts: &[] };
+    let config = &embedded.config;
+    let source = PackSource { weights: &weights, moe_layers: &[0, 1, 2], config, texts: &[], calibration: None };
     write_pack(source, None, &out.join("again"), &options(4), QUIET).unwrap();
     assert_eq!(contents(&out.join("again/experts")), contents(&out.join("experts")));
 }

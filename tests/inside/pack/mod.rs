@@ -1,6 +1,7 @@
 //! Packs: made, opened, resumed, checked, and refused when they are damaged.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod anywhere;
 mod damage;
 mod embedded;
 mod model;
@@ -18,9 +19,10 @@ use crate::weights::safetensors::TensorSet;
 use crate::weights::{Affine, Listed, Matrix, MatrixBlock, ScaleType, WeightFormat};
 use serde_json::Value;
 
+pub(crate) use model::contents;
 use model::{
-    EXPERTS, HIDDEN, QUIET, VOCAB, assert_same_bytes, config, contents, expert_rows, folders, image, matrix_rows,
-    options, quantised, replace, source, source_of,
+    EXPERTS, HIDDEN, QUIET, VOCAB, assert_same_bytes, config, expert_rows, folders, image, matrix_rows, options,
+    quantised, replace, source, source_of,
 };
 
 #[test]

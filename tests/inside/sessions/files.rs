@@ -28,7 +28,7 @@ pub(super) fn prompt(tokens: usize) -> Vec<u32> {
     (0..tokens as u32).map(|n| (n * 37 + 11) % 100).collect()
 }
 
-fn check_restart(device: Device) {
+fn check_restart(device: Device, kv: KvFormat) {
     let directory = tempfile::tempdir().unwrap();
     let decode = |session: &mut Session<'_>| {
         let logits = [5, 17, 80, 3].map(|token| {
@@ -38,7 +38,7 @@ fn check_restart(device: Device) {
         logits.to_vec()
     };
     let tokens = prompt(40);
-    let mut first = engine(&tiny(), device, 16);
+    let mut first = engine_with(&tiny(), device, 16, kv);
     let mut session = first.session().unwrap();
     session.keep_checkpoints(CheckpointOptions { every: 16, ..EVERYWHERE });
     sync(&mut session, &tokens, &[20]);
@@ -48,7 +48,7 @@ fn check_restart(device: Device) {
     let expected = decode(&mut session);
     assert!(said != expected);
 
-    let mut second = engine(&tiny(), device, 64);
+    let mut second = engine_with(&tiny(), device, 64, kv);
     let mut session = second.session().unwrap();
     session.keep_checkpoints(EVERYWHERE);
     let next = [&timeline[..], &[1, 2]].concat();
@@ -69,15 +69,46 @@ fn check_restart(device: Device) {
     assert_eq!((session.tokens(), session.checkpoints()), (&tokens[..20], vec![16, 20]));
     let synced = sync(&mut session, &other, &[]);
     assert_eq!((synced.reused, synced.computed), (20, 13));
+    // what lies between two codes may get either where the delta rule goes by other chunks
+    let codes = if device == Device::Gpu && kv != KvFormat::F32 { 0.5 } else { 0.0 };
+    let found = session.logits().unwrap();
     assert!(
-        agree(device, &session.logits().unwrap(), &expected),
-        "{device:?}: other logits from a checkpoint of a file"
+        agree(device, &found, &expected) || largest_difference(&found, &expected) < codes,
+        "{device:?}, {kv:?}: other logits from a checkpoint of a file"
     );
 }
 
 #[test]
 fn a_restart_on_each_device() {
-    DEVICES.into_iter().for_each(check_restart);
+    DEVICES.into_iter().for_each(|device| check_restart(device, KvFormat::F32));
+}
+
+#[test]
+fn a_restart_with_each_format() {
+    for kv in [KvFormat::F16, KvFormat::Q8, KvFormat::Tq4, KvFormat::K8v4] {
+        check_restart(Device::Cpu, kv);
+    }
+    check_restart(Device::Gpu, KvFormat::K8v4);
+}
+
+/// A file of another format is refused with the option that reads it, and is there for an engine that has it.
+#[test]
+fn another_format_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let tokens = prompt(40);
+    let mut first = engine_with(&tiny(), Device::Cpu, 16, KvFormat::K8v4);
+    let mut session = first.session().unwrap();
+    sync(&mut session, &tokens, &[]);
+    session.save(&mut folder(directory.path())).unwrap();
+    let next = [&tokens[..], &[1, 2]].concat();
+    for kv in [KvFormat::F16, KvFormat::Q8] {
+        let mut other = engine_with(&tiny(), Device::Cpu, 16, kv);
+        let restored = other.session().unwrap().restore(&folder(directory.path()), &next).unwrap();
+        let said = restored.refused[0].to_string();
+        assert!(restored.tokens == 0 && said.ends_with("(hint: --kv k8v4)"), "{said}");
+    }
+    let mut same = engine_with(&tiny(), Device::Cpu, 64, KvFormat::K8v4);
+    assert_eq!(same.session().unwrap().restore(&folder(directory.path()), &next).unwrap().tokens, 40);
 }
 
 /// Options that change no bits, or which device computes, do not make it another model.
@@ -90,10 +121,10 @@ fn other_options_find_the_file() {
     sync(&mut session, &tokens, &[]);
     session.save(&mut folder(directory.path())).unwrap();
     for device in DEVICES {
-        let (look_ahead, activations) = (3, Activations::F32);
+        let (look_ahead, activations, context, kv) = (3, Activations::F32, Some(64), KvFormat::F32);
         let experts = ExpertBudget::Bytes(4_000_000);
         let options =
-            EngineOptions { device, look_ahead, activations, experts, context: Some(64), ..EngineOptions::default() };
+            EngineOptions { device, look_ahead, activations, experts, context, kv, ..EngineOptions::default() };
         let mut second = Engine::open(&tiny(), &options).unwrap();
         let mut session = second.session().unwrap();
         let restored = session.restore(&folder(directory.path()), &[&tokens[..], &[1]].concat()).unwrap();

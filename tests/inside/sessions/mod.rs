@@ -10,7 +10,7 @@ mod process;
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::{Activations, Device, Engine, EngineOptions};
+use crate::engine::{Activations, Device, Engine, EngineOptions, KvFormat};
 use crate::session::{Session, Synced};
 use crate::state::CheckpointOptions;
 
@@ -22,9 +22,12 @@ fn tiny() -> PathBuf {
 }
 
 fn engine(path: &Path, device: Device, chunk: usize) -> Engine {
-    let activations = Activations::F32;
-    let options =
-        EngineOptions { device, activations, context: Some(96), chunk: Some(chunk), ..EngineOptions::default() };
+    engine_with(path, device, chunk, KvFormat::F32)
+}
+
+fn engine_with(path: &Path, device: Device, chunk: usize, kv: KvFormat) -> Engine {
+    let (activations, context, chunk) = (Activations::F32, Some(96), Some(chunk));
+    let options = EngineOptions { device, activations, context, chunk, kv, ..EngineOptions::default() };
     Engine::open(path, &options).unwrap()
 }
 

@@ -6,7 +6,8 @@ use std::arch::asm;
 use super::lanes::primitives;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
-use crate::kernels::kernels;
+use crate::kernels::{dot_words, kernels};
+use crate::table_kernels::table_kernels;
 
 primitives!("neon,dotprod");
 
@@ -40,6 +41,8 @@ fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
     }
 }
 
+dot_words!(#[target_feature(enable = "neon,dotprod")]);
 kernels!(#[target_feature(enable = "neon,dotprod")]);
 float_kernels!(#[target_feature(enable = "neon,dotprod")]);
 block_kernels!(#[target_feature(enable = "neon,dotprod")]);
+table_kernels!(#[target_feature(enable = "neon,dotprod")]);

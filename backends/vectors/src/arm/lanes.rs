@@ -64,14 +64,21 @@ macro_rules! primitives {
             }
 
             fn from_halves(a: Words) -> Floats {
-                let mut halves = [0; LANES];
-                store_words(a, &mut halves);
-                load_floats(&halves.map($crate::portable::f16))
+                // as `portable::f16`
+                let (sign, rest) = (left(and(a, 0x8000), 16), left(and(a, 0x7fff), 13));
+                let number = as_words(product(as_floats(rest), as_floats(spread((127 + 127 - 15) << 23))));
+                let is_special = vcgeq_u32(rest, spread(0x7c00 << 13));
+                as_floats(or(or(sign, number), and(is_special, 0x7f80_0000)))
             }
 
             fn widen(bytes: &[u8; LANES]) -> Words {
                 let bytes = vreinterpret_u8_u32(vdup_n_u32(u32::from_le_bytes(*bytes)));
                 vmovl_u16(vget_low_u16(vmovl_u8(bytes)))
+            }
+
+            fn from_e4m3(bytes: &[u8; LANES]) -> Floats {
+                let bytes = widen(bytes);
+                from_halves(or(left(and(bytes, 0x7f), 7), left(and(bytes, 0x80), 8)))
             }
 
             fn as_words(a: Floats) -> Words {
@@ -104,6 +111,38 @@ macro_rules! primitives {
 
             fn quotient(a: Floats, b: Floats) -> Floats {
                 vdivq_f32(a, b)
+            }
+
+            fn times(a: Words, b: u32) -> Words {
+                vmulq_n_u32(a, b)
+            }
+
+            fn xor(a: Words, b: Words) -> Words {
+                veorq_u32(a, b)
+            }
+
+            fn look_up(table: &[u8; 16], at: Words) -> Words {
+                // SAFETY: as above
+                let table = unsafe { vld1q_u8(table.as_ptr()) };
+                vreinterpretq_u32_u8(vqtbl1q_u8(table, vreinterpretq_u8_u32(at)))
+            }
+
+            fn gather<const N: usize>(table: &[u32; N], at: Words) -> Words {
+                const { assert!(N.is_power_of_two()) };
+                let mut places = [0; LANES];
+                store_words(at, &mut places);
+                load(&places.map(|at| table[at as usize % N]))
+            }
+
+            fn spread_byte(a: Words, i: usize) -> Words {
+                let bytes = load(&[0, 1, 2, 3].map(|word| (4 * word + i as u32) * 0x0101_0101));
+                vreinterpretq_u32_u8(vqtbl1q_u8(vreinterpretq_u8_u32(a), vreinterpretq_u8_u32(bytes)))
+            }
+
+            fn mirrored(a: Words, signs: Words, of: u32, sum: u32) -> Words {
+                let bytes = |words| vreinterpretq_u8_u32(words);
+                let is_set = vtstq_u8(bytes(signs), bytes(spread(of)));
+                vreinterpretq_u32_u8(vbslq_u8(is_set, vsubq_u8(bytes(spread(sum)), bytes(a)), bytes(a)))
             }
 
             fn larger(a: Floats, b: Floats) -> Floats {
@@ -166,10 +205,10 @@ macro_rules! primitives {
             }
         }
     };
-    (@ $features:literal $(fn $name:ident ($($argument:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
+    (@ $features:literal $(fn $name:ident $(<const $generic:ident: usize>)? ($($argument:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
         #[target_feature(enable = $features)]
         #[inline]
-        fn $name($($argument: $type),*) -> $out $body
+        fn $name $(<const $generic: usize>)? ($($argument: $type),*) -> $out $body
     )*};
 }
 pub(super) use primitives;

@@ -5,7 +5,8 @@ use std::arch::aarch64::*;
 use super::lanes::primitives;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
-use crate::kernels::kernels;
+use crate::kernels::{dot_words, kernels};
+use crate::table_kernels::table_kernels;
 
 primitives!("neon");
 
@@ -22,6 +23,8 @@ fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
     vaddq_u32(sums, vreinterpretq_u32_s32(vaddq_s32(products, lost)))
 }
 
+dot_words!(#[target_feature(enable = "neon")]);
 kernels!(#[target_feature(enable = "neon")]);
 float_kernels!(#[target_feature(enable = "neon")]);
 block_kernels!(#[target_feature(enable = "neon")]);
+table_kernels!(#[target_feature(enable = "neon")]);

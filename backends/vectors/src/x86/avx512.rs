@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
-use crate::kernels::kernels;
+use crate::kernels::{dot_words, kernels};
+use crate::table_kernels::table_kernels;
 
 const LANES: usize = 16;
 const TILE: [usize; 2] = [4, 2];
@@ -39,11 +40,6 @@ primitives! {
     fn store_words(values: Words, to: &mut [u32; LANES]) -> () {
         // SAFETY: as above
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), values) }
-    }
-
-    fn load_bytes(from: &[u8; 64]) -> Words {
-        // SAFETY: as above
-        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
     }
 
     fn spread(word: u32) -> Words {
@@ -107,6 +103,13 @@ primitives! {
         _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
     }
 
+    fn from_e4m3(bytes: &[u8; LANES]) -> Floats {
+        // SAFETY: as above
+        let bytes = _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) });
+        // the sign and, without its copy, what is below
+        _mm512_cvtph_ps(_mm256_and_si256(_mm256_slli_epi16::<7>(bytes), _mm256_set1_epi16(0xbf80u16 as i16)))
+    }
+
     fn as_words(a: Floats) -> Words {
         _mm512_castps_si512(a)
     }
@@ -121,6 +124,35 @@ primitives! {
 
     fn quotient(a: Floats, b: Floats) -> Floats {
         _mm512_div_ps(a, b)
+    }
+
+    fn times(a: Words, b: u32) -> Words {
+        _mm512_mullo_epi32(a, spread(b))
+    }
+
+    fn xor(a: Words, b: Words) -> Words {
+        _mm512_xor_si512(a, b)
+    }
+
+    fn look_up(table: &[u8; 16], at: Words) -> Words {
+        // SAFETY: 16 bytes that are borrowed; any alignment will do
+        let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
+        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), at)
+    }
+
+    fn gather<const N: usize>(table: &[u32; N], at: Words) -> Words {
+        const { assert!(N.is_power_of_two()) };
+        // SAFETY: every index is below N, the number of entries
+        unsafe { _mm512_i32gather_epi32::<4>(and(at, N as u32 - 1), table.as_ptr().cast()) }
+    }
+
+    fn spread_byte(a: Words, i: usize) -> Words {
+        let byte = |word: i32| (4 * word + i as i32) * 0x0101_0101;
+        _mm512_shuffle_epi8(a, _mm512_set4_epi32(byte(3), byte(2), byte(1), byte(0)))
+    }
+
+    fn mirrored(a: Words, signs: Words, of: u32, sum: u32) -> Words {
+        _mm512_mask_sub_epi8(a, _mm512_test_epi8_mask(signs, spread(of)), spread(sum), a)
     }
 
     fn larger(a: Floats, b: Floats) -> Floats {
@@ -163,25 +195,14 @@ primitives! {
         _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at).cast());
     }
 
-    fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 16]) -> () {
-        let mut words = [spread(0); LANES];
-        for lane in 0..LANES {
-            let bytes = rows[lane][at..].first_chunk();
-            // as many streams as lanes are more than processors foresee
-            prefetch(rows[lane], at + LANES * rows[0].len());
-            words[lane] = load_bytes(bytes.expect("rows are as long as `out` wants"));
-        }
-        words = square(words);
-        for lane in 0..LANES {
-            store_words(words[lane], &mut out[lane]);
-        }
-    }
-
     fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) -> () {
         let count = out.len();
+        let end = first + 4 * count;
+        assert!(rows.iter().all(|row| row.len() >= end), "rows are as long as `out` wants");
         let (whole, rest) = out.as_chunks_mut::<16>();
         for (i, out) in whole.iter_mut().enumerate() {
-            window(rows, first + 64 * i, out);
+            // SAFETY: a window of `out`, whose rows end at `end` or later
+            unsafe { window(rows, first + 64 * i, out) };
         }
         if rest.is_empty() {
             return;
@@ -189,7 +210,8 @@ primitives! {
         let done = count - rest.len();
         match out.last_chunk_mut() {
             // once more what is done, and the rest
-            Some(last) => window(rows, first + 4 * (count - 16), last),
+            // SAFETY: as above
+            Some(last) => unsafe { window(rows, end - 64, last) },
             None => {
                 for (i, out) in out[done..].iter_mut().enumerate() {
                     for (word, row) in out.iter_mut().zip(rows) {
@@ -201,6 +223,32 @@ primitives! {
     }
 }
 
+/// Words of rows from byte `at` of each on: `[word, row]`.
+///
+/// # Safety
+/// Every row has 64 bytes from there on.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+unsafe fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 16]) {
+    // as many streams as lanes are more than processors foresee, a stream in the order of memory is not: the
+    // bytes of two tiles of rows later
+    let later = LANES * (2 * rows[0].len() + at);
+    for line in 0..LANES {
+        prefetch(rows[0], later + 64 * line);
+    }
+    let mut words = [spread(0); LANES];
+    for lane in 0..LANES {
+        // SAFETY: the row has these bytes; any alignment will do
+        words[lane] = unsafe { _mm512_loadu_si512(rows[lane].as_ptr().add(at).cast()) };
+    }
+    words = square(words);
+    for lane in 0..LANES {
+        store_words(words[lane], &mut out[lane]);
+    }
+}
+
+dot_words!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 float_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 block_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
+table_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);

@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 use super::ymm::primitives;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
-use crate::kernels::kernels;
+use crate::kernels::{dot_words, kernels};
+use crate::table_kernels::table_kernels;
 
 primitives!("avx2,fma,f16c,avxvnni");
 
@@ -15,6 +16,8 @@ fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
     _mm256_dpbusd_avx_epi32(sums, codes, x)
 }
 
+dot_words!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 float_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 block_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
+table_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);

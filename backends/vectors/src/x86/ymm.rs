@@ -30,11 +30,6 @@ macro_rules! primitives {
                 unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), values) }
             }
 
-            fn load_bytes(from: &[u8; 32]) -> Words {
-                // SAFETY: as above
-                unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
-            }
-
             fn spread(word: u32) -> Words {
                 _mm256_set1_epi32(word as i32)
             }
@@ -94,6 +89,13 @@ macro_rules! primitives {
                 _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
             }
 
+            fn from_e4m3(bytes: &[u8; LANES]) -> Floats {
+                // SAFETY: as above
+                let bytes = _mm_cvtepi8_epi16(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) });
+                // the sign and, without its copy, what is below
+                _mm256_cvtph_ps(_mm_and_si128(_mm_slli_epi16::<7>(bytes), _mm_set1_epi16(0xbf80u16 as i16)))
+            }
+
             fn as_words(a: Floats) -> Words {
                 _mm256_castps_si256(a)
             }
@@ -108,6 +110,37 @@ macro_rules! primitives {
 
             fn quotient(a: Floats, b: Floats) -> Floats {
                 _mm256_div_ps(a, b)
+            }
+
+            fn times(a: Words, b: u32) -> Words {
+                _mm256_mullo_epi32(a, spread(b))
+            }
+
+            fn xor(a: Words, b: Words) -> Words {
+                _mm256_xor_si256(a, b)
+            }
+
+            fn look_up(table: &[u8; 16], at: Words) -> Words {
+                // SAFETY: 16 bytes that are borrowed; any alignment will do
+                let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
+                _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), at)
+            }
+
+            fn gather<const N: usize>(table: &[u32; N], at: Words) -> Words {
+                const { assert!(N.is_power_of_two()) };
+                // SAFETY: every index is below N, the number of entries
+                unsafe { _mm256_i32gather_epi32::<4>(table.as_ptr().cast(), and(at, N as u32 - 1)) }
+            }
+
+            fn spread_byte(a: Words, i: usize) -> Words {
+                let byte = |word: i32| (4 * word + i as i32) * 0x0101_0101;
+                let bytes = _mm_set_epi32(byte(3), byte(2), byte(1), byte(0));
+                _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(bytes))
+            }
+
+            fn mirrored(a: Words, signs: Words, of: u32, sum: u32) -> Words {
+                let is_set = _mm256_cmpeq_epi8(_mm256_and_si256(signs, spread(of)), spread(of));
+                _mm256_blendv_epi8(a, _mm256_sub_epi8(spread(sum), a), is_set)
             }
 
             fn larger(a: Floats, b: Floats) -> Floats {
@@ -141,25 +174,14 @@ macro_rules! primitives {
                 _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at).cast());
             }
 
-            fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 8]) -> () {
-                let mut words = [spread(0); LANES];
-                for lane in 0..LANES {
-                    let bytes = rows[lane][at..].first_chunk();
-                    // as many streams as lanes are more than processors foresee
-                    prefetch(rows[lane], at + LANES * rows[0].len());
-                    words[lane] = load_bytes(bytes.expect("rows are as long as `out` wants"));
-                }
-                words = square(words);
-                for lane in 0..LANES {
-                    store_words(words[lane], &mut out[lane]);
-                }
-            }
-
             fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) -> () {
                 let count = out.len();
+                let end = first + 4 * count;
+                assert!(rows.iter().all(|row| row.len() >= end), "rows are as long as `out` wants");
                 let (whole, rest) = out.as_chunks_mut::<8>();
                 for (i, out) in whole.iter_mut().enumerate() {
-                    window(rows, first + 32 * i, out);
+                    // SAFETY: a window of `out`, whose rows end at `end` or later
+                    unsafe { window(rows, first + 32 * i, out) };
                 }
                 if rest.is_empty() {
                     return;
@@ -167,7 +189,8 @@ macro_rules! primitives {
                 let done = count - rest.len();
                 match out.last_chunk_mut() {
                     // once more what is done, and the rest
-                    Some(last) => window(rows, first + 4 * (count - 8), last),
+                    // SAFETY: as above
+                    Some(last) => unsafe { window(rows, end - 32, last) },
                     None => {
                         for (i, out) in out[done..].iter_mut().enumerate() {
                             for (word, row) in out.iter_mut().zip(rows) {
@@ -178,11 +201,35 @@ macro_rules! primitives {
                 }
             }
         }
-    };
-    (@ $features:literal $(fn $name:ident ($($argument:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
+
+        /// Words of rows from byte `at` of each on: `[word, row]`.
+        ///
+        /// # Safety
+        /// Every row has 32 bytes from there on.
         #[target_feature(enable = $features)]
         #[inline]
-        fn $name($($argument: $type),*) -> $out $body
+        unsafe fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 8]) {
+            // as many streams as lanes are more than processors foresee, a stream in the order of memory is not: the
+            // bytes of two tiles of rows later
+            let later = LANES * (2 * rows[0].len() + at);
+            for line in 0..LANES / 2 {
+                prefetch(rows[0], later + 64 * line);
+            }
+            let mut words = [spread(0); LANES];
+            for lane in 0..LANES {
+                // SAFETY: the row has these bytes; any alignment will do
+                words[lane] = unsafe { _mm256_loadu_si256(rows[lane].as_ptr().add(at).cast()) };
+            }
+            words = square(words);
+            for lane in 0..LANES {
+                store_words(words[lane], &mut out[lane]);
+            }
+        }
+    };
+    (@ $features:literal $(fn $name:ident $(<const $generic:ident: usize>)? ($($argument:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn $name $(<const $generic: usize>)? ($($argument: $type),*) -> $out $body
     )*};
 }
 pub(super) use primitives;

@@ -104,7 +104,7 @@ impl Attention {
                 first_token: token as u32,
                 first_row: first_row as u32,
                 rope_stride: self.rotary_dim as u32,
-                row: (self.kv_heads * self.dim) as u32,
+                kv_heads: self.kv_heads as u32,
                 eps: self.eps.to_bits(),
                 k_norm: Self::offset_of(resident, self.k_norm),
                 bias: Self::offset_of(resident, self.bias),

@@ -10,20 +10,28 @@ public struct EngineOptions: Sendable, Codable, Equatable {
     public var device: String?
     /// Positions that the context has room for.
     public var context: Int?
+    /// How keys and values of the context are kept: `f32`, `f16`, `q8`, `tq4` or `k8v4`.
+    public var kv: String?
+    /// Rotary positions beyond what the model was trained for: `auto` as its configuration says, `none`, or YaRN as its card
+    /// recommends, such as `yarn:4`.
+    public var ropeScaling: String?
     /// Memory for experts: `auto`, `all`, or a size such as `2GB`.
     public var expertCache: String?
     /// Percent of the time to work, 1 to 100.
     public var power: Int?
 
     public init(
-        model: URL? = nil, device: String? = nil, context: Int? = nil, expertCache: String? = nil, power: Int? = nil
+        model: URL? = nil, device: String? = nil, context: Int? = nil, kv: String? = nil, ropeScaling: String? = nil,
+        expertCache: String? = nil, power: Int? = nil
     ) {
         self.model = model?.path(percentEncoded: false)
-        (self.device, self.context, self.expertCache, self.power) = (device, context, expertCache, power)
+        (self.device, self.context, self.kv, self.ropeScaling) = (device, context, kv, ropeScaling)
+        (self.expertCache, self.power) = (expertCache, power)
     }
 
     enum CodingKeys: String, CodingKey {
-        case model, device, context, power
+        case model, device, context, kv, power
+        case ropeScaling = "rope_scaling"
         case expertCache = "expert_cache"
     }
 }

@@ -24,9 +24,8 @@ const ALIKE: usize = 3;
 const SHORT: u64 = 600;
 
 /// Barriers that the Metal could do without: the kernel, which of its barriers, and why.
-const NEEDLESS: [(&str, usize, &str); 3] = [
+const NEEDLESS: [(&str, usize, &str); 2] = [
     ("combine_norm", 2, "a storage barrier is right before it: Metal waits for threads at either"),
-    ("logits_top_k", 2, "the thread that ends the reduction is the one that goes on"),
     ("rms_norm", 2, "as in combine_norm"),
 ];
 

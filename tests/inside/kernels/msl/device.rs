@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::compute::ops::{self, ExpertTile, Pair, ProductShape, Tile};
 use crate::compute::{
-    CacheId, Dispatch, Kernel, MatrixId, MatrixPart, Phase, Recorded, Recording, ResidentLayout, Resource, Stage, Step,
-    TensorId, VectorId, View,
+    CacheId, CacheStream, Dispatch, Kernel, MatrixId, MatrixPart, Phase, Recorded, Recording, ResidentLayout, Resource,
+    Stage, Step, TensorId, VectorId, View,
 };
 use crate::weights::{ExpertFile, Matrix, Place, WeightFormat};
 
@@ -40,7 +40,8 @@ struct Layout {
     matrices: Vec<(usize, WeightFormat, Vec<MatrixPart>)>,
     /// Where each vector begins among all of them, in elements.
     vectors: Vec<usize>,
-    kv_widths: Vec<usize>,
+    /// Bytes of the widest row of each cache.
+    kv_rows: Vec<usize>,
     scratch: usize,
 }
 
@@ -73,7 +74,11 @@ impl MslDevice {
             context,
             matrices: recording.matrices.iter().map(|m| (m.cols, m.format, parts(m, binding))).collect(),
             vectors: vector_offsets(&recording),
-            kv_widths: recording.caches.iter().map(|cache| cache.streams[0].width).collect(),
+            kv_rows: recording
+                .caches
+                .iter()
+                .map(|cache| cache.streams.iter().map(CacheStream::row_bytes).max().unwrap_or(1))
+                .collect(),
             scratch: all.max(least).max(16),
         };
         MslDevice {
@@ -142,6 +147,7 @@ impl MslDevice {
             Resource::Slab(slab) => Ok(self.slab(slab)),
             Resource::Pairs | Resource::Tiles => Err(pairs * 16),
             Resource::Slots => Err(16),
+            Resource::Totals => Err(8 * 64),
             Resource::Codebook(book) => Ok(bytemuck::cast_slice(book.words()).to_vec()),
         }
     }
@@ -332,7 +338,7 @@ impl ResidentLayout for Layout {
     }
 
     fn cache_window(&self, kv: CacheId) -> usize {
-        let most = (self.binding / (self.kv_widths[kv.0] as u64 * 4)) as usize / WINDOW_STEP * WINDOW_STEP;
+        let most = (self.binding / (self.kv_rows[kv.0] as u64)) as usize / WINDOW_STEP * WINDOW_STEP;
         most.max(WINDOW_STEP).min(self.context.next_multiple_of(WINDOW_STEP))
     }
 
@@ -397,13 +403,15 @@ impl Device for MslDevice {
         }
     }
 
-    fn read_kv(&mut self, kv: CacheId, positions: usize) -> (Vec<f32>, Vec<f32>) {
-        let (rows, width) = (self.layout.cache_window(kv), self.recording.caches[kv.0].streams[0].width);
-        let mut read = |stream: usize| -> Vec<f32> {
+    fn read_kv(&mut self, kv: CacheId, positions: usize) -> [Vec<u8>; 2] {
+        let rows = self.layout.cache_window(kv);
+        [0, 1].map(|stream| {
+            let row = self.recording.caches[kv.0].streams[stream].row_bytes();
             let windows = (0..positions.div_ceil(rows)).map(|w| (w, rows.min(positions - w * rows)));
-            windows.flat_map(|(w, held)| self.read_resource(Resource::Cache(kv, stream, w), held * width)).collect()
-        };
-        (read(0), read(1))
+            let read = |(w, held)| self.read_resource(Resource::Cache(kv, stream, w), held * row / 4);
+            let words: Vec<f32> = windows.flat_map(read).collect();
+            bytemuck::cast_slice(&words).to_vec()
+        })
     }
 }
 

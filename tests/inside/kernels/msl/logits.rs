@@ -23,7 +23,7 @@ fn logits_top_k() {
         let mut device = case.device(Arc::new(recording), 1, None, (u64::MAX, u32::MAX));
         device.make_scratch(LogitsTopK::scratch_entries(width) * 8);
         device.write(view.tensor, &logits);
-        let op = LogitsTopK { top_k, vocab: width, offset: 0 };
+        let op = LogitsTopK { top_k, vocab: width, offset: 0, temperature: 1.0 };
         let (dispatches, scratch) = op.dispatches();
         device.dispatch(&stages, &dispatches);
         let found = device.read_scratch(scratch, 2 * top_k);

@@ -1,9 +1,11 @@
 //! Short scripts of what the property tests only reach in long ones: `barriers` tries these first.
 
+use crate::compute::KvFormat;
 use crate::compute::shaders::Form;
 
-use crate::inside::kernels::attention::{Heads, attention_layer};
+use crate::inside::kernels::attention::{Heads, Operands, attention_kept};
 use crate::inside::kernels::experts::{layout, routed};
+use crate::inside::kernels::matmul_norm;
 use crate::inside::kernels::random::{Random, formats};
 
 /// Experts whose inputs are packed in 8 bits, or the values in between, or both.
@@ -16,6 +18,19 @@ fn packed_experts() {
         let mut random = Random::new(1);
         let layout = layout(&mut random, 2, &[names.map(|name| formats(name)[0])]);
         routed(2, layout, 2, 2, 2, Form::Int8).check(&[2]).unwrap();
+    }
+}
+
+/// A product onto the residual stream whose norm is packed, and one whose norm is not.
+#[test]
+fn norms_of_products() {
+    if super::phase().is_none() {
+        return;
+    }
+    for form in [Form::F32, Form::Int8] {
+        for packs in [true, false] {
+            matmul_norm::product((1, formats("q4")[0], form), (64, 64), packs, &[1]).unwrap();
+        }
     }
 }
 
@@ -33,6 +48,18 @@ fn large_tiles() {
     }
 }
 
+/// Keys and values in every format, in heads whose elements are turned with near ones and with far ones.
+#[test]
+fn formats_of_caches() {
+    if super::phase().is_none() {
+        return;
+    }
+    let heads = Heads { kv_heads: 1, queries_per_key: 1, dim: 128, rotary_dim: 16, gate: true };
+    for kept in [KvFormat::F16, KvFormat::Q8, KvFormat::Tq4, KvFormat::K8v4] {
+        attention_kept(1, heads, Operands::NORMS, kept, 3).check(&[3]).unwrap();
+    }
+}
+
 /// A prompt of more positions than a workgroup takes at a time.
 #[test]
 fn long_prompt() {
@@ -40,5 +67,5 @@ fn long_prompt() {
         return;
     }
     let heads = Heads { kv_heads: 1, queries_per_key: 1, dim: 32, rotary_dim: 16, gate: true };
-    attention_layer(1, heads, 66).check(&[66]).unwrap();
+    attention_kept(1, heads, Operands::NORMS, KvFormat::F32, 66).check(&[66]).unwrap();
 }
