@@ -13,6 +13,7 @@ struct Params {
     blocks: u32, // columns / 32
     grid_x: u32,
     first_tile: u32,
+    slab: u32, // the one that is bound
     x_stride: u32, // in 16 bytes
     out_stride: u32,
     slot_words: u32,
@@ -53,6 +54,10 @@ fn write_sum(k: u32, t: u32, sum: f32) {
 @compute @workgroup_size(threads)
 fn expert_matmul_down(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     tile = tiles[params.first_tile + group.z];
+    // room that no expert needs, or of another slab
+    if tile.y == 0u || tile.w != params.slab {
+        return;
+    }
     tile_row = (group.y * params.grid_x + group.x) * tile_rows;
     let slot = tile.z * params.slot_words;
     write_sums(local, tile_sums(Place(slot + params.stream_0, slot + params.stream_1, slot + params.stream_2), local));

@@ -15,6 +15,7 @@ struct Params {
     blocks: u32, // columns / 32
     grid_x: u32,
     first_tile: u32,
+    slab: u32, // the one that is bound
     x_stride: u32, // in 16 bytes
     out_stride: u32,
     slot_words: u32,
@@ -95,6 +96,10 @@ fn write_pairs(local: u32, first_pair: u32, h: vec4<f32>) {
 @compute @workgroup_size(threads)
 fn expert_matmul_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     tile = tiles[params.first_tile + group.z];
+    // room that no expert needs, or of another slab
+    if tile.y == 0u || tile.w != params.slab {
+        return;
+    }
     first = (group.y * params.grid_x + group.x) * 32u;
     let slot = tile.z * params.slot_words;
     let s = tile_sums(Place(slot + params.stream_0, slot + params.stream_1, slot + params.stream_2), local);

@@ -3,7 +3,7 @@
 // ids = the top_k experts by logit, ties to the lowest index, NaN last ; with a correction or groups by s + correction, in
 // the chosen groups alone, where s = softmax(logits) or sigmoid(logits)
 // weights = scale * s, of softmax over the chosen experts alone (renormalise), of others divided by the sum of the chosen
-// with all experts in memory pairs[t * top_k + k] = (t, t * top_k + k, place, slab)
+// with_pairs: pairs[t * top_k + k] = (t, t * top_k + k, place, slab)
 // hidden[t, i] = silu(gate_up[t, i]) * gate_up[t, width + i], in 8 bits where `pack` is 1
 // An expert's rank is the number of experts before it: no step waits for the one before.
 
@@ -18,7 +18,7 @@ struct Params {
     ids_stride: u32,
     weights_stride: u32,
     first_slot: u32, // of the layer
-    all_resident: u32,
+    with_pairs: u32,
     width: u32, // of the shared expert
     gate_up_offset: u32,
     gate_up_stride: u32,
@@ -232,7 +232,7 @@ fn choose(token: u32, local: u32) {
         }
         ids[token * params.ids_stride + local] = expert;
         expert_weights[token * params.weights_stride + local] = weight * params.scale;
-        if params.all_resident == 1u {
+        if params.with_pairs == 1u {
             let slot = slots[params.first_slot + expert];
             let row = token * params.top_k + local;
             pairs[row] = vec4<u32>(token, row, slot.x, slot.y);

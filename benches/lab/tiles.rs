@@ -8,7 +8,7 @@ use flashflood::compute::shaders::{self, Form};
 use flashflood::weights::WeightFormat;
 use flashflood_formats::{ScaleType, Scaled};
 
-use super::device::{Call, buffer, layout, pipeline, quantise, read, seconds};
+use super::device::{CODEBOOK, Call, buffer, layout, pipeline, quantise, read, seconds};
 
 /// Bytes of weights that calls go through in turn, about.
 const TOTAL: usize = 256 << 20;
@@ -85,9 +85,7 @@ impl Case {
         let fits = |tile: &Tile| {
             let is_near = tile.tokens() <= self.tokens.next_power_of_two().max(16) && self.tokens <= 32 * tile.tokens();
             // gate and up: a group of 32 hidden values is quantised by one workgroup
-            is_near
-                && (!self.gates() || tile.rows() == 64 && tile.row_sums > 1)
-                && (!self.is_cooperative() || tile.rows() == 64 && tile.threads() == 128)
+            is_near && (!self.gates() || tile.rows() == 64 && tile.row_sums > 1) && !self.is_cooperative()
         };
         all.into_iter().filter(fits).collect()
     }
@@ -127,7 +125,7 @@ fn cases() -> Vec<Case> {
         [("expert_matmul_cooperative_gate_up", 2048, 4096), ("expert_matmul_cooperative_down", 4096, 1024)]
     {
         for tokens in [10, 80] {
-            cases.push(Case { kernel, format: FP8, form: Form::Int8, rows, cols, tokens });
+            cases.extend([q4, FP8].map(|format| Case { kernel, format, form: Form::Int8, rows, cols, tokens }));
         }
     }
     cases
@@ -146,6 +144,9 @@ pub(crate) fn run(gpu: &Gpu, wanted: &str) {
         let mut expected: Option<Vec<u32>> = None;
         if case.kernel == "matmul" && case.form == Form::Int8 && gpu.cooperative {
             cooperative(&bench);
+        }
+        if case.is_cooperative() {
+            cooperative_experts(&bench);
         }
         for tile in case.tiles() {
             let best = bench.time(shader, tile);
@@ -174,17 +175,12 @@ fn cooperative(bench: &Bench<'_>) {
     let expected: Vec<f32> = read(bench.gpu, &bench.out, bytes);
     let size = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
     let shape = flashflood::compute::ops::ProductShape::new("matmul_cooperative", form, format, rows, cols);
-    let tile =
-        |row_subgroups, token_subgroups, step_blocks| CooperativeTile { row_subgroups, token_subgroups, step_blocks };
     let mut first: Option<Vec<u32>> = None;
-    for tile in [tile(2, 1, 1), tile(4, 1, 1), tile(4, 2, 1), tile(4, 2, 2)] {
+    for tile in [tile(2, 1, 1), tile(2, 1, 4), tile(4, 1, 4), tile(4, 2, 4)] {
         let grid = [rows.div_ceil(tile.rows()) as u32, 1, tokens.div_ceil(tile.tokens()) as u32];
         let best = bench.time_with(shape.shader(), &shape.cooperative_constants(tile), grid);
         let rate = bench.case.operations() / best / 1e12;
-        let CooperativeTile { row_subgroups, token_subgroups, step_blocks } = tile;
-        let version = format!("{} {row_subgroups}/{token_subgroups} x{step_blocks}", shape.shader());
-        let name = format!("{}x{}", tile.rows(), tile.tokens());
-        println!("| {version} | {rows} | {cols} | {tokens} | {name} | {:.1} | {rate:.1} |", best * 1e6);
+        print(&bench.case, shape.shader(), tile, best, rate);
         let found: Vec<u32> = read(bench.gpu, &bench.out, bytes);
         let errors = found.iter().zip(&expected).map(|(f, e)| (f32::from_bits(*f) - e).abs());
         let error = errors.fold(0.0f32, |most, e| if e > most || e.is_nan() { e } else { most });
@@ -194,6 +190,33 @@ fn cooperative(bench: &Bench<'_>) {
         if *first.get_or_insert_with(|| found.clone()) != found {
             println!("  wrong: other bits than the first");
         }
+    }
+}
+
+fn tile(row_subgroups: usize, token_subgroups: usize, token_tiles: usize) -> CooperativeTile {
+    CooperativeTile { row_subgroups, token_subgroups, token_tiles }
+}
+
+fn print(case: &Case, shader: &str, tile: CooperativeTile, best: f64, rate: f64) {
+    let Case { rows, cols, tokens, .. } = case;
+    let CooperativeTile { row_subgroups, token_subgroups, token_tiles } = tile;
+    let version = format!("{shader} {row_subgroups}/{token_subgroups} x{token_tiles}");
+    let name = format!("{}x{}", tile.rows(), tile.tokens());
+    println!("| {version} | {rows} | {cols} | {tokens} | {name} | {:.1} | {rate:.1} |", best * 1e6);
+}
+
+/// Measures products of experts by matrix units.
+fn cooperative_experts(bench: &Bench<'_>) {
+    let Case { kernel, format, form, rows, cols, .. } = bench.case;
+    let shape = flashflood::compute::ops::ProductShape::new(kernel, form, format, rows, cols);
+    for tile in [tile(2, 1, 1), tile(4, 1, 1), tile(2, 1, 4), tile(4, 1, 4)] {
+        let mut constants = shape.cooperative_constants(tile);
+        if bench.case.gates() {
+            constants.push(("quantisers", 32.0 * tile.row_subgroups as f64));
+        }
+        let layers = bench.cut(tile.tokens());
+        let best = bench.time_with(shape.shader(), &constants, [rows.div_ceil(tile.rows()) as u32, 1, layers as u32]);
+        print(&bench.case, shape.shader(), tile, best, bench.case.operations() / best / 1e12);
     }
 }
 
@@ -274,18 +297,24 @@ impl<'a> Bench<'a> {
         if case.gates() {
             constants.push(("quantisers", tile.threads() as f64));
         }
-        let tiles: Vec<[u32; 4]> = (0..case.matrices() * usize::from(case.is_expert()))
+        let row_groups = case.out_rows().div_ceil(case.tile_rows(tile)) as u32;
+        let layers = if case.is_expert() { self.cut(tile.tokens()) } else { case.tokens.div_ceil(tile.tokens()) };
+        self.time_with(shader, &constants, [row_groups, 1, layers as u32])
+    }
+
+    /// Cuts the pairs of all experts into tiles of so many, and says how many there are.
+    fn cut(&self, tokens: usize) -> usize {
+        let case = self.case;
+        let tiles: Vec<[u32; 4]> = (0..case.matrices())
             .flat_map(|expert| {
-                (0..case.tokens).step_by(tile.tokens()).map(move |first| {
-                    let count = tile.tokens().min(case.tokens - first);
+                (0..case.tokens).step_by(tokens).map(move |first| {
+                    let count = tokens.min(case.tokens - first);
                     [(expert * case.tokens + first) as u32, count as u32, (expert % self.slots) as u32, 0]
                 })
             })
             .collect();
         self.gpu.queue.write_buffer(&self.tiles, 0, bytemuck::cast_slice(&tiles));
-        let row_groups = case.out_rows().div_ceil(case.tile_rows(tile)) as u32;
-        let layers = if case.is_expert() { tiles.len() } else { case.tokens.div_ceil(tile.tokens()) };
-        self.time_with(shader, &constants, [row_groups, 1, layers as u32])
+        tiles.len()
     }
 
     /// Seconds a call of a shader with so many workgroups.
@@ -304,8 +333,10 @@ impl<'a> Bench<'a> {
     fn group(&self, weights: &wgpu::Buffer) -> wgpu::BindGroup {
         let all = [&self.x, weights, &self.out, &self.pairs, &self.tiles];
         let bindings = if self.case.is_expert() { &all[..] } else { &all[..3] };
+        // in the place of a codebook something that is not read
         let entries: Vec<_> = (0..)
             .zip(bindings)
+            .chain([(CODEBOOK, &&self.tiles)])
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
             .collect();
         self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -322,7 +353,8 @@ impl<'a> Bench<'a> {
         let mut all = [0; 16];
         if self.case.is_expert() {
             let slot_words = (self.slot / 4) as u32;
-            all[..10].copy_from_slice(&[rows, blocks, u32::MAX, 0, x_stride, rows, slot_words, codes, scales, biases]);
+            let of_tiles = [rows, blocks, u32::MAX, 0, 0, x_stride, rows, slot_words, codes, scales, biases];
+            all[..of_tiles.len()].copy_from_slice(&of_tiles);
         } else {
             let of_x = [u32::MAX, 0, x_stride, 0, rows, 0, 0, tokens as u32];
             all[..2].copy_from_slice(&[rows, blocks]);

@@ -99,7 +99,7 @@ impl Held {
                 Recorded::Experts(op) => {
                     op.dispatch(&pieces, 0, 0, 2, op.slot.bytes, &mut dispatches);
                     for kind in 0..2 {
-                        op.dispatch_tiles(0, kind, 0, 2, op.slot.bytes, &mut dispatches);
+                        op.dispatch_tiles(cooperative, 0, kind, 0..2, op.slot.bytes, &mut dispatches);
                     }
                     for phase in [Phase::Decode, Phase::Prefill] {
                         op.join(phase, 0, 2, &mut dispatches);

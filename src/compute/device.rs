@@ -60,8 +60,8 @@ pub(crate) trait Device: Send {
     /// What was kept in the last step: for each mark the state tensors of the recording, rows of their width.
     fn take_marked(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError>;
 
-    /// Whether experts find their slots without the host in a step: every expert is in its slot.
-    fn looks_up(&self, _step: &Step) -> bool {
+    /// Whether experts find their slots without the host: every expert is in its slot.
+    fn looks_up(&self) -> bool {
         false
     }
 
@@ -85,7 +85,7 @@ pub(crate) trait Device: Send {
     /// Waits for the choice that was begun last.
     fn finish_choice(&mut self) -> Result<Choice, ExecuteError>;
 
-    /// Runs the experts of a layer in a step that [looks them up](Device::looks_up).
+    /// Runs the experts of a layer on a device that [looks them up](Device::looks_up).
     fn look_up_experts(&mut self, _layer: &ExpertLayer<'_>) {}
 
     /// Runs some experts of a layer, with the pairs from `first_pair` on; those before are of earlier calls. Where `more`

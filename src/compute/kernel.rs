@@ -272,12 +272,14 @@ pub(crate) struct Dispatch {
     pub grid: [u32; 3],
     /// Bytes of weights it reads, for profiles.
     pub weight_bytes: u64,
+    /// It touches what the dispatch before it touches, but other rows of what either writes: both may run side by side.
+    pub apart: bool,
 }
 
 impl Dispatch {
     /// A dispatch that reads no weights worth counting.
     pub(crate) fn new(stage: usize, group: usize, immediates: Immediates, grid: [u32; 3]) -> Self {
-        Dispatch { stage, group, immediates, grid, weight_bytes: 0 }
+        Dispatch { stage, group, immediates, grid, weight_bytes: 0, apart: false }
     }
 }
 

@@ -13,7 +13,7 @@ mod lower;
 mod op;
 pub mod ops;
 mod recording;
-mod routing;
+pub(crate) mod routing;
 mod run;
 pub mod shaders;
 mod step;

@@ -38,16 +38,15 @@ pub(crate) fn group_by_expert(
 /// Cuts `pairs`, those of a slot together and `first_pair` the first in the buffer, into tiles: those of a slab and of a
 /// kind (see [`ExpertTile::kind`]) follow one another.
 ///
-/// A rest that two small tiles hold is theirs: one large tile would multiply as many rows with nothing.
+/// A rest is for the smallest tile that holds it.
 pub(crate) fn tiles(pairs: &[Pair], first_pair: usize) -> Vec<ExpertTile> {
-    let [small, large] = Tile::EXPERT.map(|tile| tile.tokens());
     let mut all = Vec::new();
     let mut at = first_pair;
     for of_slot in pairs.chunk_by(|a, b| (a.slab, a.slot) == (b.slab, b.slot)) {
         let end = at + of_slot.len();
         while at < end {
             let left = end - at;
-            let count = left.min(if left <= 2 * small { small } else { large });
+            let count = left.min(Tile::EXPERT[Tile::for_pairs(left)].tokens());
             let Pair { slot, slab, .. } = of_slot[0];
             all.push(ExpertTile { first_pair: at as u32, pairs: count as u32, slot, slab });
             at += count;
@@ -99,7 +98,7 @@ mod tests {
         }
         assert!(seen.iter().all(|n| *n == 1));
         let runs = tiles.chunk_by(|a, b| (a.slab, a.kind()) == (b.slab, b.kind())).count();
-        assert_eq!(runs, 4, "two slabs, two kinds");
+        assert_eq!(runs, 6, "two slabs, three kinds");
         let sizes: Vec<u32> = tiles.iter().filter(|t| t.slab == 0 && t.slot == 7).map(|t| t.pairs).collect();
         assert_eq!(sizes, [16, 64], "80 pairs");
     }

@@ -163,7 +163,7 @@ impl<D: Device + ?Sized> Runner<D> {
                 self.run_watched_operations(&recording, step, store.as_deref_mut(), watch)?;
             }
         }
-        if self.device.looks_up(step) && (self.keep_routing || step.logits == LogitRows::All) {
+        if self.device.looks_up() && (self.keep_routing || step.logits == LogitRows::All) {
             self.read_all_choices(&recording, step, store.as_deref())?;
         }
         self.device.end()?;
@@ -221,7 +221,7 @@ impl<D: Device + ?Sized> Runner<D> {
         mut store: Option<&mut ExpertStore>,
         watch: &mut Watch<'_>,
     ) -> Result<(), ExecuteError> {
-        let looks_up = self.device.looks_up(step);
+        let looks_up = self.device.looks_up();
         let is_apart = |recorded: &Recorded| match recorded {
             Recorded::Experts(_) => !looks_up,
             Recorded::LayerDone(_) => true,
@@ -269,8 +269,7 @@ impl<D: Device + ?Sized> Runner<D> {
         step: &Step,
         mut store: Option<&mut ExpertStore>,
     ) -> Result<(), ExecuteError> {
-        // a chunk of a prompt is grouped by expert on the host: there is time for it
-        let looks_up = self.device.looks_up(step);
+        let looks_up = self.device.looks_up();
         for index in operations {
             match &recording.steps[index] {
                 Recorded::Kernel { label, kernel } => {

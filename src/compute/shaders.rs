@@ -13,7 +13,7 @@
 //! | `weights` | `weights_FORMAT` | which stream is what, and 32 weights of a row: as `codes_at` for `block_affine_*`, as `unpack` for `block_dense` |
 //! | `separate` | `separate_FORMAT`, of formats with signed codes | 32 weights of a row for `block_separated_*`: codes, scales and biases |
 //! | `block` | the format's for the form: `block_dense`, `block_affine_*`, `block_separated_*`, or what reads the format | `block_of`: the `Weights` of a row's block |
-//! | `tile_form` | `tile_f32`, `tile_int8` or `tile_cooperative` | `tile_sums`: a tile of rows times tokens |
+//! | `tile_form` | `tile_f32` or `tile_int8` | `tile_sums`: a tile of rows times tokens |
 //! | `tile_scales` | `tile_scales_32` or `tile_scales_16` | scales of a tile of integers, and `add_products` |
 //! | `weight_halves` | `weight_halves`, `weight_halves_16` or `weight_halves_fp8` | `weight_halves`, `activation_halves`: a block in f16 |
 //! | `unit` | `unit_of_block`, or what reads several blocks or another form of codes at a time, with activations in 8 bits | what a thread of a team multiplies at a time: `Unit`, `load_unit`, `dot_unit` |
@@ -59,16 +59,19 @@ pub(crate) mod cached;
 mod formats;
 
 /// Kernels that read no weights of any format.
-const PLAIN: [File; 16] = [
+const PLAIN: [File; 19] = [
     kernel!("combine"),
     kernel!("combine_norm"),
     kernel!("combine_unscaled"),
     kernel!("delta_net"),
     kernel!("delta_net_chunks"),
+    kernel!("delta_net_chunks_cooperative"),
     kernel!("delta_net_inputs"),
     kernel!("delta_net_keep"),
     kernel!("delta_net_norm"),
     kernel!("delta_net_solve"),
+    kernel!("expert_count"),
+    kernel!("expert_group"),
     kernel!("expert_swiglu"),
     kernel!("logits_top_k"),
     kernel!("quantise"),
@@ -79,7 +82,7 @@ const PLAIN: [File; 16] = [
 ];
 
 /// Kernels of products, and the forms of activations that they take.
-const PRODUCTS: [(File, &[Form]); 8] = [
+const PRODUCTS: [(File, &[Form]); 10] = [
     (kernel!("expert_down"), &Form::ALL),
     (kernel!("expert_gate_up"), &Form::ALL),
     (kernel!("expert_matmul_down"), &Form::ALL),
@@ -87,24 +90,25 @@ const PRODUCTS: [(File, &[Form]); 8] = [
     (kernel!("matmul"), &Form::ALL),
     (kernel!("matvec"), &Form::ALL),
     (kernel!("matvec_norm"), &Form::ALL),
-    // it rounds to f16, which activations in f32 are not asked to bear
+    // they round to f16, which activations in f32 are not asked to bear
+    (kernel!("expert_matmul_cooperative_down"), &[Form::Int8]),
+    (kernel!("expert_matmul_cooperative_gate_up"), &[Form::Int8]),
     (kernel!("matmul_cooperative"), &[Form::Int8]),
 ];
 
-/// Products of the experts of many tokens by matrix units, under a name of their own: of formats whose
-/// [tiles are not of integers](Int8::tile_scales).
-const ON_MATRIX_UNITS: [(&str, File); 2] = [
-    ("expert_matmul_cooperative_down", kernel!("expert_matmul_down")),
-    ("expert_matmul_cooperative_gate_up", kernel!("expert_matmul_gate_up")),
-];
+/// Of formats whose [tiles are not of integers](Int8::tile_scales) alone: of the others, 64 pairs of an expert of 512 x 2048
+/// take an H200 less time by dot products (gate and up 70 TFLOP/s, down 68) than by matrix units (84 and 58, with what
+/// becomes of the sums), and few pairs half of it.
+const EXPERTS_ON_UNITS: [&str; 2] = ["expert_matmul_cooperative_down", "expert_matmul_cooperative_gate_up"];
 
 /// Pieces that are imported by their own name.
-const SHARED: [File; 44] = [
+const SHARED: [File; 47] = [
     shared!("bytes"),
     shared!("bytes_of_signs"),
     shared!("cache_f16"),
     shared!("cache_q8"),
     shared!("cache_tq4"),
+    shared!("chosen"),
     shared!("codebook"),
     shared!("combined"),
     shared!("conv_input"),
@@ -141,6 +145,8 @@ const SHARED: [File; 44] = [
     shared!("team"),
     shared!("tile"),
     shared!("tile_codes"),
+    shared!("tile_cooperative"),
+    shared!("tile_in_parts"),
     shared!("tile_write"),
     shared!("turn_quads"),
     shared!("words_in_a_row"),
@@ -162,8 +168,6 @@ impl Form {
 /// A kernel of products for one form and format.
 struct Variant {
     name: &'static str,
-    /// The kernel's name without form and format.
-    family: &'static str,
     kernel: File,
     form: Form,
     format: &'static Format,
@@ -178,7 +182,6 @@ impl Variant {
     fn role(&self, import: &str) -> Option<File> {
         let int8 = self.format.int8.filter(|_| self.form == Form::Int8);
         match (import, int8) {
-            ("tile_form", _) if self.family != self.kernel.name => Some(shared!("tile_cooperative")),
             ("weights" | "separate" | "separate_two" | "separate_numbers" | "separate_numbers_16", _) => {
                 Some(self.format.weights)
             }
@@ -207,22 +210,21 @@ impl Variant {
 /// All variants. Names are made once, so that each is one `&'static str` everywhere.
 static VARIANTS: LazyLock<Vec<Variant>> = LazyLock::new(|| {
     let mut all = Vec::new();
-    let mut add = |family: &'static str, kernel: File, form: Form, format: &'static Format| {
-        let name = match form {
-            Form::F32 => format!("{family}_{}", format.suffix),
-            Form::Int8 => format!("{family}_int8_{}", format.suffix),
-        };
-        all.push(Variant { name: name.leak(), family, kernel, form, format });
-    };
     for (kernel, forms) in PRODUCTS {
         for &form in forms {
-            let formats = FORMATS.iter().filter(|format| form == Form::F32 || format.int8.is_some());
-            formats.for_each(|format| add(kernel.name, kernel, form, format));
+            let is_made = |format: &&Format| match (form, format.int8) {
+                (Form::F32, _) => true,
+                (Form::Int8, None) => false,
+                (Form::Int8, Some(int8)) => !EXPERTS_ON_UNITS.contains(&kernel.name) || int8.tile_scales.is_none(),
+            };
+            for format in FORMATS.iter().filter(is_made) {
+                let name = match form {
+                    Form::F32 => format!("{}_{}", kernel.name, format.suffix),
+                    Form::Int8 => format!("{}_int8_{}", kernel.name, format.suffix),
+                };
+                all.push(Variant { name: name.leak(), kernel, form, format });
+            }
         }
-    }
-    for (family, kernel) in ON_MATRIX_UNITS {
-        let formats = FORMATS.iter().filter(|format| format.has_experts_on_matrix_units());
-        formats.for_each(|format| add(family, kernel, Form::Int8, format));
     }
     all
 });
@@ -255,14 +257,13 @@ pub enum ShaderError {
 /// # Panics
 /// For a kernel or a format that does not exist, or that is not multiplied with this form: a mistake in an op.
 pub fn variant(kernel: &str, form: Form, format: &str) -> &'static str {
-    let found = VARIANTS.iter().find(|v| v.family == kernel && v.form == form && v.format.suffix == format);
+    let found = VARIANTS.iter().find(|v| v.kernel.name == kernel && v.form == form && v.format.suffix == format);
     found.expect("kernels, forms and formats are rows of PRODUCTS and FORMATS").name
 }
 
-/// Whether matrix units make the products of a weight format with the experts of many tokens.
-pub(crate) fn has_experts_on_matrix_units(form: Form, format: &str) -> bool {
-    let found = FORMATS.iter().find(|known| known.suffix == format);
-    form == Form::Int8 && found.is_some_and(Format::has_experts_on_matrix_units)
+/// Whether there is a kernel for activations and a weight format.
+pub(crate) fn has_variant(kernel: &str, form: Form, format: &str) -> bool {
+    VARIANTS.iter().any(|v| v.kernel.name == kernel && v.form == form && v.format.suffix == format)
 }
 
 /// Every shader by name.

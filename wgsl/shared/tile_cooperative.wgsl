@@ -1,6 +1,10 @@
-// Tiles by matrix units, of weights and activations in f16 with sums in f32: two blocks of 32 columns at a time are in workgroup
-// memory. A subgroup, 32 threads in a row, keeps 16 rows of the 64 that a tile has for all its tokens, 64 or 16, and adds 16
-// columns at a time from first to last; then sums go where threads want them.
+// Tiles of a product by the matrix units of a device, of weights and activations in f16 with sums in f32. A subgroup, 32
+// threads in a row, keeps 32 rows for `token_tiles` times 16 tokens, and adds 16 columns at a time from first to last: bits
+// depend neither on the tile, nor on the company of a token. Two blocks of 32 columns at a time are in workgroup memory; a
+// block of a row is brought by a thread, two in a row by neighbours, who read and write side by side.
+//
+// A kernel says where rows and tokens lie, `matrix_row(k)` and `token_start(t)`, which take what is beyond the last to be the
+// last; and what becomes of sums: `take_tile` gets those of a subgroup, from its first row and token on.
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -8,110 +12,131 @@ enable wgpu_cooperative_matrix;
 //import activations
 //import block
 //import place
-//import tile
 //import weight_halves
 
-const step_blocks: u32 = 2u;
-const stride: u32 = 8u * step_blocks + 2u; // quads from row to row: 8 rows in a row are in banks of their own
+override row_subgroups: u32 = 4u;
+override token_subgroups: u32 = 2u;
+override token_tiles: u32 = 4u; // of 16 tokens, of a subgroup: 1, 2 or 4
+override subgroups: u32 = row_subgroups * token_subgroups;
+override threads: u32 = 32u * subgroups;
+override tile_rows: u32 = 32u * row_subgroups; // at most `threads`
+override tile_tokens: u32 = 16u * token_tiles * token_subgroups; // likewise
+
+const stride: u32 = 18u; // quads from row to row, two of them unused: 8 rows in a row are in banks of their own
 override row_halves: u32 = tile_rows * stride;
 override token_halves: u32 = tile_tokens * stride;
-override sum_stride: u32 = tile_rows + 8u; // from token to token, for banks
-override kept_sums: u32 = tile_tokens * sum_stride;
+// a thread brings two at most
+override row_blocks: u32 = 2u * tile_rows;
+override token_blocks: u32 = 2u * tile_tokens;
 
-var<workgroup> halves_of_rows: array<vec4<f16>, row_halves>; // [row, quad of columns]
-var<workgroup> halves_of_tokens: array<vec4<f16>, token_halves>; // [token, quad of columns]
-var<workgroup> sums_of_tile: array<f32, kept_sums>; // [token, row]
+var<workgroup> halves_of_rows: array<vec4<f16>, row_halves>; // [row, quad of columns, block]
+var<workgroup> halves_of_tokens: array<vec4<f16>, token_halves>; // [token, quad of columns, block]
 
-// Of a row for the four tokens of a thread.
-fn sums_of_row(row: u32, token: u32) -> vec4<f32> {
-    let at = token * sum_stride + row;
-    let next = token_threads * sum_stride;
-    return vec4<f32>(sums_of_tile[at], sums_of_tile[at + next], sums_of_tile[at + 2u * next], sums_of_tile[at + 3u * next]);
+fn keep_row(brought: u32, w: Weights) {
+    let quads = weight_halves(w);
+    let at = brought / 2u * stride + brought % 2u;
+    for (var k = 0u; k < 8u; k++) {
+        halves_of_rows[at + 2u * k] = quads[k];
+    }
 }
 
-fn sums_of_thread(row: u32, token: u32) -> Sums {
-    var sums = Sums();
-    sums.r0 = sums_of_row(row, token);
-    if row_sums > 1u {
-        sums.r1 = sums_of_row(row + row_threads, token);
+// Of a block that there is: behind the last one come zeros.
+fn keep_token(brought: u32, x: Activations, there_is: bool) {
+    let quads = activation_halves(x);
+    let at = brought / 2u * stride + brought % 2u;
+    for (var k = 0u; k < 8u; k++) {
+        halves_of_tokens[at + 2u * k] = select(vec4<f16>(), quads[k], there_is);
     }
-    if row_sums > 2u {
-        sums.r2 = sums_of_row(row + 2u * row_threads, token);
-        sums.r3 = sums_of_row(row + 3u * row_threads, token);
-    }
-    if row_sums > 4u {
-        sums.r4 = sums_of_row(row + 4u * row_threads, token);
-        sums.r5 = sums_of_row(row + 5u * row_threads, token);
-        sums.r6 = sums_of_row(row + 6u * row_threads, token);
-        sums.r7 = sums_of_row(row + 7u * row_threads, token);
-    }
-    return sums;
 }
 
-// The sums of a thread over all columns. All threads of a workgroup call it together.
-fn tile_sums(matrix: Place, local: u32) -> Sums {
-    // a thread brings a block of a row and a block of a token, where there are as many
-    let brings_row = local < step_blocks * tile_rows;
-    let brings_token = local < step_blocks * tile_tokens;
-    let its_row = matrix_row(local % tile_rows);
-    let its_token = token_start(local % tile_tokens);
-    let row_block = min(local / tile_rows, step_blocks - 1u);
-    let token_block = min(local / tile_tokens, step_blocks - 1u);
-    let row_at = local % tile_rows * stride + 8u * row_block;
-    let token_at = local % tile_tokens * stride + 8u * token_block;
+// Adds up a tile over all columns. All threads of a workgroup call it together.
+fn multiply_tile(matrix: Place, local: u32) {
     let last = params.blocks - 1u;
+    let odd = local % 2u;
+    let other = local + threads;
+    let row_0 = matrix_row(min(local / 2u, tile_rows - 1u));
+    let row_1 = matrix_row(min(other / 2u, tile_rows - 1u));
+    let token_0 = token_start(min(local / 2u, tile_tokens - 1u));
+    let token_1 = token_start(min(other / 2u, tile_tokens - 1u));
     // of the subgroup
-    let first = local / 32u * 16u;
-    let rows_at = first * stride;
-    var w = block_of(matrix, its_row, min(row_block, last));
-    var x = load(its_token, min(token_block, last));
-    var c0: coop_mat16x16<f32, C>;
-    var c1: coop_mat16x16<f32, C>;
-    var c2: coop_mat16x16<f32, C>;
-    var c3: coop_mat16x16<f32, C>;
-    for (var block = 0u; block < params.blocks; block += step_blocks) {
-        if brings_row {
-            let quads = weight_halves(w);
-            for (var k = 0u; k < 8u; k++) {
-                halves_of_rows[row_at + k] = quads[k];
-            }
+    let first_row = local / 32u % row_subgroups * 32u;
+    let first_token = local / 32u / row_subgroups * 16u * token_tiles;
+    let rows_at = first_row * stride;
+    let tokens_at = first_token * stride;
+    var w0: Weights;
+    var w1: Weights;
+    var x0: Activations;
+    var x1: Activations;
+    var c00: coop_mat16x16<f32, C>;
+    var c01: coop_mat16x16<f32, C>;
+    var c02: coop_mat16x16<f32, C>;
+    var c03: coop_mat16x16<f32, C>;
+    var c10: coop_mat16x16<f32, C>;
+    var c11: coop_mat16x16<f32, C>;
+    var c12: coop_mat16x16<f32, C>;
+    var c13: coop_mat16x16<f32, C>;
+    if local < row_blocks {
+        w0 = block_of(matrix, row_0, min(odd, last));
+    }
+    if row_blocks > threads {
+        w1 = block_of(matrix, row_1, min(odd, last));
+    }
+    if local < token_blocks {
+        x0 = load(token_0, min(odd, last));
+    }
+    if token_blocks > threads {
+        x1 = load(token_1, min(odd, last));
+    }
+    for (var step = 0u; step < params.blocks; step += 2u) {
+        let block = step + odd;
+        if local < row_blocks {
+            keep_row(local, w0);
         }
-        if brings_token {
-            let quads = activation_halves(x);
-            for (var k = 0u; k < 8u; k++) {
-                halves_of_tokens[token_at + k] = quads[k];
-            }
+        if row_blocks > threads {
+            keep_row(other, w1);
+        }
+        if local < token_blocks {
+            keep_token(local, x0, block <= last);
+        }
+        if token_blocks > threads {
+            keep_token(other, x1, block <= last);
         }
         workgroupBarrier();
         // the next ones are on their way while these are multiplied
-        if brings_row {
-            w = block_of(matrix, its_row, min(block + step_blocks + row_block, last));
+        let next = min(block + 2u, last);
+        if local < row_blocks {
+            w0 = block_of(matrix, row_0, next);
         }
-        if brings_token {
-            x = load(its_token, min(block + step_blocks + token_block, last));
+        if row_blocks > threads {
+            w1 = block_of(matrix, row_1, next);
         }
-        let quads = 8u * min(step_blocks, params.blocks - block);
-        for (var k = 0u; k < quads; k += 4u) {
-            let a = coopLoadT<coop_mat16x16<f16, A>>(&halves_of_rows[rows_at + k], stride);
-            let b0 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[k], stride);
-            c0 = coopMultiplyAdd(a, b0, c0);
-            if tile_tokens > 16u {
-                let b1 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[16u * stride + k], stride);
-                let b2 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[32u * stride + k], stride);
-                let b3 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[48u * stride + k], stride);
-                c1 = coopMultiplyAdd(a, b1, c1);
-                c2 = coopMultiplyAdd(a, b2, c2);
-                c3 = coopMultiplyAdd(a, b3, c3);
+        if local < token_blocks {
+            x0 = load(token_0, next);
+        }
+        if token_blocks > threads {
+            x1 = load(token_1, next);
+        }
+        for (var k = 0u; k < 16u; k += 4u) {
+            let a0 = coopLoadT<coop_mat16x16<f16, A>>(&halves_of_rows[rows_at + k], stride);
+            let a1 = coopLoadT<coop_mat16x16<f16, A>>(&halves_of_rows[rows_at + 16u * stride + k], stride);
+            let b0 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[tokens_at + k], stride);
+            c00 = coopMultiplyAdd(a0, b0, c00);
+            c10 = coopMultiplyAdd(a1, b0, c10);
+            if token_tiles > 1u {
+                let b1 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[tokens_at + 16u * stride + k], stride);
+                c01 = coopMultiplyAdd(a0, b1, c01);
+                c11 = coopMultiplyAdd(a1, b1, c11);
+            }
+            if token_tiles > 2u {
+                let b2 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[tokens_at + 32u * stride + k], stride);
+                let b3 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[tokens_at + 48u * stride + k], stride);
+                c02 = coopMultiplyAdd(a0, b2, c02);
+                c12 = coopMultiplyAdd(a1, b2, c12);
+                c03 = coopMultiplyAdd(a0, b3, c03);
+                c13 = coopMultiplyAdd(a1, b3, c13);
             }
         }
         workgroupBarrier();
     }
-    coopStore(c0, &sums_of_tile[first], sum_stride);
-    if tile_tokens > 16u {
-        coopStore(c1, &sums_of_tile[16u * sum_stride + first], sum_stride);
-        coopStore(c2, &sums_of_tile[32u * sum_stride + first], sum_stride);
-        coopStore(c3, &sums_of_tile[48u * sum_stride + first], sum_stride);
-    }
-    workgroupBarrier();
-    return sums_of_thread(first_row(local), first_token(local));
+    take_tile(local, first_row, first_token, c00, c01, c02, c03, c10, c11, c12, c13);
 }

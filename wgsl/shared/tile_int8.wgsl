@@ -33,41 +33,48 @@ fn add_block(block: u32, row: u32, token: u32, s: Sums) -> Sums {
     return sums;
 }
 
+// Block `n` of those of the rows, and of the tokens: of the two of a row, neighbours bring one each, which lie side by side.
+fn keep_row(n: u32, w: Weights) {
+    let at = n % 2u * 2u * tile_rows + n / 2u;
+    codes_of_rows[at] = w.codes[0];
+    codes_of_rows[at + tile_rows] = w.codes[1];
+    keep_row_scales(n % 2u * tile_rows + n / 2u, w);
+}
+
+fn keep_token(n: u32, x: Activations) {
+    let at = n % 2u * 2u * tile_tokens + n / 2u;
+    codes_of_tokens[at] = x.codes[0];
+    codes_of_tokens[at + tile_tokens] = x.codes[1];
+    keep_token_scales(n % 2u * tile_tokens + n / 2u, x);
+}
+
 // The sums of a thread over all columns. All threads of a workgroup call it together.
 fn tile_sums(matrix: Place, local: u32) -> Sums {
     let row = first_row(local);
     let token = first_token(local);
-    // a thread brings a block of a row and a block of a token, where there are as many
-    let brings_row = local < 2u * tile_rows;
-    let brings_token = local < 2u * tile_tokens;
-    let its_row = matrix_row(local % tile_rows);
-    let its_token = token_start(local % tile_tokens);
-    let row_block = min(local / tile_rows, 1u);
-    let token_block = min(local / tile_tokens, 1u);
-    let row_at = 2u * row_block * tile_rows + local % tile_rows;
-    let token_at = 2u * token_block * tile_tokens + local % tile_tokens;
+    // a thread brings a block of a row and one of a token, where there are as many
+    let its_row = matrix_row(min(local / 2u, tile_rows - 1u));
+    let its_token = token_start(min(local / 2u, tile_tokens - 1u));
+    let odd = local % 2u;
     let last = params.blocks - 1u;
-    var w = block_of(matrix, its_row, min(row_block, last));
-    var x = load(its_token, min(token_block, last));
+    var w = block_of(matrix, its_row, min(odd, last));
+    var x = load(its_token, min(odd, last));
     var sums = Sums();
     for (var block = 0u; block < params.blocks; block += 2u) {
-        if brings_row {
-            codes_of_rows[row_at] = w.codes[0];
-            codes_of_rows[row_at + tile_rows] = w.codes[1];
-            keep_row_scales(local, w);
+        if local < row_blocks {
+            keep_row(local, w);
         }
-        if brings_token {
-            codes_of_tokens[token_at] = x.codes[0];
-            codes_of_tokens[token_at + tile_tokens] = x.codes[1];
-            keep_token_scales(local, x);
+        if local < token_blocks {
+            keep_token(local, x);
         }
         workgroupBarrier();
         // the next two are on their way while these are multiplied
-        if brings_row {
-            w = block_of(matrix, its_row, min(block + 2u + row_block, last));
+        let next = min(block + 2u + odd, last);
+        if local < row_blocks {
+            w = block_of(matrix, its_row, next);
         }
-        if brings_token {
-            x = load(its_token, min(block + 2u + token_block, last));
+        if local < token_blocks {
+            x = load(its_token, next);
         }
         sums = add_block(0u, row, token, sums);
         if block < last {

@@ -20,9 +20,7 @@ use crate::compute::kernel::{Dispatch, Kernel};
 use crate::compute::ops::LogitsTopK;
 use crate::compute::recording::{CacheId, Recording, TensorId, View};
 use crate::compute::run::Runner;
-use crate::compute::step::{
-    ExecuteError, HostWork, KernelTime, LogitsSummary, Phase, ProfiledSteps, Span, Step, TopLogits,
-};
+use crate::compute::step::{ExecuteError, HostWork, KernelTime, LogitsSummary, ProfiledSteps, Span, Step, TopLogits};
 use crate::experts::SlotMemory;
 /// With all experts resident a step needs one submission. The GPU starts sooner with several: recorded by wgpu, a token of
 /// the 35B shape takes 4.5 ms on an H200 in one, 3.9 ms in submissions of 50 or 100 dispatches, and 4.0 ms in some of 25.
@@ -236,8 +234,8 @@ impl GpuDevice {
     }
 
     /// Where nothing is waited for, the GPU starts on what there is.
-    pub(super) fn submit_often(&mut self, step: &Step) {
-        if self.encoding.pending() >= self.submit_after[1] && self.looks_up(step) {
+    pub(super) fn submit_often(&mut self) {
+        if self.encoding.pending() >= self.submit_after[1] && self.looks_up() {
             self.encoding.submit(&self.gpu.queue);
             if self.encoding.chain.is_some() {
                 self.submit_after[1] = self.submit_after[1].saturating_mul(SUBMIT_GROWTH);
@@ -300,7 +298,7 @@ impl Device for GpuDevice {
             None => kernel.dispatch(&self.resident, step, &mut self.dispatches),
         }
         self.encode(index);
-        self.submit_often(step);
+        self.submit_often();
     }
 
     fn keep_state(&mut self, mark: usize, tensors: &[TensorId]) {
@@ -311,8 +309,8 @@ impl Device for GpuDevice {
         self.marked_from_device()
     }
 
-    fn looks_up(&self, step: &Step) -> bool {
-        self.resident.all_resident && step.phase == Phase::Decode
+    fn looks_up(&self) -> bool {
+        self.resident.all_resident
     }
 
     fn begin_preparing(&mut self) -> bool {
@@ -337,7 +335,7 @@ impl Device for GpuDevice {
 
     fn look_up_experts(&mut self, layer: &ExpertLayer<'_>) {
         self.encode_all_experts(layer);
-        self.submit_often(layer.step);
+        self.submit_often();
     }
 
     fn run_experts(

@@ -6,8 +6,8 @@ use super::device::GpuDevice;
 use super::encoding::Submission;
 use super::readback::wait;
 use crate::compute::device::{Choice, Device, ExpertLayer, LandedExpert};
-use crate::compute::ops::{ExpertTile, Pair};
-use crate::compute::recording::View;
+use crate::compute::ops::{ExpertTile, Pair, expert_groups};
+use crate::compute::recording::{Recorded, View};
 use crate::compute::routing::tiles;
 use crate::compute::run::Runner;
 use crate::compute::step::{ExecuteError, Phase, Step};
@@ -58,10 +58,16 @@ impl Runner<GpuDevice> {
             // gives wgpu's staging memory back before the next layer
             device.free_slots()?;
         }
+        first_slots.push(table.len());
         store.reset_stats();
         device.gpu.queue.write_buffer(device.resident.slots(), 0, bytemuck::cast_slice(&table));
         device.resident.first_slots = first_slots;
         device.resident.all_resident = true;
+        for (index, recorded) in self.recording.steps.iter().enumerate() {
+            if let Recorded::Experts(op) = recorded {
+                device.follow_slabs(index, op)?;
+            }
+        }
         Ok(())
     }
 }
@@ -70,16 +76,41 @@ impl GpuDevice {
     /// Encodes the experts of a layer, all resident: once per slab that holds some of them.
     pub(super) fn encode_all_experts(&mut self, layer: &ExpertLayer<'_>) {
         let slots = self.slots.as_ref().expect(HAS_SLOTS);
-        let (op, pairs) = (layer.op, layer.step.tokens * layer.op.out.rows_per_token);
-        self.dispatches.clear();
+        let (op, phase) = (layer.op, layer.step.phase);
+        let (pairs, experts) = (layer.step.tokens * op.out.rows_per_token, self.resident.experts(op.layer));
+        let (slot_bytes, cooperative, dispatches) =
+            (slots.slot_bytes(), self.resident.cooperative, &mut self.dispatches);
+        dispatches.clear();
         for slab in slots.slabs_of(op.layer) {
-            op.dispatch(&self.resident, slab, 0, pairs, slots.slot_bytes(), &mut self.dispatches);
+            match phase {
+                Phase::Decode => op.dispatch(&self.resident, slab, 0, pairs, slot_bytes, dispatches),
+                Phase::Prefill => {
+                    let mut first = 0;
+                    for (kind, room) in expert_groups::rooms(pairs, experts).into_iter().enumerate() {
+                        if room > 0 {
+                            op.dispatch_tiles(cooperative, slab, kind, first..first + room, slot_bytes, dispatches);
+                        }
+                        first += room;
+                    }
+                }
+            }
         }
-        // every pair is in one slab only: its weights are counted once
-        self.dispatches.iter_mut().skip(op.products().count()).for_each(|d| d.weight_bytes = 0);
-        // gate and up of every slab before any down
-        self.dispatches.sort_by_key(|d| d.stage);
-        op.join(layer.step.phase, 0, pairs, &mut self.dispatches);
+        match phase {
+            // every pair is in one slab only: its weights are counted once
+            Phase::Decode => dispatches.iter_mut().skip(op.products().count()).for_each(|d| d.weight_bytes = 0),
+            // tiles are not known: each expert is counted once, for those of most pairs
+            Phase::Prefill => {
+                let counted = dispatches.iter().map(|d| d.stage).max().unwrap_or(0) / op.stages_of_a_phase();
+                let mut seen = Vec::new();
+                for d in dispatches.iter_mut() {
+                    let is_counted = d.stage / op.stages_of_a_phase() == counted && !seen.contains(&d.stage);
+                    seen.push(d.stage);
+                    let tiles = u64::from(d.grid[2]);
+                    d.weight_bytes = if is_counted { d.weight_bytes / tiles * pairs.min(experts) as u64 } else { 0 };
+                }
+            }
+        }
+        op.join(phase, 0, pairs, dispatches);
         self.encode(layer.index);
     }
 
@@ -165,7 +196,7 @@ impl GpuDevice {
         let at = (first_pair * size_of::<Pair>()) as u64;
         self.gpu.queue.write_buffer(self.resident.pairs(), at, bytemuck::cast_slice(&pairs));
         self.dispatches.clear();
-        let (slot_bytes, out) = (slots.slot_bytes(), &mut self.dispatches);
+        let (slot_bytes, cooperative, out) = (slots.slot_bytes(), self.resident.cooperative, &mut self.dispatches);
         let mut first = first_pair;
         match step.phase {
             Phase::Decode => {
@@ -180,7 +211,8 @@ impl GpuDevice {
                 let at = (first * size_of::<ExpertTile>()) as u64;
                 self.gpu.queue.write_buffer(self.resident.tiles(), at, bytemuck::cast_slice(&tiles));
                 for run in tiles.chunk_by(|a, b| (a.slab, a.kind()) == (b.slab, b.kind())) {
-                    op.dispatch_tiles(run[0].slab as usize, run[0].kind(), first, run.len(), slot_bytes, out);
+                    let (slab, kind) = (run[0].slab as usize, run[0].kind());
+                    op.dispatch_tiles(cooperative, slab, kind, first..first + run.len(), slot_bytes, out);
                     first += run.len();
                 }
             }

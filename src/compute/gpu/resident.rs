@@ -131,8 +131,8 @@ impl Resident {
             scratch: [buffer("scratch", scratch), buffer("scratch 2", scratch2)],
             rope: buffer("rope", rope_width),
             pairs: buffer("pairs", (recording.max_tokens * top_k * 16) as u64),
-            // a pair each at worst
-            tiles: buffer("tiles", (recording.max_tokens * top_k * 16) as u64),
+            // a pair each at worst, and room that is left over (`expert_groups::rooms`)
+            tiles: buffer("tiles", (recording.max_tokens * top_k * 2 * 16) as u64),
             slots: buffer("slots", slots as u64 * 8),
             totals: buffer("totals", recording.logits.map_or(0, |l| LogitsTopK::runs(l.width)) as u64 * 8),
             codebooks: codebooks(recording)
@@ -340,6 +340,11 @@ impl Resident {
 
     pub(super) fn scratch(&self, which: usize) -> &wgpu::Buffer {
         &self.scratch[which]
+    }
+
+    /// Experts of a layer, once all are resident.
+    pub(super) fn experts(&self, moe_layer: usize) -> usize {
+        self.first_slots.get(moe_layer..moe_layer + 2).map_or(0, |slots| slots[1] - slots[0])
     }
 
     /// The windows of a stream of a cache, and the positions that each but the last holds.

@@ -3,34 +3,51 @@
 use super::ProductShape;
 use crate::compute::kernel::fold;
 
-/// What a workgroup of `matmul_cooperative` makes. It changes the speed and nothing else: an output is added up 16 columns
-/// at a time from first to last.
+/// What a workgroup of a product by matrix units makes. It changes the speed and nothing else: an output is added up 16
+/// columns at a time from first to last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CooperativeTile {
     /// Subgroups, of 32 threads, that share out the rows.
     pub row_subgroups: usize,
     /// Subgroups that share out the tokens.
     pub token_subgroups: usize,
-    /// Blocks of 32 columns in workgroup memory: 1 or 2. A thread brings one of a row and one of a token at most.
-    pub step_blocks: usize,
+    /// Times 16 tokens of a subgroup: 1, 2 or 4.
+    pub token_tiles: usize,
 }
 
 impl CooperativeTile {
-    /// Those that the kernel is made with: for few tokens, and for many.
-    pub(crate) const MATRIX: [CooperativeTile; 2] = [
-        CooperativeTile { row_subgroups: 2, token_subgroups: 1, step_blocks: 1 },
-        CooperativeTile { row_subgroups: 4, token_subgroups: 2, step_blocks: 2 },
-    ];
+    const fn new(row_subgroups: usize, token_subgroups: usize, token_tiles: usize) -> Self {
+        CooperativeTile { row_subgroups, token_subgroups, token_tiles }
+    }
 
-    /// Which of [`MATRIX`](Self::MATRIX) is for so many tokens: the first that holds them, or the largest.
-    pub(crate) fn for_tokens(tokens: usize) -> usize {
-        usize::from(tokens > Self::MATRIX[0].tokens())
+    /// Those that `matmul_cooperative` is made with: for very few tokens, for few of them or of rows, and for many.
+    pub(crate) const MATRIX: [CooperativeTile; 3] = [Self::new(2, 1, 1), Self::new(2, 1, 4), Self::new(4, 2, 4)];
+    /// Workgroups of the largest tile that keep an H200 as busy as more of smaller ones. A smaller tile needs more of them:
+    /// 2048 x 2048 and 128 tokens take 39 us with 64 x 16, 46 to 62 with 64 x 64, 58 to 73 with 128 x 128.
+    const ENOUGH_GROUPS: usize = 64;
+    /// Those for the pairs of an expert, few or many: of as many as those of [`Tile::EXPERT`](super::Tile::EXPERT).
+    pub(crate) const EXPERT: [CooperativeTile; 3] = [Self::new(4, 1, 1), Self::new(4, 1, 2), Self::new(4, 1, 4)];
+
+    /// Which of [`MATRIX`](Self::MATRIX) is for so many rows and tokens.
+    pub(crate) fn choose(rows: usize, tokens: usize) -> usize {
+        let groups = |tile: CooperativeTile| rows.div_ceil(tile.rows()) * tokens.div_ceil(tile.tokens());
+        let [_, middle, large] = Self::MATRIX.map(groups);
+        match tokens <= Self::MATRIX[0].tokens() {
+            false if large >= Self::ENOUGH_GROUPS => 2,
+            false if middle >= 2 * Self::ENOUGH_GROUPS => 1,
+            _ => 0,
+        }
     }
 
     /// Workgroups for all rows of a matrix and so many tokens.
     pub(crate) fn grid(&self, rows: usize, tokens: usize) -> [u32; 3] {
+        self.grid_of(rows, tokens.div_ceil(self.tokens()))
+    }
+
+    /// Workgroups for `layers` times all rows of a matrix.
+    pub(crate) fn grid_of(&self, rows: usize, layers: usize) -> [u32; 3] {
         let (x, y) = fold(rows.div_ceil(self.rows()));
-        [x, y, tokens.div_ceil(self.tokens()) as u32]
+        [x, y, layers as u32]
     }
 
     /// Rows that it makes: 32 a subgroup.
@@ -38,13 +55,12 @@ impl CooperativeTile {
         32 * self.row_subgroups
     }
 
-    /// Tokens that it makes them for: 64 a subgroup.
+    /// Tokens that it makes them for.
     pub fn tokens(&self) -> usize {
-        64 * self.token_subgroups
+        16 * self.token_tiles * self.token_subgroups
     }
 
     /// Threads of its workgroup.
-    #[cfg(test)]
     pub(crate) fn threads(&self) -> usize {
         32 * self.row_subgroups * self.token_subgroups
     }
@@ -53,11 +69,11 @@ impl CooperativeTile {
 impl ProductShape {
     /// WGSL constants of the shader that matrix units run.
     pub fn cooperative_constants(&self, tile: CooperativeTile) -> Vec<(&'static str, f64)> {
-        let CooperativeTile { row_subgroups, token_subgroups, step_blocks } = tile;
+        let CooperativeTile { row_subgroups, token_subgroups, token_tiles } = tile;
         self.with_scales([
             ("row_subgroups", row_subgroups),
             ("token_subgroups", token_subgroups),
-            ("step_blocks", step_blocks),
+            ("token_tiles", token_tiles),
         ])
     }
 }
@@ -65,16 +81,33 @@ impl ProductShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compute::ops::Tile;
 
-    /// What `wgsl/matmul_cooperative.wgsl` asks of them, and the 48 KiB that such devices have.
+    /// What `wgsl/shared/tile_cooperative.wgsl` asks of them, and the 48 KiB that such devices have.
     #[test]
     fn threads_bring_what_a_tile_needs() {
         for tile in CooperativeTile::MATRIX {
-            assert!(tile.threads() >= tile.step_blocks * tile.rows(), "{tile:?}");
-            assert!(tile.threads() >= tile.step_blocks * tile.tokens(), "{tile:?}");
-            let stride = 8 * (8 * tile.step_blocks + 2);
             let edge = 1024 * tile.threads() / 32;
-            assert!((tile.rows() + tile.tokens()) * stride + edge <= 48 << 10, "{tile:?}");
+            assert!(halves(tile) + edge <= 48 << 10, "{tile:?}");
         }
+        for (tile, plain) in CooperativeTile::EXPERT.into_iter().zip(Tile::EXPERT) {
+            let sums = 4 * tile.tokens().min(32) * (tile.rows() + 8);
+            let quantised = 8 * tile.threads();
+            assert!(halves(tile) + sums + quantised <= 48 << 10, "{tile:?}");
+            assert_eq!(tile.tokens(), plain.tokens(), "tiles are cut before it is known who makes them");
+            assert_eq!(tile.token_subgroups, 1);
+        }
+    }
+
+    fn halves(tile: CooperativeTile) -> usize {
+        assert!(tile.threads() >= tile.rows() && tile.threads() >= tile.tokens(), "two blocks a thread: {tile:?}");
+        (tile.rows() + tile.tokens()) * 8 * 18
+    }
+
+    #[test]
+    fn tiles_follow_the_work() {
+        let chosen = |rows, tokens| CooperativeTile::choose(rows, tokens);
+        assert_eq!([chosen(4096, 9), chosen(2048, 128), chosen(12_288, 128), chosen(4096, 512)], [0, 0, 2, 2]);
+        assert_eq!([chosen(1024, 512), chosen(256, 2048), chosen(512, 128)], [1, 1, 0]);
     }
 }

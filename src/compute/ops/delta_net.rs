@@ -385,7 +385,7 @@ impl Kernel for DeltaNet {
                 Binding::write(Resource::Tensor(self.out.view().tensor)),
             ]],
         };
-        [vec![token_by_token], self.prefill_stages()].concat()
+        [vec![token_by_token], self.prefill_stages(resident)].concat()
     }
 
     fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {

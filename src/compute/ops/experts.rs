@@ -1,13 +1,18 @@
+mod product;
+
+use std::ops::Range;
+
 use flashflood_formats::pack_row;
 use flashflood_vectors::Instructions;
 use rayon::prelude::*;
 
-use super::{Input, ProductShape, Quantised, Tile, Unscaled};
+use product::{ON_MATRIX_UNITS, ONE_GATE_UP, ONE_TOKEN, Part, Product};
+
+use super::{CooperativeTile, Input, ProductShape, Quantised, Tile, Unscaled};
 use crate::compute::cpu::{CpuMemory, at_least, by_token, expert_product};
 use crate::compute::kernel::{Binding, Dispatch, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
-use crate::compute::shaders::has_experts_on_matrix_units;
 use crate::compute::{Phase, Step};
 use crate::weights::{MatrixPlace, SlotLayout};
 
@@ -95,7 +100,7 @@ pub(crate) struct ExpertTile {
 impl ExpertTile {
     /// Which of [`Tile::EXPERT`] it is for.
     pub(crate) fn kind(&self) -> usize {
-        Tile::for_tokens(&Tile::EXPERT, self.pairs as usize)
+        Tile::for_pairs(self.pairs as usize)
     }
 }
 
@@ -289,14 +294,11 @@ impl Experts {
                 Part::Swiglu(products) => self.swiglu_stage(products, slabs),
             })
             .collect();
-        for tile in Tile::EXPERT {
+        for kind in 0..Tile::EXPERT.len() {
             stages.extend(self.parts().map(|part| match part {
                 Part::Product(product) => {
                     let shape = product.shape(product.many(resident.cooperative()));
-                    let mut constants = shape.tile_constants(tile);
-                    if product.gates() {
-                        constants.push(("quantisers", tile.threads() as f64));
-                    }
+                    let constants = product.tile_constants(shape, kind);
                     self.product_stage(&product, shape, constants, slabs)
                 }
                 Part::Swiglu(products) => self.swiglu_stage(products, slabs),
@@ -383,30 +385,35 @@ impl Experts {
                 stream_2: (place.streams[2] / 4) as u32,
             };
             let weight_bytes = (pairs * place.bytes()) as u64;
-            out.push(Dispatch { stage, group: slab, immediates, grid: [gx, gy, pairs as u32], weight_bytes });
+            out.push(Dispatch { weight_bytes, ..Dispatch::new(stage, slab, immediates, [gx, gy, pairs as u32]) });
         }
     }
 
-    /// Dispatches for `tiles` tiles from `first_tile` on, all in `slab` and for number `kind` of [`Tile::EXPERT`].
+    /// Dispatches for the tiles `tiles` of the buffer, all in `slab` and for number `kind` of [`Tile::EXPERT`].
     /// [`join`](Self::join) completes those of a batch.
     pub(crate) fn dispatch_tiles(
         &self,
+        cooperative: bool,
         slab: usize,
         kind: usize,
-        first_tile: usize,
-        tiles: usize,
+        tiles: Range<usize>,
         slot_bytes: usize,
         out: &mut Vec<Dispatch>,
     ) {
         let first_stage = (1 + kind) * self.stages_of_a_phase();
         for (i, part) in self.parts().enumerate() {
-            let Part::Product(Product { place, x, rows, out: y, .. }) = part else { continue };
-            let grid = Tile::EXPERT[kind].grid(place.rows, tiles);
+            let Part::Product(product) = part else { continue };
+            let Product { place, x, rows, out: y, .. } = product;
+            let grid = match product.many(cooperative) {
+                ON_MATRIX_UNITS => CooperativeTile::EXPERT[kind].grid_of(place.rows, tiles.len()),
+                _ => Tile::EXPERT[kind].grid(place.rows, tiles.len()),
+            };
             let immediates = params! {
                 rows: rows as u32,
                 blocks: (place.cols / 32) as u32,
                 grid_x: grid[0],
-                first_tile: first_tile as u32,
+                first_tile: tiles.start as u32,
+                slab: slab as u32,
                 x_stride: (x.view().stride / 4) as u32,
                 out_stride: y.stride as u32,
                 slot_words: (slot_bytes / 4) as u32,
@@ -414,14 +421,27 @@ impl Experts {
                 stream_1: (place.streams[1] / 4) as u32,
                 stream_2: (place.streams[2] / 4) as u32,
             };
-            let weight_bytes = (tiles * place.bytes()) as u64;
-            out.push(Dispatch { stage: first_stage + i, group: slab, immediates, grid, weight_bytes });
+            let weight_bytes = (tiles.len() * place.bytes()) as u64;
+            out.push(Dispatch { weight_bytes, ..Dispatch::new(first_stage + i, slab, immediates, grid) });
         }
     }
 
-    /// Completes `out`, the dispatches of a batch that is the `pairs` pairs from `first_pair` on: where gate and up are
-    /// apart, the SwiGLU of all of them goes between the products of all slabs and tiles.
+    /// Completes `out`, the dispatches of a batch that is the `pairs` pairs from `first_pair` on: those of a product, of all
+    /// slabs and tiles, write other rows each and run side by side, and the next product waits for them together. Where
+    /// gate and up are apart, the SwiGLU of all pairs goes between.
     pub(crate) fn join(&self, phase: Phase, first_pair: usize, pairs: usize, out: &mut Vec<Dispatch>) {
+        let stages = self.stages_of_a_phase();
+        self.push_swiglu(phase, first_pair, pairs, out);
+        // stable: those of a stage stay as they are
+        out.sort_by_key(|dispatch| dispatch.stage % stages);
+        let part_before = out.iter().scan(None, |before, d| Some(before.replace(d.stage % stages)));
+        let part_before: Vec<Option<usize>> = part_before.collect();
+        for (dispatch, before) in out.iter_mut().zip(part_before) {
+            dispatch.apart = before == Some(dispatch.stage % stages);
+        }
+    }
+
+    fn push_swiglu(&self, phase: Phase, first_pair: usize, pairs: usize, out: &mut Vec<Dispatch>) {
         let stages = self.stages_of_a_phase();
         let swiglu = self.parts().enumerate().find_map(|(stage, part)| match part {
             Part::Swiglu(products) => Some((stage, products)),
@@ -443,56 +463,10 @@ impl Experts {
             let rows = MOST_SWIGLU.min(pairs - first);
             out.push(Dispatch::new(stage, 0, immediates, [groups as u32, rows as u32, 1]));
         }
-        // stable: those of a stage stay as they are
-        out.sort_by_key(|dispatch| dispatch.stage % stages);
     }
 }
-
-/// The kernel of one token that scales its products.
-const ONE_GATE_UP: &str = "expert_gate_up";
-
-/// Products of one token, of many, and of many by matrix units, as places in [`Product::kernels`].
-const ONE_TOKEN: usize = 0;
-const MANY_TOKENS: usize = 1;
-const ON_MATRIX_UNITS: usize = 2;
 
 /// Elements, in 8 bits words, that a workgroup of `expert_swiglu` makes: one a thread.
 const SWIGLU_THREADS: usize = 64;
 /// Pairs of a dispatch of it.
 const MOST_SWIGLU: usize = 32_768;
-
-/// What stages do.
-#[derive(Clone, Copy)]
-enum Part {
-    Product(Product),
-    /// SwiGLU of the products of gate and up.
-    Swiglu(View),
-}
-
-/// A product of a matrix of each expert.
-#[derive(Clone, Copy)]
-struct Product {
-    kernels: [&'static str; 3],
-    place: MatrixPlace,
-    x: Input,
-    /// Rows of the output.
-    rows: usize,
-    out: View,
-}
-
-impl Product {
-    /// That of many tokens on a device that has matrix units or none.
-    fn many(&self, cooperative: bool) -> usize {
-        let are_used = cooperative && has_experts_on_matrix_units(self.x.form(), self.place.format.suffix());
-        if are_used { ON_MATRIX_UNITS } else { MANY_TOKENS }
-    }
-
-    fn shape(&self, which: usize) -> ProductShape {
-        ProductShape::new(self.kernels[which], self.x.form(), self.place.format, self.rows, self.place.cols)
-    }
-
-    /// Whether SwiGLU is part of it.
-    fn gates(&self) -> bool {
-        self.place.rows != self.rows
-    }
-}

@@ -168,8 +168,6 @@ impl Kernel for Matmul {
         let shape = self.shape("matvec", resident);
         let (team, x_view) = (resident.team(&shape), self.x.view());
         let cooperative = is_cooperative(shape.form, resident);
-        let tile = Tile::for_tokens(&Tile::MATRIX, tokens);
-        let layers = tokens.div_ceil(Tile::MATRIX[tile].tokens());
         for (group, part) in resident.matrix_parts(self.matrix).iter().enumerate() {
             let (stage, grid) = match step.phase {
                 Phase::Decode => {
@@ -177,10 +175,14 @@ impl Kernel for Matmul {
                     (0, [x, y, 1])
                 }
                 Phase::Prefill if cooperative => {
-                    let tile = CooperativeTile::for_tokens(tokens);
+                    let tile = CooperativeTile::choose(part.rows, tokens);
                     (1 + tile, CooperativeTile::MATRIX[tile].grid(part.rows, tokens))
                 }
-                Phase::Prefill => (1 + tile, Tile::MATRIX[tile].grid(part.rows, layers)),
+                Phase::Prefill => {
+                    let tile = Tile::for_matrix(part.rows, tokens);
+                    let layers = tokens.div_ceil(Tile::MATRIX[tile].tokens());
+                    (1 + tile, Tile::MATRIX[tile].grid(part.rows, layers))
+                }
             };
             let immediates = params! {
                 rows: part.rows as u32,
@@ -198,7 +200,7 @@ impl Kernel for Matmul {
                 stream_2: part.streams[2],
             };
             let weight_bytes = shape.format.matrix_bytes(part.rows, shape.cols) as u64;
-            out.push(Dispatch { stage, group, immediates, grid, weight_bytes });
+            out.push(Dispatch { weight_bytes, ..Dispatch::new(stage, group, immediates, grid) });
         }
     }
 }

@@ -115,7 +115,7 @@ impl Kernel for MatmulNorm {
                 stream_2: part.streams[2],
             };
             let weight_bytes = shape.format.matrix_bytes(part.rows, shape.cols) as u64;
-            out.push(Dispatch { stage: 0, group, immediates, grid: [x, y, 1], weight_bytes });
+            out.push(Dispatch { weight_bytes, ..Dispatch::new(0, group, immediates, [x, y, 1]) });
         }
     }
 }

@@ -6,6 +6,7 @@ mod combine;
 mod combine_norm;
 mod cooperative;
 mod delta_net;
+pub(crate) mod expert_groups;
 mod experts;
 mod logits_top_k;
 mod matmul;

@@ -49,20 +49,35 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// Those that `matmul` is made with: for few tokens, and for many.
-    pub const MATRIX: [Tile; 2] = [
+    /// Those that `matmul` is made with: for few tokens, for few tokens or rows, and for many.
+    pub const MATRIX: [Tile; 3] = [
         Tile { row_threads: 16, token_threads: 4, row_sums: 1 },
+        Tile { row_threads: 8, token_threads: 8, row_sums: 4 },
         Tile { row_threads: 8, token_threads: 16, row_sums: 8 },
     ];
     /// Those for the pairs of an expert, few or many. They have 64 rows: 32 hidden values, which share a scale.
-    pub(crate) const EXPERT: [Tile; 2] = [
+    pub(crate) const EXPERT: [Tile; 3] = [
         Tile { row_threads: 32, token_threads: 4, row_sums: 2 },
+        Tile { row_threads: 16, token_threads: 8, row_sums: 4 },
         Tile { row_threads: 8, token_threads: 16, row_sums: 8 },
     ];
+    /// Workgroups of the largest of [`MATRIX`](Self::MATRIX) that keep an H200 busy: with 8 of them, a router of 256 rows
+    /// and 128 tokens, a product takes 121 us.
+    const ENOUGH_GROUPS: usize = 256;
 
-    /// Which of `tiles` is for so many tokens: the first that holds them, or the largest.
-    pub(crate) fn for_tokens(tiles: &[Tile], tokens: usize) -> usize {
-        tiles.iter().position(|tile| tile.tokens() >= tokens).unwrap_or(tiles.len() - 1)
+    /// Which of [`MATRIX`](Self::MATRIX) is for so many rows and tokens.
+    pub(crate) fn for_matrix(rows: usize, tokens: usize) -> usize {
+        let groups = |tile: Tile| rows.div_ceil(tile.rows()) * tokens.div_ceil(tile.tokens());
+        let [_, middle, large] = Self::MATRIX.map(groups);
+        match tokens <= Self::MATRIX[0].tokens() || middle < Self::ENOUGH_GROUPS / 4 {
+            true => 0,
+            false => 1 + usize::from(large >= Self::ENOUGH_GROUPS),
+        }
+    }
+
+    /// Which of [`EXPERT`](Self::EXPERT) is for so many pairs: the first that holds them, or the largest.
+    pub(crate) fn for_pairs(pairs: usize) -> usize {
+        Self::EXPERT.iter().position(|tile| tile.tokens() >= pairs).unwrap_or(Self::EXPERT.len() - 1)
     }
 
     /// Workgroups for `layers` times all rows of a matrix.

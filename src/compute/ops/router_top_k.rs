@@ -1,12 +1,13 @@
 use rayon::prelude::*;
 
+use super::expert_groups;
 use super::swiglu::{check_swiglu, swiglu_on_cpu};
 use super::{Input, Quantised, sigmoid};
-use crate::compute::Step;
 use crate::compute::cpu::{CpuMemory, at_least, row};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, VectorId, View, expect, shape_error};
+use crate::compute::{Phase, Step};
 
 /// Experts that a token may have, and groups of experts that there may be.
 const MOST_CHOSEN: usize = 32;
@@ -156,7 +157,7 @@ fn sort_by_value(order: &mut [usize], count: usize, values: &[f32]) {
 }
 
 /// Chooses the experts of each token and weights them, as its [`RouterRule`] says. Where all experts are in memory the GPU
-/// looks their slots up as well. Beside it the SwiGLU of the shared expert is taken, which waits for the same product and
+/// looks their slots up as well, and groups the pairs of a prompt by expert ([`expert_groups`]). Beside it the SwiGLU of the shared expert is taken, which waits for the same product and
 /// no other.
 #[derive(Clone)]
 pub(crate) struct RouterTopK {
@@ -234,6 +235,10 @@ impl Kernel for RouterTopK {
         }
     }
 
+    fn scratch_bytes(&self, _context: usize, _tokens: usize) -> usize {
+        expert_groups::scratch_bytes(self.logits.width)
+    }
+
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
         let (gate_up, hidden) = match self.shared {
             Some((gate_up, hidden)) => (Resource::Tensor(gate_up.tensor), Resource::Tensor(hidden.view().tensor)),
@@ -252,7 +257,7 @@ impl Kernel for RouterTopK {
             ("chosen_groups", chosen_groups as f64),
         ];
         constants.extend(Quantised::constants(self.shared.and_then(|(_, hidden)| hidden.packed()), threads));
-        vec![Stage {
+        let mut stages = vec![Stage {
             shader: "router_top_k",
             constants,
             groups: vec![vec![
@@ -265,7 +270,9 @@ impl Kernel for RouterTopK {
                 Binding::write(Resource::Pairs),
                 Binding::write(hidden),
             ]],
-        }]
+        }];
+        stages.extend(expert_groups::stages(self.ids));
+        stages
     }
 
     fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
@@ -282,7 +289,8 @@ impl Kernel for RouterTopK {
             ids_stride: self.ids.stride as u32,
             weights_stride: self.weights.stride as u32,
             first_slot: resident.first_slot(self.layer) as u32,
-            all_resident: u32::from(resident.all_resident()),
+            // pairs of a prompt are grouped by expert
+            with_pairs: u32::from(resident.all_resident() && step.phase == Phase::Decode),
             width: width as u32,
             gate_up_offset: gate_up_offset as u32,
             gate_up_stride: gate_up_stride as u32,
@@ -293,5 +301,9 @@ impl Kernel for RouterTopK {
         let each = if packs { 4 } else { 1 };
         let groups = 1 + width.div_ceil(each * self.threads(resident));
         out.push(Dispatch::new(0, 0, immediates, [groups as u32, step.tokens as u32, 1]));
+        if resident.all_resident() && step.phase == Phase::Prefill {
+            let first_slot = resident.first_slot(self.layer);
+            out.extend(expert_groups::dispatches(self.ids, self.logits.width, first_slot, step.tokens, 1));
+        }
     }
 }

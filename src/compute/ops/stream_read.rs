@@ -73,6 +73,6 @@ impl Kernel for StreamRead {
         let immediates = params! { width, x_stride: stride, out_stride: self.out.stride as u32 };
         let grid = [self.out.width as u32, step.tokens as u32, 1];
         let bytes = (step.tokens * self.x.width * 4) as u64;
-        out.push(Dispatch { stage: 0, group: 0, immediates, grid, weight_bytes: bytes });
+        out.push(Dispatch { weight_bytes: bytes, ..Dispatch::new(0, 0, immediates, grid) });
     }
 }

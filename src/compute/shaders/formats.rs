@@ -175,10 +175,3 @@ pub(super) static FORMATS: [Format; 35] = [
     blocks!("tq1_0", OF_32),
     blocks!("tq2_0", OF_32),
 ];
-
-impl Format {
-    /// Whether matrix units, where there are any, make its products with the experts of many tokens.
-    pub(super) fn has_experts_on_matrix_units(&self) -> bool {
-        self.int8.is_some_and(|int8| int8.tile_scales.is_none())
-    }
-}

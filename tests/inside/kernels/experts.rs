@@ -196,41 +196,72 @@ fn layers_that_differ() {
     for (layer, (experts, top_k)) in of_layers.layers.iter_mut().zip([(9, 3), (2, 1), (6, 4)]) {
         (layer.experts, layer.top_k) = (experts, top_k);
     }
-    let hidden = of_layers.layers[0].slot.gate.cols;
     let slot = of_layers.slot_bytes().next_multiple_of(256) as u64;
     let in_slabs = [(4, false, 99), (10, false, 99), (17, false, 99), (17, true, 99), (17, true, 3)];
     for (slots, resident, slots_of_a_slab) in in_slabs {
-        let mut trial = Trial::new(3, 4);
-        trial.binding = slots_of_a_slab * slot;
-        let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
-        for (layer, of_layer) in of_layers.layers.iter().enumerate() {
-            let logits = trial.tensor(1, of_layer.experts);
-            let ids = trial.ids(of_layer.top_k, |_, row| row.fill(f32::from_bits(u32::MAX)));
-            let weights = trial.tensor(1, of_layer.top_k);
-            trial.within(weights, 1e-7, 1e-5);
-            let rule = RouterRule::softmax(true);
-            trial.push(RouterTopK { layer, logits, ids, weights, rule, shared: None });
-            let (inner, out) =
-                (trial.tensor(of_layer.top_k, of_layer.slot.down.cols), trial.tensor(of_layer.top_k, hidden));
-            trial.within(inner, 1e-5, 1e-5);
-            trial.within(out, 1e-4, 1e-5);
-            let apart = of_layer.slot.gate_up().is_none().then(|| {
-                let products = trial.tensor(of_layer.top_k, 2 * of_layer.slot.down.cols);
-                trial.within(products, 1e-5, 1e-5);
-                GateUpApart { x: x.into(), products }
-            });
-            let (slot, x, hidden) = (of_layer.slot, x.into(), inner.into());
-            trial.push_experts(ids, Experts { layer, slot, x, apart, hidden, out, unscaled: None });
-        }
-        trial.experts = Some(trial::Experts { layout: Arc::new(of_layers.clone()), slots, top_k: 4 });
-        trial.resident = resident;
-        let [prompt, tokens] = trial.on_cpu([(Phase::Prefill, &[4, 2]), (Phase::Decode, &[1; 6])]);
-        let [gpu_prompt, gpu_tokens] = trial.on_gpu(false, [(Phase::Prefill, &[4, 2]), (Phase::Decode, &[1; 6])]);
-        for (expected, found) in [(prompt, gpu_prompt), (tokens, gpu_tokens)] {
-            trial
-                .compare(&expected, &found, false)
-                .unwrap_or_else(|e| panic!("{slots} slots, {resident}, {slots_of_a_slab}: {e}"));
-        }
+        let mut trial = with_routers(3, of_layers.clone(), slots, 4);
+        (trial.binding, trial.resident) = (slots_of_a_slab * slot, resident);
+        let steps = [(Phase::Prefill, &[4, 2][..]), (Phase::Decode, &[1; 6])];
+        same_on_gpu(&trial, steps).unwrap_or_else(|e| panic!("{slots} slots, {resident}, {slots_of_a_slab}: {e}"));
+    }
+}
+
+/// Layers behind routers.
+fn with_routers(seed: u64, layout: ExpertLayout, slots: usize, tokens: usize) -> Trial {
+    let mut trial = Trial::new(seed, tokens);
+    let hidden = layout.layers[0].slot.gate.cols;
+    let x = trial.filled(1, hidden, |random, row| row.fill_with(|| random.uniform(-0.25, 0.25)));
+    for (layer, of_layer) in layout.layers.iter().enumerate() {
+        let logits = trial.tensor(1, of_layer.experts);
+        let ids = trial.ids(of_layer.top_k, |_, row| row.fill(f32::from_bits(u32::MAX)));
+        let weights = trial.tensor(1, of_layer.top_k);
+        trial.within(weights, 1e-7, 1e-5);
+        let rule = RouterRule::softmax(true);
+        trial.push(RouterTopK { layer, logits, ids, weights, rule, shared: None });
+        let (inner, out) =
+            (trial.tensor(of_layer.top_k, of_layer.slot.down.cols), trial.tensor(of_layer.top_k, hidden));
+        trial.within(inner, 1e-5, 1e-5);
+        trial.within(out, 1e-4, 1e-5);
+        let apart = of_layer.slot.gate_up().is_none().then(|| {
+            let products = trial.tensor(of_layer.top_k, 2 * of_layer.slot.down.cols);
+            trial.within(products, 1e-5, 1e-5);
+            GateUpApart { x: x.into(), products }
+        });
+        let (slot, x, hidden) = (of_layer.slot, x.into(), inner.into());
+        trial.push_experts(ids, Experts { layer, slot, x, apart, hidden, out, unscaled: None });
+    }
+    let top_k = layout.layers.iter().map(|layer| layer.top_k).max().unwrap();
+    trial.experts = Some(trial::Experts { layout: Arc::new(layout), slots, top_k });
+    trial
+}
+
+fn same_on_gpu(trial: &Trial, steps: [(Phase, &[usize]); 2]) -> Result<(), String> {
+    let (expected, found) = (trial.on_cpu(steps), trial.on_gpu(false, steps));
+    expected.iter().zip(&found).try_for_each(|(expected, found)| trial.compare(expected, found, false))
+}
+
+proptest! {
+    #![proptest_config(cases(3))]
+
+    /// Prompts with all experts in memory, which are grouped by expert without the host: experts that many tokens chose and
+    /// experts that none did, more of them than a workgroup has threads, in one slab or several.
+    #[test]
+    fn looked_up_prompts(
+        seed in any::<u64>(),
+        (count, top_k) in prop_oneof![1usize..12, 250usize..300].prop_flat_map(|count| (Just(count), 1..=count.min(6))),
+        tokens in prop_oneof![1usize..40, 60usize..210],
+        few in 1usize..20,
+        slab in prop_oneof![1u64..4, Just(1 << 20)],
+    ) {
+        let mut random = Random::new(seed);
+        let formats = [random.one_of(&formats("q4")); 3];
+        let mut layout = layout(&mut random, count, &[formats]);
+        layout.layers[0].top_k = top_k;
+        let slot = layout.slot_bytes().next_multiple_of(256) as u64;
+        let mut trial = with_routers(seed, layout, count, tokens.max(few));
+        // a slab or two of many experts
+        (trial.binding, trial.resident) = ((slab * slot).max(slot * count as u64 / 4), true);
+        same_on_gpu(&trial, [(Phase::Prefill, &[tokens, few]), (Phase::Decode, &[1])]).map_err(TestCaseError::fail)?;
     }
 }
 

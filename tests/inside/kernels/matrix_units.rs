@@ -2,6 +2,8 @@
 //! and in f32. So everything around the units is held against the same products without them: which columns, rows and
 //! tokens they get, edges, and where sums go. Whether a device's units are right, `check` says there.
 
+use std::collections::BTreeSet;
+
 use bytemuck::cast_slice;
 use flashflood_formats::{Scaled, pack_row};
 
@@ -11,18 +13,20 @@ use crate::compute::ops::{CooperativeTile, ProductShape, Quantised, Tile};
 use crate::compute::shaders::{self, Form};
 use crate::weights::{ScaleType, WeightFormat};
 
-/// What takes the place of units. Matrices of 16 rows, or tokens, times 16 columns are where they lie: (first quad, quads from
-/// one to the next); a thread has the sums of one row for 8 tokens.
+/// What takes the place of units. Matrices in f16 are where they lie: (array, first element, from row to row or token to
+/// token, from column to column); a thread has the sums of one row for 8 tokens.
 const UNITS: &str = "
     var<private> lane: u32;
-    fn multiply_add(a: vec2<u32>, b: vec2<u32>, c: mat2x4<f32>) -> mat2x4<f32> {
+    fn multiply_add(a: vec4<u32>, b: vec4<u32>, c: mat2x4<f32>) -> mat2x4<f32> {
         var sums = c;
         for (var i = 0u; i < 8u; i++) {
-            let row = a.x + lane % 16u * a.y;
-            let token = b.x + (lane / 16u * 8u + i) * b.y;
-            for (var k = 0u; k < 4u; k++) {
-                sums[i / 4u][i % 4u] += dot(halves_of_rows[row + k], halves_of_tokens[token + k]);
+            let row = a.y + lane % 16u * a.z;
+            let token = b.y + (lane / 16u * 8u + i) * b.z;
+            var sum = 0.0;
+            for (var k = 0u; k < 16u; k += 4u) {
+                sum += dot(four_of(a.x, row + k * a.w, a.w), four_of(b.x, token + k * b.w, b.w));
             }
+            sums[i / 4u][i % 4u] += sum;
         }
         return sums;
     }";
@@ -42,37 +46,147 @@ const MEMORY: &str = "
         return sums;
     }";
 
+/// The pieces of a call `CALL&NAME[AT], STRIDE)` that `text` begins with.
+fn call<'a>(text: &'a str, call: &str) -> Option<([&'a str; 3], &'a str)> {
+    let (name, rest) = text.strip_prefix(call)?.strip_prefix('&')?.split_once('[')?;
+    let (at, rest) = rest.split_once("], ")?;
+    let (stride, rest) = rest.split_once(')')?;
+    Some(([name, at, stride], rest))
+}
+
 /// A kernel without units.
 fn without_units(source: &str) -> String {
-    let mut text: String = source.lines().filter(|line| !line.starts_with("enable")).flat_map(|l| [l, "\n"]).collect();
-    text = text.replace("vec4<f16>", "vec4<f32>").replace("coopMultiplyAdd(", "multiply_add(");
-    text = text.replace("coopLoadT<coop_mat16x16<f16, A>>(&halves_of_rows[", "vec2<u32>(");
-    text = text.replace("coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[", "vec2<u32>(");
-    for stride in ["stride", "sum_stride", "out_stride", "16u"] {
-        text = text.replace(&format!("], {stride})"), &format!(", {stride})"));
-    }
-    for name in ["out", "edge", "sums_of_tile"] {
-        text = text.replace(&format!("coopLoad<coop_mat16x16<f32, C>>(&{name}["), &format!("load_{name}("));
-        for sums in ["all", "sums", "c0", "c1", "c2", "c3"] {
-            text = text.replace(&format!("coopStore({sums}, &{name}["), &format!("store_{name}({sums}, "));
+    let text: String = source.lines().filter(|line| !line.starts_with("enable")).flat_map(|l| [l, "\n"]).collect();
+    let (mut halves, mut sums, mut out) = (Vec::new(), BTreeSet::new(), String::new());
+    let mut rest = text.as_str();
+    while let Some(c) = rest.chars().next() {
+        let transposed = |load: &str| if load.contains("LoadT") { "{stride}, 1u" } else { "1u, {stride}" };
+        let load = [
+            "coopLoadT<coop_mat16x16<f16, A>>(",
+            "coopLoad<coop_mat16x16<f16, A>>(",
+            "coopLoad<coop_mat16x16<f16, B>>(",
+        ]
+        .into_iter()
+        .find_map(|load| Some((load, call(rest, load)?)));
+        if let Some((load, ([name, at, stride], after))) = load {
+            let in_quads = text.contains(&format!("{name}: array<vec4<f16>"));
+            let id = halves.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+                halves.push((name, in_quads));
+                halves.len() - 1
+            });
+            let size = if in_quads { 4 } else { 1 };
+            // tokens are columns of B, in the order of columns
+            let steps = if load.ends_with("B>>(") { "{stride}, 1u" } else { transposed(load) };
+            let steps = steps.replace("{stride}", &format!("{size}u * ({stride})"));
+            out += &format!("vec4<u32>({id}u, {size}u * ({at}), {steps})");
+            rest = after;
+        } else if let Some(([name, at, stride], after)) = call(rest, "coopLoad<coop_mat16x16<f32, C>>(") {
+            sums.insert(name);
+            out += &format!("load_{name}({at}, {stride})");
+            rest = after;
+        } else if let Some((stored, after)) = rest.strip_prefix("coopStore(").and_then(|r| r.split_once(", &")) {
+            let with_sign = format!("&{after}");
+            let ([name, at, stride], _) = call(&with_sign, "").expect("a place in an array");
+            out += &format!("store_{name}({stored}, {at}, {stride})");
+            let name = &after[..name.len()];
+            sums.insert(name);
+            rest = &after[after.find(')').expect("an end") + 1..];
+        } else {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
         }
-        if text.contains(&format!("store_{name}(")) {
-            text += &MEMORY.replace("NAME", name);
-        }
     }
-    text = text.replace("coop_mat16x16<f32, C>", "mat2x4<f32>");
-    let entry = "local_invocation_index) local: u32) {\n";
-    assert_eq!(text.matches(entry).count(), 1, "one entry point");
-    text = text.replace(entry, &format!("{entry}    lane = local % 32u;\n"));
-    assert!(["coop_", "coopLoad", "coopStore"].iter().all(|of_units| !text.contains(of_units)), "{text}");
+    let mut text = out.replace("coopMultiplyAdd(", "multiply_add(").replace("coop_mat16x16<f32, C>", "mat2x4<f32>");
+    // numbers of 16 bits, and their literals
+    for (half, single) in [
+        ("vec4<f16>", "vec4<f32>"),
+        ("vec2<f16>", "vec2<f32>"),
+        ("<f16,", "<f32,"),
+        (" f16(", " f32("),
+        ("(f16(", "(f32("),
+        ("0h)", "0)"),
+        ("5h)", "5)"),
+    ] {
+        text = text.replace(half, single);
+    }
+    sums.iter().for_each(|name| text += &MEMORY.replace("NAME", name));
+    text += "\nfn four_of(which: u32, at: u32, step: u32) -> vec4<f32> {\n    switch which {\n";
+    for (id, (name, in_quads)) in halves.iter().enumerate() {
+        let each = ["at", "at + step", "at + 2u * step", "at + 3u * step"].map(|at| match in_quads {
+            true => format!("{name}[({at}) / 4u][({at}) % 4u]"),
+            false => format!("{name}[{at}]"),
+        });
+        let whole = if *in_quads { format!("if step == 1u {{ return {name}[at / 4u]; }} ") } else { String::new() };
+        let case = if id + 1 == halves.len() { "default".to_owned() } else { format!("case {id}u") };
+        text += &format!("        {case}: {{ {whole}return vec4<f32>({}); }}\n", each.join(", "));
+    }
+    text += "    }\n}\n";
+    let entry = "local_invocation_index) local: u32";
+    let at = text.find(entry).expect("an entry point");
+    let body = at + text[at..].find("{\n").expect("its body") + 2;
+    text.insert_str(body, "    lane = local % 32u;\n");
+    assert!(
+        ["coop_", "coopLoad", "coopStore", "<f16", "f16("].iter().all(|of_units| !text.contains(of_units)),
+        "{text}"
+    );
     text + UNITS
+}
+
+/// Runs a shader, with units that are made of threads where it wants some.
+fn run(shader: &str, constants: &[(&str, f64)], buffers: &[&wgpu::Buffer], immediates: &[u32], grid: [u32; 3]) {
+    let (source, entry) = shaders::source(shader).unwrap();
+    let source = if source.contains("coop_mat") { without_units(&source) } else { source };
+    let (device, queue) = (gpu().device, gpu().queue);
+    let source = wgpu::ShaderSource::Wgsl(source.into());
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(shader), source });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(shader),
+        layout: None,
+        module: &module,
+        entry_point: Some(entry),
+        compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
+        cache: None,
+    });
+    let entries = (0..)
+        .zip(buffers)
+        .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() });
+    let entries: Vec<_> = entries.collect();
+    let layout = pipeline.get_bind_group_layout(0);
+    let group =
+        device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
+    let mut encoder = device.create_command_encoder(&Default::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.set_immediates(0, cast_slice(immediates));
+        pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+    }
+    queue.submit([encoder.finish()]);
+}
+
+fn floats(buffer: &wgpu::Buffer) -> Vec<f32> {
+    let (device, queue) = (gpu().device, gpu().queue);
+    let read = device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: buffer.size(),
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    let mut encoder = device.create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(buffer, 0, &read, 0, buffer.size());
+    queue.submit([encoder.finish()]);
+    read.map_async(wgpu::MapMode::Read, .., Result::unwrap);
+    device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    bytemuck::pod_collect_to_vec::<u8, f32>(&read.get_mapped_range(..).unwrap())
 }
 
 /// A product with all that it reads.
 struct Product {
     buffers: Vec<wgpu::Buffer>,
     immediates: Vec<u32>,
-    outputs: usize,
+    /// What the output is before.
+    filled: Vec<u32>,
 }
 
 fn buffer(words: &[u32]) -> wgpu::Buffer {
@@ -111,59 +225,22 @@ impl Product {
             let pairs = rows_of_pairs.iter().map(|row| [*row as u32, *row as u32, 0, 0]).collect::<Vec<_>>();
             let tiles: Vec<[u32; 4]> = tiles.iter().map(|[first, pairs]| [*first, *pairs, 0, 0]).collect();
             buffers.extend([buffer(cast_slice(&pairs)), buffer(cast_slice(&tiles))]);
-            immediates.extend([0, x_stride, outputs, 0]);
+            immediates.extend([0, 0, x_stride, outputs, 0]);
         } else {
             immediates.extend([0, x_stride, 0, outputs, 1, 0, tokens as u32]);
         }
         immediates.extend(streams);
-        Product { buffers, immediates, outputs: tokens * outputs as usize }
+        Product { buffers, immediates, filled }
     }
 
-    /// The outputs of a shader, with units that are made of threads where it wants some.
+    /// The outputs of a shader, added to what is there or in its place.
     fn run(&self, shader: &str, constants: &[(&str, f64)], grid: [u32; 3]) -> Vec<f32> {
-        let (source, entry) = shaders::source(shader).unwrap();
-        let source = if source.contains("coop_mat") { without_units(&source) } else { source };
-        let (device, queue) = (gpu().device, gpu().queue);
-        let source = wgpu::ShaderSource::Wgsl(source.into());
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(shader), source });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(shader),
-            layout: None,
-            module: &module,
-            entry_point: Some(entry),
-            compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
-            cache: None,
-        });
-        let out = buffer(&vec![0; self.outputs]);
-        let bytes = self.outputs as u64 * 4;
-        let entries = self.buffers.iter().enumerate().map(|(i, buffer)| wgpu::BindGroupEntry {
-            binding: i as u32,
-            resource: if i == 2 { &out } else { buffer }.as_entire_binding(),
-        });
-        let entries: Vec<_> = entries.collect();
-        let layout = pipeline.get_bind_group_layout(0);
-        let group =
-            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
-        let read = device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: bytes,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&self.buffers[2], 0, &out, 0, bytes);
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            pass.set_pipeline(&pipeline);
-            pass.set_bind_group(0, &group, &[]);
-            pass.set_immediates(0, cast_slice(&self.immediates));
-            pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
-        }
-        encoder.copy_buffer_to_buffer(&out, 0, &read, 0, bytes);
-        queue.submit([encoder.finish()]);
-        read.map_async(wgpu::MapMode::Read, .., Result::unwrap);
-        device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        bytemuck::pod_collect_to_vec::<u8, f32>(&read.get_mapped_range(..).unwrap())
+        let out = buffer(&self.filled);
+        let buffers: Vec<_> = self.buffers.iter().enumerate().map(|(i, b)| if i == 2 { &out } else { b }).collect();
+        run(shader, constants, &buffers, &self.immediates, grid);
+        let mut found = floats(&out);
+        found.truncate(self.filled.len());
+        found
     }
 }
 
@@ -182,7 +259,7 @@ const FP8: WeightFormat = WeightFormat::Scaled(Scaled::fp8(128, ScaleType::F32))
 fn products_of_matrices() {
     let (q4, nvfp4) = (WeightFormat::affine(4, 32), WeightFormat::Scaled(Scaled::NVFP4));
     let edges = [133, 160, 131];
-    for (format, shape) in [(FP8, edges), (q4, edges), (nvfp4, edges), (FP8, [128, 64, 128]), (FP8, [70, 96, 9])] {
+    for (format, shape) in [(q4, edges), (nvfp4, [133, 96, 20]), (FP8, [128, 64, 128]), (FP8, [70, 96, 9])] {
         let [rows, cols, tokens] = shape;
         let product = Product::new(format, [rows, cols, tokens, rows.next_multiple_of(4)], None);
         let shape = |kernel| ProductShape::new(kernel, Form::Int8, format, rows, cols);
@@ -197,29 +274,129 @@ fn products_of_matrices() {
     }
 }
 
-/// Tiles of few pairs and of many, whole and not, for both projections.
+/// Tiles of few pairs and of many, whole and not, for both projections; and room that no expert needs.
 #[test]
 fn products_of_experts() {
     const COLS: usize = 160;
     const DOWN: [&str; 2] = ["expert_matmul_down", "expert_matmul_cooperative_down"];
     const GATE_UP: [&str; 2] = ["expert_matmul_gate_up", "expert_matmul_cooperative_gate_up"];
-    let few = [[0, 16], [16, 3], [19, 11]];
-    let many = [[0, 64], [64, 45], [109, 17]];
-    for (tile, tiles) in Tile::EXPERT.into_iter().zip([few, many]) {
+    let few = [[0, 16], [16, 3], [19, 11], [0, 0]];
+    let some = [[0, 32], [32, 17], [0, 0], [49, 20]];
+    let many = [[0, 64], [64, 45], [109, 17], [0, 0]];
+    for (kind, tiles) in [few, some, many].into_iter().enumerate() {
         let pairs = tiles.iter().map(|[_, pairs]| *pairs as usize).sum();
+        let (plain, units) = (Tile::EXPERT[kind], CooperativeTile::EXPERT[kind]);
         // rows of the weights, and of the output
         for (kernels, rows, outputs) in [(DOWN, 72, 72), (DOWN, 128, 128), (GATE_UP, 64, 32), (GATE_UP, 192, 96)] {
             let product = Product::new(FP8, [rows, COLS, pairs, outputs], Some(&tiles));
-            let [expected, found] = kernels.map(|kernel| {
-                let shape = ProductShape::new(kernel, Form::Int8, FP8, rows, COLS);
-                let (mut constants, mut grid) = (shape.tile_constants(tile), tile.grid(rows, tiles.len()));
-                if kernels == GATE_UP {
-                    constants.push(("quantisers", tile.threads() as f64));
-                    grid[0] = outputs.div_ceil(32) as u32;
-                }
-                product.run(shape.shader(), &constants, grid)
-            });
-            assert_near(&format!("{} {rows}x{COLS}, {tile:?}", kernels[1]), &expected, &found);
+            let [plain_shape, shape] = kernels.map(|kernel| ProductShape::new(kernel, Form::Int8, FP8, rows, COLS));
+            let layers = tiles.len();
+            let mut constants = [plain_shape.tile_constants(plain), shape.cooperative_constants(units)];
+            let (grids, threads) =
+                ([plain.grid(rows, layers), units.grid_of(rows, layers)], [plain.threads(), units.threads()]);
+            if kernels == GATE_UP {
+                constants.iter_mut().zip(threads).for_each(|(c, threads)| c.push(("quantisers", threads as f64)));
+            }
+            let expected = product.run(plain_shape.shader(), &constants[0], grids[0]);
+            let found = product.run(shape.shader(), &constants[1], grids[1]);
+            assert_near(&format!("{} {rows}x{COLS}, {units:?}", kernels[1]), &expected, &found);
+            if kernels == GATE_UP {
+                packed(&product, outputs, [plain_shape, shape], constants, grids);
+            }
         }
     }
+}
+
+/// The same hidden values in 8 bits: scales and sums are near, and a code of some hundred may be another one.
+fn packed(
+    product: &Product,
+    width: usize,
+    shapes: [ProductShape; 2],
+    constants: [Vec<(&'static str, f64)>; 2],
+    grids: [[u32; 3]; 2],
+) {
+    let [expected, found] = std::array::from_fn(|i| {
+        let constants = [&constants[i][..], &[("packed", 1.0), ("interleave", 2.0)]].concat();
+        product.run(shapes[i].shader(), &constants, grids[i])
+    });
+    let (mut codes, mut other) = (0, 0);
+    for (expected, found) in expected.chunks(width).zip(found.chunks(width)) {
+        let (expected_codes, expected) = expected.split_at(width / 4);
+        let (found_codes, found) = found.split_at(width / 4);
+        let bytes = |words: &[f32]| cast_slice::<f32, i8>(words).to_vec();
+        for (e, f) in bytes(expected_codes).into_iter().zip(bytes(found_codes)) {
+            assert!(e.abs_diff(f) <= 1, "codes {e} and {f}");
+            (codes, other) = (codes + 1, other + usize::from(e != f));
+        }
+        // what is behind the pairs is as it was
+        for (e, f) in expected.iter().zip(found) {
+            assert!((e - f).abs() <= 1e-3 + 5e-3 * e.abs(), "scales and sums {e} and {f}");
+        }
+    }
+    assert!(codes > 0 && other <= codes / 100, "{other} of {codes} codes");
+}
+
+/// The state through chunks of 32 tokens, and the outputs, with key heads that value heads share.
+#[test]
+fn delta_rule_over_chunks() {
+    const ROWS: usize = 96;
+    let (key_heads, value_heads) = (2, 4);
+    for (key_dim, value_dim) in [(128, 48), (64, 16)] {
+        let mut random = Random::new(5);
+        let (key4, value4) = (key_dim / 4, value_dim / 4);
+        // as in wgsl/shared/delta_net_scratch.wgsl
+        let (mut turned, mut rows) = ([Vec::new(), Vec::new()], Vec::new());
+        for _ in 0..key_heads {
+            for (which, turned) in turned.iter_mut().enumerate() {
+                let of_tokens: Vec<Vec<f32>> = (0..ROWS).map(|_| unit(&mut random, key_dim)).collect();
+                for chunk in of_tokens.chunks(32) {
+                    let quads =
+                        (0..key4).flat_map(|d| chunk.iter().flat_map(move |token| token[4 * d..4 * d + 4].to_vec()));
+                    turned.extend(quads);
+                }
+                if which == 1 {
+                    rows.extend(of_tokens.concat());
+                }
+            }
+        }
+        let values = random.floats(value_heads * ROWS * value_dim, -2.0, 2.0);
+        let mut ties = Vec::new();
+        for _ in 0..2 * value_heads * ROWS / 32 {
+            for j in 0..8 {
+                for i in 0..32 {
+                    ties.extend((0..4).map(|c| if 4 * j + c <= i { random.uniform(-0.4, 0.4) } else { 0.0 }));
+                }
+            }
+        }
+        let decays =
+            (0..value_heads * ROWS).flat_map(|_| [random.uniform(0.2, 1.0), random.uniform(0.2, 1.0), 0.0, 0.0]);
+        let scratch: Vec<f32> =
+            [&turned[0][..], &turned[1], &rows, &values, &ties, &decays.collect::<Vec<f32>>()].concat();
+        let state = random.floats(value_heads * key_dim * value_dim, -1.0, 1.0);
+        let constants = [("key_dim", key_dim as f64), ("side_by_side", 2.0), ("value4", value4 as f64)];
+        let plain = [&constants[..], &[("value_dim", value_dim as f64), ("columns4", 4.0)]].concat();
+        let run_by = |shader: &str, constants: &[(&str, f64)]| {
+            let buffers = [buffer(cast_slice(&scratch)), buffer(cast_slice(&state))];
+            let immediates = [ROWS as u32, key_heads as u32, value_heads as u32, value_dim as u32];
+            let grid = [value_heads as u32, value_dim as u32 / 16, 1];
+            run(shader, constants, &[&buffers[0], &buffers[1]], &immediates, grid);
+            buffers.map(|buffer| floats(&buffer))
+        };
+        let expected = run_by("delta_net_chunks", &plain);
+        let found = run_by("delta_net_chunks_cooperative", &constants);
+        for (what, expected, found) in [("scratch", &expected[0], &found[0]), ("state", &expected[1], &found[1])] {
+            let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+            assert!(largest > 0.5, "{what}");
+            for (i, (e, f)) in expected.iter().zip(found).enumerate() {
+                assert!((e - f).abs() <= 1e-5 * largest.max(1.0), "{what} {i}, {key_dim}: expected {e}, found {f}");
+            }
+        }
+    }
+}
+
+/// Of length 1.
+fn unit(random: &mut Random, len: usize) -> Vec<f32> {
+    let v = random.floats(len, -1.0, 1.0);
+    let length = v.iter().map(|v| v * v).sum::<f32>().sqrt();
+    v.into_iter().map(|v| v / length).collect()
 }

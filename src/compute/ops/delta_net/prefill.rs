@@ -13,8 +13,8 @@
 
 use std::ops::Range;
 
-use super::DeltaNet;
-use crate::compute::kernel::{Binding, Dispatch, Resource, Stage, params};
+use super::{DeltaNet, DeltaNetShape};
+use crate::compute::kernel::{Binding, Dispatch, ResidentLayout, Resource, Stage, params};
 use crate::compute::ops::Quantised;
 
 /// Tokens that are computed together.
@@ -38,7 +38,13 @@ impl DeltaNet {
         tokens.next_multiple_of(CHUNK) * vec4s * 16
     }
 
-    pub(super) fn prefill_stages(&self) -> Vec<Stage> {
+    /// Whether matrix units, where there are any, take the state through the chunks.
+    fn fits_matrix_units(&self) -> bool {
+        let DeltaNetShape { key_dim, value_dim, .. } = self.shape;
+        matches!(key_dim, 64 | 128) && value_dim.is_multiple_of(16)
+    }
+
+    pub(super) fn prefill_stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
         let x = Binding::read(Resource::Tensor(self.qkv.tensor));
         let vectors = [self.weight, self.a_log, self.dt_bias].map(|v| Binding::read(Resource::Vector(v)));
         let conv = Resource::Tensor(self.conv.tensor);
@@ -59,7 +65,12 @@ impl DeltaNet {
         vec![
             stage("delta_net_inputs", &[taps, key_dim, value_dim, side_by_side, value4], &inputs),
             stage("delta_net_solve", &[key_dim, side_by_side, value4], &[write]),
-            stage("delta_net_chunks", &[key_dim, value_dim, side_by_side, value4, columns4], &[write, state]),
+            match resident.cooperative() && self.fits_matrix_units() {
+                true => stage("delta_net_chunks_cooperative", &[key_dim, side_by_side, value4], &[write, state]),
+                false => {
+                    stage("delta_net_chunks", &[key_dim, value_dim, side_by_side, value4, columns4], &[write, state])
+                }
+            },
             stage("delta_net_norm", &of_norm, &[x, norm, read, out]),
             stage("delta_net_keep", &[taps, key_dim, value_dim, side_by_side], &[x, Binding::write(conv)]),
         ]

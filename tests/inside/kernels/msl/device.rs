@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::compute::ops::{self, ExpertTile, Pair, ProductShape, Tile};
+use crate::compute::ops::{self, Pair, ProductShape};
 use crate::compute::{
     CacheId, CacheStream, Dispatch, Kernel, MatrixId, MatrixPart, Phase, Recorded, Recording, ResidentLayout, Resource,
     Stage, Step, TensorId, VectorId, View,
@@ -241,12 +241,13 @@ impl MslDevice {
                 }
             }
             Phase::Prefill => {
-                let tiles = tiles(&pairs);
+                let tiles = crate::compute::routing::tiles(&pairs, 0);
                 let buffer = self.buffer(Resource::Tiles);
                 self.script.write(buffer, 0, bytemuck::cast_slice(&tiles));
-                for run in tiles.chunk_by(|a, b| (a.slab, kind(a)) == (b.slab, kind(b))) {
+                for run in tiles.chunk_by(|a, b| (a.slab, a.kind()) == (b.slab, b.kind())) {
                     let slab = run[0].slab as usize;
-                    op.dispatch_tiles(slab, kind(&run[0]), first, run.len(), slot_bytes, &mut dispatches);
+                    let tiles = first..first + run.len();
+                    op.dispatch_tiles(false, slab, run[0].kind(), tiles, slot_bytes, &mut dispatches);
                     first += run.len();
                 }
             }
@@ -276,28 +277,6 @@ impl MslDevice {
     pub(crate) fn read_scratch(&mut self, which: usize, elements: usize) -> Vec<f32> {
         self.read_resource([Resource::Scratch, Resource::Scratch2][which], elements)
     }
-}
-
-/// Which of [`Tile::EXPERT`] a tile is for.
-fn kind(tile: &ExpertTile) -> usize {
-    usize::from(tile.pairs as usize > Tile::EXPERT[0].tokens())
-}
-
-/// Tiles of one expert each, as the executor cuts them: small ones for what two of them hold.
-fn tiles(pairs: &[Pair]) -> Vec<ExpertTile> {
-    let [small, large] = Tile::EXPERT.map(|tile| tile.tokens());
-    let (mut all, mut at) = (Vec::new(), 0);
-    for of_slot in pairs.chunk_by(|a, b| (a.slab, a.slot) == (b.slab, b.slot)) {
-        let Pair { slot, slab, .. } = of_slot[0];
-        let end = at + of_slot.len();
-        while at < end {
-            let count = (end - at).min(if end - at <= 2 * small { small } else { large });
-            all.push(ExpertTile { first_pair: at as u32, pairs: count as u32, slot, slab });
-            at += count;
-        }
-    }
-    all.sort_by_key(|tile| (tile.slab, kind(tile)));
-    all
 }
 
 /// Vectors start at multiples of 4 elements; here with some between them that nobody may read.

@@ -14,7 +14,7 @@ pub(crate) fn module(shader: &str, source: &str, constants: &PipelineConstants, 
         naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{shader}: {}", e.emit_to_string(source)));
     // unpacking f16 to f32 is not a 16-bit type: every device that wgpu opens has it
     let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    if shader.contains("matmul_cooperative") {
+    if shader.contains("cooperative") {
         capabilities |= Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
     }
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);

@@ -1,0 +1,102 @@
+// Gate and up projection of the routed experts with SwiGLU for many tokens, as expert_matmul_gate_up.wgsl, by the matrix units
+// of a device. Rows of a tile are 32 of gate, the same of up, and so on: groups of 32 hidden values, which share a scale.
+
+enable f16;
+enable wgpu_cooperative_matrix;
+
+//import activations
+//import place
+//import quantise
+//import tile_cooperative
+//import tile_in_parts
+
+struct Params {
+    rows: u32, // of gate: the expert's width
+    blocks: u32, // columns / 32
+    grid_x: u32,
+    first_tile: u32,
+    slab: u32, // the one that is bound
+    x_stride: u32, // in 16 bytes
+    out_stride: u32,
+    slot_words: u32,
+    stream_0: u32, // in the slot: see shared/place.wgsl
+    stream_1: u32,
+    stream_2: u32,
+}
+var<immediate> params: Params;
+
+override packed: u32 = 0u;
+
+// binding 0 is `x`, of the activations
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
+@group(0) @binding(2) var<storage, read_write> out: array<u32>; // [pairs, intermediate] as f32 or packed
+@group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
+@group(0) @binding(4) var<storage, read> tiles: array<vec4<u32>>; // (first pair, pairs, slot in the slab, slab)
+
+var<private> tile: vec4<u32>;
+var<private> first_hidden: u32; // of the tile
+
+fn matrix_row(k: u32) -> u32 {
+    return min(first_hidden + k / 64u * 32u + k % 32u, params.rows - 1u) + k / 32u % 2u * params.rows;
+}
+
+fn token_start(t: u32) -> u32 {
+    return pairs[tile.x + min(t, tile.y - 1u)].x * params.x_stride;
+}
+
+// Hidden value `i` of group `g` of a pair.
+fn hidden_value(t: u32, g: u32, i: u32) -> f32 {
+    let at = t * sum_stride + 64u * g + i;
+    let gate = sums_of_tile[at];
+    return gate / (1.0 + exp(-gate)) * sums_of_tile[at + 32u];
+}
+
+// Of up to 32 pairs of the tile, from pair `first` on.
+fn take_sums(local: u32, first: u32) {
+    let width = tile_rows / 2u;
+    if packed == 0u {
+        for (var i = local; i < kept_tokens * width; i += threads) {
+            let t = i / width;
+            let hidden = first_hidden + i % width;
+            if hidden < params.rows && first + t < tile.y {
+                let h = hidden_value(t, i % width / 32u, i % 32u);
+                out[pairs[tile.x + first + t].y * params.out_stride + hidden] = bitcast<u32>(h);
+            }
+        }
+        return;
+    }
+    // 8 threads a group
+    for (var i = local / 8u; i < kept_tokens * width / 32u; i += threads / 8u) {
+        let t = i / (width / 32u);
+        let g = i % (width / 32u);
+        let j = local & 7u;
+        let c = first_column(j);
+        let v = vec4<f32>(
+            hidden_value(t, g, c), hidden_value(t, g, c + interleave),
+            hidden_value(t, g, c + 2u * interleave), hidden_value(t, g, c + 3u * interleave),
+        );
+        let q = quantise_group(local, v);
+        let hidden = first_hidden + 32u * g;
+        if hidden < params.rows && first + t < tile.y {
+            let row = pairs[tile.x + first + t].y * params.out_stride;
+            out[row + hidden / 4u + j] = q.word;
+            if j == 0u {
+                let place = row + params.rows / 4u + hidden / 16u;
+                out[place] = bitcast<u32>(q.scale);
+                out[place + 1u] = bitcast<u32>(q.sum);
+            }
+        }
+    }
+}
+
+@compute @workgroup_size(threads)
+fn expert_matmul_cooperative_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    tile = tiles[params.first_tile + group.z];
+    // room that no expert needs, or of another slab
+    if tile.y == 0u || tile.w != params.slab {
+        return;
+    }
+    first_hidden = (group.y * params.grid_x + group.x) * (tile_rows / 2u);
+    let slot = tile.z * params.slot_words;
+    multiply_tile(Place(slot + params.stream_0, slot + params.stream_1, slot + params.stream_2), local);
+}
