@@ -157,7 +157,7 @@ pub fn check(options: &CheckOptions, progress: &mut dyn FnMut(&str, &str) -> boo
 
 /// Whether a device may use a kernel at all.
 fn is_used(kernel: &str, gpu: &Gpu) -> bool {
-    gpu.cooperative || !kernel.contains("matmul_cooperative")
+    gpu.cooperative || !kernel.contains("_cooperative")
 }
 
 /// What is run one after the other: memory holds one at a time.

@@ -301,7 +301,7 @@ impl<'a> Pair<'a> {
             let cols = experts.slot.gate.cols.max(experts.slot.down.cols);
             return Some(Bound::experts(cols, experts.hidden.packed().is_some()));
         }
-        if operation.shaders.iter().any(|shader| shader.starts_with("matmul_cooperative")) {
+        if operation.shaders.iter().any(|shader| shader.contains("_cooperative")) {
             return Some(Bound::COOPERATIVE);
         }
         if let Recorded::Kernel { kernel: Op::MatmulNorm(op), .. } = operation.recorded {

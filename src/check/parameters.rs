@@ -55,6 +55,9 @@ impl ResidentLayout for Pieces<'_> {
     fn cooperative(&self) -> bool {
         self.cooperative
     }
+    fn cooperative_delta_net(&self) -> bool {
+        self.cooperative
+    }
 }
 
 /// The shaders that were seen, and whose parameters were.

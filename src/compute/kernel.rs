@@ -91,6 +91,10 @@ pub(crate) trait ResidentLayout {
     fn cooperative(&self) -> bool {
         false
     }
+    /// Whether matrix units take the state of a delta rule through the chunks of a prompt.
+    fn cooperative_delta_net(&self) -> bool {
+        false
+    }
     /// How many threads a product is spread over: the same for its stage and its dispatches.
     fn team(&self, shape: &ProductShape) -> Team {
         shape.team()
@@ -272,14 +276,12 @@ pub(crate) struct Dispatch {
     pub grid: [u32; 3],
     /// Bytes of weights it reads, for profiles.
     pub weight_bytes: u64,
-    /// It touches what the dispatch before it touches, but other rows of what either writes: both may run side by side.
-    pub apart: bool,
 }
 
 impl Dispatch {
     /// A dispatch that reads no weights worth counting.
     pub(crate) fn new(stage: usize, group: usize, immediates: Immediates, grid: [u32; 3]) -> Self {
-        Dispatch { stage, group, immediates, grid, weight_bytes: 0, apart: false }
+        Dispatch { stage, group, immediates, grid, weight_bytes: 0 }
     }
 }
 

@@ -75,8 +75,6 @@ pub struct Link<'a> {
     pub immediates: &'a [u32],
     /// Workgroups.
     pub grid: [u32; 3],
-    /// It touches what the dispatch before it touches, but other parts of what either writes: it does not wait for that one.
-    pub apart: bool,
 }
 
 /// What a recording has come to.

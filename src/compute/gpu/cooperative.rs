@@ -1,8 +1,11 @@
 //! Whether the matrix units of a device do what they say: a product with known numbers, before any of a model.
 //!
 //! The feature is experimental, in wgpu and in drivers. One product that takes whole tiles and edges, by every tile of
-//! the kernel, costs a millisecond or two.
+//! the kernel, costs a millisecond or two; so do two chunks of the delta rule.
 
+mod delta_net;
+
+pub(super) use delta_net::works as delta_net_works;
 use flashflood_backends::gpu::Gpu;
 
 use super::pipelines::Pipelines;
@@ -124,44 +127,58 @@ fn parameters(grid: [u32; 3]) -> Immediates {
 
 /// Whether a shader multiplies the known numbers as it should: to 1 in 500, f16 has 1 in 2,048.
 fn is_right(gpu: &Gpu, shader: &'static str, constants: Vec<(&'static str, f64)>, grid: [u32; 3]) -> bool {
+    let (x, matrix, out) = (activations(), weights(), vec![0; TOKENS * STRIDE]);
+    let written = [false, false, true];
+    let found =
+        run(gpu, shader, constants, &[&x, &matrix, &out], written, &Dispatch::new(0, 0, parameters(grid), grid));
+    found.is_some_and(|found| {
+        (0..TOKENS).all(|token| {
+            (0..ROWS).all(|row| {
+                let (sum, size) = expected(row, token);
+                (found[token * STRIDE + row] - sum).abs() <= size / 500.0
+            })
+        })
+    })
+}
+
+/// Runs a dispatch of a shader on buffers with these words; what the last of them holds then. `None` where the device cannot.
+fn run<const N: usize>(
+    gpu: &Gpu,
+    shader: &'static str,
+    constants: Vec<(&'static str, f64)>,
+    words: &[&[u32]; N],
+    written: [bool; N],
+    dispatch: &Dispatch,
+) -> Option<Vec<f32>> {
     let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let buffer = |bytes: usize| {
-        gpu.device.create_buffer(&wgpu::BufferDescriptor {
+    let buffers = words.map(|words| {
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("matrix units"),
-            size: bytes as u64,
+            size: words.len() as u64 * 4,
             usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        })
+        });
+        gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        buffer
+    });
+    let binding = |i: usize| {
+        let tensor = Resource::Tensor(TensorId(i));
+        if written[i] { Binding::write(tensor) } else { Binding::read(tensor) }
     };
-    let (x, matrix) = (activations(), weights());
-    let buffers = [buffer(x.len() * 4), buffer(matrix.len() * 4), buffer(TOKENS * STRIDE * 4)];
-    gpu.queue.write_buffer(&buffers[0], 0, bytemuck::cast_slice(&x));
-    gpu.queue.write_buffer(&buffers[1], 0, bytemuck::cast_slice(&matrix));
-    let tensor = |i: usize| Resource::Tensor(TensorId(i));
-    let group = vec![Binding::read(tensor(0)), Binding::read(tensor(1)), Binding::write(tensor(2))];
-    let stage = Stage { shader, constants, groups: vec![group] };
+    let stage = Stage { shader, constants, groups: vec![(0..N).map(binding).collect()] };
     let ready = Pipelines::new(&gpu.device, false).ready(&stage, |binding: Binding| match binding.1 {
         Resource::Tensor(TensorId(i)) => Some(buffers[i].as_entire_buffer_binding()),
         _ => None,
     });
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    ready.encode(
-        &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
-        &Dispatch::new(0, 0, parameters(grid), grid),
-    );
-    let bytes = buffers[2].size();
-    let readback = Readback::new(&gpu.device, bytes);
-    readback.copy(&mut encoder, &buffers[2], 0, 0, bytes);
+    ready.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), dispatch);
+    let last = buffers.last()?;
+    let readback = Readback::new(&gpu.device, last.size());
+    readback.copy(&mut encoder, last, 0, 0, last.size());
     let submission = gpu.queue.submit([encoder.finish()]);
-    let found = readback.read(&submission, bytes, bytemuck::pod_collect_to_vec::<u8, f32>);
+    let found = readback.read(&submission, last.size(), bytemuck::pod_collect_to_vec::<u8, f32>);
     let error = pollster::block_on(scope.pop());
-    let (Ok(found), None) = (found, error) else { return false };
-    (0..TOKENS).all(|token| {
-        (0..ROWS).all(|row| {
-            let (sum, size) = expected(row, token);
-            (found[token * STRIDE + row] - sum).abs() <= size / 500.0
-        })
-    })
+    found.ok().filter(|_| error.is_none())
 }
 
 #[cfg(test)]

@@ -167,6 +167,7 @@ impl GpuDevice {
         let mut resident =
             Resident::new(&gpu.device, &gpu.queue, &recording, context, options.limits_on(&gpu), scratch2, table);
         resident.cooperative = options.cooperative != Some(false) && super::cooperative::works(&gpu);
+        resident.cooperative_delta_net = resident.cooperative && super::cooperative::delta_net_works(&gpu);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let subject = Subject { gpu: &gpu, recording: &recording, slots: slots.as_deref() };
         subject.choose(options.teams, &mut pipelines, &mut resident);

@@ -76,7 +76,6 @@ impl ChainStage {
             group: self.groups[dispatch.group].expect("what a dispatch reads is there"),
             immediates: dispatch.immediates.words(),
             grid: dispatch.grid,
-            apart: dispatch.apart,
         }
     }
 }

@@ -70,6 +70,8 @@ pub(super) struct Resident {
     pub(super) first_slots: Vec<usize>,
     /// Matrix units make the products of prompts.
     pub(super) cooperative: bool,
+    /// They take the state of delta rules through prompts.
+    pub(super) cooperative_delta_net: bool,
 }
 
 impl Resident {
@@ -143,6 +145,7 @@ impl Resident {
             all_resident: false,
             first_slots: Vec::new(),
             cooperative: false,
+            cooperative_delta_net: false,
         };
         resident.place_weights(recording);
         resident.clear();
@@ -422,6 +425,9 @@ impl ResidentLayout for Resident {
 
     fn cooperative(&self) -> bool {
         self.cooperative
+    }
+    fn cooperative_delta_net(&self) -> bool {
+        self.cooperative_delta_net
     }
 
     fn team(&self, shape: &ProductShape) -> Team {

@@ -426,19 +426,14 @@ impl Experts {
         }
     }
 
-    /// Completes `out`, the dispatches of a batch that is the `pairs` pairs from `first_pair` on: those of a product, of all
-    /// slabs and tiles, write other rows each and run side by side, and the next product waits for them together. Where
-    /// gate and up are apart, the SwiGLU of all pairs goes between.
+    /// Completes `out`, the dispatches of a batch that is the `pairs` pairs from `first_pair` on: those of a product,
+    /// of all slabs and tiles, come before those of the next. Where gate and up are apart, the SwiGLU of all pairs goes
+    /// between.
     pub(crate) fn join(&self, phase: Phase, first_pair: usize, pairs: usize, out: &mut Vec<Dispatch>) {
         let stages = self.stages_of_a_phase();
         self.push_swiglu(phase, first_pair, pairs, out);
         // stable: those of a stage stay as they are
         out.sort_by_key(|dispatch| dispatch.stage % stages);
-        let part_before = out.iter().scan(None, |before, d| Some(before.replace(d.stage % stages)));
-        let part_before: Vec<Option<usize>> = part_before.collect();
-        for (dispatch, before) in out.iter_mut().zip(part_before) {
-            dispatch.apart = before == Some(dispatch.stage % stages);
-        }
     }
 
     fn push_swiglu(&self, phase: Phase, first_pair: usize, pairs: usize, out: &mut Vec<Dispatch>) {

@@ -38,6 +38,11 @@ const MEMORY: &str = "
             NAME[at + (lane / 16u * 8u + i) * stride + lane % 16u] = sums[i / 4u][i % 4u];
         }
     }
+    fn store_rows_NAME(sums: mat2x4<f32>, at: u32, stride: u32) {
+        for (var i = 0u; i < 8u; i++) {
+            NAME[at + lane % 16u * stride + lane / 16u * 8u + i] = sums[i / 4u][i % 4u];
+        }
+    }
     fn load_NAME(at: u32, stride: u32) -> mat2x4<f32> {
         var sums: mat2x4<f32>;
         for (var i = 0u; i < 8u; i++) {
@@ -60,34 +65,33 @@ fn without_units(source: &str) -> String {
     let (mut halves, mut sums, mut out) = (Vec::new(), BTreeSet::new(), String::new());
     let mut rest = text.as_str();
     while let Some(c) = rest.chars().next() {
-        let transposed = |load: &str| if load.contains("LoadT") { "{stride}, 1u" } else { "1u, {stride}" };
-        let load = [
-            "coopLoadT<coop_mat16x16<f16, A>>(",
-            "coopLoad<coop_mat16x16<f16, A>>(",
-            "coopLoad<coop_mat16x16<f16, B>>(",
-        ]
-        .into_iter()
-        .find_map(|load| Some((load, call(rest, load)?)));
-        if let Some((load, ([name, at, stride], after))) = load {
+        let load = ["A", "B"].into_iter().flat_map(|role| ["coopLoad", "coopLoadT"].map(|load| (load, role)));
+        let load = load.into_iter().find_map(|(load, role)| {
+            Some((load == "coopLoadT", role, call(rest, &format!("{load}<coop_mat16x16<f16, {role}>>("))?))
+        });
+        if let Some((by_rows, role, ([name, at, stride], after))) = load {
             let in_quads = text.contains(&format!("{name}: array<vec4<f16>"));
             let id = halves.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
                 halves.push((name, in_quads));
                 halves.len() - 1
             });
             let size = if in_quads { 4 } else { 1 };
-            // tokens are columns of B, in the order of columns
-            let steps = if load.ends_with("B>>(") { "{stride}, 1u" } else { transposed(load) };
-            let steps = steps.replace("{stride}", &format!("{size}u * ({stride})"));
+            // from row of A, or column of B, to the next one, and from one of what is added up to the next one
+            let stride = format!("{size}u * ({stride})");
+            let steps = if by_rows == (role == "A") { format!("{stride}, 1u") } else { format!("1u, {stride}") };
             out += &format!("vec4<u32>({id}u, {size}u * ({at}), {steps})");
             rest = after;
         } else if let Some(([name, at, stride], after)) = call(rest, "coopLoad<coop_mat16x16<f32, C>>(") {
             sums.insert(name);
             out += &format!("load_{name}({at}, {stride})");
             rest = after;
-        } else if let Some((stored, after)) = rest.strip_prefix("coopStore(").and_then(|r| r.split_once(", &")) {
+        } else if let Some((by_rows, (stored, after))) = [("coopStore(", ""), ("coopStoreT(", "rows_")]
+            .into_iter()
+            .find_map(|(store, rows)| Some((rows, rest.strip_prefix(store)?.split_once(", &")?)))
+        {
             let with_sign = format!("&{after}");
             let ([name, at, stride], _) = call(&with_sign, "").expect("a place in an array");
-            out += &format!("store_{name}({stored}, {at}, {stride})");
+            out += &format!("store_{by_rows}{name}({stored}, {at}, {stride})");
             let name = &after[..name.len()];
             sums.insert(name);
             rest = &after[after.find(')').expect("an end") + 1..];
@@ -101,7 +105,7 @@ fn without_units(source: &str) -> String {
     for (half, single) in [
         ("vec4<f16>", "vec4<f32>"),
         ("vec2<f16>", "vec2<f32>"),
-        ("<f16,", "<f32,"),
+        ("array<f16,", "array<f32,"),
         (" f16(", " f32("),
         ("(f16(", "(f32("),
         ("0h)", "0)"),

@@ -317,15 +317,14 @@ impl<A: ChainApi> Recorder for Links<A> {
                 assert_eq!(group.layout, pipeline.layout, "a group is made for its pipeline");
                 assert!(link.immediates.len() * 4 <= IMMEDIATE_BYTES as usize, "immediates are 16 words at most");
                 let layout = &self.layouts[pipeline.layout].pipeline;
-                // what else it would have to wait for, the one before it has waited for
-                let waits = !link.apart && self.hazards.conflicts(&group.touches);
+                let waits = self.hazards.conflicts(&group.touches);
                 if waits {
                     self.hazards.barrier();
                 }
                 self.hazards.touch(&group.touches);
                 // SAFETY: the encoder is recording, in a pass that `begin` began. Pipeline, layout and group were made by
                 // its device and for each other, as was asserted, and live until the submission is done: `retire` and
-                // `drop` see to that. What one dispatch writes and another touches has a barrier in between, or lies apart.
+                // `drop` see to that. What one dispatch writes and another touches has a barrier in between.
                 unsafe {
                     if waits {
                         A::barrier(&self.barriers, encoder, Between::Dispatches);

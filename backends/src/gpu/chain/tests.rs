@@ -67,7 +67,6 @@ impl Bench {
             group: *group,
             immediates: std::slice::from_ref(number),
             grid: [WORDS.div_ceil(64) as u32, 1, 1],
-            apart: false,
         });
         let recorded = self.chain.record(&mut encoder, &mut links);
         self.chain.end(&mut encoder);

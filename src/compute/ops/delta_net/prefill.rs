@@ -38,10 +38,10 @@ impl DeltaNet {
         tokens.next_multiple_of(CHUNK) * vec4s * 16
     }
 
-    /// Whether matrix units, where there are any, take the state through the chunks.
+    /// Whether matrix units, where there are any, take the state through the chunks: where nothing was asked for in f32.
     fn fits_matrix_units(&self) -> bool {
         let DeltaNetShape { key_dim, value_dim, .. } = self.shape;
-        matches!(key_dim, 64 | 128) && value_dim.is_multiple_of(16)
+        self.out.packed().is_some() && matches!(key_dim, 64 | 128) && value_dim.is_multiple_of(16)
     }
 
     pub(super) fn prefill_stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
@@ -65,7 +65,7 @@ impl DeltaNet {
         vec![
             stage("delta_net_inputs", &[taps, key_dim, value_dim, side_by_side, value4], &inputs),
             stage("delta_net_solve", &[key_dim, side_by_side, value4], &[write]),
-            match resident.cooperative() && self.fits_matrix_units() {
+            match resident.cooperative_delta_net() && self.fits_matrix_units() {
                 true => stage("delta_net_chunks_cooperative", &[key_dim, side_by_side, value4], &[write, state]),
                 false => {
                     stage("delta_net_chunks", &[key_dim, value_dim, side_by_side, value4, columns4], &[write, state])
