@@ -193,7 +193,8 @@ impl<'a> Session<'a> {
         Ok(self.engine.runner.logits()?)
     }
 
-    /// The experts that each token of the last step chose: per layer `[tokens, top_k]`.
+    /// The experts that each token of the last step chose: per layer `[tokens, top_k]`. Nothing where the device finds all
+    /// experts in memory by itself, unless logits of all rows or a trace were asked for.
     pub fn routing(&self) -> &[Vec<u32>] {
         self.engine.runner.routing()
     }

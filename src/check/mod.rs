@@ -5,6 +5,7 @@
 
 mod caches;
 mod compare;
+mod grouping;
 mod operations;
 #[cfg(test)]
 mod parameters;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compare::{self, Apart, Bound};
+use super::grouping;
 use super::report::{KernelRow, TimedBy};
 use super::subject::{FEW_TOKENS, HISTORY, Random, Subject, TOKENS};
 use super::{CheckError, CheckOptions, Watch};
@@ -176,6 +177,15 @@ impl<'a> Pair<'a> {
                 self.compare_operation(&operation, &written, options, rows)?;
             }
             self.take_over(&written, step)?;
+            if let (Phase::Prefill, Recorded::Kernel { kernel: Op::RouterTopK(op), .. }) = (step.phase, recorded)
+                && grouping::KERNELS.iter().any(|kernel| options.wants(kernel))
+            {
+                watch.at(&self.subject.name, grouping::KERNELS[0])?;
+                let ids = self.cpu.read(op.ids.tensor).chunks_exact(op.ids.stride).take(step.tokens);
+                let ids: Vec<u32> = ids.flat_map(|row| &row[..op.ids.width]).map(|id| id.to_bits()).collect();
+                let both = grouping::compare(&mut self.gpu, (index, op), step, &ids)?;
+                both.into_iter().filter(|row| options.wants(row.kernel)).for_each(|row| rows.add(row));
+            }
         }
         if recording.logits.is_some() && options.wants("logits_top_k") {
             watch.at(&self.subject.name, "logits_top_k")?;

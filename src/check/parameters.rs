@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::caches;
 use super::subject::{self, CheckedShape, FEW_TOKENS, FormatShapes, HISTORY, Subject, TOKENS};
-use crate::compute::ops::LogitsTopK;
+use crate::compute::ops::{LogitsTopK, Tile};
 use crate::compute::shaders::taken::Taken;
 use crate::compute::shaders::{self, Form};
 use crate::compute::{
@@ -101,7 +101,7 @@ impl Held {
                 }
                 Recorded::Experts(op) => {
                     op.dispatch(&pieces, 0, 0, 2, op.slot.bytes, &mut dispatches);
-                    for kind in 0..2 {
+                    for kind in 0..Tile::EXPERT.len() {
                         op.dispatch_tiles(cooperative, 0, kind, 0..2, op.slot.bytes, &mut dispatches);
                     }
                     for phase in [Phase::Decode, Phase::Prefill] {

@@ -126,9 +126,7 @@ fn lowers_to_msl() {
                 costs.workgroup
             );
         }
-        // products of experts by matrix units are of the same files as others
-        let name = if shader.contains("cooperative") { shader.split("_int8").next().unwrap() } else { entry };
-        let most = all.entry(name.to_owned()).or_default();
+        let most = all.entry(entry.to_owned()).or_default();
         *most = most.max(costs);
     });
     let mut table = format!("{:22}zeroed bounded checked private barriers workgroup\n", "");

@@ -131,7 +131,7 @@ fn is_right(gpu: &Gpu, shader: &'static str, constants: Vec<(&'static str, f64)>
     let written = [false, false, true];
     let found =
         run(gpu, shader, constants, &[&x, &matrix, &out], written, &Dispatch::new(0, 0, parameters(grid), grid));
-    found.is_some_and(|found| {
+    found.is_some_and(|[.., found]| {
         (0..TOKENS).all(|token| {
             (0..ROWS).all(|row| {
                 let (sum, size) = expected(row, token);
@@ -141,7 +141,7 @@ fn is_right(gpu: &Gpu, shader: &'static str, constants: Vec<(&'static str, f64)>
     })
 }
 
-/// Runs a dispatch of a shader on buffers with these words; what the last of them holds then. `None` where the device cannot.
+/// Runs a dispatch of a shader on buffers with these words; what they hold then. `None` where the device cannot.
 fn run<const N: usize>(
     gpu: &Gpu,
     shader: &'static str,
@@ -149,7 +149,7 @@ fn run<const N: usize>(
     words: &[&[u32]; N],
     written: [bool; N],
     dispatch: &Dispatch,
-) -> Option<Vec<f32>> {
+) -> Option<[Vec<f32>; N]> {
     let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
     let buffers = words.map(|words| {
         let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -172,13 +172,16 @@ fn run<const N: usize>(
     });
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     ready.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), dispatch);
-    let last = buffers.last()?;
-    let readback = Readback::new(&gpu.device, last.size());
-    readback.copy(&mut encoder, last, 0, 0, last.size());
+    let readbacks = buffers.each_ref().map(|buffer| Readback::new(&gpu.device, buffer.size()));
+    for (buffer, readback) in buffers.iter().zip(&readbacks) {
+        readback.copy(&mut encoder, buffer, 0, 0, buffer.size());
+    }
     let submission = gpu.queue.submit([encoder.finish()]);
-    let found = readback.read(&submission, last.size(), bytemuck::pod_collect_to_vec::<u8, f32>);
-    let error = pollster::block_on(scope.pop());
-    found.ok().filter(|_| error.is_none())
+    let mut found = [const { Vec::new() }; N];
+    for ((found, buffer), readback) in found.iter_mut().zip(&buffers).zip(&readbacks) {
+        *found = readback.read(&submission, buffer.size(), bytemuck::pod_collect_to_vec::<u8, f32>).ok()?;
+    }
+    pollster::block_on(scope.pop()).is_none().then_some(found)
 }
 
 #[cfg(test)]

@@ -17,8 +17,9 @@ use super::resident::{Resident, most_chosen};
 use super::slots::{GpuSlots, Landing};
 use crate::compute::device::{Choice, Device, ExpertLayer, LandedExpert};
 use crate::compute::kernel::{Dispatch, Kernel};
+use crate::compute::op::Op;
 use crate::compute::ops::LogitsTopK;
-use crate::compute::recording::{CacheId, Recording, TensorId, View};
+use crate::compute::recording::{CacheId, Recorded, Recording, TensorId, View};
 use crate::compute::run::Runner;
 use crate::compute::step::{ExecuteError, HostWork, KernelTime, LogitsSummary, ProfiledSteps, Span, Step, TopLogits};
 use crate::experts::SlotMemory;
@@ -167,7 +168,10 @@ impl GpuDevice {
         let mut resident =
             Resident::new(&gpu.device, &gpu.queue, &recording, context, options.limits_on(&gpu), scratch2, table);
         resident.cooperative = options.cooperative != Some(false) && super::cooperative::works(&gpu);
-        resident.cooperative_delta_net = resident.cooperative && super::cooperative::delta_net_works(&gpu);
+        let is_delta_net = |step: &Recorded| matches!(step, Recorded::Kernel { kernel: Op::DeltaNet(_), .. });
+        resident.cooperative_delta_net = resident.cooperative
+            && recording.steps.iter().any(is_delta_net)
+            && super::cooperative::delta_net_works(&gpu);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let subject = Subject { gpu: &gpu, recording: &recording, slots: slots.as_deref() };
         subject.choose(options.teams, &mut pipelines, &mut resident);

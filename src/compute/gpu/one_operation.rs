@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::device::GpuDevice;
 use crate::compute::kernel::{Access, Resource, Stage};
-use crate::compute::ops::ProductShape;
+use crate::compute::ops::{ExpertTile, Pair, ProductShape, RouterTopK, expert_groups};
 use crate::compute::recording::{CacheId, Recorded, TensorId};
 use crate::compute::run::Runner;
 use crate::compute::step::{ExecuteError, Phase, Step};
@@ -77,6 +77,27 @@ impl Runner<GpuDevice> {
         let bytes = self.device.dispatches.iter().map(|dispatch| dispatch.weight_bytes).sum();
         let first = self.shaders_of(index, step).first().copied().unwrap_or_default();
         Ok(OperationTime { kernels: vec![(first, time)], weight_bytes: vec![bytes], by_device: false })
+    }
+
+    /// Groups pairs by expert by the choices that the tensor of operation `index` holds, with these slots of its experts:
+    /// pairs, and tiles with their room.
+    pub(crate) fn group_by_expert(
+        &mut self,
+        index: usize,
+        op: &RouterTopK,
+        step: &Step,
+        slots: &[[u32; 2]],
+    ) -> Result<(Vec<Pair>, Vec<ExpertTile>), ExecuteError> {
+        let device = &mut self.device;
+        device.gpu.queue.write_buffer(device.resident.slots(), 0, bytemuck::cast_slice(slots));
+        let dispatches = expert_groups::dispatches(op.ids, op.logits.width, 0, step.tokens, 1);
+        device.encoding.dispatch(&device.gpu.device, None, &device.ready.steps[index], &dispatches);
+        let pairs = step.tokens * op.ids.width;
+        let rooms: usize = expert_groups::rooms(pairs, op.logits.width).iter().sum();
+        let buffers = [device.resident.pairs().clone(), device.resident.tiles().clone()];
+        let words = device.read_some(&[(&buffers[0], 0, 4 * pairs), (&buffers[1], 0, 4 * rooms)])?;
+        let (pairs, tiles) = words.split_at(4 * pairs);
+        Ok((bytemuck::pod_collect_to_vec(pairs), bytemuck::pod_collect_to_vec(tiles)))
     }
 
     /// The kernels that an operation dispatches in a step, in order, each once.

@@ -50,7 +50,7 @@ pub(super) fn stages(ids: View) -> [Stage; 2] {
 
 /// Their dispatches for what `tokens` tokens chose among `experts` experts, whose slots begin at `first_slot`. They are
 /// stages `stage` and the next.
-pub(super) fn dispatches(ids: View, experts: usize, first_slot: usize, tokens: usize, stage: usize) -> [Dispatch; 2] {
+pub(crate) fn dispatches(ids: View, experts: usize, first_slot: usize, tokens: usize, stage: usize) -> [Dispatch; 2] {
     let [small_tiles, middle_tiles, large_tiles] = rooms(tokens * ids.width, experts);
     let groups = experts.div_ceil(EXPERTS) as u32;
     let immediates = params! {

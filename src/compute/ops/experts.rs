@@ -89,7 +89,7 @@ pub(crate) struct Pair {
 pub(crate) struct ExpertTile {
     /// In the list of pairs.
     pub first_pair: u32,
-    /// One at least, and at most the tokens of the largest of [`Tile::EXPERT`].
+    /// At most the tokens of the largest of [`Tile::EXPERT`]; none in room that no expert needs.
     pub pairs: u32,
     /// Slot, in its slab.
     pub slot: u32,

@@ -157,8 +157,8 @@ fn sort_by_value(order: &mut [usize], count: usize, values: &[f32]) {
 }
 
 /// Chooses the experts of each token and weights them, as its [`RouterRule`] says. Where all experts are in memory the GPU
-/// looks their slots up as well, and groups the pairs of a prompt by expert ([`expert_groups`]). Beside it the SwiGLU of the shared expert is taken, which waits for the same product and
-/// no other.
+/// looks their slots up as well, and groups the pairs of a prompt by expert ([`expert_groups`]). Beside it the SwiGLU of the
+/// shared expert is taken, which waits for the same product and no other.
 #[derive(Clone)]
 pub(crate) struct RouterTopK {
     /// Layer among those with experts, for slots.

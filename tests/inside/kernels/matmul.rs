@@ -1,7 +1,7 @@
 //! `matmul`, by `matvec` for one token and `matmul` for many, in every weight format, with f32 and with what `quantise` packs.
 
 use crate::compute::LogitRows;
-use crate::compute::ops::{Matmul, RowsOf};
+use crate::compute::ops::{Matmul, RowsOf, Tile};
 use crate::compute::shaders::Form;
 use crate::weights::WeightFormat;
 use proptest::prelude::*;
@@ -172,6 +172,28 @@ fn tiles(seed: u64, many: usize, few: usize, suffixes: [&str; 2]) -> Result<(), 
         trial.check_cut(&[many], &[many - few, few])?;
     }
     Ok(())
+}
+
+/// As many rows and tokens as the larger tiles are for, with edges.
+#[test]
+fn matmul_of_many_rows() {
+    let mut random = Random::new(21);
+    for (rows, tokens, tile) in [(421, 149, 1), (5_501, 149, 2)] {
+        assert_eq!(Tile::for_matrix(rows, tokens), tile, "{rows} rows");
+        for (form, suffix) in [(Form::F32, "q4"), (Form::F32, "bf16"), (Form::Int8, "q4")] {
+            let mut trial = Trial::new(5, tokens);
+            let format = random.one_of(&formats(suffix));
+            let cols = 96usize.next_multiple_of(format.column_multiple());
+            let matrix = trial.matrix(format, rows, cols);
+            let (x, out) = (trial.columns(cols, 4), trial.columns(rows, 1));
+            let x = if form == Form::Int8 { trial.quantised(x, format) } else { x.into() };
+            let (accumulate, rows) = (false, RowsOf::Tokens);
+            trial.push(Matmul { x, matrix, out, accumulate, exact: false, rows, unscaled: None });
+            trial.within(out, atol(cols), 1e-6);
+            (trial.with_checks, trial.logits) = (false, LogitRows::Last);
+            trial.check(&[tokens]).unwrap();
+        }
+    }
 }
 
 /// A large sum of 1,952 products: 29 units in the last place from the CPU's, which adds in another order.

@@ -59,6 +59,20 @@ fn call<'a>(text: &'a str, call: &str) -> Option<([&'a str; 3], &'a str)> {
     Some(([name, at, stride], rest))
 }
 
+/// Fills what a workgroup has with what is no number: nobody else clears it.
+fn no_numbers(text: &str) -> String {
+    let arrays = text.lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("var<workgroup> ")?.split_once(": array<")?;
+        let (element, size) = rest.split_once(">;")?.0.rsplit_once(", ")?;
+        Some((name, element, size))
+    });
+    let fill = arrays.map(|(name, element, size)| {
+        let nothing = if element.ends_with("<f32>") || element == "f32" { "bitcast<f32>(0x7fc00000u)" } else { "77" };
+        format!("    for (var i = local; i < {size}; i += 32u) {{ {name}[i] = {element}({nothing}); }}\n")
+    });
+    fill.collect()
+}
+
 /// A kernel without units.
 fn without_units(source: &str) -> String {
     let text: String = source.lines().filter(|line| !line.starts_with("enable")).flat_map(|l| [l, "\n"]).collect();
@@ -128,7 +142,7 @@ fn without_units(source: &str) -> String {
     let entry = "local_invocation_index) local: u32";
     let at = text.find(entry).expect("an entry point");
     let body = at + text[at..].find("{\n").expect("its body") + 2;
-    text.insert_str(body, "    lane = local % 32u;\n");
+    text.insert_str(body, &format!("    lane = local % 32u;\n{}    workgroupBarrier();\n", no_numbers(&text)));
     assert!(
         ["coop_", "coopLoad", "coopStore", "<f16", "f16("].iter().all(|of_units| !text.contains(of_units)),
         "{text}"

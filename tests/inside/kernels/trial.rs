@@ -289,6 +289,9 @@ impl Trial {
         let Some(case) = msl::Case::next(phase) else { return Ok(()) };
         let limits = (self.binding, self.threads);
         let mut device = case.device(self.recording.clone(), tokens, self.experts.clone(), limits);
+        if self.resident {
+            device.look_up();
+        }
         let prefill = self.run(&mut device, |_| Phase::Prefill, steps);
         let phase_of = |step| if step < prompts { Phase::Prefill } else { Phase::Decode };
         let decode = self.run(&mut device, phase_of, &cut);

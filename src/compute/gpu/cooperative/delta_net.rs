@@ -22,17 +22,23 @@ pub(in crate::compute::gpu) fn works(gpu: &Gpu) -> bool {
     works
 }
 
-/// Whether a shader leaves the state of [`PLAIN`]: to 1 in 100 of its largest element, f16 has 1 in 2,048, and 128 products
-/// are added up.
+/// Whether a shader leaves the outputs and the state that [`PLAIN`] leaves: to 1 in 100 of the largest, f16 has 1 in 2,048,
+/// and 128 products are added up.
 fn is_right(gpu: &Gpu, shader: &'static str) -> bool {
-    let (expected, found) = (state_after(gpu, PLAIN), state_after(gpu, shader));
-    let (Some(expected), Some(found)) = (expected, found) else { return false };
-    let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-    largest > 0.1 && expected.iter().zip(&found).all(|(e, f)| (e - f).abs() <= largest / 100.0)
+    let (expected, found) = (left_by(gpu, PLAIN), left_by(gpu, shader));
+    expected.zip(found).is_some_and(|(expected, found)| are_near(&expected, &found))
 }
 
-/// `[KEY_DIM, VALUE_DIM]`, what a kernel leaves of a state and a scratch that are the same every time.
-fn state_after(gpu: &Gpu, shader: &'static str) -> Option<Vec<f32>> {
+fn are_near(expected: &[Vec<f32>; 2], found: &[Vec<f32>; 2]) -> bool {
+    expected.iter().zip(found).all(|(expected, found)| {
+        let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        largest > 0.1 && expected.iter().zip(found).all(|(e, f)| (e - f).abs() <= largest / 100.0)
+    })
+}
+
+/// Outputs `[ROWS, VALUE_DIM]`, and the state `[KEY_DIM, VALUE_DIM]`: what a kernel makes of a scratch and a state that are
+/// the same every time.
+fn left_by(gpu: &Gpu, shader: &'static str) -> Option<[Vec<f32>; 2]> {
     let scratch: Vec<u32> = scratch().into_iter().map(f32::to_bits).collect();
     let state: Vec<u32> = (0..KEY_DIM * VALUE_DIM).map(|i| (0.5 * number(i, 3)).to_bits()).collect();
     let mut constants = vec![("key_dim", KEY_DIM as f64), ("side_by_side", 1.0), ("value4", (VALUE_DIM / 4) as f64)];
@@ -41,7 +47,10 @@ fn state_after(gpu: &Gpu, shader: &'static str) -> Option<Vec<f32>> {
     }
     let immediates = params! { rows: ROWS as u32, key_heads: 1, value_heads: 1, state_stride: VALUE_DIM as u32 };
     let dispatch = Dispatch::new(0, 0, immediates, [1, VALUE_DIM as u32 / 16, 1]);
-    run(gpu, shader, constants, &[&scratch, &state], [true; 2], &dispatch)
+    let [scratch, state] = run(gpu, shader, constants, &[&scratch, &state], [true; 2], &dispatch)?;
+    // where the values were
+    let outputs = scratch[3 * ROWS * KEY_DIM..][..ROWS * VALUE_DIM].to_vec();
+    Some([outputs, state])
 }
 
 /// From -1 to 1, in no order.
@@ -87,18 +96,23 @@ mod tests {
     use crate::compute::gpu::{Adapters, open};
     use crate::compute::shaders::taken::Taken;
 
-    /// The state depends on all of it: the kernel agrees with itself, and not with another state. Where there are matrix
-    /// units, they pass.
+    /// The kernel agrees with itself, and with nothing that is a little else. Where there are matrix units, they pass.
     #[test]
     fn right_is_told_from_wrong() {
         let gpu = pollster::block_on(open(Adapters::Any)).expect("tests need a device, be it a software driver");
         assert!(is_right(&gpu, PLAIN));
-        // no shader of these bindings: nothing is written
-        let before: Vec<f32> = (0..KEY_DIM * VALUE_DIM).map(|i| 0.5 * number(i, 3)).collect();
-        let after = state_after(&gpu, PLAIN).expect("it runs");
-        let largest = after.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-        let moved = before.iter().zip(&after).filter(|(b, a)| (*b - *a).abs() > largest / 100.0).count();
-        assert!(moved > before.len() * 9 / 10, "{moved} of {}", before.len());
+        let left = left_by(&gpu, PLAIN).expect("it runs");
+        for which in 0..2 {
+            for at in [0, left[which].len() / 2, left[which].len() - 1] {
+                for wrong in [f32::NAN, left[which][at] + 0.2] {
+                    let mut other = left.clone();
+                    other[which][at] = wrong;
+                    assert!(!are_near(&left, &other), "{which}, {at}: {wrong}");
+                }
+            }
+        }
+        let nothing = [vec![0.0; ROWS * VALUE_DIM], vec![0.0; KEY_DIM * VALUE_DIM]];
+        assert!(!are_near(&nothing, &nothing), "nothing was computed");
         assert_eq!(gpu.cooperative && works(&gpu), gpu.cooperative);
     }
 

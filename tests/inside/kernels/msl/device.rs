@@ -43,6 +43,8 @@ struct Layout {
     /// Bytes of the widest row of each cache.
     kv_rows: Vec<usize>,
     scratch: usize,
+    /// Experts of each layer, where kernels look their slots up.
+    looked_up: Option<usize>,
 }
 
 impl MslDevice {
@@ -80,6 +82,7 @@ impl MslDevice {
                 .map(|cache| cache.streams.iter().map(CacheStream::row_bytes).max().unwrap_or(1))
                 .collect(),
             scratch: all.max(least).max(16),
+            looked_up: None,
         };
         MslDevice {
             folder,
@@ -91,6 +94,11 @@ impl MslDevice {
             written: HashMap::new(),
             answers: answers.map(|bytes| (bytes, 0)),
         }
+    }
+
+    /// Kernels look slots up, and nobody hears what the router chose.
+    pub(crate) fn look_up(&mut self) {
+        self.layout.looked_up = self.experts.as_ref().map(|experts| experts.layout.layers[0].experts);
     }
 
     /// The script of all that was asked for.
@@ -145,7 +153,14 @@ impl MslDevice {
             Resource::Scratch => Err(self.layout.scratch),
             Resource::Scratch2 => Err(self.layout.scratch),
             Resource::Slab(slab) => Ok(self.slab(slab)),
-            Resource::Pairs | Resource::Tiles => Err(pairs * 16),
+            Resource::Pairs => Err(pairs * 16),
+            // and room that is left over
+            Resource::Tiles => Err(2 * pairs * 16),
+            Resource::Slots if self.layout.looked_up.is_some() => {
+                let (slots, per_slab) = (self.slabs() * self.slots_per_slab(), self.slots_per_slab());
+                let places = (0..slots).flat_map(|slot| [(slot % per_slab) as u32, (slot / per_slab) as u32]);
+                Ok(bytemuck::pod_collect_to_vec(&places.collect::<Vec<u32>>()))
+            }
             Resource::Slots => Err(16),
             Resource::Totals => Err(8 * 64),
             Resource::Codebook(book) => Ok(bytemuck::cast_slice(book.words()).to_vec()),
@@ -214,7 +229,33 @@ impl MslDevice {
         }
     }
 
+    /// As the executor does where all experts are resident.
+    fn look_up_experts(&mut self, op: &ops::Experts, experts: usize, step: &Step) {
+        let (slot_bytes, pairs) = (self.slot_bytes(), step.tokens * op.out.rows_per_token);
+        let mut dispatches = Vec::new();
+        for slab in 0..self.slabs() {
+            match step.phase {
+                Phase::Decode => op.dispatch(&self.layout, slab, 0, pairs, slot_bytes, &mut dispatches),
+                Phase::Prefill => {
+                    let mut first = 0;
+                    for (kind, room) in ops::expert_groups::rooms(pairs, experts).into_iter().enumerate() {
+                        let tiles = first..first + room;
+                        first = tiles.end;
+                        op.dispatch_tiles(false, slab, kind, tiles, slot_bytes, &mut dispatches);
+                    }
+                }
+            }
+        }
+        dispatches.retain(|dispatch| dispatch.grid[2] > 0);
+        op.join(step.phase, 0, pairs, &mut dispatches);
+        let stages = op.stages(&self.layout, self.slabs());
+        self.dispatch(&stages, &dispatches);
+    }
+
     fn run_experts(&mut self, op: &ops::Experts, ids: &[u32], step: &Step) {
+        if let Some(experts) = self.layout.looked_up {
+            return self.look_up_experts(op, experts, step);
+        }
         let (experts, slots, top_k) =
             (self.experts.as_ref().unwrap().layout.layers[0].experts, self.slots_per_slab(), op.out.rows_per_token);
         let pair = |(row, id): (usize, &u32)| {
@@ -334,11 +375,11 @@ impl ResidentLayout for Layout {
     }
 
     fn all_resident(&self) -> bool {
-        false
+        self.looked_up.is_some()
     }
 
-    fn first_slot(&self, _: usize) -> usize {
-        0
+    fn first_slot(&self, moe_layer: usize) -> usize {
+        moe_layer * self.looked_up.unwrap_or_default()
     }
 
     fn team(&self, shape: &ProductShape) -> ops::Team {
@@ -372,6 +413,7 @@ impl Device for MslDevice {
         for recorded in &recording.steps {
             match recorded {
                 Recorded::Kernel { kernel, .. } => self.run_kernel(&**kernel, &step),
+                Recorded::Route(_) if self.layout.looked_up.is_some() => {}
                 Recorded::Route(route) => {
                     let rows = self.written[&route.ids.tensor].chunks_exact(route.ids.stride).take(step.tokens);
                     ids = rows.flat_map(|row| row[..route.ids.width].iter().map(|id| id.to_bits())).collect();

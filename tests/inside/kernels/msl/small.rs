@@ -4,7 +4,7 @@ use crate::compute::KvFormat;
 use crate::compute::shaders::Form;
 
 use crate::inside::kernels::attention::{Heads, Operands, attention_kept};
-use crate::inside::kernels::experts::{layout, routed};
+use crate::inside::kernels::experts::{layout, routed, with_routers};
 use crate::inside::kernels::matmul_norm;
 use crate::inside::kernels::random::{Random, formats};
 
@@ -46,6 +46,20 @@ fn large_tiles() {
         let layout = layout(&mut random, 1, &[[format; 3]]);
         routed(2, layout, 1, 1, 41, form).check(&[41]).unwrap();
     }
+}
+
+/// Pairs that are grouped by expert without the host: an expert that nearly all tokens chose, and tiles of every size.
+#[test]
+fn grouped_pairs() {
+    if super::phase().is_none() {
+        return;
+    }
+    let mut random = Random::new(1);
+    let mut layout = layout(&mut random, 3, &[[formats("q4")[0]; 3]]);
+    layout.layers[0].top_k = 2;
+    let mut trial = with_routers(2, layout, 3, 40);
+    trial.resident = true;
+    trial.check(&[40]).unwrap();
 }
 
 /// Keys and values in every format, in heads whose elements are turned with near ones and with far ones.
