@@ -37,6 +37,9 @@ largest_package=10485760    # bytes, each published crate; the registry takes 10
 largest_golden=32000000     # bytes, tests/golden
 largest_tree=$((64 << 20))  # bytes, what a clone checks out
 
+# what is checked whole is seldom built again
+[[ $all == yes ]] && export CARGO_INCREMENTAL=0
+
 build=${CARGO_TARGET_DIR:-target}
 logs=$build/test-logs
 notes=$logs/notes
