@@ -5,35 +5,15 @@ enable f16;
 enable wgpu_cooperative_matrix;
 
 //import activations
-//import place
+//import expert_tile
 //import quantise
 //import tile_cooperative
 //import tile_in_parts
 
-struct Params {
-    rows: u32, // of gate: the expert's width
-    blocks: u32, // columns / 32
-    grid_x: u32,
-    first_tile: u32,
-    slab: u32, // the one that is bound
-    x_stride: u32, // in 16 bytes
-    out_stride: u32,
-    slot_words: u32,
-    stream_0: u32, // in the slot: see shared/place.wgsl
-    stream_1: u32,
-    stream_2: u32,
-}
-var<immediate> params: Params;
-
 override packed: u32 = 0u;
 
-// binding 0 is `x`, of the activations
-@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
 @group(0) @binding(2) var<storage, read_write> out: array<u32>; // [pairs, intermediate] as f32 or packed
-@group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
-@group(0) @binding(4) var<storage, read> tiles: array<vec4<u32>>; // (first pair, pairs, slot in the slab, slab)
 
-var<private> tile: vec4<u32>;
 var<private> first_hidden: u32; // of the tile
 
 fn matrix_row(k: u32) -> u32 {
@@ -91,12 +71,9 @@ fn take_sums(local: u32, first: u32) {
 
 @compute @workgroup_size(threads)
 fn expert_matmul_cooperative_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    tile = tiles[params.first_tile + group.z];
-    // room that no expert needs, or of another slab
-    if tile.y == 0u || tile.w != params.slab {
+    if !take_expert_tile(group.z) {
         return;
     }
     first_hidden = (group.y * params.grid_x + group.x) * (tile_rows / 2u);
-    let slot = tile.z * params.slot_words;
-    multiply_tile(Place(slot + params.stream_0, slot + params.stream_1, slot + params.stream_2), local);
+    multiply_tile(expert_matrix(), local);
 }

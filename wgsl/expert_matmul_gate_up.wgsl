@@ -5,40 +5,20 @@
 // are quantised together (see shared/quantise.wgsl) when the down projection wants that: then `packed` is 1.
 
 //import activations
-//import place
+//import expert_tile
 //import quantise
 //import tile
 //import tile_form
 
-struct Params {
-    rows: u32, // of gate: the expert's width
-    blocks: u32, // columns / 32
-    grid_x: u32,
-    first_tile: u32,
-    slab: u32, // the one that is bound
-    x_stride: u32, // in 16 bytes
-    out_stride: u32,
-    slot_words: u32,
-    stream_0: u32, // in the slot: see shared/place.wgsl
-    stream_1: u32,
-    stream_2: u32,
-}
-var<immediate> params: Params;
-
 override packed: u32 = 0u;
 
-// binding 0 is `x`, of the activations
-@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [slots, slot_words] of a slab
 @group(0) @binding(2) var<storage, read_write> out: array<u32>; // [pairs, intermediate] as f32 or packed
-@group(0) @binding(3) var<storage, read> pairs: array<vec4<u32>>; // (token, row of the pair, slot in the slab, slab)
-@group(0) @binding(4) var<storage, read> tiles: array<vec4<u32>>; // (first pair, pairs, slot in the slab, slab)
 
 // One more than 32, so that pairs lie in different banks.
 override hidden_values: u32 = 33u * token_threads;
 
 var<workgroup> hidden: array<f32, hidden_values>; // [pair, 32 and one], one pair of each thread's four
 
-var<private> tile: vec4<u32>;
 var<private> first: u32; // hidden value of the tile
 
 // The tile has 64 rows.
@@ -95,14 +75,11 @@ fn write_pairs(local: u32, first_pair: u32, h: vec4<f32>) {
 
 @compute @workgroup_size(threads)
 fn expert_matmul_gate_up(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    tile = tiles[params.first_tile + group.z];
-    // room that no expert needs, or of another slab
-    if tile.y == 0u || tile.w != params.slab {
+    if !take_expert_tile(group.z) {
         return;
     }
     first = (group.y * params.grid_x + group.x) * 32u;
-    let slot = tile.z * params.slot_words;
-    let s = tile_sums(Place(slot + params.stream_0, slot + params.stream_1, slot + params.stream_2), local);
+    let s = tile_sums(expert_matrix(), local);
     // of each hidden value four pairs
     var h0 = swiglu(s.r0, s.r1);
     var h1 = vec4<f32>();

@@ -102,7 +102,7 @@ const PRODUCTS: [(File, &[Form]); 10] = [
 const EXPERTS_ON_UNITS: [&str; 2] = ["expert_matmul_cooperative_down", "expert_matmul_cooperative_gate_up"];
 
 /// Pieces that are imported by their own name.
-const SHARED: [File; 47] = [
+const SHARED: [File; 48] = [
     shared!("bytes"),
     shared!("bytes_of_signs"),
     shared!("cache_f16"),
@@ -118,6 +118,7 @@ const SHARED: [File; 47] = [
     shared!("dot_4_bits"),
     shared!("dot_columns"),
     shared!("even_signs"),
+    shared!("expert_tile"),
     shared!("four_blocks"),
     shared!("gated"),
     shared!("halves"),

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use flashflood::engine::EngineOptions;
+use flashflood::engine::{EngineOptions, ExpertBudget, MemoryPlan};
 use flashflood::experts::Reads;
 use flashflood::session::Session;
 use flashflood::weights::ExpertLayout;
@@ -24,6 +24,11 @@ pub(super) struct Ceiling {
 }
 
 impl Ceiling {
+    /// How often the host waits in a step: for the router of each layer with experts, but where all of them are in memory.
+    pub(super) fn waits(options: &EngineOptions, plan: &MemoryPlan, layers: usize) -> usize {
+        if plan.slots == plan.all_slots && options.experts == ExpertBudget::All { 1 } else { layers }
+    }
+
     /// What the disk gives when the runs have read `read` bytes past the page cache; `None` when they have not.
     pub(super) fn read_rate(
         options: &EngineOptions,

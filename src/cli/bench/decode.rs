@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use flashflood::bytes_for_people;
 use flashflood::compute::{HostWork, LogitRows};
-use flashflood::engine::ExpertBudget;
 use flashflood::experts::StoreStats;
 use flashflood::session::Session;
 use flashflood::text::{Sampler, SamplerOptions};
@@ -98,8 +97,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let profile = decode(&mut session, args.tokens.min(16), vocab, (sampling, seed), false)?;
     let times = if profiled { session.kernel_times() } else { Vec::new() };
     let kernels = profiled.then(|| Ceiling::kernels(&session));
-    let waits =
-        if plan.slots == plan.all_slots && options.experts == ExpertBudget::All { 1 } else { layout.layers.len() };
+    let waits = Ceiling::waits(&options, &plan, layout.layers.len());
     let ceiling = Ceiling { read_rate, depth: top_k, kernels, round_trip, waits };
     let rows: Vec<_> = runs
         .iter()

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use flashflood::ExpertBudget;
 use flashflood::bytes_for_people;
 use flashflood::compute::LogitRows;
 use flashflood::experts::StoreStats;
@@ -82,10 +81,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
             false => None,
         };
         let steps = (tokens as usize).div_ceil(plan.chunk);
-        // with all experts in memory nobody waits for the router
-        let waits_of_step =
-            if plan.slots == plan.all_slots && options.experts == ExpertBudget::All { 1 } else { layout.layers.len() };
-        let waits = steps * waits_of_step;
+        let waits = steps * Ceiling::waits(&options, &plan, layout.layers.len());
         let ceiling = Ceiling { read_rate, depth: DEPTH, kernels, round_trip, waits };
         for run in runs.iter_mut().filter(|run| run.tokens == tokens as usize) {
             run.least = ceiling.least(run.stats.bytes_read as f64);

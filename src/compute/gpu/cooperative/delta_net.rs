@@ -13,7 +13,7 @@ const VALUE_DIM: usize = 32;
 const PLAIN: &str = "delta_net_chunks";
 const BY_UNITS: &str = "delta_net_chunks_cooperative";
 
-/// Whether the kernel of matrix units leaves the state that the other one leaves. Says so if it does not.
+/// Whether the kernel of matrix units leaves what the other one leaves. Says so if it does not.
 pub(in crate::compute::gpu) fn works(gpu: &Gpu) -> bool {
     let works = is_right(gpu, BY_UNITS);
     if !works {
