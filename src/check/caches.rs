@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::CheckError;
 use super::subject::{CheckedShape, Subject, TOKENS};
-use crate::compute::ops::Attention;
+use crate::compute::ops::{Attention, Quantised};
 use crate::compute::{KvFormat, Recording};
 use crate::model::AttentionShape;
 use crate::weights::{ExpertFile, ExpertLayout, LayerExperts, Part, Place, SlotLayout, WeightFormat};
@@ -37,13 +37,17 @@ pub(super) fn formats(shape: &CheckedShape) -> Result<Subject, CheckError> {
     for format in KvFormat::ALL {
         let formats = format.of_heads(dim);
         let kv = r.kv_cache(format!("kv in {format}"), kv_heads * dim, formats);
-        let out = r.tensor(format!("attention, {format}"), 1, heads * dim).into();
+        let label = format!("attention, {format}");
+        let plain = r.tensor(label.clone(), 1, heads * dim).into();
+        let packed = Quantised::tensor(&mut r, &format!("{label} in 8 bits"), 1, heads * dim, 2).into();
         let (bias, sinks, window, eps, rotary_dim) = (None, None, None, 1e-6, rotary_dim.min(dim));
-        #[rustfmt::skip]
-        let attention = Attention {
-            qkv, q_norm, k_norm, bias, sinks, window, kv, formats, out, heads, kv_heads, dim, rotary_dim, gate, eps,
-        };
-        r.push(format!("attention, {format}"), attention)?;
+        for (label, out) in [(label.clone(), plain), (format!("{label} in 8 bits"), packed)] {
+            #[rustfmt::skip]
+            let attention = Attention {
+                qkv, q_norm, k_norm, bias, sinks, window, kv, formats, out, heads, kv_heads, dim, rotary_dim, gate, eps,
+            };
+            r.push(label, attention)?;
+        }
     }
     Ok(Subject {
         name: "every format of keys and values".to_owned(),

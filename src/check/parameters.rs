@@ -58,6 +58,9 @@ impl ResidentLayout for Pieces<'_> {
     fn cooperative_delta_net(&self) -> bool {
         self.cooperative
     }
+    fn cooperative_attention(&self) -> bool {
+        self.cooperative
+    }
 }
 
 /// The shaders that were seen, and whose parameters were.

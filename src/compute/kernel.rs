@@ -95,6 +95,10 @@ pub(crate) trait ResidentLayout {
     fn cooperative_delta_net(&self) -> bool {
         false
     }
+    /// Whether they make attention of prompts.
+    fn cooperative_attention(&self) -> bool {
+        false
+    }
     /// How many threads a product is spread over: the same for its stage and its dispatches.
     fn team(&self, shape: &ProductShape) -> Team {
         shape.team()

@@ -1,10 +1,12 @@
 //! Whether the matrix units of a device do what they say: a product with known numbers, before any of a model.
 //!
 //! The feature is experimental, in wgpu and in drivers. One product that takes whole tiles and edges, by every tile of
-//! the kernel, costs a millisecond or two; so do two chunks of the delta rule.
+//! the kernel, costs a millisecond or two; so do two chunks of the delta rule, and some tokens of attention.
 
+mod attention;
 mod delta_net;
 
+pub(super) use attention::works as attention_works;
 pub(super) use delta_net::works as delta_net_works;
 use flashflood_backends::gpu::Gpu;
 
@@ -139,6 +141,12 @@ fn is_right(gpu: &Gpu, shader: &'static str, constants: Vec<(&'static str, f64)>
             })
         })
     })
+}
+
+/// From -1 to 1, in no order.
+fn number(i: usize, seed: u32) -> f32 {
+    let mixed = (i as u32 ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
+    ((mixed ^ (mixed >> 15)).wrapping_mul(0xc2b2_ae35) >> 8) as f32 / (1 << 23) as f32 - 1.0
 }
 
 /// Runs a dispatch of a shader on buffers with these words; what they hold then. `None` where the device cannot.

@@ -72,6 +72,8 @@ pub(super) struct Resident {
     pub(super) cooperative: bool,
     /// They take the state of delta rules through prompts.
     pub(super) cooperative_delta_net: bool,
+    /// They make attention of prompts.
+    pub(super) cooperative_attention: bool,
 }
 
 impl Resident {
@@ -146,6 +148,7 @@ impl Resident {
             first_slots: Vec::new(),
             cooperative: false,
             cooperative_delta_net: false,
+            cooperative_attention: false,
         };
         resident.place_weights(recording);
         resident.clear();
@@ -428,6 +431,9 @@ impl ResidentLayout for Resident {
     }
     fn cooperative_delta_net(&self) -> bool {
         self.cooperative_delta_net
+    }
+    fn cooperative_attention(&self) -> bool {
+        self.cooperative_attention
     }
 
     fn team(&self, shape: &ProductShape) -> Team {

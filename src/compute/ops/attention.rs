@@ -316,7 +316,10 @@ impl Kernel for Attention {
                 groups: vec![vec![qkv, vectors, rope, scratch]],
             },
             Stage {
-                shader: by_format("attention_prefill"),
+                shader: by_format(match resident.cooperative_attention() && self.fits_matrix_units() {
+                    true => "attention_prefill_cooperative",
+                    false => "attention_prefill",
+                }),
                 constants: vec![dim, heads, kv_heads, has_reach, ("split", prefill::SPLIT as f64)],
                 groups: runs,
             },

@@ -40,13 +40,16 @@ static PAIRS: [Pair; 5] = [
 enum Depends {
     /// It reads or writes the cache.
     OnBoth,
+    /// Likewise, and in f16: no kernel for caches that are kept exactly.
+    OnFewerBits,
     /// It turns heads or not.
     OnTurn,
 }
 
-const KERNELS: [(File, Depends); 5] = [
+const KERNELS: [(File, Depends); 6] = [
     (kernel!("attention"), Depends::OnBoth),
     (kernel!("attention_prefill"), Depends::OnBoth),
+    (kernel!("attention_prefill_cooperative"), Depends::OnFewerBits),
     (kernel!("kv_norm_rope"), Depends::OnBoth),
     (kernel!("attention_merge"), Depends::OnTurn),
     (kernel!("query_norm_rope"), Depends::OnTurn),
@@ -72,6 +75,7 @@ impl Cached {
             };
             match depends {
                 Depends::OnBoth => PAIRS.iter().for_each(|pair| add(pair.suffix, Some(pair))),
+                Depends::OnFewerBits => fewer_bits().for_each(|pair| add(pair.suffix, Some(pair))),
                 Depends::OnTurn => ["", TURNED].iter().for_each(|suffix| add(suffix, None)),
             }
         }
@@ -89,6 +93,10 @@ impl Cached {
             _ => piece(import),
         }
     }
+}
+
+fn fewer_bits() -> impl Iterator<Item = &'static Pair> {
+    PAIRS.iter().filter(|pair| pair.keys.name != "keys_f32")
 }
 
 fn turn(is_turned: bool) -> File {

@@ -5,11 +5,13 @@
 use std::collections::BTreeSet;
 
 use bytemuck::cast_slice;
-use flashflood_formats::{Scaled, pack_row};
+use flashflood_formats::{CacheFormat, Scaled, pack_row};
 
 use super::random::Random;
 use super::trial::gpu;
+use crate::compute::KvFormat;
 use crate::compute::ops::{CooperativeTile, ProductShape, Quantised, Tile};
+use crate::compute::shaders::cached::{suffix_of, with_suffix};
 use crate::compute::shaders::{self, Form};
 use crate::weights::{ScaleType, WeightFormat};
 
@@ -33,22 +35,22 @@ const UNITS: &str = "
 
 /// Sums that units keep, to and from memory that is called `NAME`.
 const MEMORY: &str = "
-    fn store_NAME(sums: mat2x4<f32>, at: u32, stride: u32) {
+    fn store_NAME(stored: mat2x4<f32>, at: u32, stride: u32) {
         for (var i = 0u; i < 8u; i++) {
-            NAME[at + (lane / 16u * 8u + i) * stride + lane % 16u] = sums[i / 4u][i % 4u];
+            NAME[at + (lane / 16u * 8u + i) * stride + lane % 16u] = stored[i / 4u][i % 4u];
         }
     }
-    fn store_rows_NAME(sums: mat2x4<f32>, at: u32, stride: u32) {
+    fn store_rows_NAME(stored: mat2x4<f32>, at: u32, stride: u32) {
         for (var i = 0u; i < 8u; i++) {
-            NAME[at + lane % 16u * stride + lane / 16u * 8u + i] = sums[i / 4u][i % 4u];
+            NAME[at + lane % 16u * stride + lane / 16u * 8u + i] = stored[i / 4u][i % 4u];
         }
     }
     fn load_NAME(at: u32, stride: u32) -> mat2x4<f32> {
-        var sums: mat2x4<f32>;
+        var loaded: mat2x4<f32>;
         for (var i = 0u; i < 8u; i++) {
-            sums[i / 4u][i % 4u] = NAME[at + (lane / 16u * 8u + i) * stride + lane % 16u];
+            loaded[i / 4u][i % 4u] = NAME[at + (lane / 16u * 8u + i) * stride + lane % 16u];
         }
-        return sums;
+        return loaded;
     }";
 
 /// The pieces of a call `CALL&NAME[AT], STRIDE)` that `text` begins with.
@@ -298,10 +300,11 @@ fn products_of_experts() {
     const COLS: usize = 160;
     const DOWN: [&str; 2] = ["expert_matmul_down", "expert_matmul_cooperative_down"];
     const GATE_UP: [&str; 2] = ["expert_matmul_gate_up", "expert_matmul_cooperative_gate_up"];
+    let very_few = [[0, 8], [8, 3], [11, 5], [0, 0]];
     let few = [[0, 16], [16, 3], [19, 11], [0, 0]];
     let some = [[0, 32], [32, 17], [0, 0], [49, 20]];
     let many = [[0, 64], [64, 45], [109, 17], [0, 0]];
-    for (kind, tiles) in [few, some, many].into_iter().enumerate() {
+    for (kind, tiles) in [very_few, few, some, many].into_iter().enumerate() {
         let pairs = tiles.iter().map(|[_, pairs]| *pairs as usize).sum();
         let (plain, units) = (Tile::EXPERT[kind], CooperativeTile::EXPERT[kind]);
         // rows of the weights, and of the output
@@ -408,6 +411,55 @@ fn delta_rule_over_chunks() {
             for (i, (e, f)) in expected.iter().zip(found).enumerate() {
                 assert!((e - f).abs() <= 1e-5 * largest.max(1.0), "{what} {i}, {key_dim}: expected {e}, found {f}");
             }
+        }
+    }
+}
+
+/// Queries of a prompt over two splits: tiles that are not full, a window, keys that are stored in each format, and scores
+/// that go up again and again.
+#[test]
+fn attention_of_prompts() {
+    for (at, format) in KvFormat::ALL.into_iter().filter(|format| *format != KvFormat::F32).enumerate() {
+        let (dim, reach) = ([64, 128, 256, 192][at % 4], [0, 70, 0, 100][at % 4]);
+        let (tokens, heads, kv_heads, positions) = (9, 10, 2, 213);
+        let mut random = Random::new(at as u64);
+        let formats = format.of_heads(dim);
+        let mut stored = |of: CacheFormat, growth: f32| {
+            let head = |i: usize| {
+                let size = 1.0 + growth * (i / kv_heads) as f32;
+                let mut words = vec![0; of.words(dim)];
+                of.pack(&random.floats(dim, -size, size), &mut words);
+                words
+            };
+            buffer(&(0..positions * kv_heads).flat_map(head).collect::<Vec<u32>>())
+        };
+        let (keys, values) = (stored(formats[0], 0.01), stored(formats[1], 0.0));
+        let tiles = (tokens * heads / kv_heads as usize).div_ceil(32);
+        let queries = random.floats(kv_heads * tiles * dim * 32, -0.5, 0.5);
+        let leaves = tokens * heads * 2 * (dim + 4);
+        let run_by = |kernel: &str| {
+            let scratch = buffer(cast_slice(&[&queries[..], &vec![0.0; leaves]].concat()));
+            let constants = [("dim", dim), ("heads", heads), ("kv_heads", kv_heads), ("split", 128)];
+            let has_reach = ("has_reach", f64::from(u8::from(reach > 0)));
+            let constants: Vec<_> =
+                constants.into_iter().map(|(name, value)| (name, value as f64)).chain([has_reach]).collect();
+            let position = positions - tokens;
+            let immediates = [tokens, position, 0, positions, 0, 2, tiles, 0, reach].map(|n| n as u32);
+            let shader = with_suffix(kernel, suffix_of(formats).unwrap());
+            run(shader, &constants, &[&keys, &values, &scratch], &immediates, [tiles as u32, 2, kv_heads as u32]);
+            let leaves = floats(&scratch).split_off(queries.len());
+            // what a split comes to does not depend on the score that its weights are relative to
+            let each = leaves.chunks_exact(dim + 4).flat_map(|leaf| {
+                let total = leaf[1].max(1e-30);
+                leaf[4..].iter().map(move |v| v / total).chain([(leaf[0].max(-100.0) + total.ln()) / 16.0])
+            });
+            each.collect::<Vec<f32>>()
+        };
+        let (expected, found) = (run_by("attention_prefill"), run_by("attention_prefill_cooperative"));
+        let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        assert!(largest > 0.0, "{format}");
+        for (i, (e, f)) in expected.iter().zip(&found).enumerate() {
+            assert!((e - f).abs() <= 1e-4 * largest, "{format}, {i}: expected {e}, found {f}, {largest} at most");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use flashflood_backends::gpu::Gpu;
 
-use super::run;
+use super::{number, run};
 use crate::compute::kernel::{Dispatch, params};
 
 /// Tokens: two chunks.
@@ -51,12 +51,6 @@ fn left_by(gpu: &Gpu, shader: &'static str) -> Option<[Vec<f32>; 2]> {
     // where the values were
     let outputs = scratch[3 * ROWS * KEY_DIM..][..ROWS * VALUE_DIM].to_vec();
     Some([outputs, state])
-}
-
-/// From -1 to 1, in no order.
-fn number(i: usize, seed: u32) -> f32 {
-    let mixed = (i as u32 ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
-    ((mixed ^ (mixed >> 15)).wrapping_mul(0xc2b2_ae35) >> 8) as f32 / (1 << 23) as f32 - 1.0
 }
 
 /// As `wgsl/shared/delta_net_scratch.wgsl` says.

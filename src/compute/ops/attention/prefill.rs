@@ -1,6 +1,9 @@
 //! Attention of the tokens of a prompt: keys and values to the cache, then queries in tiles of 32 rows, each against whole
-//! splits of the cache (`wgsl/attention_prefill.wgsl`), then the splits joined. Scratch bounds how many tokens go through
+//! splits of the cache (`wgsl/attention_prefill.wgsl` or, by matrix units, `attention_prefill_cooperative.wgsl`), then the
+//! splits joined. Scratch bounds how many tokens go through
 //! at a time.
+
+use flashflood_formats::CacheFormat;
 
 use super::Attention;
 use crate::compute::Step;
@@ -14,6 +17,11 @@ pub(super) const SPLIT: usize = 1024;
 const TILE: usize = 32;
 
 impl Attention {
+    /// Whether matrix units, where there are any, make it: where nothing was asked for in f32.
+    pub(super) fn fits_matrix_units(&self) -> bool {
+        self.out.packed().is_some() && self.dim.is_multiple_of(64) && self.formats[0] != CacheFormat::F32
+    }
+
     /// Queries that share a KV head.
     fn queries_per_key(&self) -> usize {
         self.heads / self.kv_heads

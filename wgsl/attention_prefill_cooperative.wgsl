@@ -1,0 +1,308 @@
+// Causal attention over a prompt by the matrix units of a device, as attention_prefill.wgsl: the same tiles, splits and
+// leaves. Queries, keys, values and weights are multiplied in f16 and added up in f32.
+// A workgroup goes through its split by runs of 32 positions. Scores are S^T = K Q^T, one tile of 16 x 16 a subgroup, and
+// outputs O^T += V^T W^T, a quarter of a head a subgroup. Weights are exp(score - reference): a reference moves only where
+// a score is more than 8 above it, so that outputs are rarely scaled; they go through `sums` for it, as a unit's numbers
+// have no place that WGSL knows. Rows have references of their own: bits of one do not depend on the others.
+// Subgroups are 32 threads in a row: only devices that are known to have such get this kernel.
+
+enable f16;
+enable wgpu_cooperative_matrix;
+
+//import keys
+//import ready
+//import values
+
+struct Params {
+    tokens: u32, // of the run
+    position: u32, // of its first token
+    window_start: u32, // position of row 0 of the window
+    window_rows: u32, // that are filled
+    first_split: u32, // of the window, in the scratch
+    splits: u32, // in the scratch
+    tiles: u32, // of 32 rows, of a KV head
+    first_split_row: u32, // of the window, of the first split of the dispatch
+    reach: u32, // positions that a token sees, where there is a limit
+}
+var<immediate> params: Params;
+
+override has_reach: u32 = 0u;
+override dim: u32 = 128u; // of a head, a multiple of 64, at most 256
+override heads: u32 = 8u;
+override kv_heads: u32 = 2u;
+override split: u32 = 1024u;
+override dim4: u32 = dim / 4u;
+override parts: u32 = dim / 64u; // of 16 elements, of a subgroup's quarter
+override stride: u32 = dim4 + 2u; // quads: 8 rows in a row are in banks of their own
+override halves: u32 = 32u * stride;
+override brought: u32 = dim4 / 4u; // quads of 32 positions that a thread brings
+
+@group(0) @binding(0) var<storage, read> keys: array<KeyCell>; // [positions, kv_heads, key_cells]
+@group(0) @binding(1) var<storage, read> values: array<ValueCell>; // [positions, kv_heads, value_cells]
+@group(0) @binding(2) var<storage, read_write> scratch: array<vec4<f32>>; // queries [kv_heads, tiles, dim, 32 rows], then [tokens, heads, splits, (max, sum, 0, 0) and dim]
+
+const lowest: f32 = -3.0e38;
+const room: f32 = 8.0; // exp(8) is far from what f16 holds, and what is 2,981 times as small is still exact to 1 in 2,048
+
+var<workgroup> query_halves: array<vec4<f16>, halves>; // [32 rows, dim]
+var<workgroup> run_halves: array<vec4<f16>, halves>; // [32 positions, dim]: keys, then values
+var<workgroup> weight_halves: array<vec4<f16>, 320>; // [32 rows, 32 positions and 8]
+var<workgroup> sums: array<f32, 1152>; // scores [32 rows, 32 positions and 4]; outputs [subgroup, 16 rows, 16]
+var<workgroup> shrinks: array<f32, 32>; // of the rows
+var<workgroup> moved: vec4<u32>; // whether one of them is not 1, in this run and the next one in turn
+
+// Rows of the window that row `row` of the KV head sees.
+fn seen_by(row: u32) -> u32 {
+    let positions = params.position + row / (heads / kv_heads) + 1u;
+    return min(positions - min(params.window_start, positions), params.window_rows);
+}
+
+// Row of the window in front of which row `row` of the KV head sees nothing.
+fn seen_from(row: u32) -> u32 {
+    if has_reach == 0u {
+        return 0u;
+    }
+    let positions = params.position + row / (heads / kv_heads) + 1u;
+    let first = positions - min(params.reach, positions);
+    return first - min(params.window_start, first);
+}
+
+// Writes place `i` of what a row leaves: 0 is (max, sum, 0, 0).
+fn leave(kv: u32, row: u32, split_index: u32, i: u32, v: vec4<f32>) {
+    let of_key = heads / kv_heads;
+    if row < params.tokens * of_key {
+        let query = row / of_key * heads + kv * of_key + row % of_key;
+        let first = kv_heads * params.tiles * dim * 8u;
+        scratch[first + (query * params.splits + params.first_split + split_index) * (dim4 + 1u) + i] = v;
+    }
+}
+
+// Quads of keys that a thread brings, side by side with its neighbours'. Behind the last row that is seen lies anything:
+// the last is read in its place.
+fn bring_keys(start: u32, end: u32, kv: u32, local: u32) -> array<vec4<f16>, 16> {
+    var quads: array<vec4<f16>, 16>;
+    for (var k = 0u; k < brought; k++) {
+        let n = k * 128u + local;
+        let head = (min(start + n / dim4, end - 1u) * kv_heads + kv) * key_cells;
+        quads[k] = vec4<f16>(key_quad(head, n % dim4));
+    }
+    return quads;
+}
+
+fn bring_values(start: u32, end: u32, kv: u32, local: u32) -> array<vec4<f16>, 16> {
+    var quads: array<vec4<f16>, 16>;
+    for (var k = 0u; k < brought; k++) {
+        let n = k * 128u + local;
+        let head = (min(start + n / dim4, end - 1u) * kv_heads + kv) * value_cells;
+        quads[k] = vec4<f16>(value_quad(head, n % dim4));
+    }
+    return quads;
+}
+
+fn keep_run(quads: array<vec4<f16>, 16>, local: u32) {
+    for (var k = 0u; k < brought; k++) {
+        let n = k * 128u + local;
+        run_halves[n / dim4 * stride + n % dim4] = quads[k];
+    }
+}
+
+// Queries lie by elements, four rows side by side; units want them by rows.
+fn keep_queries(kv: u32, tile: u32, local: u32) {
+    let queries = (kv * params.tiles + tile) * dim * 8u;
+    for (var n = local; n < 8u * dim4; n += 128u) {
+        let at = queries + n / 8u * 32u + n % 8u;
+        let a = scratch[at];
+        let b = scratch[at + 8u];
+        let c = scratch[at + 16u];
+        let d = scratch[at + 24u];
+        let to = n % 8u * 4u * stride + n / 8u;
+        query_halves[to] = vec4<f16>(vec4<f32>(a.x, b.x, c.x, d.x));
+        query_halves[to + stride] = vec4<f16>(vec4<f32>(a.y, b.y, c.y, d.y));
+        query_halves[to + 2u * stride] = vec4<f16>(vec4<f32>(a.z, b.z, c.z, d.z));
+        query_halves[to + 3u * stride] = vec4<f16>(vec4<f32>(a.w, b.w, c.w, d.w));
+    }
+}
+
+// Scales outputs that a subgroup keeps, of 16 elements of rows from `row` on.
+fn shrunk(o: coop_mat16x16<f32, C>, row: u32, local: u32) -> coop_mat16x16<f32, C> {
+    let its = local / 32u * 256u;
+    coopStore(o, &sums[its], 16u);
+    workgroupBarrier();
+    for (var n = local % 32u; n < 256u; n += 32u) {
+        sums[its + n] *= shrinks[row + n / 16u];
+    }
+    workgroupBarrier();
+    let scaled = coopLoad<coop_mat16x16<f32, C>>(&sums[its], 16u);
+    workgroupBarrier();
+    return scaled;
+}
+
+// Writes outputs that subgroups keep, of 16 elements from `element` on of rows from `row` on.
+fn leave_outputs(o: coop_mat16x16<f32, C>, kv: u32, row: u32, split_index: u32, element: u32, local: u32) {
+    let its = local / 32u * 256u;
+    coopStore(o, &sums[its], 16u);
+    workgroupBarrier();
+    for (var n = local % 32u; n < 64u; n += 32u) {
+        let at = its + 4u * n;
+        let v = vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]);
+        leave(kv, row + n / 4u, split_index, 1u + element / 4u + n % 4u, v);
+    }
+    workgroupBarrier();
+}
+
+@compute @workgroup_size(128)
+fn attention_prefill_cooperative(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let kv = group.z;
+    prepare_reading(local);
+    let first = group.x * 32u;
+    let split_row = params.first_split_row + group.y * split; // in the window
+    let last = min(first + 31u, params.tokens * (heads / kv_heads) - 1u);
+    let to_row = min(split_row + split, seen_by(last));
+    // whole runs that no row sees are left out
+    let from_row = max(split_row, seen_from(first) / 32u * 32u);
+    let subgroup = local / 32u;
+    // of the scores: 16 positions, and 16 rows
+    let its_positions = 16u * (subgroup % 2u);
+    let its_rows = 16u * (subgroup / 2u);
+    // of the outputs: quads of a quarter of a head
+    let its_quads = subgroup * parts * 4u;
+    // of the weights: a row, and 8 positions of a run
+    let row = local / 4u;
+    let eight = local % 4u * 8u;
+    let seen = seen_by(first + row);
+    let unseen = seen_from(first + row);
+    var reference = lowest;
+    var total = 0.0;
+    var o00: coop_mat16x16<f32, C>;
+    var o01: coop_mat16x16<f32, C>;
+    var o10: coop_mat16x16<f32, C>;
+    var o11: coop_mat16x16<f32, C>;
+    var o20: coop_mat16x16<f32, C>;
+    var o21: coop_mat16x16<f32, C>;
+    var o30: coop_mat16x16<f32, C>;
+    var o31: coop_mat16x16<f32, C>;
+    if local == 0u {
+        moved = vec4<u32>();
+    }
+    keep_queries(kv, group.x, local);
+    var quads: array<vec4<f16>, 16>;
+    if from_row < to_row {
+        quads = bring_keys(from_row, to_row, kv, local);
+    }
+    for (var start = from_row; start < to_row; start += 32u) {
+        keep_run(quads, local);
+        workgroupBarrier();
+        // on their way while scores are computed
+        quads = bring_values(start, to_row, kv, local);
+        var scores: coop_mat16x16<f32, C>;
+        for (var d = 0u; d < dim4; d += 4u) {
+            let a = coopLoadT<coop_mat16x16<f16, A>>(&run_halves[its_positions * stride + d], stride);
+            let b = coopLoad<coop_mat16x16<f16, B>>(&query_halves[its_rows * stride + d], stride);
+            scores = coopMultiplyAdd(a, b, scores);
+        }
+        coopStore(scores, &sums[its_rows * 36u + its_positions], 36u);
+        workgroupBarrier();
+        keep_run(quads, local);
+        let turn = (start - from_row) / 32u % 2u;
+        var mine: array<f32, 8>;
+        var top = lowest;
+        for (var j = 0u; j < 32u; j++) {
+            let p = start + j;
+            let is_seen = p >= unseen && p < seen;
+            top = max(top, select(lowest, sums[row * 36u + j], is_seen));
+        }
+        let moves = top > reference + room;
+        let new_reference = select(reference, top, moves);
+        for (var j = 0u; j < 8u; j++) {
+            let p = start + eight + j;
+            let weight = exp(sums[row * 36u + eight + j] - new_reference);
+            mine[j] = f32(f16(select(0.0, weight, p >= unseen && p < seen)));
+        }
+        // exactly 1 for rows whose reference stays
+        let shrink = select(1.0, exp(reference - new_reference), moves);
+        reference = new_reference;
+        total = total * shrink
+            + (((mine[0] + mine[1]) + (mine[2] + mine[3])) + ((mine[4] + mine[5]) + (mine[6] + mine[7])));
+        let to = row * 10u + eight / 4u;
+        weight_halves[to] = vec4<f16>(vec4<f32>(mine[0], mine[1], mine[2], mine[3]));
+        weight_halves[to + 1u] = vec4<f16>(vec4<f32>(mine[4], mine[5], mine[6], mine[7]));
+        if eight == 0u {
+            shrinks[row] = shrink;
+        }
+        if moves {
+            moved[turn] = 1u;
+        }
+        let any = workgroupUniformLoad(&moved);
+        // on their way while outputs are computed
+        quads = bring_keys(min(start + 32u, to_row - 1u), to_row, kv, local);
+        if any[turn] == 1u {
+            o00 = shrunk(o00, 0u, local);
+            o01 = shrunk(o01, 16u, local);
+            if parts > 1u {
+                o10 = shrunk(o10, 0u, local);
+                o11 = shrunk(o11, 16u, local);
+            }
+            if parts > 2u {
+                o20 = shrunk(o20, 0u, local);
+                o21 = shrunk(o21, 16u, local);
+            }
+            if parts > 3u {
+                o30 = shrunk(o30, 0u, local);
+                o31 = shrunk(o31, 16u, local);
+            }
+        }
+        if local == 0u {
+            moved[1u - turn] = 0u;
+        }
+        for (var j = 0u; j < 8u; j += 4u) {
+            let at = 4u * j * stride + its_quads;
+            let b0 = coopLoad<coop_mat16x16<f16, B>>(&weight_halves[j], 10u);
+            let b1 = coopLoad<coop_mat16x16<f16, B>>(&weight_halves[160u + j], 10u);
+            let a0 = coopLoad<coop_mat16x16<f16, A>>(&run_halves[at], stride);
+            o00 = coopMultiplyAdd(a0, b0, o00);
+            o01 = coopMultiplyAdd(a0, b1, o01);
+            if parts > 1u {
+                let a1 = coopLoad<coop_mat16x16<f16, A>>(&run_halves[at + 4u], stride);
+                o10 = coopMultiplyAdd(a1, b0, o10);
+                o11 = coopMultiplyAdd(a1, b1, o11);
+            }
+            if parts > 2u {
+                let a2 = coopLoad<coop_mat16x16<f16, A>>(&run_halves[at + 8u], stride);
+                o20 = coopMultiplyAdd(a2, b0, o20);
+                o21 = coopMultiplyAdd(a2, b1, o21);
+            }
+            if parts > 3u {
+                let a3 = coopLoad<coop_mat16x16<f16, A>>(&run_halves[at + 12u], stride);
+                o30 = coopMultiplyAdd(a3, b0, o30);
+                o31 = coopMultiplyAdd(a3, b1, o31);
+            }
+        }
+        // the next run overwrites values, scores and weights
+        workgroupBarrier();
+    }
+    sums[local] = total;
+    workgroupBarrier();
+    if eight == 0u {
+        let all = (sums[local] + sums[local + 1u]) + (sums[local + 2u] + sums[local + 3u]);
+        leave(kv, first + row, group.y, 0u, vec4<f32>(reference, all, 0.0, 0.0));
+    }
+    workgroupBarrier();
+    let element = 4u * its_quads;
+    leave_outputs(o00, kv, first, group.y, element, local);
+    leave_outputs(o01, kv, first + 16u, group.y, element, local);
+    if parts > 1u {
+        leave_outputs(o10, kv, first, group.y, element + 16u, local);
+        leave_outputs(o11, kv, first + 16u, group.y, element + 16u, local);
+    }
+    if parts > 2u {
+        leave_outputs(o20, kv, first, group.y, element + 32u, local);
+        leave_outputs(o21, kv, first + 16u, group.y, element + 32u, local);
+    }
+    if parts > 3u {
+        leave_outputs(o30, kv, first, group.y, element + 48u, local);
+        leave_outputs(o31, kv, first + 16u, group.y, element + 48u, local);
+    }
+}
