@@ -34,7 +34,7 @@ pub(super) fn compare(
 }
 
 /// Whether the rooms hold these tiles, each where those of its kind are, and nothing else.
-fn same_tiles(mut expected: Vec<ExpertTile>, found: &[ExpertTile], rooms: [usize; 3]) -> bool {
+fn same_tiles(mut expected: Vec<ExpertTile>, found: &[ExpertTile], rooms: [usize; 4]) -> bool {
     let kinds = rooms.into_iter().enumerate().flat_map(|(kind, room)| std::iter::repeat_n(kind, room));
     let there: Vec<(usize, ExpertTile)> = kinds.zip(found.iter().copied()).filter(|(_, tile)| tile.pairs > 0).collect();
     let are_in_place = there.iter().all(|(kind, tile)| *kind == Tile::for_pairs(tile.pairs as usize));
@@ -51,11 +51,11 @@ mod tests {
     #[test]
     fn tiles_are_compared() {
         let tile = |first_pair, pairs| ExpertTile { first_pair, pairs, slot: 1, slab: 0 };
-        let (none, rooms) = (tile(0, 0), [2, 1, 1]);
+        let (none, rooms) = (tile(0, 0), [1, 1, 1, 1]);
         let expected = || vec![tile(9, 64), tile(73, 2), tile(0, 9)];
-        assert!(same_tiles(expected(), &[tile(0, 9), tile(73, 2), none, tile(9, 64)], rooms));
-        assert!(!same_tiles(expected(), &[tile(0, 9), none, none, tile(9, 64)], rooms), "one is missing");
-        assert!(!same_tiles(expected(), &[tile(0, 9), none, tile(73, 2), tile(9, 64)], rooms), "one is elsewhere");
-        assert!(!same_tiles(expected(), &[tile(0, 9), tile(73, 2), tile(80, 20), tile(9, 64)], rooms), "one too many");
+        assert!(same_tiles(expected(), &[tile(73, 2), tile(0, 9), none, tile(9, 64)], rooms));
+        assert!(!same_tiles(expected(), &[none, tile(0, 9), none, tile(9, 64)], rooms), "one is missing");
+        assert!(!same_tiles(expected(), &[none, tile(0, 9), tile(73, 2), tile(9, 64)], rooms), "one is elsewhere");
+        assert!(!same_tiles(expected(), &[tile(73, 2), tile(0, 9), tile(80, 20), tile(9, 64)], rooms), "one too many");
     }
 }

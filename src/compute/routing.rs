@@ -78,7 +78,7 @@ mod tests {
     fn every_pair_is_in_one_tile() {
         let (mut pairs, mut experts) = (Vec::new(), 0);
         for slab in 0..2 {
-            for (slot, count) in [1, 16, 17, 32, 33, 64, 65, 80, 96, 97, 200].into_iter().enumerate() {
+            for (slot, count) in [1, 8, 9, 16, 17, 32, 33, 64, 65, 80, 96, 97, 200].into_iter().enumerate() {
                 pairs.extend((0..count).map(|row| Pair { token: row, row, slot: slot as u32, slab }));
                 experts += 1;
             }
@@ -98,8 +98,8 @@ mod tests {
         }
         assert!(seen.iter().all(|n| *n == 1));
         let runs = tiles.chunk_by(|a, b| (a.slab, a.kind()) == (b.slab, b.kind())).count();
-        assert_eq!(runs, 6, "two slabs, three kinds");
-        let sizes: Vec<u32> = tiles.iter().filter(|t| t.slab == 0 && t.slot == 7).map(|t| t.pairs).collect();
+        assert_eq!(runs, 8, "two slabs, four kinds");
+        let sizes: Vec<u32> = tiles.iter().filter(|t| t.slab == 0 && t.slot == 9).map(|t| t.pairs).collect();
         assert_eq!(sizes, [16, 64], "80 pairs");
     }
 }

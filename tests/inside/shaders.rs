@@ -19,7 +19,7 @@ use naga::{Module, ShaderStage};
 /// Constants as the engine sets them, for the widest and the narrowest matrices; none for plain kernels.
 fn constants(shader: &str) -> Vec<PipelineConstants> {
     let kernel = shaders::source(shader).unwrap().1;
-    if ["attention", "attention_prefill", "kv_norm_rope"].contains(&kernel) {
+    if ["attention", "attention_prefill", "attention_prefill_cooperative", "kv_norm_rope"].contains(&kernel) {
         // their names end with formats of caches
         let mut all: Vec<_> = [64.0, 256.0].map(|dim| named(vec![("dim", dim)])).into();
         if kernel == "attention" {
@@ -51,8 +51,8 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
     }
     if kernel.contains("matmul") {
         let shape = ProductShape::new(kernel, form, format, 4096, 4096);
-        let tiles = if kernel == "matmul" { Tile::MATRIX } else { Tile::EXPERT };
-        let mut all: Vec<_> = tiles.map(|tile| named(shape.tile_constants(tile))).into();
+        let tiles = if kernel == "matmul" { &Tile::MATRIX[..] } else { &Tile::EXPERT };
+        let mut all: Vec<_> = tiles.iter().map(|&tile| named(shape.tile_constants(tile))).collect();
         if kernel == "expert_matmul_gate_up" {
             let packed = [("packed", 1.0), ("interleave", 2.0), ("quantisers", tiles[0].threads() as f64)];
             let packed: Vec<_> = shape.tile_constants(tiles[0]).into_iter().chain(packed).collect();
@@ -270,7 +270,7 @@ fn files_are_what_they_say() {
             assert!(line.contains("; // "), "{stem}: a binding without its shape: {line}");
         }
     }
-    assert_eq!(files.len(), 34, "one file per kernel");
+    assert_eq!(files.len(), 35, "one file per kernel");
 }
 
 /// What is in `src/compute/ops`, without its tests.

@@ -7,9 +7,10 @@ struct Params {
     top_k: u32,
     ids_stride: u32, // in vec4s
     first_slot: u32, // of the layer
-    small_tiles: u32, // room for so many
-    middle_tiles: u32, // behind them
-    large_tiles: u32, // and behind those
+    tiny_tiles: u32, // room for so many
+    small_tiles: u32, // behind them, and so on
+    middle_tiles: u32,
+    large_tiles: u32,
     groups: u32, // workgroups
 }
 var<immediate> params: Params;

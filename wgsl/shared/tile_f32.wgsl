@@ -7,6 +7,7 @@
 
 override row_quads: u32 = 4u * tile_rows;
 override token_quads: u32 = 4u * tile_tokens;
+override brings_two: bool = tile_rows + tile_tokens > threads;
 
 var<workgroup> rows_of_tile: array<vec4<f32>, row_quads>; // [quad of columns, row]
 var<workgroup> tokens_of_tile: array<vec4<f32>, token_quads>; // [quad of columns, token]
@@ -61,15 +62,30 @@ fn add_half_block(row: u32, token: u32, s: Sums) -> Sums {
     return sums;
 }
 
-// Puts 16 columns of the row or token of a thread into workgroup memory.
-fn bring(local: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>) {
-    if local < tile_rows {
-        rows_of_tile[local] = c0;
-        rows_of_tile[tile_rows + local] = c1;
-        rows_of_tile[2u * tile_rows + local] = c2;
-        rows_of_tile[3u * tile_rows + local] = c3;
-    } else if local - tile_rows < tile_tokens {
-        let token = local - tile_rows;
+// An item is a row or a token of the tile, tokens behind rows: a block of it, which lies at `place`.
+fn columns_of_item(matrix: Place, n: u32, place: u32, block: u32) -> array<vec4<f32>, 8> {
+    if n < tile_rows {
+        return row_columns(block_of(matrix, place, block));
+    }
+    return token_columns(load(place, block));
+}
+
+fn place_of_item(n: u32) -> u32 {
+    if n < tile_rows {
+        return matrix_row(n);
+    }
+    return token_start(n - tile_rows);
+}
+
+// Puts 16 columns of an item into workgroup memory.
+fn bring(n: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>) {
+    if n < tile_rows {
+        rows_of_tile[n] = c0;
+        rows_of_tile[tile_rows + n] = c1;
+        rows_of_tile[2u * tile_rows + n] = c2;
+        rows_of_tile[3u * tile_rows + n] = c3;
+    } else if n - tile_rows < tile_tokens {
+        let token = n - tile_rows;
         tokens_of_tile[token] = c0;
         tokens_of_tile[tile_tokens + token] = c1;
         tokens_of_tile[2u * tile_tokens + token] = c2;
@@ -81,29 +97,35 @@ fn bring(local: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>)
 fn tile_sums(matrix: Place, local: u32) -> Sums {
     let row = first_row(local);
     let token = first_token(local);
-    // a thread brings a block of a row or of a token
-    let its_row = matrix_row(min(local, tile_rows - 1u));
-    let its_token = token_start(max(local, tile_rows) - tile_rows);
+    // a thread brings a block of a row or of a token; some bring two where there are not as many
+    let other = local + threads;
+    let its_place = place_of_item(local);
+    let other_place = place_of_item(other);
     let last = params.blocks - 1u;
-    var columns: array<vec4<f32>, 8>;
-    if local < tile_rows {
-        columns = row_columns(block_of(matrix, its_row, 0u));
-    } else {
-        columns = token_columns(load(its_token, 0u));
+    var columns = columns_of_item(matrix, local, its_place, 0u);
+    var more: array<vec4<f32>, 8>;
+    if brings_two {
+        more = columns_of_item(matrix, other, other_place, 0u);
     }
     var sums = Sums();
     for (var block = 0u; block < params.blocks; block++) {
         bring(local, columns[0], columns[1], columns[2], columns[3]);
+        if brings_two {
+            bring(other, more[0], more[1], more[2], more[3]);
+        }
         workgroupBarrier();
         sums = add_half_block(row, token, sums);
         workgroupBarrier();
         bring(local, columns[4], columns[5], columns[6], columns[7]);
+        if brings_two {
+            bring(other, more[4], more[5], more[6], more[7]);
+        }
         workgroupBarrier();
         // the next block is on its way while this one is multiplied
-        if local < tile_rows {
-            columns = row_columns(block_of(matrix, its_row, min(block + 1u, last)));
-        } else {
-            columns = token_columns(load(its_token, min(block + 1u, last)));
+        let next = min(block + 1u, last);
+        columns = columns_of_item(matrix, local, its_place, next);
+        if brings_two {
+            more = columns_of_item(matrix, other, other_place, next);
         }
         sums = add_half_block(row, token, sums);
         workgroupBarrier();

@@ -52,17 +52,26 @@ fn keep_token(n: u32, x: Activations) {
 fn tile_sums(matrix: Place, local: u32) -> Sums {
     let row = first_row(local);
     let token = first_token(local);
-    // a thread brings a block of a row and one of a token, where there are as many
+    // a thread brings a block of a row and one of a token, where there are as many; two of rows where these are more
+    let other = local + threads;
     let its_row = matrix_row(min(local / 2u, tile_rows - 1u));
+    let other_row = matrix_row(min(other / 2u, tile_rows - 1u));
     let its_token = token_start(min(local / 2u, tile_tokens - 1u));
     let odd = local % 2u;
     let last = params.blocks - 1u;
     var w = block_of(matrix, its_row, min(odd, last));
+    var other_w: Weights;
+    if row_blocks > threads {
+        other_w = block_of(matrix, other_row, min(odd, last));
+    }
     var x = load(its_token, min(odd, last));
     var sums = Sums();
     for (var block = 0u; block < params.blocks; block += 2u) {
         if local < row_blocks {
             keep_row(local, w);
+        }
+        if row_blocks > threads {
+            keep_row(other, other_w);
         }
         if local < token_blocks {
             keep_token(local, x);
@@ -72,6 +81,9 @@ fn tile_sums(matrix: Place, local: u32) -> Sums {
         let next = min(block + 2u + odd, last);
         if local < row_blocks {
             w = block_of(matrix, its_row, next);
+        }
+        if row_blocks > threads {
+            other_w = block_of(matrix, other_row, next);
         }
         if local < token_blocks {
             x = load(its_token, next);

@@ -14,9 +14,9 @@ const EXPERTS: usize = 8;
 /// Room for the tiles of so many pairs of so many experts, of each of [`Tile::EXPERT`]. Those of the first come first.
 ///
 /// An expert has one tile at most that is not of the largest, and a tile more pairs than the next smaller one would hold.
-pub(crate) fn rooms(pairs: usize, experts: usize) -> [usize; 3] {
-    let [small, middle, _] = Tile::EXPERT.map(|tile| tile.tokens());
-    [pairs.min(experts), (pairs / (small + 1)).min(experts), pairs / (middle + 1)]
+pub(crate) fn rooms(pairs: usize, experts: usize) -> [usize; 4] {
+    let [tiny, small, middle, _] = Tile::EXPERT.map(|tile| tile.tokens());
+    [pairs.min(experts), (pairs / (tiny + 1)).min(experts), (pairs / (small + 1)).min(experts), pairs / (middle + 1)]
 }
 
 /// Bytes of the counts of a layer.
@@ -26,7 +26,7 @@ pub(super) fn scratch_bytes(experts: usize) -> usize {
 
 /// The two stages: counts, then pairs and tiles.
 pub(super) fn stages(ids: View) -> [Stage; 2] {
-    let [small, middle, large] = Tile::EXPERT.map(|tile| tile.tokens() as f64);
+    let [tiny, small, middle, large] = Tile::EXPERT.map(|tile| tile.tokens() as f64);
     let ids = Binding::read(Resource::Tensor(ids.tensor));
     [
         Stage {
@@ -36,7 +36,7 @@ pub(super) fn stages(ids: View) -> [Stage; 2] {
         },
         Stage {
             shader: "expert_group",
-            constants: vec![("small", small), ("middle", middle), ("large", large)],
+            constants: vec![("tiny", tiny), ("small", small), ("middle", middle), ("large", large)],
             groups: vec![vec![
                 ids,
                 Binding::read(Resource::Scratch),
@@ -51,7 +51,7 @@ pub(super) fn stages(ids: View) -> [Stage; 2] {
 /// Their dispatches for what `tokens` tokens chose among `experts` experts, whose slots begin at `first_slot`. They are
 /// stages `stage` and the next.
 pub(crate) fn dispatches(ids: View, experts: usize, first_slot: usize, tokens: usize, stage: usize) -> [Dispatch; 2] {
-    let [small_tiles, middle_tiles, large_tiles] = rooms(tokens * ids.width, experts);
+    let [tiny_tiles, small_tiles, middle_tiles, large_tiles] = rooms(tokens * ids.width, experts);
     let groups = experts.div_ceil(EXPERTS) as u32;
     let immediates = params! {
         experts: experts as u32,
@@ -59,6 +59,7 @@ pub(crate) fn dispatches(ids: View, experts: usize, first_slot: usize, tokens: u
         top_k: ids.width as u32,
         ids_stride: (ids.stride / 4) as u32,
         first_slot: first_slot as u32,
+        tiny_tiles: tiny_tiles as u32,
         small_tiles: small_tiles as u32,
         middle_tiles: middle_tiles as u32,
         large_tiles: large_tiles as u32,

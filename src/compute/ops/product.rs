@@ -42,7 +42,7 @@ pub(crate) struct Team {
 pub struct Tile {
     /// Threads that share out the rows: a multiple of 8.
     pub row_threads: usize,
-    /// Threads that share out the tokens: twice `row_sums` at least, a power of two.
+    /// Threads that share out the tokens: `row_sums` at least, a power of two.
     pub token_threads: usize,
     /// Rows of a thread: 1, 2, 4 or 8.
     pub row_sums: usize,
@@ -56,7 +56,8 @@ impl Tile {
         Tile { row_threads: 8, token_threads: 16, row_sums: 8 },
     ];
     /// Those for the pairs of an expert, few or many. They have 64 rows: 32 hidden values, which share a scale.
-    pub(crate) const EXPERT: [Tile; 3] = [
+    pub(crate) const EXPERT: [Tile; 4] = [
+        Tile { row_threads: 32, token_threads: 2, row_sums: 2 },
         Tile { row_threads: 32, token_threads: 4, row_sums: 2 },
         Tile { row_threads: 16, token_threads: 8, row_sums: 4 },
         Tile { row_threads: 8, token_threads: 16, row_sums: 8 },
@@ -268,10 +269,12 @@ mod tests {
     #[test]
     fn tiles_are_within_limits() {
         assert!(Tile::EXPERT.iter().all(|tile| tile.rows() == 64 && tile.row_sums > 1));
-        for tile in [Tile::MATRIX, Tile::EXPERT].concat() {
+        for tile in Tile::MATRIX.into_iter().chain(Tile::EXPERT) {
             assert!(tile.row_threads.is_multiple_of(8) && tile.token_threads.is_power_of_two());
             assert!([1, 2, 4, 8].contains(&tile.row_sums));
-            assert!(2 * tile.rows() <= tile.threads() && 2 * tile.tokens() <= tile.threads());
+            // two blocks of a row or token a step, of which a thread brings two of rows at most
+            assert!(tile.rows() <= tile.threads() && 2 * tile.tokens() <= tile.threads());
+            assert!(tile.rows() + tile.tokens() <= 2 * tile.threads());
             // two blocks of 32 codes with two scales each; 16 columns of f32 are less
             let bytes = 2 * (32 + 16);
             // the hidden values of a quarter of the pairs, and what quantises them
