@@ -110,6 +110,12 @@ impl Held {
                     for phase in [Phase::Decode, Phase::Prefill] {
                         op.join(phase, 0, 2, &mut dispatches);
                     }
+                    // those of one product, and no others, run side by side
+                    let product = |dispatch: &Dispatch| dispatch.stage % op.stages_of_a_phase();
+                    for pair in dispatches.windows(2) {
+                        assert_eq!(pair[1].beside, product(&pair[0]) == product(&pair[1]));
+                    }
+                    assert!(!dispatches[0].beside);
                     self.hold(&op.stages(&pieces, 1), &dispatches);
                 }
                 Recorded::Route(_) | Recorded::LayerDone(_) => {}

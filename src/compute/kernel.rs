@@ -280,12 +280,15 @@ pub(crate) struct Dispatch {
     pub grid: [u32; 3],
     /// Bytes of weights it reads, for profiles.
     pub weight_bytes: u64,
+    /// It writes to the same resources as the dispatch before it and touches no element that that one writes, so that both
+    /// may run side by side.
+    pub beside: bool,
 }
 
 impl Dispatch {
     /// A dispatch that reads no weights worth counting.
     pub(crate) fn new(stage: usize, group: usize, immediates: Immediates, grid: [u32; 3]) -> Self {
-        Dispatch { stage, group, immediates, grid, weight_bytes: 0 }
+        Dispatch { stage, group, immediates, grid, weight_bytes: 0, beside: false }
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Link<'a> {
     pub immediates: &'a [u32],
     /// Workgroups.
     pub grid: [u32; 3],
+    /// What it writes is not what the link before it writes, though both bind the same for it: they run side by side.
+    pub beside: bool,
 }
 
 /// What a recording has come to.

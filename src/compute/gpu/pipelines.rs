@@ -76,6 +76,7 @@ impl ChainStage {
             group: self.groups[dispatch.group].expect("what a dispatch reads is there"),
             immediates: dispatch.immediates.words(),
             grid: dispatch.grid,
+            beside: dispatch.beside,
         }
     }
 }

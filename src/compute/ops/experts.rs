@@ -427,13 +427,16 @@ impl Experts {
     }
 
     /// Completes `out`, the dispatches of a batch that is the `pairs` pairs from `first_pair` on: those of a product,
-    /// of all slabs and tiles, come before those of the next. Where gate and up are apart, the SwiGLU of all pairs goes
-    /// between.
+    /// of all slabs and tiles, come before those of the next, and run side by side: each pair has its own row. Where gate
+    /// and up are apart, the SwiGLU of all pairs goes between.
     pub(crate) fn join(&self, phase: Phase, first_pair: usize, pairs: usize, out: &mut Vec<Dispatch>) {
         let stages = self.stages_of_a_phase();
         self.push_swiglu(phase, first_pair, pairs, out);
         // stable: those of a stage stay as they are
         out.sort_by_key(|dispatch| dispatch.stage % stages);
+        for at in 1..out.len() {
+            out[at].beside = out[at].stage % stages == out[at - 1].stage % stages;
+        }
     }
 
     fn push_swiglu(&self, phase: Phase, first_pair: usize, pairs: usize, out: &mut Vec<Dispatch>) {

@@ -39,20 +39,20 @@ static PAIRS: [Pair; 5] = [
 #[derive(Clone, Copy, PartialEq)]
 enum Depends {
     /// It reads or writes the cache.
-    OnBoth,
+    Formats,
     /// Likewise, and in f16: no kernel for caches that are kept exactly.
-    OnFewerBits,
+    FewerBits,
     /// It turns heads or not.
-    OnTurn,
+    Turns,
 }
 
 const KERNELS: [(File, Depends); 6] = [
-    (kernel!("attention"), Depends::OnBoth),
-    (kernel!("attention_prefill"), Depends::OnBoth),
-    (kernel!("attention_prefill_cooperative"), Depends::OnFewerBits),
-    (kernel!("kv_norm_rope"), Depends::OnBoth),
-    (kernel!("attention_merge"), Depends::OnTurn),
-    (kernel!("query_norm_rope"), Depends::OnTurn),
+    (kernel!("attention"), Depends::Formats),
+    (kernel!("attention_prefill"), Depends::Formats),
+    (kernel!("attention_prefill_cooperative"), Depends::FewerBits),
+    (kernel!("kv_norm_rope"), Depends::Formats),
+    (kernel!("attention_merge"), Depends::Turns),
+    (kernel!("query_norm_rope"), Depends::Turns),
 ];
 
 const TURNED: &str = "_turned";
@@ -74,9 +74,9 @@ impl Cached {
                 all.push(Cached { name, kernel, pair });
             };
             match depends {
-                Depends::OnBoth => PAIRS.iter().for_each(|pair| add(pair.suffix, Some(pair))),
-                Depends::OnFewerBits => fewer_bits().for_each(|pair| add(pair.suffix, Some(pair))),
-                Depends::OnTurn => ["", TURNED].iter().for_each(|suffix| add(suffix, None)),
+                Depends::Formats => PAIRS.iter().for_each(|pair| add(pair.suffix, Some(pair))),
+                Depends::FewerBits => fewer_bits().for_each(|pair| add(pair.suffix, Some(pair))),
+                Depends::Turns => ["", TURNED].iter().for_each(|suffix| add(suffix, None)),
             }
         }
         all

@@ -434,7 +434,7 @@ fn attention_of_prompts() {
             buffer(&(0..positions * kv_heads).flat_map(head).collect::<Vec<u32>>())
         };
         let (keys, values) = (stored(formats[0], 0.01), stored(formats[1], 0.0));
-        let tiles = (tokens * heads / kv_heads as usize).div_ceil(32);
+        let tiles = (tokens * heads / kv_heads).div_ceil(32);
         let queries = random.floats(kv_heads * tiles * dim * 32, -0.5, 0.5);
         let leaves = tokens * heads * 2 * (dim + 4);
         let run_by = |kernel: &str| {

@@ -31,9 +31,9 @@ pub(super) struct Hazards {
 
 impl Hazards {
     /// Whether a dispatch has to wait for those since the last barrier: it touches what one of them writes, or writes what
-    /// one of them reads.
-    pub(super) fn conflicts(&self, touches: &[Touch]) -> bool {
-        touches.iter().any(|touch| {
+    /// one of them reads. One that is `beside` the one before it waits as that one did for what both write.
+    pub(super) fn conflicts(&self, touches: &[Touch], beside: bool) -> bool {
+        touches.iter().filter(|touch| !(beside && touch.writes)).any(|touch| {
             let of_buffer = self.touched.get(touch.buffer as usize).map_or(&[][..], Vec::as_slice);
             let overlap = |of: &&Touched| of.columns.start < touch.columns.end && touch.columns.start < of.columns.end;
             of_buffer.iter().filter(overlap).any(|of| of.written == self.now || (touch.writes && of.read == self.now))
@@ -77,7 +77,7 @@ mod tests {
         hazards.barrier();
         let mut count = 0;
         for touches in dispatches {
-            if hazards.conflicts(touches) {
+            if hazards.conflicts(touches, false) {
                 hazards.barrier();
                 count += 1;
             }
@@ -129,5 +129,19 @@ mod tests {
         // all of it is any of it, and what was touched before a barrier is forgotten
         assert_eq!(barriers(&[&[OF_ONE(0..4, true)], &[OF_ONE(4..8, true)], &[READ(1)], &[OF_ONE(4..8, false)]]), 1);
         assert_eq!(barriers(&[&[READ(1)], &[OF_ONE(4..8, true)], &[OF_ONE(0..4, true)], &[OF_ONE(0..9, false)]]), 2);
+    }
+
+    /// The first of them has waited for all; what another only reads is not what the one before it reads.
+    #[test]
+    fn those_beside_each_other_wait_for_what_they_read() {
+        let mut hazards = Hazards::default();
+        hazards.barrier();
+        hazards.touch(&[READ(0), WRITE(1)]);
+        assert!(hazards.conflicts(&[READ(0), WRITE(1)], false));
+        assert!(!hazards.conflicts(&[READ(0), WRITE(1)], true));
+        assert!(!hazards.conflicts(&[READ(2), WRITE(1)], true));
+        hazards.touch(&[WRITE(2)]);
+        assert!(hazards.conflicts(&[READ(2), WRITE(1)], true));
+        assert!(hazards.conflicts(&[READ(1), WRITE(3)], true));
     }
 }

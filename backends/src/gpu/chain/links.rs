@@ -317,14 +317,15 @@ impl<A: ChainApi> Recorder for Links<A> {
                 assert_eq!(group.layout, pipeline.layout, "a group is made for its pipeline");
                 assert!(link.immediates.len() * 4 <= IMMEDIATE_BYTES as usize, "immediates are 16 words at most");
                 let layout = &self.layouts[pipeline.layout].pipeline;
-                let waits = self.hazards.conflicts(&group.touches);
+                let waits = self.hazards.conflicts(&group.touches, link.beside);
                 if waits {
                     self.hazards.barrier();
                 }
                 self.hazards.touch(&group.touches);
                 // SAFETY: the encoder is recording, in a pass that `begin` began. Pipeline, layout and group were made by
                 // its device and for each other, as was asserted, and live until the submission is done: `retire` and
-                // `drop` see to that. What one dispatch writes and another touches has a barrier in between.
+                // `drop` see to that. What one dispatch writes and another touches has a barrier in between; of those that are
+                // beside each other the caller has said that no two touch the same of it.
                 unsafe {
                     if waits {
                         A::barrier(&self.barriers, encoder, Between::Dispatches);

@@ -67,6 +67,7 @@ impl Bench {
             group: *group,
             immediates: std::slice::from_ref(number),
             grid: [WORDS.div_ceil(64) as u32, 1, 1],
+            beside: false,
         });
         let recorded = self.chain.record(&mut encoder, &mut links);
         self.chain.end(&mut encoder);
