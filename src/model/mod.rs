@@ -1,7 +1,6 @@
 //! Models: the families, their shapes, and what a token does as a recording of operations.
 
 mod blocks;
-mod embedded;
 mod families;
 mod gguf;
 mod gguf_head;
@@ -37,5 +36,5 @@ pub use crate::weights::gguf::RandomGguf;
 /// The `tokenizer.json` of the small model in this program.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn embedded_tokenizer() -> &'static str {
-    embedded::TOKENIZER
+    flashflood_small_moe::TOKENIZER
 }

@@ -5,12 +5,14 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use flashflood_small_moe as embedded;
+
 use super::links::{dangling, dangling_in, is_dangling};
 use super::recorder::{RecordError, RecordedModel, Recorder};
 use super::rope_scaling::RopeScaling;
 use super::shape::Shape;
 use super::text_files::{TextFiles, read_config};
-use super::{embedded, families, gguf};
+use super::{families, gguf};
 use crate::compute::Recording;
 use crate::file_error::FileError;
 use crate::weights::calibration::Calibration;
