@@ -1,4 +1,4 @@
-// Joins the splits that attention.wgsl or attention_prefill.wgsl left, turns back what was turned, and applies the output
+// Joins the splits that attention.wgsl or attention_prefill*.wgsl left, turns back what was turned, and applies the output
 // gate. One workgroup per head and token.
 // out[t, h] = sigmoid(gate[t, h]) * sum_s exp(max_s - max) acc_s / sum_s exp(max_s - max) total_s, where a sink is one more
 // split: the largest score, a total of 1 and no output

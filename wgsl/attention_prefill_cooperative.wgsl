@@ -3,7 +3,8 @@
 // A workgroup goes through its split by runs of 32 positions. Scores are S^T = K Q^T, one tile of 16 x 16 a subgroup, and
 // outputs O^T += V^T W^T, a quarter of a head a subgroup. Weights are exp(score - reference): a reference moves only where
 // a score is more than 8 above it, so that outputs are rarely scaled; they go through `sums` for it, as a unit's numbers
-// have no place that WGSL knows. Rows have references of their own: bits of one do not depend on the others.
+// have no place that WGSL knows. Rows have references of their own: bits of one do not depend on the others, as long as f16
+// holds all values of the cache (65,504 at most): an infinite one is no number to rows that do not see it either.
 // Subgroups are 32 threads in a row: only devices that are known to have such get this kernel.
 
 enable f16;
@@ -39,7 +40,7 @@ override brought: u32 = dim4 / 4u; // quads of 32 positions that a thread brings
 
 @group(0) @binding(0) var<storage, read> keys: array<KeyCell>; // [positions, kv_heads, key_cells]
 @group(0) @binding(1) var<storage, read> values: array<ValueCell>; // [positions, kv_heads, value_cells]
-@group(0) @binding(2) var<storage, read_write> scratch: array<vec4<f32>>; // queries [kv_heads, tiles, dim, 32 rows], then [tokens, heads, splits, (max, sum, 0, 0) and dim]
+@group(0) @binding(2) var<storage, read_write> scratch: array<vec4<f32>>; // queries [kv_heads, tiles, dim, 32 rows], then [tokens, heads, splits, (reference, sum, 0, 0) and dim]
 
 const lowest: f32 = -3.0e38;
 const room: f32 = 8.0; // exp(8) is far from what f16 holds, and what is 2,981 times as small is still exact to 1 in 2,048
@@ -67,7 +68,7 @@ fn seen_from(row: u32) -> u32 {
     return first - min(params.window_start, first);
 }
 
-// Writes place `i` of what a row leaves: 0 is (max, sum, 0, 0).
+// Writes place `i` of what a row leaves: 0 is (reference, sum, 0, 0), which attention_merge.wgsl takes as a largest score.
 fn leave(kv: u32, row: u32, split_index: u32, i: u32, v: vec4<f32>) {
     let of_key = heads / kv_heads;
     if row < params.tokens * of_key {

@@ -1,6 +1,6 @@
 // Bias, RMS norm and rotation of the queries of a prompt, times 1 / sqrt(dim), turned where keys are. They lie in tiles of 32
-// rows for attention_prefill.wgsl:
-// the rows of a KV head are its queries, those of one token side by side. One workgroup per query head and token.
+// rows for attention_prefill.wgsl and attention_prefill_cooperative.wgsl: the rows of a KV head are its queries, those of
+// one token side by side. One workgroup per query head and token.
 
 //import head
 //import rotated_head

@@ -143,9 +143,9 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
     let (units, experimental_features) = if cooperative {
         // SAFETY: of the experimental features only that of matrix units is asked for. Its known holes are matrices loaded
         // outside of bindings and by subgroups that are not whole: the product of matrices takes this path for whole tiles only,
-        // those of experts and the delta rule load from and store to workgroup memory alone, their subgroups are whole. A
-        // product of matrices with a known result is computed at start, without which none of them is used, and two chunks
-        // of the delta rule, without which that is not.
+        // those of experts, the delta rule and attention load from and store to workgroup memory alone, their subgroups are
+        // whole. A product of matrices with a known result is computed at start, without which none of them is used; two
+        // chunks of the delta rule and some tokens of attention, without which these are not.
         (COOPERATIVE, unsafe { wgpu::ExperimentalFeatures::enabled() })
     } else {
         (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled())

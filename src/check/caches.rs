@@ -23,7 +23,7 @@ fn an_expert() -> ExpertLayout {
     ExpertLayout { files: vec![file], layers: vec![layer] }
 }
 
-/// A layer of attention at the shape of a model for each format.
+/// Layers of attention at the shape of a model for each format, which leave outputs as they are and in 8 bits.
 pub(super) fn formats(shape: &CheckedShape) -> Result<Subject, CheckError> {
     let AttentionShape { heads, kv_heads, head_dim, rotary_dim, gate, .. } = shape.attention;
     let is_for_all =

@@ -34,7 +34,7 @@ impl Bound {
         Bound { of_rms: 4.0 * of_rms, rtol: rtol + 1e-5 }
     }
 
-    /// Of a product by matrix units, which round both factors to f16: 2^-11 at most for each, and as roundings cancel in
+    /// Of a product by matrix units, or of two of them with exponentials between, which round both factors to f16: 2^-11 at most for each, and as roundings cancel in
     /// a sum, 3e-4 of its deviation. Six of those, twice for codes that are not centred, and some more.
     pub(super) const COOPERATIVE: Bound = Bound { of_rms: 5e-3, rtol: 1e-3 };
 
@@ -150,17 +150,26 @@ pub(super) fn numbers<'a>(
 /// Of codes in 8 bits so many may be the next one.
 const NEXT_CODES: f32 = 0.05;
 
+/// The numbers that a row of packed activations stands for.
+fn unpacked(cols: usize, row: &[f32]) -> Vec<f32> {
+    let codes_of = |group: usize| row[group * 8..][..8].iter().flat_map(|word| word.to_bits().to_le_bytes());
+    let groups = row[cols / 4..Quantised::words(cols)].chunks_exact(2).enumerate();
+    groups.flat_map(|(group, pair)| codes_of(group).map(|code| f32::from(code as i8) * pair[0])).collect()
+}
+
+/// Compares rows of packed activations made of numbers that are farther apart than codes are from each other: as numbers,
+/// which packing has moved by half a step, a hundredth of the root mean square or so.
+pub(super) fn packed_far(bound: Bound, words: usize, expected: &[f32], found: &[f32]) -> Apart {
+    let [expected, found] = [expected, found].map(|row| unpacked(columns_of(words), row));
+    numbers(Bound { of_rms: bound.of_rms + 5e-2, ..bound }, expected.iter(), found.iter())
+}
+
 /// Compares rows of packed activations made of numbers that agree within `bound`: a code that is between two may be the
 /// next one, scales agree as the numbers do, and the sums that come with them belong to the codes that are there.
 pub(super) fn packed(bound: Bound, words: usize, expected: &[f32], found: &[f32]) -> Apart {
     let cols = columns_of(words);
     let (codes, end) = (cols / 4, Quantised::words(cols));
-    let values = |row: &[f32]| -> Vec<f32> {
-        let codes_of = |group: usize| row[group * 8..][..8].iter().flat_map(|word| word.to_bits().to_le_bytes());
-        let groups = row[codes..end].chunks_exact(2).enumerate();
-        groups.flat_map(|(group, pair)| codes_of(group).map(|code| f32::from(code as i8) * pair[0])).collect()
-    };
-    let of_rms = rms(values(expected).into_iter());
+    let of_rms = rms(unpacked(cols, expected).into_iter());
     let (mut worst, mut next) = (Apart::default(), 0u32);
     for (e, f) in expected[..codes].iter().zip(&found[..codes]) {
         for (e, f) in e.to_bits().to_le_bytes().into_iter().zip(f.to_bits().to_le_bytes()) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::compare::{self, Apart, Bound};
 use super::grouping;
 use super::report::{KernelRow, TimedBy};
-use super::subject::{FEW_TOKENS, HISTORY, Random, Subject, TOKENS};
+use super::subject::{FEW_TOKENS, FOR_TILES, HISTORY, Random, Subject, TOKENS};
 use super::{CheckError, CheckOptions, Watch};
 use crate::compute::cpu::CpuExecutor;
 use crate::compute::gpu::{Gpu, GpuExecutor, GpuOptions, GpuSlots, OperationTime, Written};
@@ -132,15 +132,19 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    /// Runs a token, a prompt and a short prompt, and adds a row for each kernel and shape. Products of few tokens have
-    /// tiles of their own: their errors count in the row of the prompt.
+    /// Runs a token, a prompt and short ones, and adds a row for each kernel and shape. Products of few tokens have tiles of
+    /// their own: their errors count in the row of the prompt.
     pub(super) fn compare(
         &mut self,
         options: &CheckOptions,
         watch: &mut Watch<'_>,
         rows: &mut KernelRows,
     ) -> Result<(), CheckError> {
-        for (phase, tokens) in [(Phase::Decode, 1), (Phase::Prefill, TOKENS), (Phase::Prefill, FEW_TOKENS)] {
+        let with_experts = self.recording.steps.iter().any(|step| matches!(step, Recorded::Experts(_)));
+        let of_tiles = if with_experts { &FOR_TILES[..] } else { &[] };
+        let prompts = [TOKENS, FEW_TOKENS].into_iter().chain(of_tiles.iter().copied());
+        let steps = std::iter::once((Phase::Decode, 1)).chain(prompts.map(|tokens| (Phase::Prefill, tokens)));
+        for (phase, tokens) in steps {
             let step = Step { phase, tokens, position: HISTORY, logits: LogitRows::Last };
             self.compare_step(step, options, watch, rows)?;
         }
@@ -279,11 +283,18 @@ impl<'a> Pair<'a> {
                 Recorded::Experts(op) => Some(Bound::experts(op.slot.gate.cols, false)),
                 _ => self.bound(operation, op),
             };
-            match bound {
-                Some(bound) if is_packed(spec) => (0..rows)
-                    .map(|r| r * spec.stride..r * spec.stride + spec.width)
-                    .map(|row| compare::packed(bound, spec.width, &expected[row.clone()], &found[row]))
-                    .fold(Apart::default(), Apart::and),
+            let of_rows = |compare: &dyn Fn(&[f32], &[f32]) -> Apart| {
+                let rows = (0..rows).map(|r| r * spec.stride..r * spec.stride + spec.width);
+                rows.map(|row| compare(&expected[row.clone()], &found[row])).fold(Apart::default(), Apart::and)
+            };
+            match (bound, recorded) {
+                (_, Recorded::Kernel { kernel: Op::Attention(attention), .. }) if is_packed(spec) && !same_codes => {
+                    let bound = Bound::attention_to_other_codes(attention.formats);
+                    of_rows(&|expected, found| compare::packed_far(bound, spec.width, expected, found))
+                }
+                (Some(bound), _) if is_packed(spec) => {
+                    of_rows(&|expected, found| compare::packed(bound, spec.width, expected, found))
+                }
                 _ => compare::numbers(Bound::EXACT, elements().map(|i| &expected[i]), elements().map(|i| &found[i])),
             }
         } else {
@@ -383,8 +394,8 @@ impl<'a> Pair<'a> {
             Recorded::Route(_) | Recorded::LayerDone(_) => {}
         }
         let mut row = KernelRow::new(shader, *step, shape, apart, place);
-        if step.tokens == FEW_TOKENS {
-            row.tensor = format!("{place} of {FEW_TOKENS} tokens");
+        if step.phase == Phase::Prefill && step.tokens < TOKENS {
+            row.tensor = format!("{place} of {} tokens", step.tokens);
         }
         let timed = times.kernels.iter().zip(&times.weight_bytes).find(|((kernel, _), _)| *kernel == shader);
         if let Some(((_, time), bytes)) = timed.filter(|((_, time), _)| !time.is_zero()) {

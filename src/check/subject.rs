@@ -22,11 +22,12 @@ use crate::weights::{
     WeightFormat,
 };
 
-/// Tokens of a step of a prompt: two chunks of the delta rule and a part of one, and more than a small tile for each
-/// expert.
+/// Tokens of a step of a prompt: two chunks of the delta rule and a part of one, and a tile of the largest for each expert.
 pub(super) const TOKENS: usize = 72;
-/// Tokens of a short prompt: fewer than a small tile.
-pub(super) const FEW_TOKENS: usize = 9;
+/// Tokens of a short prompt: fewer than the smallest tile of a matrix has.
+pub(super) const FEW_TOKENS: usize = 14;
+/// Tokens of prompts for experts: with those above all have pairs for each size of tile, as all but two are chosen.
+pub(super) const FOR_TILES: [usize; 2] = [8, 24];
 /// Positions before a step: attention of one token splits what is longer than 512.
 pub(super) const HISTORY: usize = 600;
 

@@ -85,7 +85,7 @@ mod tests {
         }
         let first_pair = 7;
         let tiles = tiles(&pairs, first_pair);
-        // the buffer has room for so many
+        // few more than there are full ones
         assert!(tiles.len() <= pairs.len() / Tile::EXPERT[0].tokens() + experts);
         let mut seen = vec![0; pairs.len()];
         for tile in &tiles {

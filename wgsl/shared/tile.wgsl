@@ -6,10 +6,10 @@
 // the activations, in 16 bytes; both take what is beyond the last to be the last.
 
 override row_threads: u32 = 8u; // a multiple of 8
-override token_threads: u32 = 16u; // with 8 times as many or more, a power of two
+override token_threads: u32 = 16u; // `row_sums` or more, a power of two
 override row_sums: u32 = 8u; // 1, 2, 4 or 8
 override threads: u32 = row_threads * token_threads;
-override tile_rows: u32 = row_threads * row_sums; // at most `threads / 2`, or `threads`
+override tile_rows: u32 = row_threads * row_sums; // `threads`, or at most half as many
 override tile_tokens: u32 = token_threads * 4u; // at most `threads / 2`
 
 // Of rows of a thread, four tokens each. What is beyond `row_sums` is 0.

@@ -97,7 +97,7 @@ fn bring(n: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>) {
 fn tile_sums(matrix: Place, local: u32) -> Sums {
     let row = first_row(local);
     let token = first_token(local);
-    // a thread brings a block of a row or of a token; some bring two where there are not as many
+    // a thread brings a block of a row or of a token; some bring two where there are more of these than threads
     let other = local + threads;
     let its_place = place_of_item(local);
     let other_place = place_of_item(other);

@@ -75,7 +75,8 @@ pub struct Link<'a> {
     pub immediates: &'a [u32],
     /// Workgroups.
     pub grid: [u32; 3],
-    /// What it writes is not what the link before it writes, though both bind the same for it: they run side by side.
+    /// It runs side by side with the links before it, back to the last that is not beside others. All of them bind the same
+    /// to be written, and no two touch the same element of it.
     pub beside: bool,
 }
 

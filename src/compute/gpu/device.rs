@@ -172,10 +172,7 @@ impl GpuDevice {
         resident.cooperative_delta_net = resident.cooperative
             && recording.steps.iter().any(is_delta_net)
             && super::cooperative::delta_net_works(&gpu);
-        let is_attention = |step: &Recorded| matches!(step, Recorded::Kernel { kernel: Op::Attention(_), .. });
-        resident.cooperative_attention = resident.cooperative
-            && recording.steps.iter().any(is_attention)
-            && super::cooperative::attention_works(&gpu);
+        resident.cooperative_attention = resident.cooperative && super::cooperative::attention_works(&gpu, &recording);
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let subject = Subject { gpu: &gpu, recording: &recording, slots: slots.as_deref() };
         subject.choose(options.teams, &mut pipelines, &mut resident);

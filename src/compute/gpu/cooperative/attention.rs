@@ -1,33 +1,46 @@
 //! Attention of some tokens of a prompt, by the matrix units of a device and without them.
 
 use flashflood_backends::gpu::Gpu;
-use half::f16;
+use flashflood_formats::CacheFormat;
 
 use super::{number, run};
 use crate::compute::kernel::{Dispatch, Immediates, params};
+use crate::compute::op::Op;
+use crate::compute::recording::{Recorded, Recording};
+use crate::compute::shaders::cached::{suffix_of, with_suffix};
 
-const DIM: usize = 256;
 /// Queries that share the one KV head.
 const HEADS: usize = 5;
 /// Two tiles, of which the second is not full.
 const TOKENS: usize = 9;
 const TILES: usize = (TOKENS * HEADS).div_ceil(32);
-/// Runs of 32 that all rows see, one that some of them see, and a part of one.
-const POSITIONS: usize = 150;
-const PLAIN: &str = "attention_prefill_f16";
-const BY_UNITS: &str = "attention_prefill_cooperative_f16";
+/// Runs of 32 that all rows see, one that some of them see whole, and a part of one that no other rows see.
+const POSITIONS: usize = 165;
+const PLAIN: &str = "attention_prefill";
+const BY_UNITS: &str = "attention_prefill_cooperative";
 
-/// Whether the kernel of matrix units finds what the other one finds. Says so if it does not.
-pub(in crate::compute::gpu) fn works(gpu: &Gpu) -> bool {
-    let works = is_right(gpu, BY_UNITS);
-    if !works {
-        tracing::warn!("{}: matrix units give wrong numbers for attention and are not used for it", gpu.info.name);
+/// Whether a recording has attention for matrix units, and their kernels find what the others find. Says so if they do not.
+pub(in crate::compute::gpu) fn works(gpu: &Gpu, recording: &Recording) -> bool {
+    let mut kinds = Vec::new();
+    for step in &recording.steps {
+        let Recorded::Kernel { kernel: Op::Attention(attention), .. } = step else { continue };
+        let kind = (attention.dim, attention.formats);
+        if attention.fits_matrix_units() && !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
     }
-    works
+    let wrong = kinds.iter().find(|(dim, formats)| !is_right(gpu, BY_UNITS, *dim, *formats));
+    if let Some((dim, [keys, values])) = wrong {
+        tracing::warn!(
+            "{}: matrix units give wrong numbers for attention (heads of {dim}, keys in {keys}, values in {values}) and are not used for it",
+            gpu.info.name
+        );
+    }
+    !kinds.is_empty() && wrong.is_none()
 }
 
-fn is_right(gpu: &Gpu, shader: &'static str) -> bool {
-    let (expected, found) = (outputs(gpu, PLAIN), outputs(gpu, shader));
+fn is_right(gpu: &Gpu, kernel: &str, dim: usize, formats: [CacheFormat; 2]) -> bool {
+    let (expected, found) = (outputs(gpu, PLAIN, dim, formats), outputs(gpu, kernel, dim, formats));
     expected.zip(found).is_some_and(|(expected, found)| are_near(&expected, &found))
 }
 
@@ -51,34 +64,40 @@ fn parameters() -> Immediates {
     }
 }
 
-/// `[queries, DIM]`, each divided by what its weights come to, and the logarithm of that.
-fn outputs(gpu: &Gpu, shader: &'static str) -> Option<Vec<f32>> {
-    let keys = halves(5, |position| 0.5 + position as f32 / POSITIONS as f32);
-    let values = halves(7, |_| 1.0);
-    // [tiles, DIM, 32 rows], then what is left: for each query DIM elements and 4
-    let mut scratch: Vec<u32> = (0..TILES * DIM * 32).map(|i| (0.8 * number(i, 9)).to_bits()).collect();
+/// `[queries, dim]`, each divided by what its weights come to, and the logarithm of that.
+fn outputs(gpu: &Gpu, kernel: &str, dim: usize, formats: [CacheFormat; 2]) -> Option<Vec<f32>> {
+    let shader = with_suffix(kernel, suffix_of(formats)?);
+    let keys = stored(formats[0], dim, 5, |position| 0.5 + position as f32 / POSITIONS as f32);
+    let values = stored(formats[1], dim, 7, |_| 1.0);
+    // [tiles, dim, 32 rows], then what is left: for each query `dim` elements and 4
+    let mut scratch: Vec<u32> = (0..TILES * dim * 32).map(|i| (0.8 * number(i, 9)).to_bits()).collect();
     let left = scratch.len();
-    scratch.resize(left + TOKENS * HEADS * (DIM + 4), 0);
-    let constants = vec![("dim", DIM as f64), ("heads", HEADS as f64), ("kv_heads", 1.0)];
+    scratch.resize(left + TOKENS * HEADS * (dim + 4), 0);
+    let constants = vec![("dim", dim as f64), ("heads", HEADS as f64), ("kv_heads", 1.0)];
     let dispatch = Dispatch::new(0, 0, parameters(), [TILES as u32, 1, 1]);
     let written = [false, false, true];
     let [.., scratch] = run(gpu, shader, constants, &[&keys, &values, &scratch], written, &dispatch)?;
-    let queries = scratch[left..].chunks_exact(DIM + 4).flat_map(|leaf| {
+    let queries = scratch[left..].chunks_exact(dim + 4).flat_map(|leaf| {
         let (top, total) = (leaf[0], leaf[1]);
         leaf[4..].iter().map(move |v| v / total).chain([(top + total.ln()) / 8.0])
     });
     Some(queries.collect())
 }
 
-/// `[positions, DIM]` in f16, each position as large as `size` says.
-fn halves(seed: u32, size: impl Fn(usize) -> f32) -> Vec<u32> {
-    let at = |i: usize| u32::from(f16::from_f32(size(i / DIM) * number(i, seed)).to_bits());
-    (0..POSITIONS * DIM / 2).map(|i| at(2 * i) | at(2 * i + 1) << 16).collect()
+/// Heads of all positions, each as large as `size` says.
+fn stored(format: CacheFormat, dim: usize, seed: u32, size: impl Fn(usize) -> f32) -> Vec<u32> {
+    let mut words = vec![0; POSITIONS * format.words(dim)];
+    for (position, words) in words.chunks_exact_mut(format.words(dim)).enumerate() {
+        let head: Vec<f32> = (0..dim).map(|i| size(position) * number(position * dim + i, seed)).collect();
+        format.pack(&head, words);
+    }
+    words
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compute::KvFormat;
     use crate::compute::gpu::{Adapters, open};
     use crate::compute::shaders::taken::Taken;
 
@@ -86,9 +105,12 @@ mod tests {
     #[test]
     fn right_is_told_from_wrong() {
         let gpu = pollster::block_on(open(Adapters::Any)).expect("tests need a device, be it a software driver");
-        assert!(is_right(&gpu, PLAIN));
-        let found = outputs(&gpu, PLAIN).expect("it runs");
-        assert_eq!(found.len(), TOKENS * HEADS * (DIM + 1));
+        for (dim, format) in [64, 128, 192, 256, 128].into_iter().zip(KvFormat::ALL) {
+            assert!(is_right(&gpu, PLAIN, dim, format.of_heads(dim)), "{dim}, {format}");
+        }
+        let (dim, formats) = (64, KvFormat::F16.of_heads(64));
+        let found = outputs(&gpu, PLAIN, dim, formats).expect("it runs");
+        assert_eq!(found.len(), TOKENS * HEADS * (dim + 1));
         for at in [0, found.len() / 2, found.len() - 1] {
             for wrong in [f32::NAN, found[at] + 0.1] {
                 let mut other = found.clone();
@@ -96,13 +118,14 @@ mod tests {
                 assert!(!are_near(&found, &other), "{at}: {wrong}");
             }
         }
-        assert_eq!(gpu.cooperative && works(&gpu), gpu.cooperative);
+        let mut by_units = KvFormat::ALL.into_iter().filter(|format| *format != KvFormat::F32);
+        assert!(!gpu.cooperative || by_units.all(|format| is_right(&gpu, BY_UNITS, dim, format.of_heads(dim))));
     }
 
     #[test]
     fn parameters_are_those_of_the_kernels() {
-        for shader in [PLAIN, BY_UNITS] {
-            assert_eq!(parameters().names(), Taken::by(shader).params, "{shader}");
+        for kernel in [PLAIN, BY_UNITS] {
+            assert_eq!(parameters().names(), Taken::by(with_suffix(kernel, "_f16")).params, "{kernel}");
         }
     }
 }

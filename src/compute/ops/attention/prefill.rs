@@ -1,7 +1,6 @@
 //! Attention of the tokens of a prompt: keys and values to the cache, then queries in tiles of 32 rows, each against whole
 //! splits of the cache (`wgsl/attention_prefill.wgsl` or, by matrix units, `attention_prefill_cooperative.wgsl`), then the
-//! splits joined. Scratch bounds how many tokens go through
-//! at a time.
+//! splits joined. Scratch bounds how many tokens go through at a time.
 
 use flashflood_formats::CacheFormat;
 
@@ -18,7 +17,7 @@ const TILE: usize = 32;
 
 impl Attention {
     /// Whether matrix units, where there are any, make it: where nothing was asked for in f32.
-    pub(super) fn fits_matrix_units(&self) -> bool {
+    pub(crate) fn fits_matrix_units(&self) -> bool {
         self.out.packed().is_some() && self.dim.is_multiple_of(64) && self.formats[0] != CacheFormat::F32
     }
 
