@@ -48,6 +48,11 @@ pub(crate) trait Device: Send {
         false
     }
 
+    /// Makes room in caches for so many positions, where that is not there from the beginning.
+    fn reach(&mut self, _positions: usize) -> Result<(), ExecuteError> {
+        Ok(())
+    }
+
     /// Takes the inputs of a step, and makes room for the state of so many marks.
     fn begin(&mut self, embedded: &[f32], rope: &[f32], marks: usize);
 

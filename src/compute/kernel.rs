@@ -280,8 +280,8 @@ pub(crate) struct Dispatch {
     pub grid: [u32; 3],
     /// Bytes of weights it reads, for profiles.
     pub weight_bytes: u64,
-    /// It may run side by side with the dispatches before it, back to the last that is not beside others: all of them write
-    /// to the same resources, and no two touch the same element of these.
+    /// It may run side by side with the dispatches before it, back to the last that is not beside others: of what all of them
+    /// bind to be written, no two touch the same element.
     pub beside: bool,
 }
 

@@ -141,6 +141,7 @@ impl<D: Device + ?Sized> Runner<D> {
         self.dumps.clear();
         self.is_choosing = false;
         self.layers_done = 0;
+        self.device.reach(step.position + step.tokens)?;
         self.device.begin(embedded, rope, self.marks.len());
         self.last = Some(step);
         Ok(())

@@ -75,8 +75,8 @@ pub struct Link<'a> {
     pub immediates: &'a [u32],
     /// Workgroups.
     pub grid: [u32; 3],
-    /// It runs side by side with the links before it, back to the last that is not beside others. All of them bind the same
-    /// to be written, and no two touch the same element of it.
+    /// It runs side by side with the links before it, back to the last that is not beside others: of what all of them bind to
+    /// be written, no two touch the same element.
     pub beside: bool,
 }
 

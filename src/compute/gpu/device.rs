@@ -286,6 +286,14 @@ impl Device for GpuDevice {
         format!("{} ({:?})", self.gpu.info.name, self.gpu.info.backend)
     }
 
+    fn reach(&mut self, positions: usize) -> Result<(), ExecuteError> {
+        let before = self.resident.windows_made();
+        match self.resident.reach(&self.recording, positions) {
+            true => self.follow_windows(&before),
+            false => Ok(()),
+        }
+    }
+
     fn begin(&mut self, embedded: &[f32], rope: &[f32], marks: usize) {
         (self.started, self.step_waits, self.step_submits) =
             (Instant::now(), Duration::ZERO, self.encoding.work().submit);

@@ -1,6 +1,7 @@
 //! A GPU as a device: one wgpu submission per synchronisation point of a recording.
 
 mod autotune;
+mod caches;
 mod cooperative;
 mod device;
 mod encoding;

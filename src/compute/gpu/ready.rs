@@ -8,7 +8,7 @@ use super::device::GpuDevice;
 use super::pipelines::{ChainStage, PassStage, Pipelines};
 use super::resident::Resident;
 use super::slots::GpuSlots;
-use crate::compute::kernel::{Binding, Stage};
+use crate::compute::kernel::{Binding, Resource, Stage};
 use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{Recorded, Recording};
 use crate::compute::step::ExecuteError;
@@ -110,8 +110,7 @@ impl Maker<'_> {
 impl GpuDevice {
     /// Makes the bind groups of a layer's experts anew for slabs that came, and drops those for slabs that went.
     pub(super) fn follow_slabs(&mut self, index: usize, op: &Experts) -> Result<(), ExecuteError> {
-        let Some(slots) = &self.slots else { return Ok(()) };
-        let submission = self.encoding.next_number();
+        let Some(slots) = self.slots.clone() else { return Ok(()) };
         for slab in slots.slabs_of(op.layer) {
             if self.ready.generations.get(&(index, slab)) == Some(&slots.generation(slab)) {
                 continue;
@@ -120,24 +119,65 @@ impl GpuDevice {
             let (buffer, generation) = slots.slab(slab);
             slabs[slab] = buffer;
             let stages = op.stages(&self.resident, slots.slabs());
-            let resource = |b: Binding| self.resident.binding(b.1, &slabs);
-            for ready in std::iter::once(&mut self.ready).chain(&mut self.timed) {
-                let groups = stages.iter().map(|stage| &stage.groups[slab]);
-                match (&mut ready.steps[index].way, &mut self.encoding.chain) {
-                    (Way::Passes(ready), _) => {
-                        ready.iter_mut().zip(groups).for_each(|(r, g)| r.regroup(&self.gpu.device, slab, g, resource));
+            self.regroup(index, &stages, slab, &slabs)?;
+            // only now: a step that failed is followed by one that tries again
+            self.ready.generations.insert((index, slab), generation);
+        }
+        Ok(())
+    }
+
+    /// Makes the bind groups of windows of caches that have come since there were `before` of each.
+    pub(super) fn follow_windows(&mut self, before: &[usize]) -> Result<(), ExecuteError> {
+        let recording = self.recording.clone();
+        let is_new = |binding: &Binding| match binding.1 {
+            Resource::Cache(cache, _, window) => window >= before[cache.0],
+            _ => false,
+        };
+        let made = self.resident.windows_made();
+        for (index, recorded) in recording.steps.iter().enumerate() {
+            let Recorded::Kernel { kernel, .. } = recorded else { continue };
+            let stages = kernel.stages(&self.resident);
+            for group in 0..made.iter().copied().max().unwrap_or(0) {
+                let of_windows = |stage: &Stage| stage.groups.get(group).is_some_and(|group| group.iter().any(is_new));
+                if stages.iter().any(of_windows) {
+                    self.regroup(index, &stages, group, &[])?;
+                }
+            }
+        }
+        // what memory does not hold shows here
+        self.check()
+    }
+
+    /// Makes bind group `group` of the stages of an operation that have so many anew.
+    fn regroup(
+        &mut self,
+        index: usize,
+        stages: &[Stage],
+        group: usize,
+        slabs: &[Option<wgpu::Buffer>],
+    ) -> Result<(), ExecuteError> {
+        let submission = self.encoding.next_number();
+        let resource = |b: Binding| self.resident.binding(b.1, slabs);
+        for ready in std::iter::once(&mut self.ready).chain(&mut self.timed) {
+            let groups = stages.iter().map(|stage| stage.groups.get(group));
+            match (&mut ready.steps[index].way, &mut self.encoding.chain) {
+                (Way::Passes(ready), _) => {
+                    for (ready, bindings) in ready.iter_mut().zip(groups) {
+                        if let Some(bindings) = bindings {
+                            ready.regroup(&self.gpu.device, group, bindings, resource);
+                        }
                     }
-                    (Way::Chain(ready), chain) => {
-                        let chain = chain.as_mut().expect("its stages were made with it");
-                        for (ready, group) in ready.iter_mut().zip(groups) {
-                            let made = ready.regroup(chain, slab, group, resource, submission);
+                }
+                (Way::Chain(ready), chain) => {
+                    let chain = chain.as_mut().expect("its stages were made with it");
+                    for (ready, bindings) in ready.iter_mut().zip(groups) {
+                        if let Some(bindings) = bindings {
+                            let made = ready.regroup(chain, group, bindings, resource, submission);
                             made.map_err(|e| ExecuteError::Gpu(e.to_string()))?;
                         }
                     }
                 }
             }
-            // only now: a step that failed is followed by one that tries again
-            self.ready.generations.insert((index, slab), generation);
         }
         Ok(())
     }

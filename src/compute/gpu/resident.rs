@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use flashflood_formats::Codebook;
 
+use super::caches::CacheWindows;
 use crate::compute::kernel::{MatrixPart, ResidentLayout, Resource};
 use crate::compute::ops::{LogitsTopK, ProductShape, Team};
-use crate::compute::recording::{CacheId, CacheStream, MatrixId, Recorded, Recording, TensorId, VectorId, View};
+use crate::compute::recording::{CacheId, MatrixId, Recorded, Recording, TensorId, VectorId, View};
 use crate::weights::{MOST_STREAMS, Matrix, WeightFormat};
 
 /// Buffers that hold several small weights are at most this large.
@@ -18,8 +19,6 @@ const ALIGN: u64 = 256;
 const SECTION: u64 = 16;
 /// Upload at most so much before the staging memory is given back.
 const UPLOAD: usize = 64 << 20;
-/// Attention splits have this many positions; windows are whole splits.
-const WINDOW_STEP: usize = 512;
 /// Scratch of kernels over several tokens at a time: they go through a step in runs of as many tokens as fit. The chunked
 /// delta rule of the 397B takes 75 KB a token, so that this is a run of 896 tokens.
 const SCRATCH: u64 = 64 << 20;
@@ -30,14 +29,6 @@ struct Region {
     buffer: usize,
     offset: u64,
     size: u64,
-}
-
-/// A cache in windows that one binding can cover.
-struct CacheWindows {
-    /// The windows of each stream.
-    streams: Vec<Vec<wgpu::Buffer>>,
-    /// Positions of a window; the last may hold fewer.
-    rows: usize,
 }
 
 /// Everything a recording touches, in GPU memory.
@@ -87,30 +78,11 @@ impl Resident {
         scratch2: u64,
         slots: usize,
     ) -> Self {
-        let buffer = |label: &str, size: u64| {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size: size.max(16).next_multiple_of(16),
-                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            })
-        };
+        let buffer = |label: &str, size: u64| storage(device, label, size);
         let tensors = (0..recording.tensors.len())
             .map(|i| buffer(&recording.tensors[i].label, recording.elements(TensorId(i)) as u64 * 4))
             .collect();
-        let caches = recording.caches.iter().map(|spec| {
-            let widest = spec.streams.iter().map(CacheStream::row_bytes).max().unwrap_or(0).max(1);
-            let most = binding as usize / widest / WINDOW_STEP * WINDOW_STEP;
-            let rows = most.max(WINDOW_STEP).min(context.next_multiple_of(WINDOW_STEP));
-            let windows = |stream: &CacheStream| -> Vec<wgpu::Buffer> {
-                let label = format!("{} {}", spec.label, stream.name);
-                (0..context.div_ceil(rows))
-                    .map(|w| buffer(&label, (rows.min(context - w * rows) * stream.row_bytes()) as u64))
-                    .collect()
-            };
-            CacheWindows { streams: spec.streams.iter().map(windows).collect(), rows }
-        });
-        let caches = caches.collect();
+        let caches = recording.caches.iter().map(|spec| CacheWindows::new(spec, context, binding)).collect();
         let scratch_of = |tokens: usize| {
             let kernels = recording.steps.iter().map(|s| match s {
                 Recorded::Kernel { kernel, .. } => kernel.scratch_bytes(context, tokens) as u64,
@@ -152,6 +124,7 @@ impl Resident {
         };
         resident.place_weights(recording);
         resident.clear();
+        resident.reach(recording, 1);
         resident.upload(recording);
         resident
     }
@@ -160,11 +133,34 @@ impl Resident {
     /// ([`Chain`](flashflood_backends::gpu::chain::Chain)), and zero what they wrote when it is copied.
     fn clear(&self) {
         let mut encoder = self.device.create_command_encoder(&Default::default());
-        let caches = self.caches.iter().flat_map(|cache| cache.streams.iter().flatten());
         let others = [&self.rope, &self.pairs, &self.tiles, &self.slots, &self.totals];
-        let all = self.tensors.iter().chain(caches).chain(&self.scratch).chain(others).chain(self.codebooks.values());
+        let all = self.tensors.iter().chain(&self.scratch).chain(others).chain(self.codebooks.values());
         all.for_each(|buffer| encoder.clear_buffer(buffer, 0, None));
         self.queue.submit([encoder.finish()]);
+    }
+
+    /// Makes the windows of caches that hold so many positions, zeroed as [`clear`](Self::clear) says; whether some were not
+    /// there.
+    pub(super) fn reach(&mut self, recording: &Recording, positions: usize) -> bool {
+        let (device, mut encoder) = (&self.device, None);
+        let mut made = false;
+        for (spec, cache) in recording.caches.iter().zip(&mut self.caches) {
+            made |= cache.reach(spec, positions, |label, size| {
+                let buffer = storage(device, label, size);
+                let encoder = encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()));
+                encoder.clear_buffer(&buffer, 0, None);
+                buffer
+            });
+        }
+        if let Some(encoder) = encoder {
+            self.queue.submit([encoder.finish()]);
+        }
+        made
+    }
+
+    /// How many windows of each cache were made.
+    pub(super) fn windows_made(&self) -> Vec<usize> {
+        self.caches.iter().map(CacheWindows::made).collect()
     }
 
     fn region(&mut self, size: u64) -> Region {
@@ -306,7 +302,7 @@ impl Resident {
             Resource::Vectors => region(&self.all_vectors),
             Resource::Matrix(m, part) => region(&self.matrices[m.0].3[part]),
             Resource::Cache(cache, stream, window) => {
-                self.caches[cache.0].streams[stream][window].as_entire_buffer_binding()
+                self.caches[cache.0].of(stream).get(window)?.as_entire_buffer_binding()
             }
             Resource::Rope => self.rope.as_entire_buffer_binding(),
             Resource::Scratch => self.scratch[0].as_entire_buffer_binding(),
@@ -353,11 +349,21 @@ impl Resident {
         self.first_slots.get(moe_layer..moe_layer + 2).map_or(0, |slots| slots[1] - slots[0])
     }
 
-    /// The windows of a stream of a cache, and the positions that each but the last holds.
+    /// The windows of a stream of a cache that were made, and the positions that each but the last holds.
     pub(super) fn cache(&self, cache: CacheId, stream: usize) -> (&[wgpu::Buffer], usize) {
         let cache = &self.caches[cache.0];
-        (&cache.streams[stream], cache.rows)
+        (cache.of(stream), cache.rows())
     }
+}
+
+/// A buffer that kernels read and write, and that is copied.
+fn storage(device: &wgpu::Device, label: &str, size: u64) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        size: size.max(16).next_multiple_of(16),
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    })
 }
 
 /// The most experts that a token chooses in a layer; 0 without routed experts.
@@ -402,11 +408,11 @@ impl ResidentLayout for Resident {
     }
 
     fn cache_window(&self, cache: CacheId) -> usize {
-        self.caches[cache.0].rows
+        self.caches[cache.0].rows()
     }
 
     fn cache_windows(&self, cache: CacheId) -> usize {
-        self.caches[cache.0].streams.first().map_or(0, Vec::len)
+        self.caches[cache.0].most()
     }
 
     fn scratch_bytes(&self) -> usize {

@@ -347,7 +347,10 @@ impl Kernel for Attention {
                 bias: Self::offset_of(resident, self.bias),
                 sinks: Self::offset_of(resident, self.sinks),
             };
-            out.push(Dispatch::new(1, of_window.window, immediates, [self.heads as u32, of_window.splits as u32, 1]));
+            let grid = [self.heads as u32, of_window.splits as u32, 1];
+            // each split has a place of its own
+            let beside = of_window.before > 0;
+            out.push(Dispatch { beside, ..Dispatch::new(1, of_window.window, immediates, grid) });
         }
         // a single split is its own result
         if splits > 1 {

@@ -12,7 +12,11 @@ impl<D: Device + ?Sized> Runner<D> {
         if !is_expected || !self.patterns.is_empty() || next.check(&self.recording, self.context).is_err() {
             return Ok(());
         }
-        if !self.device.looks_up() || !self.device.begin_preparing() {
+        if !self.device.looks_up() {
+            return Ok(());
+        }
+        self.device.reach(next.position + next.tokens)?;
+        if !self.device.begin_preparing() {
             return Ok(());
         }
         let recording = self.recording.clone();

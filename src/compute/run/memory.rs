@@ -105,6 +105,7 @@ impl<D: Device + ?Sized> Runner<D> {
         positions: Range<usize>,
     ) -> Result<Vec<u8>, ExecuteError> {
         self.check_positions(positions.end)?;
+        self.device.reach(positions.end)?;
         self.device.read_cache_rows(cache, stream, positions)
     }
 
@@ -122,7 +123,9 @@ impl<D: Device + ?Sized> Runner<D> {
         let spec = &self.recording.caches[cache.0];
         let row = spec.streams[stream].row_bytes();
         check_size(&spec.label, "bytes", rows.len() / row * row, rows.len())?;
-        self.check_positions(first + rows.len() / row)?;
+        let end = first + rows.len() / row;
+        self.check_positions(end)?;
+        self.device.reach(end)?;
         self.device.write_cache_rows(cache, stream, first, rows);
         self.device.finish()
     }

@@ -27,13 +27,16 @@ pub(super) struct Hazards {
     now: u64,
     /// Of each buffer.
     touched: Vec<Vec<Touched>>,
+    /// Buffers that are written by the last dispatch that is not beside others, and by those beside it.
+    series: Vec<u32>,
 }
 
 impl Hazards {
     /// Whether a dispatch has to wait for those since the last barrier: it touches what one of them writes, or writes what
-    /// one of them reads. One that is `beside` the one before it waits as that one did for what both write.
+    /// one of them reads. One that is `beside` those before it does not wait for what they write as it does.
     pub(super) fn conflicts(&self, touches: &[Touch], beside: bool) -> bool {
-        touches.iter().filter(|touch| !(beside && touch.writes)).any(|touch| {
+        let is_shared = |touch: &Touch| beside && touch.writes && self.series.contains(&touch.buffer);
+        touches.iter().filter(|touch| !is_shared(touch)).any(|touch| {
             let of_buffer = self.touched.get(touch.buffer as usize).map_or(&[][..], Vec::as_slice);
             let overlap = |of: &&Touched| of.columns.start < touch.columns.end && touch.columns.start < of.columns.end;
             of_buffer.iter().filter(overlap).any(|of| of.written == self.now || (touch.writes && of.read == self.now))
@@ -45,8 +48,12 @@ impl Hazards {
         self.now += 1;
     }
 
-    /// A dispatch is recorded.
-    pub(super) fn touch(&mut self, touches: &[Touch]) {
+    /// A dispatch is recorded, `beside` those before it or not.
+    pub(super) fn touch(&mut self, touches: &[Touch], beside: bool) {
+        if !beside {
+            self.series.clear();
+        }
+        self.series.extend(touches.iter().filter(|touch| touch.writes).map(|touch| touch.buffer));
         for Touch { buffer, columns, writes } in touches {
             let buffer = *buffer as usize;
             if buffer >= self.touched.len() {
@@ -81,7 +88,7 @@ mod tests {
                 hazards.barrier();
                 count += 1;
             }
-            hazards.touch(touches);
+            hazards.touch(touches, false);
         }
         count
     }
@@ -131,17 +138,22 @@ mod tests {
         assert_eq!(barriers(&[&[READ(1)], &[OF_ONE(4..8, true)], &[OF_ONE(0..4, true)], &[OF_ONE(0..9, false)]]), 2);
     }
 
-    /// The first of them has waited for all; what another only reads is not what the one before it reads.
+    /// The first of them has waited for all. What another reads, or writes alone, is nothing that it knows of.
     #[test]
-    fn those_beside_each_other_wait_for_what_they_read() {
+    fn those_beside_each_other_share_what_they_write() {
         let mut hazards = Hazards::default();
         hazards.barrier();
-        hazards.touch(&[READ(0), WRITE(1)]);
+        hazards.touch(&[READ(0), WRITE(1)], false);
         assert!(hazards.conflicts(&[READ(0), WRITE(1)], false));
         assert!(!hazards.conflicts(&[READ(0), WRITE(1)], true));
         assert!(!hazards.conflicts(&[READ(2), WRITE(1)], true));
-        hazards.touch(&[WRITE(2)]);
-        assert!(hazards.conflicts(&[READ(2), WRITE(1)], true));
-        assert!(hazards.conflicts(&[READ(1), WRITE(3)], true));
+        assert!(hazards.conflicts(&[READ(1), WRITE(3)], true), "it reads what the one before writes");
+        assert!(hazards.conflicts(&[WRITE(0), WRITE(1)], true), "it writes what the one before reads");
+        // a window of its own, besides what all write
+        hazards.touch(&[WRITE(4), WRITE(1)], true);
+        assert!(!hazards.conflicts(&[WRITE(4), WRITE(5), WRITE(1)], true));
+        // another one in between is beside nobody
+        hazards.touch(&[READ(9), WRITE(2)], false);
+        assert!(hazards.conflicts(&[WRITE(1)], true));
     }
 }

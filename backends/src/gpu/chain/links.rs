@@ -321,7 +321,7 @@ impl<A: ChainApi> Recorder for Links<A> {
                 if waits {
                     self.hazards.barrier();
                 }
-                self.hazards.touch(&group.touches);
+                self.hazards.touch(&group.touches, link.beside);
                 // SAFETY: the encoder is recording, in a pass that `begin` began. Pipeline, layout and group were made by
                 // its device and for each other, as was asserted, and live until the submission is done: `retire` and
                 // `drop` see to that. What one dispatch writes and another touches has a barrier in between; of those that are

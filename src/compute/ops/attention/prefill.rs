@@ -91,7 +91,8 @@ impl Attention {
                 reach: self.window.unwrap_or(0) as u32,
             };
             let grid = [tiles, of_window.splits as u32, self.kv_heads as u32];
-            out.push(Dispatch::new(4, of_window.window, immediates, grid));
+            let beside = of_window.before > 0;
+            out.push(Dispatch { beside, ..Dispatch::new(4, of_window.window, immediates, grid) });
         }
         out.push(self.dispatch_merge(resident, self.query_elements(tokens), splits, first, tokens));
     }
