@@ -6,26 +6,11 @@
 // that it does not see weigh exactly 0, so its bits do not depend on how the prompt was cut.
 
 //import keys
+//import prefill_rows
 //import ready
 //import values
 
-struct Params {
-    tokens: u32, // of the run
-    position: u32, // of its first token
-    window_start: u32, // position of row 0 of the window
-    window_rows: u32, // that are filled
-    first_split: u32, // of the window, in the scratch
-    splits: u32, // in the scratch
-    tiles: u32, // of 32 rows, of a KV head
-    first_split_row: u32, // of the window, of the first split of the dispatch
-    reach: u32, // positions that a token sees, where there is a limit
-}
-var<immediate> params: Params;
-
-override has_reach: u32 = 0u;
 override dim: u32 = 128u; // of a head, a multiple of 4, at most 256
-override heads: u32 = 8u;
-override kv_heads: u32 = 2u;
 override split: u32 = 1024u;
 override dim4: u32 = dim / 4u;
 
@@ -74,40 +59,6 @@ fn shrunk(sum: Rows, row4: u32) -> Rows {
         sum.a * low.x, sum.b * low.y, sum.c * low.z, sum.d * low.w,
         sum.e * high.x, sum.f * high.y, sum.g * high.z, sum.h * high.w,
     );
-}
-
-// Rows of the window that row `row` of the KV head sees.
-fn seen_by(row: u32) -> u32 {
-    let positions = params.position + row / (heads / kv_heads) + 1u;
-    return min(positions - min(params.window_start, positions), params.window_rows);
-}
-
-// Row of the window in front of which row `row` of the KV head sees nothing.
-fn seen_from(row: u32) -> u32 {
-    if has_reach == 0u {
-        return 0u;
-    }
-    let positions = params.position + row / (heads / kv_heads) + 1u;
-    let first = positions - min(params.reach, positions);
-    return first - min(params.window_start, first);
-}
-
-// Which of the rows see a position of theirs.
-fn is_seen(position: vec4<u32>, first: vec4<u32>, end: vec4<u32>) -> vec4<bool> {
-    if has_reach == 0u {
-        return position < end;
-    }
-    return (position >= first) & (position < end);
-}
-
-// Writes place `i` of what a row leaves: 0 is (max, sum, 0, 0).
-fn leave(kv: u32, row: u32, split_index: u32, i: u32, v: vec4<f32>) {
-    let of_key = heads / kv_heads;
-    if row < params.tokens * of_key {
-        let query = row / of_key * heads + kv * of_key + row % of_key;
-        let first = kv_heads * params.tiles * dim * 8u;
-        scratch[first + (query * params.splits + params.first_split + split_index) * (dim4 + 1u) + i] = v;
-    }
 }
 
 @compute @workgroup_size(256)

@@ -11,26 +11,11 @@ enable f16;
 enable wgpu_cooperative_matrix;
 
 //import keys
+//import prefill_rows
 //import ready
 //import values
 
-struct Params {
-    tokens: u32, // of the run
-    position: u32, // of its first token
-    window_start: u32, // position of row 0 of the window
-    window_rows: u32, // that are filled
-    first_split: u32, // of the window, in the scratch
-    splits: u32, // in the scratch
-    tiles: u32, // of 32 rows, of a KV head
-    first_split_row: u32, // of the window, of the first split of the dispatch
-    reach: u32, // positions that a token sees, where there is a limit
-}
-var<immediate> params: Params;
-
-override has_reach: u32 = 0u;
 override dim: u32 = 128u; // of a head, a multiple of 64, at most 256
-override heads: u32 = 8u;
-override kv_heads: u32 = 2u;
 override split: u32 = 1024u;
 override dim4: u32 = dim / 4u;
 override parts: u32 = dim / 64u; // of 16 elements, of a subgroup's quarter
@@ -51,32 +36,6 @@ var<workgroup> weight_halves: array<vec4<f16>, 320>; // [32 rows, 32 positions a
 var<workgroup> sums: array<f32, 1152>; // scores [32 rows, 32 positions and 4]; outputs [subgroup, 16 rows, 16]
 var<workgroup> shrinks: array<f32, 32>; // of the rows
 var<workgroup> moved: vec4<u32>; // whether one of them is not 1, in this run and the next one in turn
-
-// Rows of the window that row `row` of the KV head sees.
-fn seen_by(row: u32) -> u32 {
-    let positions = params.position + row / (heads / kv_heads) + 1u;
-    return min(positions - min(params.window_start, positions), params.window_rows);
-}
-
-// Row of the window in front of which row `row` of the KV head sees nothing.
-fn seen_from(row: u32) -> u32 {
-    if has_reach == 0u {
-        return 0u;
-    }
-    let positions = params.position + row / (heads / kv_heads) + 1u;
-    let first = positions - min(params.reach, positions);
-    return first - min(params.window_start, first);
-}
-
-// Writes place `i` of what a row leaves: 0 is (reference, sum, 0, 0), which attention_merge.wgsl takes as a largest score.
-fn leave(kv: u32, row: u32, split_index: u32, i: u32, v: vec4<f32>) {
-    let of_key = heads / kv_heads;
-    if row < params.tokens * of_key {
-        let query = row / of_key * heads + kv * of_key + row % of_key;
-        let first = kv_heads * params.tiles * dim * 8u;
-        scratch[first + (query * params.splits + params.first_split + split_index) * (dim4 + 1u) + i] = v;
-    }
-}
 
 // Quads of keys that a thread brings, side by side with its neighbours'. Behind the last row that is seen lies anything:
 // the last is read in its place.

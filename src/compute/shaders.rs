@@ -102,7 +102,7 @@ const PRODUCTS: [(File, &[Form]); 10] = [
 const EXPERTS_ON_UNITS: [&str; 2] = ["expert_matmul_cooperative_down", "expert_matmul_cooperative_gate_up"];
 
 /// Pieces that are imported by their own name.
-const SHARED: [File; 48] = [
+const SHARED: [File; 49] = [
     shared!("bytes"),
     shared!("bytes_of_signs"),
     shared!("cache_f16"),
@@ -133,6 +133,7 @@ const SHARED: [File; 48] = [
     shared!("pack_row"),
     shared!("pairs_of_values"),
     shared!("place"),
+    shared!("prefill_rows"),
     shared!("quantise"),
     shared!("rotated_head"),
     shared!("rows"),
