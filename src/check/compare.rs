@@ -34,8 +34,8 @@ impl Bound {
         Bound { of_rms: 4.0 * of_rms, rtol: rtol + 1e-5 }
     }
 
-    /// Of a product by matrix units, or of two of them with exponentials between, which round both factors to f16: 2^-11 at most for each, and as roundings cancel in
-    /// a sum, 3e-4 of its deviation. Six of those, twice for codes that are not centred, and some more.
+    /// Of a product by matrix units, or of two of them with exponentials between, which round both factors to f16: 2^-11 at
+    /// most for each, and as roundings cancel in a sum, 3e-4 of its deviation. Six of those, twice for codes that are not centred, and some more.
     pub(super) const COOPERATIVE: Bound = Bound { of_rms: 5e-3, rtol: 1e-3 };
 
     /// Of two products one after the other with SwiGLU between them: errors of the first are multiplied by numbers up

@@ -1,8 +1,8 @@
 //! The page of `flashflood serve` for browsers: a chat, and the machine room.
 //!
 //! It is one text with everything in it. Its sources are in `src/`, beside this file; `build.sh` makes the bundle of them,
-//! with the libraries of `package.json`, whose licences stand at its end. It is a crate of its own, as
-//! `models/` is: files, with their own limit of the registry, and a test that needs nothing of the program.
+//! with the libraries of `package.json`, whose licences stand at its end. It is a crate of its own, as `models/`
+//! is: files, with their own limit of the registry, and a test that needs nothing of the program.
 
 /// The page.
 pub const HTML: &str = include_str!("bundle/index.html");

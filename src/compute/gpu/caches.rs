@@ -33,16 +33,25 @@ impl CacheWindows {
         CacheWindows { streams: vec![Vec::new(); spec.streams.len()], rows: wanted.min(most), context }
     }
 
-    /// Makes the windows that hold so many positions, with `buffer` of a label and bytes; whether some were not there.
+    /// Whether the windows that were made hold so many positions.
+    pub(super) fn hold(&self, positions: usize) -> bool {
+        self.made() >= self.wanted(positions).min(self.most())
+    }
+
+    /// Windows that hold so many positions.
+    fn wanted(&self, positions: usize) -> usize {
+        positions.min(self.context).div_ceil(self.rows)
+    }
+
+    /// Makes the windows that hold so many positions, with `buffer` of a label and bytes.
     pub(super) fn reach(
         &mut self,
         spec: &CacheSpec,
         positions: usize,
         mut buffer: impl FnMut(&str, u64) -> wgpu::Buffer,
-    ) -> bool {
+    ) {
         let (rows, context) = (self.rows, self.context);
-        let wanted = positions.min(context).div_ceil(rows);
-        let before = self.made();
+        let wanted = self.wanted(positions);
         for (stream, windows) in spec.streams.iter().zip(&mut self.streams) {
             let label = format!("{} {}", spec.label, stream.name);
             for window in windows.len()..wanted {
@@ -50,7 +59,6 @@ impl CacheWindows {
                 windows.push(buffer(&label, (positions * stream.row_bytes()) as u64));
             }
         }
-        self.made() > before
     }
 
     /// How many were made.

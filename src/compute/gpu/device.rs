@@ -287,10 +287,9 @@ impl Device for GpuDevice {
     }
 
     fn reach(&mut self, positions: usize) -> Result<(), ExecuteError> {
-        let before = self.resident.windows_made();
         match self.resident.reach(&self.recording, positions) {
-            true => self.follow_windows(&before),
-            false => Ok(()),
+            Some(before) => self.follow_windows(&before),
+            None => Ok(()),
         }
     }
 

@@ -139,23 +139,24 @@ impl Resident {
         self.queue.submit([encoder.finish()]);
     }
 
-    /// Makes the windows of caches that hold so many positions, zeroed as [`clear`](Self::clear) says; whether some were not
-    /// there.
-    pub(super) fn reach(&mut self, recording: &Recording, positions: usize) -> bool {
-        let (device, mut encoder) = (&self.device, None);
-        let mut made = false;
+    /// Makes the windows of caches that hold so many positions, zeroed as [`clear`](Self::clear) says. How many of each cache
+    /// there were, if they were not enough: every token asks.
+    pub(super) fn reach(&mut self, recording: &Recording, positions: usize) -> Option<Vec<usize>> {
+        if self.caches.iter().all(|cache| cache.hold(positions)) {
+            return None;
+        }
+        let before = self.windows_made();
+        let device = &self.device;
+        let mut encoder = device.create_command_encoder(&Default::default());
         for (spec, cache) in recording.caches.iter().zip(&mut self.caches) {
-            made |= cache.reach(spec, positions, |label, size| {
+            cache.reach(spec, positions, |label, size| {
                 let buffer = storage(device, label, size);
-                let encoder = encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()));
                 encoder.clear_buffer(&buffer, 0, None);
                 buffer
             });
         }
-        if let Some(encoder) = encoder {
-            self.queue.submit([encoder.finish()]);
-        }
-        made
+        self.queue.submit([encoder.finish()]);
+        Some(before)
     }
 
     /// How many windows of each cache were made.
