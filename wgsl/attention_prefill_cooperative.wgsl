@@ -17,6 +17,7 @@ enable wgpu_cooperative_matrix;
 
 override dim: u32 = 128u; // of a head, a multiple of 64, at most 256
 override split: u32 = 1024u;
+override rows: u32 = 32u; // of which some may be filled: 16 for the queries of one token
 override dim4: u32 = dim / 4u;
 override parts: u32 = dim / 64u; // of 16 elements, of a subgroup's quarter
 override stride: u32 = dim4 + 2u; // quads: 8 rows in a row are in banks of their own
@@ -70,6 +71,9 @@ fn keep_run(quads: array<vec4<f16>, 16>, local: u32) {
 fn keep_queries(kv: u32, tile: u32, local: u32) {
     let queries = (kv * params.tiles + tile) * dim * 8u;
     for (var n = local; n < 8u * dim4; n += 128u) {
+        if n % 8u >= rows / 4u {
+            continue;
+        }
         let at = queries + n / 8u * 32u + n % 8u;
         let a = scratch[at];
         let b = scratch[at + 8u];
@@ -132,7 +136,9 @@ fn attention_prefill_cooperative(
     // of the weights: a row, and 8 positions of a run
     let row = local / 4u;
     let eight = local % 4u * 8u;
-    let seen = seen_by(first + row);
+    // a row that no query has sees nothing
+    let is_filled = first + row < params.tokens * (heads / kv_heads);
+    let seen = select(0u, seen_by(first + row), is_filled);
     let unseen = seen_from(first + row);
     var reference = lowest;
     var total = 0.0;
@@ -200,18 +206,26 @@ fn attention_prefill_cooperative(
         quads = bring_keys(min(start + 32u, to_row - 1u), to_row, kv, local);
         if any[turn] == 1u {
             o00 = shrunk(o00, 0u, local);
-            o01 = shrunk(o01, 16u, local);
             if parts > 1u {
                 o10 = shrunk(o10, 0u, local);
-                o11 = shrunk(o11, 16u, local);
             }
             if parts > 2u {
                 o20 = shrunk(o20, 0u, local);
-                o21 = shrunk(o21, 16u, local);
             }
             if parts > 3u {
                 o30 = shrunk(o30, 0u, local);
-                o31 = shrunk(o31, 16u, local);
+            }
+            if rows > 16u {
+                o01 = shrunk(o01, 16u, local);
+                if parts > 1u {
+                    o11 = shrunk(o11, 16u, local);
+                }
+                if parts > 2u {
+                    o21 = shrunk(o21, 16u, local);
+                }
+                if parts > 3u {
+                    o31 = shrunk(o31, 16u, local);
+                }
             }
         }
         if local == 0u {
@@ -223,21 +237,29 @@ fn attention_prefill_cooperative(
             let b1 = coopLoad<coop_mat16x16<f16, B>>(&weight_halves[160u + j], 10u);
             let a0 = coopLoad<coop_mat16x16<f16, A>>(&run_halves[at], stride);
             o00 = coopMultiplyAdd(a0, b0, o00);
-            o01 = coopMultiplyAdd(a0, b1, o01);
+            if rows > 16u {
+                o01 = coopMultiplyAdd(a0, b1, o01);
+            }
             if parts > 1u {
                 let a1 = coopLoad<coop_mat16x16<f16, A>>(&run_halves[at + 4u], stride);
                 o10 = coopMultiplyAdd(a1, b0, o10);
-                o11 = coopMultiplyAdd(a1, b1, o11);
+                if rows > 16u {
+                    o11 = coopMultiplyAdd(a1, b1, o11);
+                }
             }
             if parts > 2u {
                 let a2 = coopLoad<coop_mat16x16<f16, A>>(&run_halves[at + 8u], stride);
                 o20 = coopMultiplyAdd(a2, b0, o20);
-                o21 = coopMultiplyAdd(a2, b1, o21);
+                if rows > 16u {
+                    o21 = coopMultiplyAdd(a2, b1, o21);
+                }
             }
             if parts > 3u {
                 let a3 = coopLoad<coop_mat16x16<f16, A>>(&run_halves[at + 12u], stride);
                 o30 = coopMultiplyAdd(a3, b0, o30);
-                o31 = coopMultiplyAdd(a3, b1, o31);
+                if rows > 16u {
+                    o31 = coopMultiplyAdd(a3, b1, o31);
+                }
             }
         }
         // the next run overwrites values, scores and weights
@@ -252,17 +274,25 @@ fn attention_prefill_cooperative(
     workgroupBarrier();
     let element = 4u * its_quads;
     leave_outputs(o00, kv, first, group.y, element, local);
-    leave_outputs(o01, kv, first + 16u, group.y, element, local);
     if parts > 1u {
         leave_outputs(o10, kv, first, group.y, element + 16u, local);
-        leave_outputs(o11, kv, first + 16u, group.y, element + 16u, local);
     }
     if parts > 2u {
         leave_outputs(o20, kv, first, group.y, element + 32u, local);
-        leave_outputs(o21, kv, first + 16u, group.y, element + 32u, local);
     }
     if parts > 3u {
         leave_outputs(o30, kv, first, group.y, element + 48u, local);
-        leave_outputs(o31, kv, first + 16u, group.y, element + 48u, local);
+    }
+    if rows > 16u {
+        leave_outputs(o01, kv, first + 16u, group.y, element, local);
+        if parts > 1u {
+            leave_outputs(o11, kv, first + 16u, group.y, element + 16u, local);
+        }
+        if parts > 2u {
+            leave_outputs(o21, kv, first + 16u, group.y, element + 32u, local);
+        }
+        if parts > 3u {
+            leave_outputs(o31, kv, first + 16u, group.y, element + 48u, local);
+        }
     }
 }

@@ -210,6 +210,11 @@ fn choose(token: u32, local: u32) {
     }
     for (var e = local; e < params.experts; e += threads) {
         let mine = key[e / 4u][e % 4u];
+        // on its way while ranks are counted
+        var slot = vec2<u32>();
+        if params.with_pairs == 1u {
+            slot = slots[params.first_slot + e];
+        }
         var ranks = vec4<u32>();
         for (var other = 0u; other < padded; other += 16u) {
             ranks += (before(other, mine, e) + before(other + 4u, mine, e))
@@ -219,24 +224,22 @@ fn choose(token: u32, local: u32) {
         if rank < params.top_k {
             chosen_key[rank] = mine;
             chosen_index[rank] = e;
+            ids[token * params.ids_stride + rank] = e;
+            if params.with_pairs == 1u {
+                let row = token * params.top_k + rank;
+                pairs[row] = vec4<u32>(token, row, slot.x, slot.y);
+            }
         }
     }
     workgroupBarrier();
     if local < params.top_k {
-        let expert = chosen_index[local];
         var weight = 0.0;
         if by_score || is_sigmoid == 1u {
-            weight = weight_by_score(token, expert, softmax);
+            weight = weight_by_score(token, chosen_index[local], softmax);
         } else {
             weight = weight_by_logit(local);
         }
-        ids[token * params.ids_stride + local] = expert;
         expert_weights[token * params.weights_stride + local] = weight * params.scale;
-        if params.with_pairs == 1u {
-            let slot = slots[params.first_slot + expert];
-            let row = token * params.top_k + local;
-            pairs[row] = vec4<u32>(token, row, slot.x, slot.y);
-        }
     }
 }
 

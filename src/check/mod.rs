@@ -19,6 +19,7 @@ use std::time::Instant;
 pub use report::{CheckReport, KernelRow, TimedBy};
 
 use crate::compute::gpu::{Adapters, Gpu, bandwidth, open};
+use crate::compute::ops::ExpertDown;
 use crate::compute::shaders::{self, Form};
 use crate::compute::{ExecuteError, ShapeError};
 use crate::engine::EngineError;
@@ -158,7 +159,11 @@ pub fn check(options: &CheckOptions, progress: &mut dyn FnMut(&str, &str) -> boo
 
 /// Whether a device may use a kernel at all.
 fn is_used(kernel: &str, gpu: &Gpu) -> bool {
-    gpu.cooperative || !kernel.contains("_cooperative")
+    match kernel {
+        kernel if kernel.contains("_cooperative") => gpu.cooperative,
+        kernel if kernel.starts_with("expert_down_combine") => ExpertDown::fits(&gpu.limits),
+        _ => true,
+    }
 }
 
 /// What is run one after the other: memory holds one at a time.

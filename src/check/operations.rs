@@ -3,6 +3,8 @@
 //! The CPU goes first and is right by definition: after each operation what the GPU has made is compared and then
 //! overwritten with the CPU's, so that an error shows where it is made and nowhere else.
 
+mod expert_down;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use super::report::{KernelRow, TimedBy};
 use super::subject::{FEW_TOKENS, FOR_TILES, HISTORY, Random, Subject, TOKENS};
 use super::{CheckError, CheckOptions, Watch};
 use crate::compute::cpu::CpuExecutor;
-use crate::compute::gpu::{Gpu, GpuExecutor, GpuOptions, GpuSlots, OperationTime, Written};
+use crate::compute::gpu::{Gpu, GpuExecutor, GpuOptions, GpuSlots, Landing, OperationTime, Written};
 use crate::compute::{
     CacheId, Element, ExecuteError, LogitRows, Op, Phase, Recorded, Recording, Step, TensorId, TensorSpec, View,
 };
@@ -85,7 +87,9 @@ impl<'a> Pair<'a> {
         let options = GpuOptions { cooperative: (!cooperative).then_some(false), ..GpuOptions::default() };
         let sets = SlotSets::new(layout, slots);
         let binding = options.binding_on(gpu);
-        let memory = GpuSlots::new(gpu, sets, layout.slot_bytes(), layout.most_of_a_token(), binding, None)?;
+        // memory that the host fills is cut into slabs, and a kernel wants one
+        let landing = gpu.is_unified().then_some(Landing::Copied);
+        let memory = GpuSlots::new(gpu, sets, layout.slot_bytes(), layout.most_of_a_token(), binding, landing)?;
         let memory = Arc::new(memory);
         let gpu_store = store(memory.clone())?;
         let gpu = GpuExecutor::new(gpu.clone(), of_gpu, context, Some(memory), options)?;
@@ -171,6 +175,7 @@ impl<'a> Pair<'a> {
         for (index, recorded) in recording.steps.iter().enumerate() {
             let shaders = self.gpu.shaders_of(index, &step);
             let wanted = shaders.iter().any(|shader| options.wants(shader));
+            let before = self.stream_before(recorded, &step)?;
             if wanted {
                 watch.at(&self.subject.name, shaders[0])?;
             }
@@ -179,6 +184,10 @@ impl<'a> Pair<'a> {
             if wanted {
                 let operation = Operation { index, recorded, step, shaders };
                 self.compare_operation(&operation, &written, options, rows)?;
+            }
+            if let Some(before) = before {
+                let operation = Operation { index, recorded, step, shaders: Vec::new() };
+                self.compare_with_down(operation, &before, &written, options, rows)?;
             }
             self.take_over(&written, step)?;
             if let (Phase::Prefill, Recorded::Kernel { kernel: Op::RouterTopK(op), .. }) = (step.phase, recorded)
@@ -324,6 +333,11 @@ impl<'a> Pair<'a> {
         }
         if operation.shaders.iter().any(|shader| shader.contains("_cooperative")) {
             return Some(Bound::COOPERATIVE);
+        }
+        if let (Recorded::Kernel { kernel: Op::CombineNorm(combine), .. }, true) =
+            (operation.recorded, operation.shaders.iter().any(|shader| shader.starts_with("expert_down_combine")))
+        {
+            return combine.down.map(|down| Bound::product_and_norm(down.place.cols));
         }
         if let Recorded::Kernel { kernel: Op::MatmulNorm(op), .. } = operation.recorded {
             return Some(Bound::product_and_norm(self.recording.matrices[op.product.matrix.0].cols));

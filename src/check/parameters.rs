@@ -10,8 +10,8 @@ use crate::compute::ops::{LogitsTopK, Tile};
 use crate::compute::shaders::taken::Taken;
 use crate::compute::shaders::{self, Form};
 use crate::compute::{
-    CacheId, Dispatch, LogitRows, MatrixId, MatrixPart, Phase, Recorded, Recording, ResidentLayout, Stage, Step,
-    VectorId,
+    CacheId, Dispatch, ExpertSlab, LogitRows, MatrixId, MatrixPart, Phase, Recorded, Recording, ResidentLayout, Stage,
+    Step, VectorId,
 };
 use crate::model::Published;
 use crate::weights::WeightFormat;
@@ -55,11 +55,18 @@ impl ResidentLayout for Pieces<'_> {
     fn cooperative(&self) -> bool {
         self.cooperative
     }
+    fn expert_slab(&self, _: usize) -> Option<ExpertSlab> {
+        // once in one slab, once in several
+        (!self.cooperative).then_some(ExpertSlab { number: 0, slot_bytes: 1 << 20 })
+    }
     fn cooperative_delta_net(&self) -> bool {
         self.cooperative
     }
     fn cooperative_attention(&self) -> bool {
         self.cooperative
+    }
+    fn deep_attention(&self) -> Option<usize> {
+        self.cooperative.then_some(HISTORY / 2)
     }
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::CheckError;
 use crate::compute::ops::{
-    Combine, DeltaNetShape, Experts, GateUpApart, Input, Matmul, MatmulNorm, Quantised, RmsNorm, Route, RowsOf,
-    StreamRead, Swiglu, Unscaled,
+    Combine, CombineNorm, DeltaNetShape, ExpertDown, Experts, GateUpApart, Input, Matmul, MatmulNorm, Quantised,
+    RmsNorm, Route, RowsOf, StreamRead, Swiglu, Unscaled,
 };
 use crate::compute::shaders::Form;
 use crate::compute::{KvFormat, Lowering, Recorded, Recording, ShapeError, TensorId, View, lower};
@@ -224,13 +224,16 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, C
             _ => r.tensor(label, top_k, intermediate).into(),
         };
         let out = r.tensor(format!("experts, {name}"), top_k, hidden);
-        let op = Experts { layer, slot, x: input, apart, hidden: inner, out, unscaled: None };
+        let op = Experts { layer, slot, x: input, apart, hidden: inner, out, unscaled: None, combined: false };
         op.check(&r)?;
         r.steps.extend([Recorded::Route(Route { layer, ids, ahead: None }), Recorded::Experts(Box::new(op))]);
         // weights, the shared expert and its gate may be any numbers
         let shared = (layer > 0).then(|| (x, (layer > 1).then(|| x.columns(top_k, 1))));
         let weights = x.columns(0, top_k);
         r.push(format!("sum, {name}"), Combine { x: sum, routed: out, weights, shared })?;
+        let name = format!("down, {name}");
+        let down = ExpertDown { layer, place: slot.down, hidden: inner };
+        combine_norm(&mut r, &name, Combine { x: sum, routed: out, weights, shared }, down, form)?;
         choices.push(ids.tensor);
         let bytes: Vec<u8> = (0..experts).flat_map(|_| expert(&mut random, &slot)).collect();
         let place = Place::Strided { file: layer as u32, base: 0, stride: slot.bytes as u64 };
@@ -245,6 +248,25 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, C
         shape: None,
         choices,
     })
+}
+
+/// What combines experts, the norm of that, and the last product of theirs.
+fn combine_norm(
+    r: &mut Recording,
+    name: &str,
+    combine: Combine,
+    down: ExpertDown,
+    form: Form,
+) -> Result<(), ShapeError> {
+    let Combine { x, routed, weights, shared } = combine;
+    let norm = r.vector("norm", &vec![1.0; x.width]);
+    let out = r.tensor(format!("normed, {name}"), 1, x.width);
+    let packed = (form == Form::Int8).then(|| Quantised::tensor(r, &format!("packed, {name}"), 1, x.width, 4));
+    let eps = 1e-6;
+    // groups of 32 columns, as sizes of a check are
+    let Some(unscaled) = Unscaled::new(r, &out, eps) else { return Ok(()) };
+    let (unscaled, down) = (Some(unscaled), Some(down));
+    r.push(name, CombineNorm { x, routed, weights, shared, norm, out, packed, eps, unscaled, down })
 }
 
 /// `product` onto a residual stream, and the norm of that.

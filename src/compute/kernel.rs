@@ -51,6 +51,11 @@ pub(crate) trait Kernel: Send + Sync {
     /// Pipelines and bind groups, made once before tokens flow.
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage>;
 
+    /// The layer, among those with experts, whose slots it reads.
+    fn expert_layer(&self) -> Option<usize> {
+        None
+    }
+
     /// Of its first stages those that are products of one token, whose threads are tuned.
     fn products(&self, _resident: &dyn ResidentLayout) -> Vec<ProductShape> {
         Vec::new()
@@ -99,10 +104,27 @@ pub(crate) trait ResidentLayout {
     fn cooperative_attention(&self) -> bool {
         false
     }
+    /// Positions from which on a token's attention is that of a prompt's tiles, where it is at all.
+    fn deep_attention(&self) -> Option<usize> {
+        None
+    }
+    /// Where the experts of a layer are when all are in one slab.
+    fn expert_slab(&self, _moe_layer: usize) -> Option<ExpertSlab> {
+        None
+    }
     /// How many threads a product is spread over: the same for its stage and its dispatches.
     fn team(&self, shape: &ProductShape) -> Team {
         shape.team()
     }
+}
+
+/// A slab that holds all experts of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ExpertSlab {
+    /// Which slab.
+    pub number: usize,
+    /// Bytes of a slot.
+    pub slot_bytes: usize,
 }
 
 /// Rows of a matrix that one binding covers.
@@ -171,7 +193,7 @@ impl Resource {
 }
 
 /// The binding of a codebook: behind those of every product, so that a format's WGSL knows it.
-const CODEBOOK: u32 = 7;
+const CODEBOOK: u32 = 15;
 
 /// One binding of a bind group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

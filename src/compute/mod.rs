@@ -20,7 +20,7 @@ mod step;
 
 pub(crate) use device::Device;
 #[cfg(test)]
-pub(crate) use kernel::{Dispatch, Kernel, MatrixPart, ResidentLayout, Resource, Stage};
+pub(crate) use kernel::{Dispatch, ExpertSlab, Kernel, MatrixPart, ResidentLayout, Resource, Stage};
 pub use lower::KvFormat;
 pub(crate) use lower::{Lowering, lower};
 pub(crate) use op::Op;

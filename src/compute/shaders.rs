@@ -82,8 +82,9 @@ const PLAIN: [File; 19] = [
 ];
 
 /// Kernels of products, and the forms of activations that they take.
-const PRODUCTS: [(File, &[Form]); 10] = [
+const PRODUCTS: [(File, &[Form]); 11] = [
     (kernel!("expert_down"), &Form::ALL),
+    (kernel!("expert_down_combine"), &Form::ALL),
     (kernel!("expert_gate_up"), &Form::ALL),
     (kernel!("expert_matmul_down"), &Form::ALL),
     (kernel!("expert_matmul_gate_up"), &Form::ALL),

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use super::kernels::msl::costs::Costs;
 use super::kernels::msl::lower;
 use super::kernels::random::formats;
-use crate::compute::ops::{CooperativeTile, ProductShape, Tile};
+use crate::compute::ops::{CooperativeTile, ExpertDown, ProductShape, Tile};
 use crate::compute::shaders::{self, Form};
 use naga::back::PipelineConstants;
 use naga::valid::ModuleInfo;
@@ -26,6 +26,14 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
             all.push(named(vec![("pack", 1.0), ("interleave", 2.0)]));
         }
         return all;
+    }
+    if kernel == "attention_merge" {
+        // of a prompt, and of a token
+        let of = |threads: f64, sharers| {
+            let packs = [("pack", 1.0), ("interleave", 2.0), ("quantisers", threads)];
+            named([("threads", threads), ("sharers", sharers)].into_iter().chain(packs).collect())
+        };
+        return vec![of(64.0, 1.0), of(256.0, 4.0)];
     }
     let mut of_shader: Vec<_> =
         formats("").into_iter().filter(|f| shader.ends_with(&format!("_{}", f.suffix()))).collect();
@@ -62,6 +70,15 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
             all.push(named(shape.tile_constants(tiles[0]).into_iter().chain(OF_TOKENS).collect()));
         }
         return all;
+    }
+    if kernel == "expert_down_combine" {
+        let pipelines = [(64, 1), (1024, 10), (4096, 8)].map(|(cols, top_k)| {
+            let shape = ProductShape::new(kernel, form, format, 4096, cols);
+            let (constants, threads) = ExpertDown::constants(&shape, top_k, 1024);
+            let packed = [("pack", 1.0), ("interleave", 2.0), ("quantisers", threads as f64)];
+            named(constants.into_iter().chain(packed).collect())
+        });
+        return pipelines.into();
     }
     let mut all = vec![of(64), of(4096)];
     if kernel == "expert_gate_up" {
@@ -118,6 +135,7 @@ fn lowers_to_msl() {
                 | "matvec"
                 | "matvec_norm"
                 | "expert_down"
+                | "expert_down_combine"
                 | "expert_gate_up"
         ) {
             assert!(
@@ -270,7 +288,7 @@ fn files_are_what_they_say() {
             assert!(line.contains("; // "), "{stem}: a binding without its shape: {line}");
         }
     }
-    assert_eq!(files.len(), 35, "one file per kernel");
+    assert_eq!(files.len(), 36, "one file per kernel");
 }
 
 /// What is in `src/compute/ops`, without its tests.

@@ -1,3 +1,3 @@
 // The table that codes are looked up in, one a device. Its binding is behind those of every product.
 
-@group(0) @binding(7) var<storage, read> codebook: array<vec2<u32>>;
+@group(0) @binding(15) var<storage, read> codebook: array<vec2<u32>>;

@@ -6,15 +6,16 @@
 mod attention;
 mod delta_net;
 
-pub(super) use attention::works as attention_works;
-pub(super) use delta_net::works as delta_net_works;
 use flashflood_backends::gpu::Gpu;
 
+use super::device::GpuOptions;
 use super::pipelines::Pipelines;
 use super::readback::Readback;
+use super::resident::Resident;
 use crate::compute::kernel::{Binding, Dispatch, Immediates, Resource, Stage, params};
-use crate::compute::ops::{CooperativeTile, ProductShape};
-use crate::compute::recording::TensorId;
+use crate::compute::op::Op;
+use crate::compute::ops::{Attention, CooperativeTile, ProductShape};
+use crate::compute::recording::{Recorded, Recording, TensorId};
 use crate::compute::shaders::Form;
 use crate::weights::{Affine, ScaleType, WeightFormat};
 
@@ -32,8 +33,19 @@ const SCALES: usize = (ROWS * BLOCKS).next_multiple_of(4);
 /// Words of a packed row of activations.
 const X_WORDS: usize = (COLS / 4 + 2 * BLOCKS).next_multiple_of(4);
 
+/// Decides what matrix units make of `recording`.
+pub(super) fn decide(resident: &mut Resident, gpu: &Gpu, recording: &Recording, options: &GpuOptions) {
+    let is_delta_net = |step: &Recorded| matches!(step, Recorded::Kernel { kernel: Op::DeltaNet(_), .. });
+    resident.cooperative = options.cooperative != Some(false) && works(gpu);
+    resident.cooperative_delta_net =
+        resident.cooperative && recording.steps.iter().any(is_delta_net) && delta_net::works(gpu);
+    resident.cooperative_attention = resident.cooperative && attention::works(gpu, recording);
+    let by_units = resident.cooperative_attention.then_some(Attention::DEEP);
+    resident.deep_attention = options.deep_attention.or(by_units);
+}
+
 /// Whether the device has matrix units, and they are right. Says so if they are not.
-pub(super) fn works(gpu: &Gpu) -> bool {
+fn works(gpu: &Gpu) -> bool {
     if !gpu.cooperative {
         return false;
     }

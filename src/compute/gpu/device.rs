@@ -17,8 +17,7 @@ use super::resident::{Resident, most_chosen};
 use super::slots::{GpuSlots, Landing};
 use crate::compute::device::{Choice, Device, ExpertLayer, LandedExpert};
 use crate::compute::kernel::{Dispatch, Kernel};
-use crate::compute::op::Op;
-use crate::compute::ops::LogitsTopK;
+use crate::compute::ops::{ExpertDown, LogitsTopK};
 use crate::compute::recording::{CacheId, Recorded, Recording, TensorId, View};
 use crate::compute::run::Runner;
 use crate::compute::step::{ExecuteError, HostWork, KernelTime, LogitsSummary, ProfiledSteps, Span, Step, TopLogits};
@@ -46,6 +45,9 @@ pub(crate) struct GpuOptions {
     pub teams: Teams,
     /// Whether matrix units multiply prompts, where not as the device would choose: for tests.
     pub cooperative: Option<bool>,
+    /// Positions from which on a token's attention is that of a prompt's tiles, where not as the device would choose: for
+    /// tests.
+    pub deep_attention: Option<usize>,
     /// Whether dispatches are recorded below wgpu's validation, where the graphics API can and checks are off: for tests.
     pub chain: bool,
     /// Dispatches of the first submission of a step that waits for nothing.
@@ -63,6 +65,7 @@ impl Default for GpuOptions {
             threads: u32::MAX,
             teams: Teams::BuiltIn,
             cooperative: None,
+            deep_attention: None,
             chain: true,
             submit_after: SUBMIT_AFTER,
             prepare: true,
@@ -167,12 +170,11 @@ impl GpuDevice {
         let table = slots.as_ref().map_or(0, |slots| slots.slots());
         let mut resident =
             Resident::new(&gpu.device, &gpu.queue, &recording, context, options.limits_on(&gpu), scratch2, table);
-        resident.cooperative = options.cooperative != Some(false) && super::cooperative::works(&gpu);
-        let is_delta_net = |step: &Recorded| matches!(step, Recorded::Kernel { kernel: Op::DeltaNet(_), .. });
-        resident.cooperative_delta_net = resident.cooperative
-            && recording.steps.iter().any(is_delta_net)
-            && super::cooperative::delta_net_works(&gpu);
-        resident.cooperative_attention = resident.cooperative && super::cooperative::attention_works(&gpu, &recording);
+        super::cooperative::decide(&mut resident, &gpu, &recording, &options);
+        if let (Some(slots), true) = (&slots, ExpertDown::fits(&gpu.limits)) {
+            let is_layer = |step: &&Recorded| matches!(step, Recorded::Experts(_));
+            resident.expert_slabs = slots.single_slabs(recording.steps.iter().filter(is_layer).count());
+        }
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let subject = Subject { gpu: &gpu, recording: &recording, slots: slots.as_deref() };
         subject.choose(options.teams, &mut pipelines, &mut resident);

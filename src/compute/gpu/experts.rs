@@ -64,8 +64,10 @@ impl Runner<GpuDevice> {
         device.resident.first_slots = first_slots;
         device.resident.all_resident = true;
         for (index, recorded) in self.recording.steps.iter().enumerate() {
-            if let Recorded::Experts(op) = recorded {
-                device.follow_slabs(index, op)?;
+            match recorded {
+                Recorded::Experts(op) => device.follow_slabs(index, op)?,
+                Recorded::Kernel { kernel, .. } => device.follow_slab(index, &**kernel)?,
+                Recorded::Route(_) | Recorded::LayerDone(_) => {}
             }
         }
         Ok(())

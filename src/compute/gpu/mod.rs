@@ -26,5 +26,4 @@ pub use flashflood_backends::gpu::{Adapters, Gpu, open};
 pub(crate) use one_operation::{OperationTime, Written};
 pub(crate) use profile::bandwidth;
 pub(crate) use slots::GpuSlots;
-#[cfg(test)]
 pub(crate) use slots::Landing;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::device::GpuDevice;
-use crate::compute::kernel::{Access, Resource, Stage};
+use crate::compute::kernel::{Access, ResidentLayout, Resource, Stage};
 use crate::compute::ops::{ExpertTile, Pair, ProductShape, RouterTopK, expert_groups};
 use crate::compute::recording::{CacheId, Recorded, TensorId};
 use crate::compute::run::Runner;
@@ -98,6 +98,42 @@ impl Runner<GpuDevice> {
         let words = device.read_some(&[(&buffers[0], 0, 4 * pairs), (&buffers[1], 0, 4 * rooms)])?;
         let (pairs, tiles) = words.split_at(4 * pairs);
         Ok((bytemuck::pod_collect_to_vec(pairs), bytemuck::pod_collect_to_vec(tiles)))
+    }
+
+    /// Has kernels take the experts `ids` of a token of a layer from its slab, as where all experts of the layer are in it.
+    /// Returns false where they may be in several.
+    pub(crate) fn take_from_slab(
+        &mut self,
+        layer: usize,
+        ids: &[u32],
+        store: &mut ExpertStore,
+    ) -> Result<bool, ExecuteError> {
+        let device = &mut self.device;
+        let (Some(slots), Some(_)) = (device.slots.clone(), device.resident.expert_slab(layer)) else {
+            return Ok(false);
+        };
+        let acquired = store.acquire(layer, ids)?;
+        let mut pending: Vec<usize> = acquired.iter().filter(|one| !one.hit).map(|one| one.slot).collect();
+        while !pending.is_empty() {
+            store.wait_some(&mut pending).into_iter().try_for_each(|(_, outcome)| outcome)?;
+            device.copy_landed();
+            device.submit_landed()?;
+        }
+        let slot_of =
+            |id: u32| acquired.iter().find(|one| one.expert == id).map_or((0, 0), |one| slots.place(one.slot));
+        let pair = |(row, &id): (usize, &u32)| {
+            let (slab, slot) = slot_of(id);
+            Pair { token: 0, row: row as u32, slot: slot as u32, slab: slab as u32 }
+        };
+        let pairs: Vec<Pair> = ids.iter().enumerate().map(pair).collect();
+        device.gpu.queue.write_buffer(device.resident.pairs(), 0, bytemuck::cast_slice(&pairs));
+        device.resident.all_resident = true;
+        Ok(true)
+    }
+
+    /// Ends what [`take_from_slab`](Self::take_from_slab) began.
+    pub(crate) fn take_what_is_read(&mut self) {
+        self.device.resident.all_resident = false;
     }
 
     /// The kernels that an operation dispatches in a step, in order, each once.

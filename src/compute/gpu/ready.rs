@@ -8,7 +8,7 @@ use super::device::GpuDevice;
 use super::pipelines::{ChainStage, PassStage, Pipelines};
 use super::resident::Resident;
 use super::slots::GpuSlots;
-use crate::compute::kernel::{Binding, Resource, Stage};
+use crate::compute::kernel::{Binding, Kernel, Resource, Stage};
 use crate::compute::ops::{Experts, LogitsTopK};
 use crate::compute::recording::{Recorded, Recording};
 use crate::compute::step::ExecuteError;
@@ -61,10 +61,13 @@ impl Maker<'_> {
         let (mut steps, mut generations) = (Vec::new(), HashMap::new());
         for (index, recorded) in recording.steps.iter().enumerate() {
             steps.push(match recorded {
-                Recorded::Kernel { kernel, .. } => self.stages(&kernel.stages(self.resident), &[])?,
+                Recorded::Kernel { kernel, .. } => {
+                    let slabs = kernel.expert_layer().map(|layer| self.slabs(index, layer, &mut generations));
+                    self.stages(&kernel.stages(self.resident), &slabs.unwrap_or_default())?
+                }
                 Recorded::Route(_) | Recorded::LayerDone(_) => ReadyStages::default(),
                 Recorded::Experts(op) => {
-                    let slabs = self.slabs(index, op, &mut generations);
+                    let slabs = self.slabs(index, op.layer, &mut generations);
                     self.stages(&op.stages(self.resident, slabs.len()), &slabs)?
                 }
             });
@@ -80,12 +83,12 @@ impl Maker<'_> {
     fn slabs(
         &self,
         index: usize,
-        op: &Experts,
+        layer: usize,
         generations: &mut HashMap<(usize, usize), u64>,
     ) -> Vec<Option<wgpu::Buffer>> {
         let Some(slots) = self.slots else { return Vec::new() };
         let mut slabs = vec![None; slots.slabs()];
-        for slab in slots.slabs_of(op.layer) {
+        for slab in slots.slabs_of(layer) {
             let (buffer, generation) = slots.slab(slab);
             slabs[slab] = buffer;
             generations.insert((index, slab), generation);
@@ -110,16 +113,33 @@ impl Maker<'_> {
 impl GpuDevice {
     /// Makes the bind groups of a layer's experts anew for slabs that came, and drops those for slabs that went.
     pub(super) fn follow_slabs(&mut self, index: usize, op: &Experts) -> Result<(), ExecuteError> {
+        self.follow(index, op.layer, |resident, slabs| op.stages(resident, slabs), |slab| slab)
+    }
+
+    /// The same for a kernel that reads the one slab of a layer.
+    pub(super) fn follow_slab(&mut self, index: usize, kernel: &dyn Kernel) -> Result<(), ExecuteError> {
+        let Some(layer) = kernel.expert_layer() else { return Ok(()) };
+        self.follow(index, layer, |resident, _| kernel.stages(resident), |_| 0)
+    }
+
+    /// Follows the slabs of a layer for step `index`, whose stages have bind group `group_of` for each.
+    fn follow(
+        &mut self,
+        index: usize,
+        layer: usize,
+        stages: impl Fn(&Resident, usize) -> Vec<Stage>,
+        group_of: impl Fn(usize) -> usize,
+    ) -> Result<(), ExecuteError> {
         let Some(slots) = self.slots.clone() else { return Ok(()) };
-        for slab in slots.slabs_of(op.layer) {
+        for slab in slots.slabs_of(layer) {
             if self.ready.generations.get(&(index, slab)) == Some(&slots.generation(slab)) {
                 continue;
             }
             let mut slabs = vec![None; slots.slabs()];
             let (buffer, generation) = slots.slab(slab);
             slabs[slab] = buffer;
-            let stages = op.stages(&self.resident, slots.slabs());
-            self.regroup(index, &stages, slab, &slabs)?;
+            let stages = stages(&self.resident, slots.slabs());
+            self.regroup(index, &stages, group_of(slab), &slabs)?;
             // only now: a step that failed is followed by one that tries again
             self.ready.generations.insert((index, slab), generation);
         }

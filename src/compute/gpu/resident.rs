@@ -6,7 +6,7 @@ use std::ops::Range;
 use flashflood_formats::Codebook;
 
 use super::caches::CacheWindows;
-use crate::compute::kernel::{MatrixPart, ResidentLayout, Resource};
+use crate::compute::kernel::{ExpertSlab, MatrixPart, ResidentLayout, Resource};
 use crate::compute::ops::{LogitsTopK, ProductShape, Team};
 use crate::compute::recording::{CacheId, MatrixId, Recorded, Recording, TensorId, VectorId, View};
 use crate::weights::{MOST_STREAMS, Matrix, WeightFormat};
@@ -65,6 +65,10 @@ pub(super) struct Resident {
     pub(super) cooperative_delta_net: bool,
     /// They make attention of prompts.
     pub(super) cooperative_attention: bool,
+    /// From so many positions on tokens take their tiles.
+    pub(super) deep_attention: Option<usize>,
+    /// Of each layer of experts, where a kernel may take them from one slab.
+    pub(super) expert_slabs: Vec<Option<ExpertSlab>>,
 }
 
 impl Resident {
@@ -121,6 +125,8 @@ impl Resident {
             cooperative: false,
             cooperative_delta_net: false,
             cooperative_attention: false,
+            deep_attention: None,
+            expert_slabs: Vec::new(),
         };
         resident.place_weights(recording);
         resident.clear();
@@ -441,6 +447,13 @@ impl ResidentLayout for Resident {
     }
     fn cooperative_attention(&self) -> bool {
         self.cooperative_attention
+    }
+    fn deep_attention(&self) -> Option<usize> {
+        self.deep_attention
+    }
+
+    fn expert_slab(&self, moe_layer: usize) -> Option<ExpertSlab> {
+        self.expert_slabs.get(moe_layer).copied().flatten()
     }
 
     fn team(&self, shape: &ProductShape) -> Team {

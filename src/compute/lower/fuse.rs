@@ -1,7 +1,7 @@
 //! Neighbours that one kernel does together: on a fast GPU a dispatch costs a wait for the one before, whatever it does.
 
 use crate::compute::op::Op;
-use crate::compute::ops::{Combine, CombineNorm, RmsNorm, RouterTopK};
+use crate::compute::ops::{Combine, CombineNorm, ExpertDown, RmsNorm, RouterTopK};
 use crate::compute::recording::{Recorded, Recording};
 
 /// The SwiGLU of the shared expert with the router's choice behind it, and what combines the experts with the norm behind it.
@@ -18,6 +18,29 @@ pub(super) fn neighbours(recording: &mut Recording) {
         }
     }
     recording.steps = steps;
+}
+
+/// Lets what combines the experts make their last product too, where that leaves half a norm.
+pub(super) fn last_products(recording: &mut Recording) {
+    let mut experts: Option<usize> = None;
+    for at in 0..recording.steps.len() {
+        match &mut recording.steps[at] {
+            Recorded::Experts(_) => experts = Some(at),
+            Recorded::Kernel { kernel: Op::CombineNorm(combine), .. } if combine.unscaled.is_some() => {
+                let (combine_at, routed) = (at, combine.routed);
+                let Some(Recorded::Experts(op)) = experts.take().map(|at| &mut recording.steps[at]) else { continue };
+                if op.out != routed {
+                    continue;
+                }
+                op.combined = true;
+                let down = ExpertDown { layer: op.layer, place: op.slot.down, hidden: op.hidden };
+                if let Recorded::Kernel { kernel: Op::CombineNorm(combine), .. } = &mut recording.steps[combine_at] {
+                    combine.down = Some(down);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Puts `choice` in the place of a SwiGLU that is last.
@@ -42,6 +65,8 @@ fn into_combine(steps: &mut [Recorded], norm: &RmsNorm) -> bool {
     }
     let Combine { x, routed, weights, shared } = combine.clone();
     let (weight, out, eps) = (norm.weight, norm.out, norm.eps);
-    *kernel = CombineNorm { x, routed, weights, shared, norm: weight, out, packed: None, eps, unscaled: None }.into();
+    *kernel =
+        CombineNorm { x, routed, weights, shared, norm: weight, out, packed: None, eps, unscaled: None, down: None }
+            .into();
     true
 }

@@ -54,6 +54,7 @@ pub(crate) fn lower(mut recording: Recording, how: Lowering) -> Result<Recording
     }
     if how.unscaled {
         unscaled::norms(&mut recording);
+        fuse::last_products(&mut recording);
     }
     reuse::tensors(&mut recording);
     recording.check()?;

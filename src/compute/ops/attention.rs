@@ -1,4 +1,5 @@
 mod cpu;
+mod decode;
 mod prefill;
 
 use std::ops::Range;
@@ -7,7 +8,7 @@ use flashflood_formats::CacheFormat;
 
 use super::{Input, Quantised};
 use crate::compute::cpu::CpuMemory;
-use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
+use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{CacheId, CacheStream, Recording, ShapeError, VectorId, View, expect, shape_error};
 use crate::compute::shaders::cached::{suffix_of, turned, with_suffix};
@@ -17,10 +18,23 @@ use crate::compute::{Phase, Step};
 const KEYS: usize = 0;
 const VALUES: usize = 1;
 
-/// Positions that one workgroup attends to in decode.
-const SPLIT: usize = 512;
-/// Its threads: every device has so many.
-const DECODE_THREADS: usize = 256;
+/// Its kernels, by their places in [`Kernel::stages`].
+mod stage {
+    /// The step's keys and values into the cache.
+    pub(super) const KEYS: usize = 0;
+    /// All of a token's attention, or what each split of it comes to.
+    pub(super) const TOKEN: usize = 1;
+    /// Splits of a prompt joined.
+    pub(super) const MERGE: usize = 2;
+    /// Queries as tiles take them.
+    pub(super) const QUERIES: usize = 3;
+    /// What each split of a tile of queries comes to.
+    pub(super) const TILES: usize = 4;
+    /// Splits of a token joined.
+    pub(super) const MERGE_OF_TOKEN: usize = 5;
+    /// What each split of a token deep in a context comes to, for each of `TILE_SPLITS`; only where tiles make it.
+    pub(super) const TILE_OF_TOKEN: usize = 6;
+}
 
 /// Bias, RMS norm and rotation of queries and keys, the write of keys and values into the KV cache, causal attention of the
 /// step's queries over it, and the output gate. What is optional costs nothing where it is absent.
@@ -146,31 +160,6 @@ impl Attention {
     fn offset_of(resident: &dyn ResidentLayout, vector: Option<VectorId>) -> u32 {
         vector.map_or(0, |vector| resident.vector_offset(vector) as u32)
     }
-
-    /// The splits of `tokens` tokens joined, which begin at element `partials` of the scratch.
-    fn dispatch_merge(
-        &self,
-        resident: &dyn ResidentLayout,
-        partials: usize,
-        splits: usize,
-        first_token: usize,
-        tokens: usize,
-    ) -> Dispatch {
-        let immediates = params! {
-            heads: self.heads as u32,
-            dim: self.dim as u32,
-            splits: splits as u32,
-            first_token: first_token as u32,
-            out_stride: self.out.view().stride as u32,
-            gate_offset: self.dim as u32,
-            gate_stride: self.qkv.stride as u32,
-            gate_head: if self.gate { self.q_head() as u32 } else { 0 },
-            first: partials as u32,
-            bias: Self::offset_of(resident, self.bias),
-            sinks: Self::offset_of(resident, self.sinks),
-        };
-        Dispatch::new(2, 0, immediates, [self.heads as u32, tokens as u32, 1])
-    }
 }
 
 /// The splits of one window of a cache that are looked at.
@@ -262,9 +251,10 @@ impl Kernel for Attention {
 
     fn scratch_bytes(&self, context: usize, tokens: usize) -> usize {
         // one split more: windows of the cache end with a split that is not full
-        let splits = context.div_ceil(SPLIT) + 1;
-        // splits of prefill are longer
-        self.prefill_bytes(splits, tokens).max(self.heads * splits * self.partial() * 4)
+        let splits = |of: usize| context.div_ceil(of) + 1;
+        // no split of a token is shorter
+        let of_token = self.prefill_bytes(splits(decode::SPLIT), 1);
+        self.prefill_bytes(splits(prefill::SPLIT), tokens).max(of_token)
     }
 
     fn stages(&self, resident: &dyn ResidentLayout) -> Vec<Stage> {
@@ -279,9 +269,10 @@ impl Kernel for Attention {
         let keys = windows.clone().map(|w| [&[qkv, vectors, rope][..], &written(w)].concat()).collect();
         let splits =
             windows.clone().map(|w| [&[qkv, vectors, rope][..], &written(w), &[scratch, out]].concat()).collect();
-        let runs = windows.map(|w| [&cache(w).map(Binding::read)[..], &[scratch]].concat()).collect();
+        let runs: Vec<Vec<Binding>> =
+            windows.map(|w| [&cache(w).map(Binding::read)[..], &[scratch]].concat()).collect();
         let packed = |threads| Quantised::constants(self.out.packed(), threads);
-        let merge = vec![Binding::read(Resource::Scratch), qkv, vectors, out];
+        let joined = vec![Binding::read(Resource::Scratch), qkv, vectors, out];
         let [dim, half_rotary, heads, kv_heads, q_head] = self.constants();
         let [has_q_norm, has_k_norm, has_bias, has_sinks, has_reach] = self.presence();
         // pairs that have no kernels do not get past the check
@@ -289,7 +280,29 @@ impl Kernel for Attention {
         let by_format = |kernel| with_suffix(kernel, suffix);
         let [keys_format, values_format] = self.formats;
         let of_queries = [dim, half_rotary, heads, kv_heads, q_head, has_q_norm, has_bias];
-        vec![
+        let merge = |threads: usize, sharers: usize| Stage {
+            shader: turned("attention_merge", values_format.is_turned()),
+            constants: [
+                &[has_bias, has_sinks, ("threads", threads as f64), ("sharers", sharers as f64)],
+                &packed(threads)[..],
+            ]
+            .concat(),
+            groups: vec![joined.clone()],
+        };
+        let of_token = resident.threads().min(decode::MERGE_THREADS);
+        let on_matrix_units = resident.cooperative_attention() && self.fits_matrix_units();
+        let tiles = |split: usize, rows: usize| Stage {
+            shader: by_format(match on_matrix_units {
+                true => "attention_prefill_cooperative",
+                false => "attention_prefill",
+            }),
+            constants: [dim, heads, kv_heads, has_reach, ("split", split as f64)]
+                .into_iter()
+                .chain(on_matrix_units.then_some(("rows", rows as f64)))
+                .collect(),
+            groups: runs.clone(),
+        };
+        let mut stages = vec![
             Stage {
                 shader: by_format("kv_norm_rope"),
                 constants: vec![dim, half_rotary, has_k_norm, has_bias],
@@ -299,62 +312,32 @@ impl Kernel for Attention {
                 shader: by_format("attention"),
                 constants: [
                     &of_queries[..],
-                    &[has_k_norm, has_sinks, ("split", SPLIT as f64)],
-                    &packed(DECODE_THREADS),
+                    &[has_k_norm, has_sinks, ("split", decode::SPLIT as f64)],
+                    &packed(decode::THREADS),
                 ]
                 .concat(),
                 groups: splits,
             },
-            Stage {
-                shader: turned("attention_merge", values_format.is_turned()),
-                constants: [&[has_bias, has_sinks], &packed(64)[..]].concat(),
-                groups: vec![merge],
-            },
+            merge(prefill::MERGE_THREADS, 1),
             Stage {
                 shader: turned("query_norm_rope", keys_format.is_turned()),
                 constants: of_queries.into(),
                 groups: vec![vec![qkv, vectors, rope, scratch]],
             },
-            Stage {
-                shader: by_format(match resident.cooperative_attention() && self.fits_matrix_units() {
-                    true => "attention_prefill_cooperative",
-                    false => "attention_prefill",
-                }),
-                constants: vec![dim, heads, kv_heads, has_reach, ("split", prefill::SPLIT as f64)],
-                groups: runs,
-            },
-        ]
+            tiles(prefill::SPLIT, prefill::TILE),
+            merge(of_token, of_token / (self.dim / 4)),
+        ];
+        if resident.deep_attention().is_some() {
+            let rows = self.queries_per_key().next_multiple_of(16).min(prefill::TILE);
+            stages.extend(decode::TILE_SPLITS.map(|(_, split)| tiles(split, rows)));
+        }
+        stages
     }
 
     fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
-        if step.phase == Phase::Prefill {
-            return self.dispatch_prefill(resident, step, out);
-        }
-        let seen = self.seen(step, 0, 1);
-        let splits = self.split_count(resident, SPLIT, seen.clone());
-        for of_window in self.splits(resident, SPLIT, seen) {
-            let immediates = params! {
-                position: step.position as u32,
-                window_start: of_window.start as u32,
-                window_rows: of_window.rows as u32,
-                first_split: of_window.before as u32,
-                splits: splits as u32,
-                scale: self.scale().to_bits(),
-                eps: self.eps.to_bits(),
-                first_seen: of_window.first_seen as u32,
-                q_norm: Self::offset_of(resident, self.q_norm),
-                k_norm: Self::offset_of(resident, self.k_norm),
-                bias: Self::offset_of(resident, self.bias),
-                sinks: Self::offset_of(resident, self.sinks),
-            };
-            let grid = [self.heads as u32, of_window.splits as u32, 1];
-            // each split has a place of its own
-            let beside = of_window.before > 0;
-            out.push(Dispatch { beside, ..Dispatch::new(1, of_window.window, immediates, grid) });
-        }
-        // a single split is its own result
-        if splits > 1 {
-            out.push(self.dispatch_merge(resident, 0, splits, 0, 1));
+        match step.phase {
+            Phase::Prefill => self.dispatch_prefill(resident, step, out),
+            Phase::Decode => self.dispatch_decode(resident, step, out),
         }
     }
 }

@@ -1,7 +1,7 @@
 use rayon::prelude::*;
 
 use super::rms_norm::{check_packed, norm_row, row_threads};
-use super::{Combine, Quantised, RmsNorm, Unscaled};
+use super::{Combine, ExpertDown, Quantised, RmsNorm, Unscaled};
 use crate::compute::cpu::{CpuMemory, at_least, row_mut};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
@@ -30,6 +30,8 @@ pub(crate) struct CombineNorm {
     pub eps: f32,
     /// In decode only the first half of the norm is taken.
     pub unscaled: Option<Unscaled>,
+    /// In decode it may make the last product of the experts itself: only with `unscaled`.
+    pub down: Option<ExpertDown>,
 }
 
 /// Vectors of 4 elements that a workgroup of `combine_unscaled` adds up.
@@ -39,6 +41,10 @@ impl CombineNorm {
     /// The norm by itself.
     pub(crate) fn as_norm(&self) -> RmsNorm {
         RmsNorm { x: self.x, weight: self.norm, out: self.out, packed: self.packed, eps: self.eps }
+    }
+
+    pub(super) fn shared_words(&self) -> (u32, u32, u32) {
+        self.combine().shared_words()
     }
 
     fn unscaled(&self, step: &Step) -> Option<Unscaled> {
@@ -61,6 +67,7 @@ impl CombineNorm {
         all.push((Use::Write, &mut self.out));
         all.extend(self.packed.iter_mut().map(|packed| (Use::Write, &mut packed.words)));
         all.extend(self.unscaled.iter_mut().map(|unscaled| unscaled.operand(Use::Write)));
+        all.extend(self.down.iter_mut().map(|down| down.operand()));
         all
     }
 }
@@ -77,6 +84,10 @@ impl Kernel for CombineNorm {
         expect(name, "columns of out", self.x.width, self.out.width)?;
         check_packed(name, self.x.width, self.packed)?;
         self.unscaled.map_or(Ok(()), |unscaled| unscaled.check(name, recording, self.x.width))?;
+        if let Some(down) = &self.down {
+            down.check(name, self)?;
+            expect(name, "halves of a norm with a product", 1, usize::from(self.unscaled.is_some()))?;
+        }
         expect(name, "offset of out", 0, self.out.offset)
     }
 
@@ -128,11 +139,22 @@ impl Kernel for CombineNorm {
             let x = [Binding::write(Resource::Tensor(self.x.tensor))];
             let group = [&self.combine().read_bindings()[..], &x, &unscaled.written(&self.as_norm())].concat();
             stages.push(Stage { shader: "combine_unscaled", constants, groups: vec![group] });
+            let with_down = self.down.as_ref().zip(self.down.and_then(|down| resident.expert_slab(down.layer)));
+            stages.extend(with_down.map(|(down, slab)| down.stage(self, &unscaled, resident, slab)));
         }
         stages
     }
 
-    fn dispatch(&self, _: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+    fn expert_layer(&self) -> Option<usize> {
+        self.down.map(|down| down.layer)
+    }
+
+    /// Stage 0 is `combine_norm`, stage 1 `combine_unscaled`, stage 2 `expert_down_combine`.
+    fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+        let in_one_slab = self.down.as_ref().zip(self.down.and_then(|down| down.slab(resident, step.phase)));
+        if let Some((down, slab)) = in_one_slab {
+            return out.push(down.dispatch(self, 2, slab));
+        }
         let (shared_stride, gate_offset, gate_stride) = self.combine().shared_words();
         if self.unscaled(step).is_some() {
             let immediates = params! {

@@ -47,6 +47,8 @@ pub(crate) struct Experts {
     pub out: View,
     /// In decode `x` is yet to be scaled. Gate and up are one matrix then.
     pub unscaled: Option<Unscaled>,
+    /// Whether an [`ExpertDown`] follows, which makes `out` needless where it is made.
+    pub combined: bool,
 }
 
 /// Pairs that are computed before what was found for them is written where it belongs: of most models that is 30 MB.
@@ -366,7 +368,10 @@ impl Experts {
         slot_bytes: usize,
         out: &mut Vec<Dispatch>,
     ) {
-        for (stage, part) in self.parts().enumerate() {
+        // all experts are there, and in one slab
+        let is_combined = self.combined && resident.all_resident() && resident.expert_slab(self.layer).is_some();
+        let parts = self.stages_of_a_phase() - usize::from(is_combined);
+        for (stage, part) in self.parts().enumerate().take(parts) {
             let Part::Product(product) = part else { continue };
             let shape = product.shape(ONE_TOKEN);
             let (gx, gy) = shape.row_groups(resident.team(&shape), product.rows);

@@ -6,6 +6,7 @@ mod combine;
 mod combine_norm;
 mod cooperative;
 mod delta_net;
+mod expert_down;
 pub(crate) mod expert_groups;
 mod experts;
 mod logits_top_k;
@@ -26,6 +27,7 @@ pub use cooperative::CooperativeTile;
 #[cfg(test)]
 pub(crate) use delta_net::conv_inputs;
 pub(crate) use delta_net::{DeltaNet, DeltaNetShape, head_channels};
+pub(crate) use expert_down::ExpertDown;
 pub(crate) use experts::{ExpertTile, Experts, GateUpApart, Pair, Route};
 pub(crate) use logits_top_k::LogitsTopK;
 pub(crate) use matmul::{Matmul, RowsOf};

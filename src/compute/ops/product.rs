@@ -122,7 +122,7 @@ impl ProductShape {
     /// 38.2). `matvec_norm` has few workgroups, of 32 rows each, so that more threads share one.
     pub(crate) fn lanes(&self) -> usize {
         let (blocks, most) = match self.kernel {
-            "expert_down" => (4, 32),
+            "expert_down" | "expert_down_combine" => (4, 32),
             "matvec_norm" => (self.unit_blocks(), 64),
             _ => (self.unit_blocks(), 32),
         };

@@ -120,7 +120,16 @@ fn recording() -> (Arc<Recording>, ExpertLayout) {
     let (hidden, routed) = (r.tensor("hidden", 1, 32), r.tensor("routed", 1, 32));
     r.steps.push(Recorded::Route(Route { layer: 0, ids, ahead: None }));
     r.push("layer.1.norm", norm()).unwrap();
-    let op = Experts { layer: 0, slot, x: x.into(), apart: None, hidden: hidden.into(), out: routed, unscaled: None };
+    let op = Experts {
+        layer: 0,
+        slot,
+        x: x.into(),
+        apart: None,
+        hidden: hidden.into(),
+        out: routed,
+        unscaled: None,
+        combined: false,
+    };
     r.steps.extend([Recorded::Experts(Box::new(op)), Recorded::LayerDone(2)]);
     let place = Place::Strided { file: 0, base: 0, stride: slot.bytes as u64 };
     let parts = vec![Part { place, len: slot.bytes, at: 0 }];

@@ -54,6 +54,7 @@ pub(crate) fn moe(r: &mut Recorder<'_>, shape: &MoeShape, normed: View, x: View)
         hidden: expert_hidden.into(),
         out: routed,
         unscaled: None,
+        combined: false,
     })?;
     r.push("out", Combine { x, routed, weights, shared: shared_out })
 }

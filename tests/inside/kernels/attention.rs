@@ -107,6 +107,18 @@ proptest! {
     }
 }
 
+/// Tokens of decode by the tiles of a prompt, in one split and in two, with all formats of caches.
+#[test]
+fn deep_attention() {
+    for (at, kept) in KvFormat::ALL.into_iter().enumerate() {
+        let heads =
+            Heads { kv_heads: 2, queries_per_key: [1, 3, 8, 17, 5][at], dim: 64, rotary_dim: 16, gate: at % 2 == 0 };
+        let mut trial = attention_kept(at as u64, heads, Operands::NORMS, kept, 509);
+        trial.deep_attention = Some(1);
+        trial.same_behind_a_prompt(509, 6).unwrap_or_else(|e| panic!("{kept}: {e}"));
+    }
+}
+
 /// Steps that end at, just before and just after positions where a split of attention begins: every 512 in decode, every
 /// 1,024 in prefill or with a window.
 pub(crate) fn long_steps() -> impl Strategy<Value = Vec<usize>> {

@@ -47,7 +47,7 @@ proptest! {
         let Combine { x, routed, weights, shared } = operands(&mut trial, width, top_k, shared);
         let (norm, out) = (trial.vector(width, -2.0, 2.0), trial.tensor(1, width));
         let packed = bits.and_then(|bits| trial.inner(1, width, WeightFormat::affine(bits, 64)).packed());
-        trial.push(CombineNorm { x, routed, weights, shared, norm, out, packed, eps: 1e-6, unscaled: None });
+        trial.push(CombineNorm { x, routed, weights, shared, norm, out, packed, eps: 1e-6, unscaled: None, down: None });
         // up to 34 terms around 1; a narrow row of small numbers is made large by the norm
         trial.within(x, 4e-6, 1e-6);
         trial.within(out, 2e-5, 1e-5);
@@ -86,7 +86,7 @@ proptest! {
         // the numbers of `x` once more
         trial.push(Combine { x: other, routed: x, weights: one, shared: None });
         let (norm, out) = (trial.vector(width, -2.0, 2.0), trial.tensor(1, width));
-        trial.push(CombineNorm { x, routed, weights, shared, norm, out, packed: None, eps: 1e-6, unscaled: None });
+        trial.push(CombineNorm { x, routed, weights, shared, norm, out, packed: None, eps: 1e-6, unscaled: None, down: None });
         trial.push(Combine { x: other, routed, weights, shared });
         trial.push(Combine { x: other, routed: x, weights: minus_one, shared: None });
         trial.within(x, 4e-6, 1e-6);

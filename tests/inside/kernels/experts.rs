@@ -82,7 +82,10 @@ pub(crate) fn routed(
             let sums = |random: &mut Random, row: &mut [f32]| row.fill_with(|| random.uniform(24.0, 72.0));
             Unscaled::of(trial.filled(1, hidden / 32, sums), 1e-6)
         });
-        trial.push_experts(ids, Experts { layer, slot, x: of_tokens, apart, hidden: inner, out, unscaled });
+        trial.push_experts(
+            ids,
+            Experts { layer, slot, x: of_tokens, apart, hidden: inner, out, unscaled, combined: false },
+        );
         // the two projections are a few units wide, and the second takes the first one's errors along
         trial.within(inner.view(), 1e-5, 1e-5);
         // a hidden value between two codes may get either: of 5 at most in steps of 1/127, times weights of 3
@@ -228,7 +231,7 @@ pub(crate) fn with_routers(seed: u64, layout: ExpertLayout, slots: usize, tokens
             GateUpApart { x: x.into(), products }
         });
         let (slot, x, hidden) = (of_layer.slot, x.into(), inner.into());
-        trial.push_experts(ids, Experts { layer, slot, x, apart, hidden, out, unscaled: None });
+        trial.push_experts(ids, Experts { layer, slot, x, apart, hidden, out, unscaled: None, combined: false });
     }
     let top_k = layout.layers.iter().map(|layer| layer.top_k).max().unwrap();
     trial.experts = Some(trial::Experts { layout: Arc::new(layout), slots, top_k });

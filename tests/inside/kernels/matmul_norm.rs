@@ -13,12 +13,12 @@ use super::random::{Random, formats};
 use super::trial::Trial;
 
 /// The same norm, with room for its halves: its output, that in 8 bits where `order` says for which weights, and the sums.
-struct Halves {
-    norm: RmsNorm,
-    unscaled: Unscaled,
+pub(super) struct Halves {
+    pub(super) norm: RmsNorm,
+    pub(super) unscaled: Unscaled,
 }
 
-fn halves(trial: &mut Trial, x: View, order: Option<WeightFormat>, atol: f32) -> Halves {
+pub(super) fn halves(trial: &mut Trial, x: View, order: Option<WeightFormat>, atol: f32) -> Halves {
     let (weight, out) = (trial.vector(x.width, -2.0, 2.0), trial.tensor(1, x.width));
     let packed = order.and_then(|format| trial.inner(1, x.width, format).packed());
     let norm = RmsNorm { x, weight, out, packed, eps: 1e-6 };
@@ -185,7 +185,7 @@ proptest! {
         let halves = halves(&mut trial, x, packs.then_some(WeightFormat::affine(4, 64)), 4e-6);
         let RmsNorm { weight: norm, out, packed, eps, .. } = halves.norm;
         let unscaled = Some(halves.unscaled);
-        trial.push(CombineNorm { x, routed, weights, shared, norm, out, packed, eps, unscaled });
+        trial.push(CombineNorm { x, routed, weights, shared, norm, out, packed, eps, unscaled, down: None });
         // up to 34 terms around 1
         trial.within(x, 4e-6, 1e-6);
         readers(&mut trial, &halves, 2e-5);

@@ -419,9 +419,19 @@ fn delta_rule_over_chunks() {
 /// that go up again and again.
 #[test]
 fn attention_of_prompts() {
+    attention_of(9, 32);
+}
+
+/// Queries of one token, in half a tile.
+#[test]
+fn attention_of_a_token() {
+    attention_of(1, 16);
+}
+
+fn attention_of(tokens: usize, rows: usize) {
     for (at, format) in KvFormat::ALL.into_iter().filter(|format| *format != KvFormat::F32).enumerate() {
         let (dim, reach) = ([64, 128, 256, 192][at % 4], [0, 70, 0, 100][at % 4]);
-        let (tokens, heads, kv_heads, positions) = (9, 10, 2, 213);
+        let (heads, kv_heads, positions) = (10, 2, 213);
         let mut random = Random::new(at as u64);
         let formats = format.of_heads(dim);
         let mut stored = |of: CacheFormat, growth: f32| {
@@ -441,8 +451,9 @@ fn attention_of_prompts() {
             let scratch = buffer(cast_slice(&[&queries[..], &vec![0.0; leaves]].concat()));
             let constants = [("dim", dim), ("heads", heads), ("kv_heads", kv_heads), ("split", 128)];
             let has_reach = ("has_reach", f64::from(u8::from(reach > 0)));
-            let constants: Vec<_> =
-                constants.into_iter().map(|(name, value)| (name, value as f64)).chain([has_reach]).collect();
+            let rows = (kernel != "attention_prefill").then_some(("rows", rows as f64));
+            let constants = constants.into_iter().map(|(name, value)| (name, value as f64));
+            let constants: Vec<_> = constants.chain([has_reach]).chain(rows).collect();
             let position = positions - tokens;
             let immediates = [tokens, position, 0, positions, 0, 2, tiles, 0, reach].map(|n| n as u32);
             let shader = with_suffix(kernel, suffix_of(formats).unwrap());

@@ -11,6 +11,7 @@ mod attention;
 mod attention_operands;
 mod combine;
 mod delta_net;
+mod expert_down;
 mod experts;
 mod logits_top_k;
 mod matmul;

@@ -72,6 +72,8 @@ pub(crate) struct Trial {
     pub(crate) experts: Option<Experts>,
     /// Whether all experts are in their slots before the first step on the GPU, for good.
     pub(crate) resident: bool,
+    /// Positions from which on a token's attention is that of a prompt's tiles.
+    pub(crate) deep_attention: Option<usize>,
     /// Whether a token of a prompt has the same bits however the prompt is cut.
     pub(crate) same_however_cut: bool,
 }
@@ -104,6 +106,7 @@ impl Trial {
             rotary_dim: 0,
             experts: None,
             resident: false,
+            deep_attention: None,
             same_however_cut: true,
         }
     }
@@ -327,6 +330,20 @@ impl Trial {
     }
 
     pub(crate) fn on_gpu<const N: usize>(&self, checks: bool, runs: [(Phase, &[usize]); N]) -> [Outcome; N] {
+        let phases = runs.map(|(phase, _)| move |_| phase);
+        self.on_gpu_in(checks, std::array::from_fn(|run| (&phases[run] as PhaseOf<'_>, runs[run].1)))
+    }
+
+    /// A prompt, then tokens of decode, on the GPU and on the CPU.
+    pub(crate) fn same_behind_a_prompt(&self, prompt: usize, tokens: usize) -> Result<(), String> {
+        let steps: Vec<usize> = std::iter::once(prompt).chain(vec![1; tokens]).collect();
+        let phase = |step| if step == 0 { Phase::Prefill } else { Phase::Decode };
+        let ([expected], [found]) =
+            (self.on_cpu_in([(&phase, &steps)]), self.on_gpu_in(false, [(&phase as PhaseOf<'_>, &steps)]));
+        self.compare(&expected, &found, false)
+    }
+
+    fn on_gpu_in<const N: usize>(&self, checks: bool, runs: [(PhaseOf<'_>, &[usize]); N]) -> [Outcome; N] {
         let gpu = gpu();
         let options = GpuOptions {
             checks,
@@ -335,6 +352,7 @@ impl Trial {
             teams: self.teams,
             // the twin multiplies integers; matrix units round them to 16 bits, and are tested at every start
             cooperative: Some(false),
+            deep_attention: self.deep_attention,
             ..GpuOptions::default()
         };
         let memory = self.experts.as_ref().map(|experts| {
@@ -350,7 +368,7 @@ impl Trial {
             executor.make_resident(store).unwrap();
         }
         let mut device = WithStore { executor, store };
-        runs.map(|(phase, steps)| self.run(&mut device, |_| phase, steps))
+        runs.map(|(phase, steps)| self.run(&mut device, phase, steps))
     }
 
     /// Compares all teams that products may have, and what measuring chooses, with the built-in one.

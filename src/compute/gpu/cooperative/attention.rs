@@ -1,4 +1,4 @@
-//! Attention of some tokens of a prompt, by the matrix units of a device and without them.
+//! Attention of some tokens, by the matrix units of a device and without them.
 
 use flashflood_backends::gpu::Gpu;
 use flashflood_formats::CacheFormat;
@@ -11,9 +11,8 @@ use crate::compute::shaders::cached::{suffix_of, with_suffix};
 
 /// Queries that share the one KV head.
 const HEADS: usize = 5;
-/// Two tiles, of which the second is not full.
-const TOKENS: usize = 9;
-const TILES: usize = (TOKENS * HEADS).div_ceil(32);
+/// A prompt of two tiles, of which the second is not full, and what fits the half of one that tokens of decode take.
+const TOKENS: [usize; 2] = [9, 3];
 /// Runs of 32 that all rows see, one that some of them see whole, and a part of one that no other rows see.
 const POSITIONS: usize = 165;
 const PLAIN: &str = "attention_prefill";
@@ -40,8 +39,10 @@ pub(in crate::compute::gpu) fn works(gpu: &Gpu, recording: &Recording) -> bool {
 }
 
 fn is_right(gpu: &Gpu, kernel: &str, dim: usize, formats: [CacheFormat; 2]) -> bool {
-    let (expected, found) = (outputs(gpu, PLAIN, dim, formats), outputs(gpu, kernel, dim, formats));
-    expected.zip(found).is_some_and(|(expected, found)| are_near(&expected, &found))
+    TOKENS.into_iter().all(|tokens| {
+        let of = |kernel| outputs(gpu, kernel, dim, formats, tokens);
+        of(PLAIN).zip(of(kernel)).is_some_and(|(expected, found)| are_near(&expected, &found))
+    })
 }
 
 /// To 1 in 50 of the largest: scores are up to 20, and f16 has 1 in 2,048 of what is multiplied for them.
@@ -50,31 +51,37 @@ fn are_near(expected: &[f32], found: &[f32]) -> bool {
     largest > 0.1 && expected.iter().zip(found).all(|(e, f)| (e - f).abs() <= largest / 50.0)
 }
 
-fn parameters() -> Immediates {
+fn tiles(tokens: usize) -> usize {
+    (tokens * HEADS).div_ceil(32)
+}
+
+fn parameters(tokens: usize) -> Immediates {
     params! {
-        tokens: TOKENS as u32,
-        position: (POSITIONS - TOKENS) as u32,
+        tokens: tokens as u32,
+        position: (POSITIONS - tokens) as u32,
         window_start: 0,
         window_rows: POSITIONS as u32,
         first_split: 0,
         splits: 1,
-        tiles: TILES as u32,
+        tiles: tiles(tokens) as u32,
         first_split_row: 0,
         reach: 0,
     }
 }
 
 /// `[queries, dim]`, each divided by what its weights come to, and the logarithm of that.
-fn outputs(gpu: &Gpu, kernel: &str, dim: usize, formats: [CacheFormat; 2]) -> Option<Vec<f32>> {
+fn outputs(gpu: &Gpu, kernel: &str, dim: usize, formats: [CacheFormat; 2], tokens: usize) -> Option<Vec<f32>> {
+    let tiles = tiles(tokens);
     let shader = with_suffix(kernel, suffix_of(formats)?);
     let keys = stored(formats[0], dim, 5, |position| 0.5 + position as f32 / POSITIONS as f32);
     let values = stored(formats[1], dim, 7, |_| 1.0);
     // [tiles, dim, 32 rows], then what is left: for each query `dim` elements and 4
-    let mut scratch: Vec<u32> = (0..TILES * dim * 32).map(|i| (0.8 * number(i, 9)).to_bits()).collect();
+    let mut scratch: Vec<u32> = (0..tiles * dim * 32).map(|i| (0.8 * number(i, 9)).to_bits()).collect();
     let left = scratch.len();
-    scratch.resize(left + TOKENS * HEADS * (dim + 4), 0);
-    let constants = vec![("dim", dim as f64), ("heads", HEADS as f64), ("kv_heads", 1.0)];
-    let dispatch = Dispatch::new(0, 0, parameters(), [TILES as u32, 1, 1]);
+    scratch.resize(left + tokens * HEADS * (dim + 4), 0);
+    let mut constants = vec![("dim", dim as f64), ("heads", HEADS as f64), ("kv_heads", 1.0)];
+    constants.extend((kernel == BY_UNITS && tokens * HEADS <= 16).then_some(("rows", 16.0)));
+    let dispatch = Dispatch::new(0, 0, parameters(tokens), [tiles as u32, 1, 1]);
     let written = [false, false, true];
     let [.., scratch] = run(gpu, shader, constants, &[&keys, &values, &scratch], written, &dispatch)?;
     let queries = scratch[left..].chunks_exact(dim + 4).flat_map(|leaf| {
@@ -109,8 +116,8 @@ mod tests {
             assert!(is_right(&gpu, PLAIN, dim, format.of_heads(dim)), "{dim}, {format}");
         }
         let (dim, formats) = (64, KvFormat::F16.of_heads(64));
-        let found = outputs(&gpu, PLAIN, dim, formats).expect("it runs");
-        assert_eq!(found.len(), TOKENS * HEADS * (dim + 1));
+        let found = outputs(&gpu, PLAIN, dim, formats, 9).expect("it runs");
+        assert_eq!(found.len(), 9 * HEADS * (dim + 1));
         for at in [0, found.len() / 2, found.len() - 1] {
             for wrong in [f32::NAN, found[at] + 0.1] {
                 let mut other = found.clone();
@@ -125,7 +132,7 @@ mod tests {
     #[test]
     fn parameters_are_those_of_the_kernels() {
         for kernel in [PLAIN, BY_UNITS] {
-            assert_eq!(parameters().names(), Taken::by(with_suffix(kernel, "_f16")).params, "{kernel}");
+            assert_eq!(parameters(1).names(), Taken::by(with_suffix(kernel, "_f16")).params, "{kernel}");
         }
     }
 }

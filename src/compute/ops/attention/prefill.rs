@@ -4,7 +4,7 @@
 
 use flashflood_formats::CacheFormat;
 
-use super::Attention;
+use super::{Attention, stage};
 use crate::compute::Step;
 use crate::compute::kernel::{Dispatch, ResidentLayout, params};
 
@@ -12,8 +12,25 @@ use crate::compute::kernel::{Dispatch, ResidentLayout, params};
 /// a short chunk at the end of a long context fills a GPU. Fixed, so that results do not depend on the length of a step.
 pub(super) const SPLIT: usize = 1024;
 
+/// Threads that join the splits of a head.
+pub(super) const MERGE_THREADS: usize = 64;
+
 /// Queries of a KV head that a workgroup has.
-const TILE: usize = 32;
+pub(super) const TILE: usize = 32;
+
+/// How tiles of queries go through a context.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    /// Positions that one workgroup attends to.
+    pub(super) split: usize,
+    /// The stage that does it.
+    pub(super) tiles: usize,
+    /// The stage that joins the splits.
+    pub(super) merge: usize,
+}
+
+/// Those of a prompt.
+const OF_PROMPT: Tiles = Tiles { split: SPLIT, tiles: stage::TILES, merge: stage::MERGE };
 
 impl Attention {
     /// Whether matrix units, where there are any, make it: where nothing was asked for in f32.
@@ -22,7 +39,7 @@ impl Attention {
     }
 
     /// Queries that share a KV head.
-    fn queries_per_key(&self) -> usize {
+    pub(super) fn queries_per_key(&self) -> usize {
         self.heads / self.kv_heads
     }
 
@@ -51,21 +68,22 @@ impl Attention {
         let most_splits = self.split_count(resident, SPLIT, self.seen(step, 0, step.tokens));
         let at_once = self.at_once(resident.scratch_bytes(), most_splits);
         for first in (0..step.tokens).step_by(at_once) {
-            self.dispatch_run(resident, step, first, at_once.min(step.tokens - first), out);
+            self.dispatch_tiles(resident, step, first, at_once.min(step.tokens - first), OF_PROMPT, out);
         }
     }
 
     /// Tokens `first` to `first + tokens` of the step, whose keys are in the cache.
-    fn dispatch_run(
+    pub(super) fn dispatch_tiles(
         &self,
         resident: &dyn ResidentLayout,
         step: &Step,
         first: usize,
         tokens: usize,
+        how: Tiles,
         out: &mut Vec<Dispatch>,
     ) {
         let seen = self.seen(step, first, tokens);
-        let splits = self.split_count(resident, SPLIT, seen.clone());
+        let splits = self.split_count(resident, how.split, seen.clone());
         let tiles = (tokens * self.queries_per_key()).div_ceil(TILE) as u32;
         let queries = params! {
             x_stride: self.qkv.stride as u32,
@@ -77,8 +95,8 @@ impl Attention {
             q_norm: Self::offset_of(resident, self.q_norm),
             bias: Self::offset_of(resident, self.bias),
         };
-        out.push(Dispatch::new(3, 0, queries, [self.heads as u32, tokens as u32, 1]));
-        for of_window in self.splits(resident, SPLIT, seen) {
+        out.push(Dispatch::new(stage::QUERIES, 0, queries, [self.heads as u32, tokens as u32, 1]));
+        for of_window in self.splits(resident, how.split, seen) {
             let immediates = params! {
                 tokens: tokens as u32,
                 position: (step.position + first) as u32,
@@ -92,13 +110,13 @@ impl Attention {
             };
             let grid = [tiles, of_window.splits as u32, self.kv_heads as u32];
             let beside = of_window.before > 0;
-            out.push(Dispatch { beside, ..Dispatch::new(4, of_window.window, immediates, grid) });
+            out.push(Dispatch { beside, ..Dispatch::new(how.tiles, of_window.window, immediates, grid) });
         }
-        out.push(self.dispatch_merge(resident, self.query_elements(tokens), splits, first, tokens));
+        out.push(self.merge(resident, how.merge, self.query_elements(tokens), splits, first, tokens));
     }
 
     /// The step's keys and values into the cache: a dispatch for each window that the step reaches.
-    fn dispatch_keys(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+    pub(super) fn dispatch_keys(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
         let window_rows = resident.cache_window(self.kv);
         let mut token = 0;
         while token < step.tokens {
@@ -117,8 +135,34 @@ impl Attention {
                 k_norm: Self::offset_of(resident, self.k_norm),
                 bias: Self::offset_of(resident, self.bias),
             };
-            out.push(Dispatch::new(0, window, immediates, [self.kv_heads as u32, tokens as u32, 1]));
+            out.push(Dispatch::new(stage::KEYS, window, immediates, [self.kv_heads as u32, tokens as u32, 1]));
             token += tokens;
         }
+    }
+
+    /// The splits of `tokens` tokens joined by `stage`, which begin at element `partials` of the scratch.
+    pub(super) fn merge(
+        &self,
+        resident: &dyn ResidentLayout,
+        stage: usize,
+        partials: usize,
+        splits: usize,
+        first_token: usize,
+        tokens: usize,
+    ) -> Dispatch {
+        let immediates = params! {
+            heads: self.heads as u32,
+            dim: self.dim as u32,
+            splits: splits as u32,
+            first_token: first_token as u32,
+            out_stride: self.out.view().stride as u32,
+            gate_offset: self.dim as u32,
+            gate_stride: self.qkv.stride as u32,
+            gate_head: if self.gate { self.q_head() as u32 } else { 0 },
+            first: (partials / 4) as u32,
+            bias: Self::offset_of(resident, self.bias),
+            sinks: Self::offset_of(resident, self.sinks),
+        };
+        Dispatch::new(stage, 0, immediates, [self.heads as u32, tokens as u32, 1])
     }
 }

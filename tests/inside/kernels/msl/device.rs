@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::compute::ops::{self, Pair, ProductShape};
 use crate::compute::{
-    CacheId, CacheStream, Dispatch, Kernel, MatrixId, MatrixPart, Phase, Recorded, Recording, ResidentLayout, Resource,
-    Stage, Step, TensorId, VectorId, View,
+    CacheId, CacheStream, Dispatch, ExpertSlab, Kernel, MatrixId, MatrixPart, Phase, Recorded, Recording,
+    ResidentLayout, Resource, Stage, Step, TensorId, VectorId, View,
 };
 use crate::weights::{ExpertFile, Matrix, Place, WeightFormat};
 
@@ -45,6 +45,8 @@ struct Layout {
     scratch: usize,
     /// Experts of each layer, where kernels look their slots up.
     looked_up: Option<usize>,
+    /// That of all experts, where those are looked up and in one.
+    slab: Option<ExpertSlab>,
 }
 
 impl MslDevice {
@@ -83,6 +85,7 @@ impl MslDevice {
                 .collect(),
             scratch: all.max(least).max(16),
             looked_up: None,
+            slab: None,
         };
         MslDevice {
             folder,
@@ -99,6 +102,7 @@ impl MslDevice {
     /// Kernels look slots up, and nobody hears what the router chose.
     pub(crate) fn look_up(&mut self) {
         self.layout.looked_up = self.experts.as_ref().map(|experts| experts.layout.layers[0].experts);
+        self.layout.slab = (self.slabs() == 1).then(|| ExpertSlab { number: 0, slot_bytes: self.slot_bytes() });
     }
 
     /// The script of all that was asked for.
@@ -380,6 +384,10 @@ impl ResidentLayout for Layout {
 
     fn first_slot(&self, moe_layer: usize) -> usize {
         moe_layer * self.looked_up.unwrap_or_default()
+    }
+
+    fn expert_slab(&self, _: usize) -> Option<ExpertSlab> {
+        self.slab
     }
 
     fn team(&self, shape: &ProductShape) -> ops::Team {

@@ -4,6 +4,7 @@ use crate::compute::KvFormat;
 use crate::compute::shaders::Form;
 
 use crate::inside::kernels::attention::{Heads, Operands, attention_kept};
+use crate::inside::kernels::expert_down;
 use crate::inside::kernels::experts::{layout, routed, with_routers};
 use crate::inside::kernels::matmul_norm;
 use crate::inside::kernels::random::{Random, formats};
@@ -18,6 +19,20 @@ fn packed_experts() {
         let mut random = Random::new(1);
         let layout = layout(&mut random, 2, &[names.map(|name| formats(name)[0])]);
         routed(2, layout, 2, 2, 2, Form::Int8).check(&[2]).unwrap();
+    }
+}
+
+/// The last product of a token's experts with what combines them: experts in a few of a workgroup's teams, and in more of
+/// them than it has.
+#[test]
+fn experts_and_their_sum() {
+    if super::phase().is_none() {
+        return;
+    }
+    for (form, top_k) in [(Form::F32, 2), (Form::Int8, 3), (Form::Int8, 9)] {
+        let format = formats("q4")[0];
+        let trial = expert_down::layer(3, [format; 3], top_k + 1, top_k, form, expert_down::Shared::Gated);
+        trial.check(&[1]).unwrap();
     }
 }
 

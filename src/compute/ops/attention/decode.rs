@@ -1,0 +1,59 @@
+//! Attention of one token: by `wgsl/attention.wgsl`, or deep in a context by the tiles of a prompt on matrix units.
+
+use super::prefill::Tiles;
+use super::{Attention, stage};
+use crate::compute::Step;
+use crate::compute::kernel::{Dispatch, ResidentLayout, params};
+
+/// Positions that one workgroup attends to.
+pub(super) const SPLIT: usize = 512;
+/// The same in the tiles of a prompt: from so many positions on, so many. One workgroup is slow to begin and to end, and many
+/// have more to join: on an H200 256, 512 and 1,024 positions give 339, 322 and 304 tokens/s at 8,192 (35B shape), 312, 323
+/// and 300 at 32,768, and 225, 240 and 249 at 131,072.
+pub(super) const TILE_SPLITS: [(usize, usize); 2] = [(0, 512), (1 << 16, 1024)];
+/// Threads of a workgroup: every device has so many.
+pub(super) const THREADS: usize = 256;
+/// Most threads that join the splits of a head.
+pub(super) const MERGE_THREADS: usize = 256;
+
+impl Attention {
+    /// Positions from which on tiles on matrix units are faster: they fill only as many rows as queries share a KV head, but
+    /// read a key once, where `attention` reads it once for each of those (H200: 335 tokens/s at 8,192, 272 at 32,768).
+    pub(crate) const DEEP: usize = 12_288;
+
+    pub(super) fn dispatch_decode(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
+        let seen = self.seen(step, 0, 1);
+        if resident.deep_attention().is_some_and(|deep| seen.len() >= deep) {
+            self.dispatch_keys(resident, step, out);
+            let at = TILE_SPLITS.iter().rposition(|(from, _)| seen.len() >= *from).unwrap_or(0);
+            let (split, tiles) = (TILE_SPLITS[at].1, stage::TILE_OF_TOKEN + at);
+            let of_token = Tiles { split, tiles, merge: stage::MERGE_OF_TOKEN };
+            return self.dispatch_tiles(resident, step, 0, 1, of_token, out);
+        }
+        let splits = self.split_count(resident, SPLIT, seen.clone());
+        for of_window in self.splits(resident, SPLIT, seen) {
+            let immediates = params! {
+                position: step.position as u32,
+                window_start: of_window.start as u32,
+                window_rows: of_window.rows as u32,
+                first_split: of_window.before as u32,
+                splits: splits as u32,
+                scale: self.scale().to_bits(),
+                eps: self.eps.to_bits(),
+                first_seen: of_window.first_seen as u32,
+                q_norm: Self::offset_of(resident, self.q_norm),
+                k_norm: Self::offset_of(resident, self.k_norm),
+                bias: Self::offset_of(resident, self.bias),
+                sinks: Self::offset_of(resident, self.sinks),
+            };
+            let grid = [self.heads as u32, of_window.splits as u32, 1];
+            // each split has a place of its own
+            let beside = of_window.before > 0;
+            out.push(Dispatch { beside, ..Dispatch::new(stage::TOKEN, of_window.window, immediates, grid) });
+        }
+        // a single split is its own result
+        if splits > 1 {
+            out.push(self.merge(resident, stage::MERGE_OF_TOKEN, 0, splits, 0, 1));
+        }
+    }
+}
