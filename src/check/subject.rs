@@ -231,9 +231,11 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, C
         let shared = (layer > 0).then(|| (x, (layer > 1).then(|| x.columns(top_k, 1))));
         let weights = x.columns(0, top_k);
         r.push(format!("sum, {name}"), Combine { x: sum, routed: out, weights, shared })?;
-        let name = format!("down, {name}");
-        let down = ExpertDown { layer, place: slot.down, hidden: inner };
-        combine_norm(&mut r, &name, Combine { x: sum, routed: out, weights, shared }, down, form)?;
+        if let Input::Int8(hidden) = inner {
+            let name = format!("down, {name}");
+            let down = ExpertDown { layer, place: slot.down, hidden };
+            combine_norm(&mut r, &name, Combine { x: sum, routed: out, weights, shared }, down)?;
+        }
         choices.push(ids.tensor);
         let bytes: Vec<u8> = (0..experts).flat_map(|_| expert(&mut random, &slot)).collect();
         let place = Place::Strided { file: layer as u32, base: 0, stride: slot.bytes as u64 };
@@ -251,17 +253,11 @@ pub(super) fn formats(shapes: FormatShapes, forms: &[Form]) -> Result<Subject, C
 }
 
 /// What combines experts, the norm of that, and the last product of theirs.
-fn combine_norm(
-    r: &mut Recording,
-    name: &str,
-    combine: Combine,
-    down: ExpertDown,
-    form: Form,
-) -> Result<(), ShapeError> {
+fn combine_norm(r: &mut Recording, name: &str, combine: Combine, down: ExpertDown) -> Result<(), ShapeError> {
     let Combine { x, routed, weights, shared } = combine;
     let norm = r.vector("norm", &vec![1.0; x.width]);
     let out = r.tensor(format!("normed, {name}"), 1, x.width);
-    let packed = (form == Form::Int8).then(|| Quantised::tensor(r, &format!("packed, {name}"), 1, x.width, 4));
+    let packed = Some(Quantised::tensor(r, &format!("packed, {name}"), 1, x.width, 4));
     let eps = 1e-6;
     // groups of 32 columns, as sizes of a check are
     let Some(unscaled) = Unscaled::new(r, &out, eps) else { return Ok(()) };

@@ -29,11 +29,9 @@ pub(super) fn last_products(recording: &mut Recording) {
             Recorded::Kernel { kernel: Op::CombineNorm(combine), .. } if combine.unscaled.is_some() => {
                 let (combine_at, routed) = (at, combine.routed);
                 let Some(Recorded::Experts(op)) = experts.take().map(|at| &mut recording.steps[at]) else { continue };
-                if op.out != routed {
-                    continue;
-                }
+                let (Some(hidden), true) = (op.hidden.packed(), op.out == routed) else { continue };
                 op.combined = true;
-                let down = ExpertDown { layer: op.layer, place: op.slot.down, hidden: op.hidden };
+                let down = ExpertDown { layer: op.layer, place: op.slot.down, hidden };
                 if let Recorded::Kernel { kernel: Op::CombineNorm(combine), .. } = &mut recording.steps[combine_at] {
                     combine.down = Some(down);
                 }

@@ -29,9 +29,9 @@ fn experts_and_their_sum() {
     if super::phase().is_none() {
         return;
     }
-    for (form, top_k) in [(Form::F32, 2), (Form::Int8, 3), (Form::Int8, 9)] {
+    for top_k in [3, 9] {
         let format = formats("q4")[0];
-        let trial = expert_down::layer(3, [format; 3], top_k + 1, top_k, form, expert_down::Shared::Gated);
+        let trial = expert_down::layer(3, [format; 3], top_k + 1, top_k, expert_down::Shared::Gated);
         trial.check(&[1]).unwrap();
     }
 }
