@@ -1,6 +1,7 @@
 // Attention in decode, of one query head over one split of the KV cache, by online softmax over runs of 128 positions.
 // Query, key and value of the token get their bias, norm and rotation here, and whoever has the last split writes key and
-// value to the cache: whoever reads them there in the same step makes nothing of it. Prompts take attention_prefill*.wgsl.
+// value to the cache: whoever reads them there in the same step makes nothing of it. Prompts take attention_prefill*.wgsl, and so
+// do tokens deep in a context on some devices.
 // Leaves (max, sum of exponentials, unnormalised output) for attention_merge.wgsl; a split that is alone adds the sink,
 // divides and applies the output gate itself.
 

@@ -187,7 +187,7 @@ impl<'a> Pair<'a> {
             }
             if let Some(before) = before {
                 let operation = Operation { index, recorded, step, shaders: Vec::new() };
-                self.compare_with_down(operation, &before, &written, options, rows)?;
+                self.compare_with_down(operation, &before, &written, options, watch, rows)?;
             }
             self.take_over(&written, step)?;
             if let (Phase::Prefill, Recorded::Kernel { kernel: Op::RouterTopK(op), .. }) = (step.phase, recorded)

@@ -65,6 +65,9 @@ pub(crate) trait Device: Send {
     /// What was kept in the last step: for each mark the state tensors of the recording, rows of their width.
     fn take_marked(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError>;
 
+    /// Whether outputs that only the next kernel would read are written: somebody looks at them.
+    fn write_all_outputs(&mut self, _all: bool) {}
+
     /// Whether experts find their slots without the host: every expert is in its slot.
     fn looks_up(&self) -> bool {
         false

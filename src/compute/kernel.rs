@@ -118,7 +118,7 @@ pub(crate) trait ResidentLayout {
     }
 }
 
-/// A slab that holds all experts of a layer.
+/// A slab that has all slots of a layer's experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExpertSlab {
     /// Which slab.

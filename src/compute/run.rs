@@ -400,6 +400,7 @@ impl<D: Device + ?Sized> Runner<D> {
 
     /// Asks for the outputs of operations whose label contains one of `patterns`, from the next step on.
     pub(crate) fn dump(&mut self, patterns: Vec<String>) {
+        self.device.write_all_outputs(!patterns.is_empty());
         self.patterns = patterns;
     }
 

@@ -72,7 +72,7 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
         return all;
     }
     if kernel == "expert_down_combine" {
-        let pipelines = [(64, 1), (1024, 10), (4096, 8)].map(|(cols, top_k)| {
+        let pipelines = [(64, 1), (1024, 10), (1024, 24), (1024, 32), (4096, 8)].map(|(cols, top_k)| {
             let shape = ProductShape::new(kernel, form, format, 4096, cols);
             let (constants, threads) = ExpertDown::constants(&shape, top_k, 1024);
             let packed = [("pack", 1.0), ("interleave", 2.0), ("quantisers", threads as f64)];

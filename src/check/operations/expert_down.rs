@@ -2,7 +2,7 @@
 //! its experts are read, and that kernel takes those of layers that are all in memory.
 
 use super::{KernelRows, Operation, Pair};
-use crate::check::{CheckError, CheckOptions};
+use crate::check::{CheckError, CheckOptions, Watch};
 use crate::compute::gpu::Written;
 use crate::compute::ops::CombineNorm;
 use crate::compute::{ExecuteError, Op, Phase, Recorded, Step};
@@ -29,6 +29,7 @@ impl Pair<'_> {
         before: &[f32],
         written: &Written,
         options: &CheckOptions,
+        watch: &mut Watch<'_>,
         rows: &mut KernelRows,
     ) -> Result<(), CheckError> {
         let Some(op) = with_down(operation.recorded, &operation.step) else { return Ok(()) };
@@ -45,7 +46,10 @@ impl Pair<'_> {
         self.gpu.write(op.x.tensor, before);
         let shaders = self.gpu.shaders_of(operation.index, &operation.step);
         let outcome = match shaders.iter().any(|shader| options.wants(shader)) {
-            true => self.compare_operation(&Operation { shaders, ..operation }, written, options, rows),
+            true => {
+                watch.at(&self.subject.name, shaders[0])?;
+                self.compare_operation(&Operation { shaders, ..operation }, written, options, rows)
+            }
             false => Ok(()),
         };
         self.gpu.take_what_is_read();

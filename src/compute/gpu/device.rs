@@ -45,8 +45,7 @@ pub(crate) struct GpuOptions {
     pub teams: Teams,
     /// Whether matrix units multiply prompts, where not as the device would choose: for tests.
     pub cooperative: Option<bool>,
-    /// Positions from which on a token's attention is that of a prompt's tiles, where not as the device would choose: for
-    /// tests.
+    /// Positions from which on a token's attention is that of a prompt's tiles, where not the device's: for tests.
     pub deep_attention: Option<usize>,
     /// Whether dispatches are recorded below wgpu's validation, where the graphics API can and checks are off: for tests.
     pub chain: bool,
@@ -172,8 +171,7 @@ impl GpuDevice {
             Resident::new(&gpu.device, &gpu.queue, &recording, context, options.limits_on(&gpu), scratch2, table);
         super::cooperative::decide(&mut resident, &gpu, &recording, &options);
         if let (Some(slots), true) = (&slots, ExpertDown::fits(&gpu.limits)) {
-            let is_layer = |step: &&Recorded| matches!(step, Recorded::Experts(_));
-            resident.expert_slabs = slots.single_slabs(recording.steps.iter().filter(is_layer).count());
+            resident.expert_slabs = slots.single_slabs(&recording);
         }
         let mut pipelines = Pipelines::new(&gpu.device, options.checks);
         let subject = Subject { gpu: &gpu, recording: &recording, slots: slots.as_deref() };
@@ -322,6 +320,10 @@ impl Device for GpuDevice {
 
     fn take_marked(&mut self) -> Result<Vec<Vec<Vec<f32>>>, ExecuteError> {
         self.marked_from_device()
+    }
+
+    fn write_all_outputs(&mut self, all: bool) {
+        self.resident.writes_all = all;
     }
 
     fn looks_up(&self) -> bool {

@@ -67,6 +67,8 @@ pub(super) struct Resident {
     pub(super) cooperative_attention: bool,
     /// From so many positions on tokens take their tiles.
     pub(super) deep_attention: Option<usize>,
+    /// Outputs of experts are written also where what combines them could make them.
+    pub(super) writes_all: bool,
     /// Of each layer of experts, where a kernel may take them from one slab.
     pub(super) expert_slabs: Vec<Option<ExpertSlab>>,
 }
@@ -126,6 +128,7 @@ impl Resident {
             cooperative_delta_net: false,
             cooperative_attention: false,
             deep_attention: None,
+            writes_all: false,
             expert_slabs: Vec::new(),
         };
         resident.place_weights(recording);
@@ -453,7 +456,7 @@ impl ResidentLayout for Resident {
     }
 
     fn expert_slab(&self, moe_layer: usize) -> Option<ExpertSlab> {
-        self.expert_slabs.get(moe_layer).copied().flatten()
+        self.expert_slabs.get(moe_layer).copied().flatten().filter(|_| !self.writes_all)
     }
 
     fn team(&self, shape: &ProductShape) -> Team {

@@ -6,6 +6,7 @@ use flashflood_backends::{AlignedBuffer, HostBuffer, NoHostBuffer, PAGE, Region}
 
 use super::staging::Staging;
 use crate::compute::kernel::ExpertSlab;
+use crate::compute::recording::{Recorded, Recording};
 use crate::experts::{SlotMemory, SlotSets, StoreError};
 
 /// How expert bytes get from the disk to where the GPU computes from them.
@@ -213,13 +214,17 @@ impl GpuSlots {
         if slots.is_empty() { 0..0 } else { self.place(slots.start).0..self.place(slots.end - 1).0 + 1 }
     }
 
-    /// Of each layer the slab that holds all of it, if one does.
-    pub(super) fn single_slabs(&self, layers: usize) -> Vec<Option<ExpertSlab>> {
+    /// Of each layer the slab that has all of its slots, if one has.
+    pub(super) fn single_slabs(&self, recording: &Recording) -> Vec<Option<ExpertSlab>> {
+        let layers = recording.steps.iter().map(|step| match step {
+            Recorded::Experts(op) => op.layer + 1,
+            _ => 0,
+        });
         let of_layer = |layer| {
             let slabs = self.slabs_of(layer);
             (slabs.len() == 1).then_some(ExpertSlab { number: slabs.start, slot_bytes: self.slot_bytes })
         };
-        (0..layers).map(of_layer).collect()
+        (0..layers.max().unwrap_or(0)).map(of_layer).collect()
     }
 
     /// The buffer of a slab, and a number that changes whenever another one takes its place. Without a buffer no slot

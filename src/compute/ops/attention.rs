@@ -289,7 +289,6 @@ impl Kernel for Attention {
             .concat(),
             groups: vec![joined.clone()],
         };
-        let of_token = resident.threads().min(decode::MERGE_THREADS);
         let on_matrix_units = resident.cooperative_attention() && self.fits_matrix_units();
         let tiles = |split: usize, rows: usize| Stage {
             shader: by_format(match on_matrix_units {
@@ -325,9 +324,9 @@ impl Kernel for Attention {
                 groups: vec![vec![qkv, vectors, rope, scratch]],
             },
             tiles(prefill::SPLIT, prefill::TILE),
-            merge(of_token, of_token / (self.dim / 4)),
+            merge(decode::MERGE_THREADS, decode::MERGE_THREADS / (self.dim / 4)),
         ];
-        if resident.deep_attention().is_some() {
+        if self.deep_from(resident).is_some() {
             let rows = self.queries_per_key().next_multiple_of(16).min(prefill::TILE);
             stages.extend(decode::TILE_SPLITS.map(|(_, split)| tiles(split, rows)));
         }

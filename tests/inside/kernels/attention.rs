@@ -1,4 +1,5 @@
-//! `attention` and the KV cache: `attention` fills it in decode, `kv_norm_rope` for `attention_prefill`.
+//! `attention` and the KV cache: `attention` fills it in decode, `kv_norm_rope` for `attention_prefill`, which prompts take and
+//! tokens deep in a context.
 
 use crate::compute::KvFormat;
 use crate::compute::ops::Attention;
@@ -113,7 +114,8 @@ fn deep_attention() {
     for (at, kept) in KvFormat::ALL.into_iter().enumerate() {
         let heads =
             Heads { kv_heads: 2, queries_per_key: [1, 3, 8, 17, 5][at], dim: 64, rotary_dim: 16, gate: at % 2 == 0 };
-        let mut trial = attention_kept(at as u64, heads, Operands::NORMS, kept, 509);
+        let more = Operands { sinks: true, bias: true, window: Some(300), ..Operands::NORMS };
+        let mut trial = attention_kept(at as u64, heads, [Operands::NORMS, more][at % 2], kept, 509);
         trial.deep_attention = Some(1);
         trial.same_behind_a_prompt(509, 6).unwrap_or_else(|e| panic!("{kept}: {e}"));
     }

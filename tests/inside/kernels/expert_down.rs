@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use crate::compute::Phase;
+use crate::compute::gpu::Landing;
 use crate::compute::ops::{CombineNorm, ExpertDown, Experts, RmsNorm, RouterRule, RouterTopK};
 use crate::weights::WeightFormat;
 
@@ -60,6 +61,8 @@ pub(super) fn layer(seed: u64, formats: [WeightFormat; 3], experts: usize, top_k
     trial.push(CombineNorm { x: stream, routed, weights, shared, norm: weight, out, packed, eps, unscaled, down });
     trial.experts = Some(trial::Experts { layout: Arc::new(layout), slots: experts, top_k });
     trial.resident = true;
+    // slots that the host fills are in several slabs
+    trial.landing = Some(Landing::Copied);
     trial
 }
 

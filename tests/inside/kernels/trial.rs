@@ -11,7 +11,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::compute::cpu::CpuExecutor;
-use crate::compute::gpu::{Adapters, Gpu, GpuExecutor, GpuOptions, GpuSlots, Teams, open};
+use crate::compute::gpu::{Adapters, Gpu, GpuExecutor, GpuOptions, GpuSlots, Landing, Teams, open};
 use crate::compute::ops;
 use crate::compute::{CacheId, LogitRows, MatrixId, Op, Phase, Recorded, Recording, Step, TensorId, VectorId, View};
 use crate::experts::{ExpertStore, FileReader, HostSlots, SlotMemory, SlotSets};
@@ -72,6 +72,8 @@ pub(crate) struct Trial {
     pub(crate) experts: Option<Experts>,
     /// Whether all experts are in their slots before the first step on the GPU, for good.
     pub(crate) resident: bool,
+    /// How experts get into slots on the GPU.
+    pub(crate) landing: Option<Landing>,
     /// Positions from which on a token's attention is that of a prompt's tiles.
     pub(crate) deep_attention: Option<usize>,
     /// Whether a token of a prompt has the same bits however the prompt is cut.
@@ -106,6 +108,7 @@ impl Trial {
             rotary_dim: 0,
             experts: None,
             resident: false,
+            landing: None,
             deep_attention: None,
             same_however_cut: true,
         }
@@ -353,6 +356,7 @@ impl Trial {
             // the twin multiplies integers; matrix units round them to 16 bits, and are tested at every start
             cooperative: Some(false),
             deep_attention: self.deep_attention,
+            landing: self.landing,
             ..GpuOptions::default()
         };
         let memory = self.experts.as_ref().map(|experts| {

@@ -27,7 +27,9 @@ fn a_chain_changes_nothing() {
         let slot = crate::model::ModelSource::open(&folder(name)).unwrap().experts().slot_bytes() as u64;
         let streamed = ExpertBudget::Bytes(30 * slot);
         let landings = [Landing::Shared, Landing::Staged, Landing::Copied].map(|landing| (streamed, Some(landing)));
-        for (experts, landing) in landings.into_iter().chain([(ExpertBudget::All, None)]) {
+        for (experts, landing) in
+            landings.into_iter().chain([(ExpertBudget::All, None), (ExpertBudget::All, Some(Landing::Copied))])
+        {
             let gpu = GpuOptions { landing, ..GpuOptions::default() };
             let (logits, routing, by_wgpu) = outcome(name, experts, GpuOptions { chain: false, ..gpu });
             let (found, found_routing, by_chain) = outcome(name, experts, gpu);

@@ -251,8 +251,10 @@ fn resident_mode_changes_nothing() {
     for binding in [u64::MAX, 1 << 17] {
         let oracle = Oracle::open("tiny");
         let mut outcomes = Vec::new();
-        for experts in [ExpertBudget::Auto, ExpertBudget::All] {
-            let gpu = GpuOptions { binding, ..GpuOptions::default() };
+        // in slabs that are copied into a layer is in one, which its last product needs
+        let ways = [(ExpertBudget::Auto, None), (ExpertBudget::All, None), (ExpertBudget::All, Some(Landing::Copied))];
+        for (experts, landing) in ways {
+            let gpu = GpuOptions { binding, landing, ..GpuOptions::default() };
             let context = Some(96);
             let options = EngineOptions {
                 device: Device::Gpu,
@@ -264,13 +266,34 @@ fn resident_mode_changes_nothing() {
             };
             let mut engine = open_on(&folder("tiny"), &options, gpu);
             let mut session = engine.session().unwrap();
-            let (logits, routing) = run(&mut session, &[&oracle.tokens]);
+            // some of them one by one
+            let (prompt, rest) = oracle.tokens.split_at(oracle.tokens.len() - 6);
+            let parts: Vec<&[u32]> = std::iter::once(prompt).chain(rest.chunks(1)).collect();
+            let (logits, routing) = run(&mut session, &parts);
             check_routing(&oracle, &routing, 4, "resident mode");
             outcomes.push((logits, session.expert_stats().misses));
         }
-        assert!(outcomes[0].0 == outcomes[1].0, "bindings of {binding}: not the same bits");
-        assert!(outcomes[0].1 > 0 && outcomes[1].1 == 0, "resident mode reads nothing");
+        assert!(outcomes[1..].iter().all(|o| o.0 == outcomes[0].0), "bindings of {binding}: not the same bits");
+        assert!(outcomes[0].1 > 0 && outcomes[1..].iter().all(|o| o.1 == 0), "resident mode reads nothing");
     }
+}
+
+/// What experts wrote is dumped, also where a token's last product could be made with what combines them.
+#[test]
+fn experts_are_dumped_wherever_they_are() {
+    let oracle = Oracle::open("tiny");
+    let ways = [(ExpertBudget::Auto, None), (ExpertBudget::All, Some(Landing::Copied))];
+    let [streamed, resident] = ways.map(|(experts, landing)| {
+        let options = EngineOptions { device: Device::Gpu, context: Some(96), experts, ..EngineOptions::default() };
+        let mut engine = open_on(&folder("tiny"), &options, GpuOptions { landing, ..GpuOptions::default() });
+        let mut session = engine.session().unwrap();
+        session.decode(oracle.tokens[0]).unwrap();
+        session.dump(vec!["experts".to_owned()]);
+        session.decode(oracle.tokens[1]).unwrap();
+        session.take_dumps()
+    });
+    assert!(streamed.iter().any(|(label, _, values)| label == "layer.0.experts" && values.iter().any(|v| *v != 0.0)));
+    assert!(streamed == resident, "not what was computed");
 }
 
 /// How many threads products are spread over, and measuring it on weights and slots of the model: the same bits.

@@ -13,7 +13,7 @@ pub(super) const SPLIT: usize = 512;
 pub(super) const TILE_SPLITS: [(usize, usize); 2] = [(0, 512), (1 << 16, 1024)];
 /// Threads of a workgroup: every device has so many.
 pub(super) const THREADS: usize = 256;
-/// Most threads that join the splits of a head.
+/// Threads that join the splits of a head: every device has so many.
 pub(super) const MERGE_THREADS: usize = 256;
 
 impl Attention {
@@ -21,9 +21,19 @@ impl Attention {
     /// read a key once, where `attention` reads it once for each of those (H200: 335 tokens/s at 8,192, 272 at 32,768).
     pub(crate) const DEEP: usize = 12_288;
 
+    /// Queries of a KV head from which on that pays: with 8 of them it was measured, one alone reads keys once as it is.
+    const DEEP_QUERIES: usize = 4;
+
+    /// From which position on tiles make the attention of a token, if they do.
+    pub(super) fn deep_from(&self, resident: &dyn ResidentLayout) -> Option<usize> {
+        let fits = self.fits_matrix_units() && self.queries_per_key() >= Self::DEEP_QUERIES;
+        // without matrix units only where a test asks for it
+        resident.deep_attention().filter(|_| fits || !resident.cooperative_attention())
+    }
+
     pub(super) fn dispatch_decode(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
         let seen = self.seen(step, 0, 1);
-        if resident.deep_attention().is_some_and(|deep| seen.len() >= deep) {
+        if self.deep_from(resident).is_some_and(|deep| seen.len() >= deep) {
             self.dispatch_keys(resident, step, out);
             let at = TILE_SPLITS.iter().rposition(|(from, _)| seen.len() >= *from).unwrap_or(0);
             let (split, tiles) = (TILE_SPLITS[at].1, stage::TILE_OF_TOKEN + at);
