@@ -18,7 +18,7 @@ use super::slots::{GpuSlots, Landing};
 use crate::compute::device::{Choice, Device, ExpertLayer, LandedExpert};
 use crate::compute::kernel::{Dispatch, Kernel};
 use crate::compute::ops::{ExpertDown, LogitsTopK};
-use crate::compute::recording::{CacheId, Recorded, Recording, TensorId, View};
+use crate::compute::recording::{CacheId, Recording, TensorId, View};
 use crate::compute::run::Runner;
 use crate::compute::step::{ExecuteError, HostWork, KernelTime, LogitsSummary, ProfiledSteps, Span, Step, TopLogits};
 use crate::experts::SlotMemory;
