@@ -47,7 +47,7 @@ pub(crate) struct Experts {
     pub out: View,
     /// In decode `x` is yet to be scaled. Gate and up are one matrix then.
     pub unscaled: Option<Unscaled>,
-    /// Whether an [`ExpertDown`] follows, which makes `out` needless where it is made.
+    /// Whether an [`ExpertDown`](super::ExpertDown) follows, which makes `out` needless where it is made.
     pub combined: bool,
 }
 
