@@ -35,7 +35,8 @@ override sharers: u32 = 1u; // as many as the threads are enough for, or 1: then
 
 const lowest: f32 = -3.0e38;
 
-var<workgroup> kept: array<vec2<f32>, threads>; // (share, total) of splits, then what threads have
+var<workgroup> kept: array<vec2<f32>, threads>; // (share, total) of splits
+var<workgroup> totals: array<f32, threads>; // what threads have added up
 var<workgroup> quads: array<vec4<f32>, threads>;
 
 // Exactly 1 for the split with the maximum and 0 for one that the token does not see, whatever the driver's exp: splits
@@ -129,20 +130,19 @@ fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
         }
     }
     if sharers > 1u {
-        workgroupBarrier();
-        kept[local].x = total;
+        totals[local] = total;
         quads[local] = sum;
         workgroupBarrier();
         if local < 16u {
             for (var i = local + 16u; i < threads; i += 16u) {
-                total += kept[i].x;
+                total += totals[i];
             }
-            kept[local].y = total;
+            totals[local] = total;
         }
         workgroupBarrier();
         total = 0.0;
         for (var i = 0u; i < 16u; i++) {
-            total += kept[i].y;
+            total += totals[i];
         }
         if sharer == 0u {
             for (var i = 1u; i < sharers; i++) {
@@ -157,9 +157,9 @@ fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
         y[4u * column + 2u] = v.z;
         y[4u * column + 3u] = v.w;
     }
-    workgroupBarrier();
     turn_head(local, params.dim, true);
-    for (var i = local; i < params.dim; i += threads) {
+    // a thread has the four that it set
+    for (var i = 4u * local; i < min(4u * local + 4u, params.dim); i++) {
         var value = y[i];
         if params.gate_head > 0u {
             let column = params.gate_offset + head * params.gate_head + i;

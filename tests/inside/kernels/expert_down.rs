@@ -13,6 +13,7 @@ use crate::weights::WeightFormat;
 use super::cases;
 use super::experts::layout;
 use super::matmul_norm::{Halves, halves};
+use super::msl;
 use super::random::{Random, formats};
 use super::trial::{self, Trial};
 
@@ -70,6 +71,9 @@ pub(super) fn layer(seed: u64, formats: [WeightFormat; 3], experts: usize, top_k
 fn check(mut trial: Trial) -> Result<(), TestCaseError> {
     let slot = trial.experts.as_ref().unwrap().layout.slot_bytes().next_multiple_of(256) as u64;
     trial.check(&[1, 2])?;
+    if msl::phase().is_some() {
+        return Ok(());
+    }
     let steps: [(Phase, &[usize]); 1] = [(Phase::Decode, &[1, 1, 1])];
     let [by_one] = trial.on_gpu(false, steps);
     trial.binding = slot;
@@ -101,6 +105,10 @@ fn down_in_every_format() {
     let gate_up = random.one_of(&formats("q4"));
     for down in all {
         let trial = layer(8, [gate_up, gate_up, down], 3, 3, Shared::Gated);
+        if msl::phase().is_some() {
+            trial.check(&[1]).unwrap();
+            continue;
+        }
         let steps: [(Phase, &[usize]); 1] = [(Phase::Decode, &[1])];
         let ([cpu], [gpu]) = (trial.on_cpu(steps), trial.on_gpu(false, steps));
         trial.compare(&cpu, &gpu, false).unwrap_or_else(|e| panic!("{}: {e}", down.suffix()));
