@@ -298,6 +298,7 @@ impl Trial {
         if self.resident {
             device.look_up();
         }
+        device.deepen(self.deep_attention);
         let prefill = self.run(&mut device, |_| Phase::Prefill, steps);
         let phase_of = |step| if step < prompts { Phase::Prefill } else { Phase::Decode };
         let decode = self.run(&mut device, phase_of, &cut);

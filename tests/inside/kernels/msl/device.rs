@@ -47,6 +47,7 @@ struct Layout {
     looked_up: Option<usize>,
     /// That of all experts, where those are looked up and in one.
     slab: Option<ExpertSlab>,
+    deep_attention: Option<usize>,
 }
 
 impl MslDevice {
@@ -86,6 +87,7 @@ impl MslDevice {
             scratch: all.max(least).max(16),
             looked_up: None,
             slab: None,
+            deep_attention: None,
         };
         MslDevice {
             folder,
@@ -103,6 +105,11 @@ impl MslDevice {
     pub(crate) fn look_up(&mut self) {
         self.layout.looked_up = self.experts.as_ref().map(|experts| experts.layout.layers[0].experts);
         self.layout.slab = (self.slabs() == 1).then(|| ExpertSlab { number: 0, slot_bytes: self.slot_bytes() });
+    }
+
+    /// Tokens take the tiles of prompts from so many positions on.
+    pub(crate) fn deepen(&mut self, from: Option<usize>) {
+        self.layout.deep_attention = from;
     }
 
     /// The script of all that was asked for.
@@ -388,6 +395,10 @@ impl ResidentLayout for Layout {
 
     fn expert_slab(&self, _: usize) -> Option<ExpertSlab> {
         self.slab
+    }
+
+    fn deep_attention(&self) -> Option<usize> {
+        self.deep_attention
     }
 
     fn team(&self, shape: &ProductShape) -> ops::Team {

@@ -85,6 +85,20 @@ fn formats_of_caches() {
     }
 }
 
+/// Tokens by the tiles of a prompt, whose splits many threads join.
+#[test]
+fn tiles_of_tokens() {
+    if super::phase().is_none() {
+        return;
+    }
+    let heads = Heads { kv_heads: 1, queries_per_key: 2, dim: 64, rotary_dim: 16, gate: true };
+    for kept in [KvFormat::F32, KvFormat::Tq4] {
+        let mut trial = attention_kept(1, heads, Operands::NORMS, kept, 2);
+        trial.deep_attention = Some(1);
+        trial.check(&[2]).unwrap();
+    }
+}
+
 /// A prompt of more positions than a workgroup takes at a time.
 #[test]
 fn long_prompt() {
