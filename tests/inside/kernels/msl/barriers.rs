@@ -10,7 +10,7 @@ use crate::compute::shaders;
 use crate::weights::WeightFormat;
 
 use super::clang::{self, Build, in_parallel};
-use super::recorded::{Recorded, number_of, recorded, shader_of};
+use super::recorded::{Recorded, alone, number_of, recorded, shader_of};
 
 const BARRIER: &str = "metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);";
 
@@ -71,6 +71,7 @@ fn sanitized(runner: &Path, arguments: &[&str], script: &Script) -> Result<(), S
 fn no_kernel_has_a_race() {
     let start = Instant::now();
     let Some(recorded) = recorded() else { return };
+    let _alone = alone();
     let shaders: BTreeMap<u32, &str> = recorded.units.iter().map(|unit| (number_of(unit), shader_of(unit))).collect();
     let mut covered = BTreeSet::new();
     let mut chosen = scripts(&recorded);
@@ -118,6 +119,7 @@ struct Mutant<'a> {
 fn every_barrier_is_missed() {
     let start = Instant::now();
     let Some(recorded) = recorded() else { return };
+    let _alone = alone();
     let scripts = scripts(&recorded);
     // of each kernel a pipeline for every way in which its constants choose branches, those first that a short script runs
     let mut pipelines: BTreeMap<String, Vec<(&Path, &Script)>> = BTreeMap::new();

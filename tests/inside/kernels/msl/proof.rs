@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::compute::shaders;
 
 use super::clang::{self, Build, in_parallel};
-use super::recorded::{recorded, run_trials, shader_of};
+use super::recorded::{alone, recorded, run_trials, shader_of};
 
 /// Each kernel, compiled and run in every weight format, is near its twin; and the order of threads between barriers
 /// changes no bit.
@@ -15,6 +15,7 @@ use super::recorded::{recorded, run_trials, shader_of};
 fn kernels_are_their_twins() {
     let start = Instant::now();
     let Some(recorded) = recorded() else { return };
+    let _alone = alone();
     let (folder, scripts, units) = (recorded.folder.path(), &recorded.scripts, &recorded.units);
     println!("{} scripts, {} kernels: {:.1?}", scripts.len(), units.len(), start.elapsed());
     let run: BTreeSet<&str> = units.iter().map(|unit| shader_of(unit)).collect();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tempfile::TempDir;
 
@@ -52,6 +52,12 @@ pub(super) fn recorded() -> Option<Arc<Recorded>> {
     let recorded = shared.upgrade().or_else(record)?;
     *shared = Arc::downgrade(&recorded);
     Some(recorded)
+}
+
+/// Held by a test while it runs scripts, which leave their outputs beside them: another's would be read for its own.
+pub(super) fn alone() -> MutexGuard<'static, ()> {
+    static RUNS: Mutex<()> = Mutex::new(());
+    RUNS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs the property tests of the kernels for a phase: the same cases every time.
