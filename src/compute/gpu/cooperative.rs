@@ -33,14 +33,14 @@ const SCALES: usize = (ROWS * BLOCKS).next_multiple_of(4);
 /// Words of a packed row of activations.
 const X_WORDS: usize = (COLS / 4 + 2 * BLOCKS).next_multiple_of(4);
 
-/// Decides what matrix units make of `recording`.
-pub(super) fn decide(resident: &mut Resident, gpu: &Gpu, recording: &Recording, options: &GpuOptions) {
+/// Decides what matrix units make of `recording` in a context of so many positions.
+pub(super) fn decide(resident: &mut Resident, gpu: &Gpu, recording: &Recording, context: usize, options: &GpuOptions) {
     let is_delta_net = |step: &Recorded| matches!(step, Recorded::Kernel { kernel: Op::DeltaNet(_), .. });
     resident.cooperative = options.cooperative != Some(false) && works(gpu);
     resident.cooperative_delta_net =
         resident.cooperative && recording.steps.iter().any(is_delta_net) && delta_net::works(gpu);
     resident.cooperative_attention = resident.cooperative && attention::works(gpu, recording);
-    let by_units = resident.cooperative_attention.then_some(Attention::DEEP);
+    let by_units = (resident.cooperative_attention && context >= Attention::DEEP).then_some(Attention::DEEP);
     resident.deep_attention = options.deep_attention.or(by_units);
 }
 

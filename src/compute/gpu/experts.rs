@@ -39,22 +39,13 @@ impl Runner<GpuDevice> {
         let (mut table, mut first_slots): (Vec<[u32; 2]>, Vec<usize>) = (Vec::new(), Vec::new());
         for layer in 0..store.layout().layers.len() {
             let all: Vec<u32> = (0..store.layout().layers[layer].experts as u32).collect();
-            let mut pending: Vec<usize> = store.acquire(layer, &all)?.iter().map(|a| a.slot).collect();
+            let pending: Vec<usize> = store.acquire(layer, &all)?.iter().map(|a| a.slot).collect();
             first_slots.push(table.len());
             table.extend(pending.iter().map(|&slot| {
                 let (slab, place) = slots.place(slot);
                 [place as u32, slab as u32]
             }));
-            let mut failed = Ok(());
-            while !pending.is_empty() {
-                let landed = store.wait_some(&mut pending);
-                failed = landed.into_iter().fold(failed, |failed, (_, outcome)| failed.and(outcome));
-                device.copy_landed();
-                if !pending.is_empty() {
-                    device.submit_landed()?;
-                }
-            }
-            failed?;
+            device.land(store, pending)?;
             // gives wgpu's staging memory back before the next layer
             device.free_slots()?;
         }
@@ -164,6 +155,20 @@ impl GpuDevice {
         if let Some(slots) = &self.slots {
             slots.done(submission.number);
         }
+    }
+
+    /// Waits for reads into the slots `pending`, and encodes what brings their experts there. Fails when all have ended.
+    pub(super) fn land(&mut self, store: &mut ExpertStore, mut pending: Vec<usize>) -> Result<(), ExecuteError> {
+        let mut failed = Ok(());
+        while !pending.is_empty() {
+            let landed = store.wait_some(&mut pending);
+            failed = landed.into_iter().fold(failed, |failed, (_, outcome)| failed.and(outcome));
+            self.copy_landed();
+            if !pending.is_empty() {
+                self.submit_landed()?;
+            }
+        }
+        Ok(failed?)
     }
 
     /// Encodes what brings experts that have landed into their slots.

@@ -113,19 +113,13 @@ impl Runner<GpuDevice> {
             return Ok(false);
         };
         let acquired = store.acquire(layer, ids)?;
-        let mut pending: Vec<usize> = acquired.iter().filter(|one| !one.hit).map(|one| one.slot).collect();
-        while !pending.is_empty() {
-            store.wait_some(&mut pending).into_iter().try_for_each(|(_, outcome)| outcome)?;
-            device.copy_landed();
-            device.submit_landed()?;
-        }
-        let slot_of =
-            |id: u32| acquired.iter().find(|one| one.expert == id).map_or((0, 0), |one| slots.place(one.slot));
-        let pair = |(row, &id): (usize, &u32)| {
-            let (slab, slot) = slot_of(id);
-            Pair { token: 0, row: row as u32, slot: slot as u32, slab: slab as u32 }
-        };
-        let pairs: Vec<Pair> = ids.iter().enumerate().map(pair).collect();
+        device.land(store, acquired.iter().filter(|one| !one.hit).map(|one| one.slot).collect())?;
+        // in the order of the ids
+        let pairs = acquired.iter().zip(0..).map(|(one, row)| {
+            let (slab, slot) = slots.place(one.slot);
+            Pair { token: 0, row, slot: slot as u32, slab: slab as u32 }
+        });
+        let pairs: Vec<Pair> = pairs.collect();
         device.gpu.queue.write_buffer(device.resident.pairs(), 0, bytemuck::cast_slice(&pairs));
         device.resident.all_resident = true;
         Ok(true)

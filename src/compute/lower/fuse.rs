@@ -22,22 +22,17 @@ pub(super) fn neighbours(recording: &mut Recording) {
 
 /// Lets what combines the experts make their last product too, where that leaves half a norm.
 pub(super) fn last_products(recording: &mut Recording) {
-    let mut experts: Option<usize> = None;
     for at in 0..recording.steps.len() {
-        match &mut recording.steps[at] {
-            Recorded::Experts(_) => experts = Some(at),
-            Recorded::Kernel { kernel: Op::CombineNorm(combine), .. } if combine.unscaled.is_some() => {
-                let (combine_at, routed) = (at, combine.routed);
-                let Some(Recorded::Experts(op)) = experts.take().map(|at| &mut recording.steps[at]) else { continue };
-                let (Some(hidden), true) = (op.hidden.packed(), op.out == routed) else { continue };
-                op.combined = true;
-                let down = ExpertDown { layer: op.layer, place: op.slot.down, hidden };
-                if let Recorded::Kernel { kernel: Op::CombineNorm(combine), .. } = &mut recording.steps[combine_at] {
-                    combine.down = Some(down);
-                }
-            }
-            _ => {}
-        }
+        let (before, rest) = recording.steps.split_at_mut(at);
+        let Recorded::Kernel { kernel: Op::CombineNorm(combine), .. } = &mut rest[0] else { continue };
+        let experts = before.iter_mut().rev().find_map(|recorded| match recorded {
+            Recorded::Experts(op) => Some(op),
+            _ => None,
+        });
+        let Some(op) = experts.filter(|op| op.out == combine.routed && combine.unscaled.is_some()) else { continue };
+        let Some(hidden) = op.hidden.packed() else { continue };
+        op.combined = true;
+        combine.down = Some(ExpertDown { layer: op.layer, place: op.slot.down, hidden });
     }
 }
 

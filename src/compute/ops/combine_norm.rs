@@ -151,8 +151,8 @@ impl Kernel for CombineNorm {
 
     /// Stage 0 is `combine_norm`, stage 1 `combine_unscaled`, stage 2 `expert_down_combine`.
     fn dispatch(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
-        let in_one_slab = self.down.as_ref().zip(self.down.and_then(|down| down.slab(resident, step.phase)));
-        if let Some((down, slab)) = in_one_slab {
+        let down = self.down.filter(|_| step.phase == Phase::Decode);
+        if let Some((down, slab)) = down.and_then(|down| Some((down, ExpertDown::slab(resident, down.layer)?))) {
             return out.push(down.dispatch(self, 2, slab));
         }
         let (shared_stride, gate_offset, gate_stride) = self.combine().shared_words();

@@ -1,5 +1,4 @@
 use super::{CombineNorm, ProductShape, Quantised, Team, Unscaled};
-use crate::compute::Phase;
 use crate::compute::kernel::{Binding, Dispatch, ExpertSlab, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{ShapeError, View, expect};
@@ -47,10 +46,9 @@ impl ExpertDown {
         expect(op, "rows of hidden values per token", top_k, self.hidden.words.rows_per_token)
     }
 
-    /// Where the experts are, if the kernel is to take them.
-    pub(super) fn slab(&self, resident: &dyn ResidentLayout, phase: Phase) -> Option<ExpertSlab> {
-        let is_one = resident.all_resident() && phase == Phase::Decode;
-        resident.expert_slab(self.layer).filter(|_| is_one)
+    /// Where the experts of a layer are, if the kernel is to take them for a token: then nobody else makes their last product.
+    pub(super) fn slab(resident: &dyn ResidentLayout, layer: usize) -> Option<ExpertSlab> {
+        resident.expert_slab(layer).filter(|_| resident.all_resident())
     }
 
     fn shape(&self) -> ProductShape {

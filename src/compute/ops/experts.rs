@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use product::{ON_MATRIX_UNITS, ONE_GATE_UP, ONE_TOKEN, Part, Product};
 
-use super::{CooperativeTile, Input, ProductShape, Quantised, Tile, Unscaled};
+use super::{CooperativeTile, ExpertDown, Input, ProductShape, Quantised, Tile, Unscaled};
 use crate::compute::cpu::{CpuMemory, at_least, by_token, expert_product};
 use crate::compute::kernel::{Binding, Dispatch, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
@@ -47,7 +47,7 @@ pub(crate) struct Experts {
     pub out: View,
     /// In decode `x` is yet to be scaled. Gate and up are one matrix then.
     pub unscaled: Option<Unscaled>,
-    /// Whether an [`ExpertDown`](super::ExpertDown) follows, which makes `out` needless where it is made.
+    /// Whether an [`ExpertDown`] follows, which makes `out` needless where it is made.
     pub combined: bool,
 }
 
@@ -368,8 +368,7 @@ impl Experts {
         slot_bytes: usize,
         out: &mut Vec<Dispatch>,
     ) {
-        // all experts are there, and in one slab
-        let is_combined = self.combined && resident.all_resident() && resident.expert_slab(self.layer).is_some();
+        let is_combined = self.combined && ExpertDown::slab(resident, self.layer).is_some();
         let parts = self.stages_of_a_phase() - usize::from(is_combined);
         for (stage, part) in self.parts().enumerate().take(parts) {
             let Part::Product(product) = part else { continue };
