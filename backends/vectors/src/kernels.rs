@@ -19,7 +19,19 @@ macro_rules! dot_words {
 }
 pub(crate) use dot_words;
 
-/// The loops. Of the module around: `LANES` rows in `Words` and `Floats`, and `transpose`, `load`, `load_floats`, `store`,
+/// One token as many, over the loops of the module around.
+macro_rules! one_token_in_tiles {
+    ($(#[$attribute:meta])*) => {
+        /// `affine` of one token.
+        $(#[$attribute])*
+        fn one_token<const BITS: usize>(w: &Affine<'_>, first: usize, x: &Activations, out: &mut [f32]) {
+            affine_tokens::<BITS, true>(w, first, x, out);
+        }
+    };
+}
+pub(crate) use one_token_in_tiles;
+
+/// The loops. Of the module around: `LANES` rows in `Words` and `Floats`, and `transpose`, `fours`, `load`, `load_floats`, `store`,
 /// `spread`, `spread_float`, `and`, `or`, `flip`, `left`, `right`, `dot_words`, `as_floats`, `to_floats`, `product`, `sum` and
 /// `fused`.
 macro_rules! kernels {
@@ -123,30 +135,45 @@ macro_rules! kernels {
         /// The numbers of rows, `[index, row]`. `words` is scratch.
         $(#[$attribute])*
         fn numbers(number: Number, rows: &[&[u8]; LANES], words: &mut [[u32; LANES]], out: &mut [[f32; LANES]]) {
-            match number {
-                Number::F32 => {
-                    let count = out.len();
-                    transpose(rows, 0, &mut words[..count]);
+            let bytes = out.len() * number.bytes();
+            assert!(rows.iter().all(|row| row.len() >= bytes), "rows have as many numbers as `out` wants");
+            if number == Number::F32 {
+                let (whole, rest) = out.as_chunks_mut::<4>();
+                for (i, out) in whole.iter_mut().enumerate() {
+                    // SAFETY: four numbers of `out`, which rows have
+                    let words = unsafe { fours(rows, 16 * i) };
                     for (out, words) in out.iter_mut().zip(words) {
-                        store(as_floats(load(words)), out);
+                        store(as_floats(words), out);
                     }
                 }
-                Number::Bf16 | Number::F16 => {
-                    let pairs = out.len() / 2;
-                    transpose(rows, 0, &mut words[..pairs]);
-                    let (whole, last) = out.as_chunks_mut::<2>();
-                    for ([low, high], words) in whole.iter_mut().zip(&*words) {
-                        halves(number, load(words), low, high);
-                    }
-                    // a row may end within a word
-                    for last in last {
-                        let mut ends = [0; LANES];
-                        for lane in 0..LANES {
-                            ends[lane] = u32::from(rows[lane][4 * pairs]) | u32::from(rows[lane][4 * pairs + 1]) << 8;
-                        }
-                        halves(number, load(&ends), last, &mut [0.0; LANES]);
-                    }
+                let words = &mut words[..rest.len()];
+                transpose(rows, 16 * whole.len(), words);
+                for (out, words) in rest.iter_mut().zip(words) {
+                    store(as_floats(load(words)), out);
                 }
+                return;
+            }
+            let (eights, rest) = out.as_chunks_mut::<8>();
+            for (i, out) in eights.iter_mut().enumerate() {
+                // SAFETY: eight numbers of `out`, which rows have
+                let words = unsafe { fours(rows, 16 * i) };
+                for ([low, high], words) in out.as_chunks_mut().0.iter_mut().zip(words) {
+                    halves(number, words, low, high);
+                }
+            }
+            let (pairs, last) = rest.as_chunks_mut::<2>();
+            let (at, words) = (16 * eights.len(), &mut words[..pairs.len()]);
+            transpose(rows, at, words);
+            for ([low, high], words) in pairs.iter_mut().zip(&*words) {
+                halves(number, load(words), low, high);
+            }
+            // a row may end within a word
+            for last in last {
+                let mut ends = [0; LANES];
+                for lane in 0..LANES {
+                    ends[lane] = u32::from(rows[lane][at + 4 * pairs.len()]) | u32::from(rows[lane][at + 4 * pairs.len() + 1]) << 8;
+                }
+                halves(number, load(&ends), last, &mut [0.0; LANES]);
             }
         }
 
@@ -154,13 +181,12 @@ macro_rules! kernels {
         $(#[$attribute])*
         #[inline]
         fn halves(number: Number, words: Words, low: &mut [f32; LANES], high: &mut [f32; LANES]) {
-            store(as_floats(left(words, 16)), low);
-            store(as_floats(and(words, 0xffff_0000)), high);
             if number == Number::F16 {
-                for lane in 0..LANES {
-                    low[lane] = $crate::portable::f16(low[lane].to_bits() >> 16);
-                    high[lane] = $crate::portable::f16(high[lane].to_bits() >> 16);
-                }
+                store(from_halves(and(words, 0xffff)), low);
+                store(from_halves(right(words, 16)), high);
+            } else {
+                store(as_floats(left(words, 16)), low);
+                store(as_floats(and(words, 0xffff_0000)), high);
             }
         }
 
@@ -211,11 +237,8 @@ macro_rules! kernels {
         $(#[$attribute])*
         #[inline]
         fn rows_of(stream: &[u8], bytes: usize, first: usize, count: usize) -> [&[u8]; LANES] {
-            let mut rows = [stream; LANES];
-            for (lane, row) in rows.iter_mut().enumerate() {
-                *row = &stream[(first + lane.min(count - 1)) * bytes..][..bytes];
-            }
-            rows
+            let stream = &stream[first * bytes..][..count.min(LANES) * bytes];
+            std::array::from_fn(|lane| &stream[lane.min(count - 1) * bytes..][..bytes])
         }
 
         /// The sums of the tokens from `at` on, to `out`, `[row, tokens]`.
@@ -234,7 +257,7 @@ macro_rules! kernels {
         $(#[$attribute])*
         pub(crate) fn affine<const BITS: usize>(w: &Affine<'_>, first: usize, x: &Activations, out: &mut [f32]) {
             match x.tokens() {
-                1 => affine_tokens::<BITS, true>(w, first, x, out),
+                1 => one_token::<BITS>(w, first, x, out),
                 _ => affine_tokens::<BITS, false>(w, first, x, out),
             }
         }

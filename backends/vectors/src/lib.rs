@@ -16,6 +16,8 @@ mod floats;
 mod int8;
 mod kernels;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod row_kernels;
 mod table_kernels;
 #[cfg(target_arch = "x86_64")]
 mod x86;

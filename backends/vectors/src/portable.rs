@@ -2,7 +2,7 @@
 
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
-use crate::kernels::{dot_words, kernels};
+use crate::kernels::{dot_words, kernels, one_token_in_tiles};
 use crate::table_kernels::table_kernels;
 
 const LANES: usize = 8;
@@ -29,6 +29,16 @@ fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) {
             out[lane] = u32::from_le_bytes(*word);
         }
     }
+}
+
+/// Four words of rows, from byte `at` of each on.
+///
+/// # Safety
+/// Every row has 16 bytes from there on: other forms of this function want it.
+unsafe fn fours(rows: &[&[u8]; LANES], at: usize) -> [Words; 4] {
+    let mut out = [[0; LANES]; 4];
+    transpose(rows, at, &mut out);
+    out
 }
 
 #[inline(always)]
@@ -244,6 +254,7 @@ fn smaller(a: Floats, b: Floats) -> Floats {
 
 dot_words!();
 kernels!();
+one_token_in_tiles!();
 float_kernels!();
 block_kernels!();
 table_kernels!();

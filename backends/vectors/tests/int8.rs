@@ -143,10 +143,12 @@ fn affine_case(
     let t = tokens - 1;
     let mut alone = Activations::new(1, cols / 32);
     (0..cols / 32).for_each(|b| *alone.block_mut(0, b) = *x.block_mut(t, b));
-    let mut found = vec![0.0; rows];
-    weights.times(Instructions::best(), first, &alone, &mut found);
     let expected: Vec<f32> = expected.chunks_exact(tokens).map(|row| row[t]).collect();
-    assert_eq!(found, expected, "{bits} bits, one token of {tokens}");
+    for instructions in Instructions::available() {
+        let mut found = vec![f32::NAN; rows];
+        weights.times(instructions, first, &alone, &mut found);
+        assert_eq!(found, expected, "{instructions}, {bits} bits, one token of {tokens}");
+    }
 }
 
 /// A number of 8 bits (E4M3).

@@ -6,7 +6,7 @@ use std::arch::asm;
 use super::lanes::primitives;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
-use crate::kernels::{dot_words, kernels};
+use crate::kernels::{dot_words, kernels, one_token_in_tiles};
 use crate::table_kernels::table_kernels;
 
 primitives!("neon,dotprod");
@@ -43,6 +43,7 @@ fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
 
 dot_words!(#[target_feature(enable = "neon,dotprod")]);
 kernels!(#[target_feature(enable = "neon,dotprod")]);
+one_token_in_tiles!(#[target_feature(enable = "neon,dotprod")]);
 float_kernels!(#[target_feature(enable = "neon,dotprod")]);
 block_kernels!(#[target_feature(enable = "neon,dotprod")]);
 table_kernels!(#[target_feature(enable = "neon,dotprod")]);

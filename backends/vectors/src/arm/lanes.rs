@@ -204,6 +204,17 @@ macro_rules! primitives {
                 }
             }
         }
+
+        /// Four words of rows, from byte `at` of each on.
+        ///
+        /// # Safety
+        /// Every row has 16 bytes from there on.
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn fours(rows: &[&[u8]; LANES], at: usize) -> [Words; 4] {
+            // SAFETY: the row has these bytes; any alignment will do
+            square(rows.map(|row| vreinterpretq_u32_u8(unsafe { vld1q_u8(row.as_ptr().add(at)) })))
+        }
     };
     (@ $features:literal $(fn $name:ident $(<const $generic:ident: usize>)? ($($argument:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
         #[target_feature(enable = $features)]

@@ -6,9 +6,24 @@ use super::ymm::primitives;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::kernels;
+use crate::row_kernels::row_kernels;
 use crate::table_kernels::table_kernels;
 
 primitives!("avx2,fma,f16c");
+
+/// Adds the products of the four unsigned bytes of `codes`, of `BITS` bits, with the four signed ones of `x`.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
+    let pairs = |codes, one| _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(one));
+    if BITS == 8 {
+        // halves of 4 bits, whose sums fit in 16
+        let (low, high) = (and(codes, 0x0f0f_0f0f), and(right(codes, 4), 0x0f0f_0f0f));
+        _mm256_add_epi32(sums, _mm256_add_epi32(pairs(low, 1), pairs(high, 16)))
+    } else {
+        _mm256_add_epi32(sums, pairs(codes, 1))
+    }
+}
 
 /// Adds the products of words of codes, of `BITS` bits, with those of `x`. Pairs of products are added in 16 bits as long as
 /// their sums fit, and only then in 32.
@@ -48,6 +63,7 @@ fn dot_words<const BITS: usize>(sums: Words, codes: &[Words], x: &[u32]) -> Word
 }
 
 kernels!(#[target_feature(enable = "avx2,fma,f16c")]);
+row_kernels!(#[target_feature(enable = "avx2,fma,f16c")]);
 float_kernels!(#[target_feature(enable = "avx2,fma,f16c")]);
 block_kernels!(#[target_feature(enable = "avx2,fma,f16c")]);
 table_kernels!(#[target_feature(enable = "avx2,fma,f16c")]);

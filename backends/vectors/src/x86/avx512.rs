@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::{dot_words, kernels};
+use crate::row_kernels::row_kernels;
 use crate::table_kernels::table_kernels;
 
 const LANES: usize = 16;
@@ -191,6 +192,41 @@ primitives! {
         out
     }
 
+    fn load_bytes(from: &[u8; 4 * LANES]) -> Words {
+        // SAFETY: 64 bytes that are borrowed; any alignment will do
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    fn add_pairs(a: Words, b: Words) -> Words {
+        let (a, b) = (_mm512_castsi512_ps(a), _mm512_castsi512_ps(b));
+        let (even, odd) = (_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
+        _mm512_add_epi32(_mm512_castps_si512(even), _mm512_castps_si512(odd))
+    }
+
+    fn join_quarters(a: Words, b: Words) -> Words {
+        _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b))
+    }
+
+    fn three_bits(from: &[u8; 3 * LANES]) -> [Words; 2] {
+        // SAFETY: 48 bytes that are borrowed; what the mask leaves out is not read
+        let words = unsafe { _mm512_maskz_loadu_epi32(0x0fff, from.as_ptr().cast()) };
+        // the 12 bytes of a block in each quarter
+        let words = _mm512_permutexvar_epi32(_mm512_set_epi32(15, 11, 10, 9, 15, 8, 7, 6, 15, 5, 4, 3, 15, 2, 1, 0), words);
+        // the first, second and third byte of each 8 columns
+        let [a, b, c] = [0x0906_0300, 0x0a07_0401, 0x0b08_0502];
+        let select = |d3, d2, d1, d0| _mm512_shuffle_epi8(words, _mm512_set4_epi32(d3, d2, d1, d0));
+        let first = _mm512_srlv_epi32(select(b, a, a, a), _mm512_set4_epi32(1, 6, 3, 0));
+        let last = _mm512_srlv_epi32(select(c, c, b, b), _mm512_set4_epi32(5, 2, 7, 4));
+        // of columns whose bits are of two bytes those of the second
+        let second = _mm512_sllv_epi32(select(a, b, c, a), _mm512_set4_epi32(0, 2, 1, 0));
+        let first = _mm512_and_si512(first, _mm512_set4_epi32(0x0707_0707, 0x0303_0303, 0x0707_0707, 0x0707_0707));
+        let last = _mm512_and_si512(last, _mm512_set4_epi32(0x0707_0707, 0x0707_0707, 0x0101_0101, 0x0707_0707));
+        [
+            _mm512_or_si512(first, _mm512_and_si512(second, _mm512_set4_epi32(0, 0x0404_0404, 0, 0))),
+            _mm512_or_si512(last, _mm512_and_si512(second, _mm512_set4_epi32(0, 0, 0x0606_0606, 0))),
+        ]
+    }
+
     fn prefetch(row: &[u8], at: usize) -> () {
         _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at).cast());
     }
@@ -223,6 +259,31 @@ primitives! {
     }
 }
 
+/// Four words of rows, from byte `at` of each on.
+///
+/// # Safety
+/// Every row has 16 bytes from there on.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+unsafe fn fours(rows: &[&[u8]; LANES], at: usize) -> [Words; 4] {
+    // quarter q of the words of `from` is of row `from` and 4 q
+    let of_rows = |from: usize| {
+        // SAFETY: the row has these bytes; any alignment will do
+        let quarter = |q: usize| unsafe { _mm_loadu_si128(rows[4 * q + from].as_ptr().add(at).cast()) };
+        let words = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(quarter(0)), quarter(1));
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(words, quarter(2)), quarter(3))
+    };
+    let [a, b, c, d] = [of_rows(0), of_rows(1), of_rows(2), of_rows(3)];
+    let [low, later_low] = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
+    let [high, later_high] = [_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)];
+    [
+        _mm512_unpacklo_epi64(low, later_low),
+        _mm512_unpackhi_epi64(low, later_low),
+        _mm512_unpacklo_epi64(high, later_high),
+        _mm512_unpackhi_epi64(high, later_high),
+    ]
+}
+
 /// Words of rows from byte `at` of each on: `[word, row]`.
 ///
 /// # Safety
@@ -249,6 +310,7 @@ unsafe fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 16])
 
 dot_words!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
+row_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 float_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 block_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 table_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);

@@ -6,6 +6,7 @@ use super::ymm::primitives;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::{dot_words, kernels};
+use crate::row_kernels::row_kernels;
 use crate::table_kernels::table_kernels;
 
 primitives!("avx2,fma,f16c,avxvnni");
@@ -18,6 +19,7 @@ fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
 
 dot_words!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
+row_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 float_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 block_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 table_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);

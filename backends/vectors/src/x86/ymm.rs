@@ -170,6 +170,41 @@ macro_rules! primitives {
                 out
             }
 
+            fn load_bytes(from: &[u8; 4 * LANES]) -> Words {
+                // SAFETY: 32 bytes that are borrowed; any alignment will do
+                unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+            }
+
+            fn add_pairs(a: Words, b: Words) -> Words {
+                _mm256_hadd_epi32(a, b)
+            }
+
+            fn join_quarters(a: Words, b: Words) -> Words {
+                _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b))
+            }
+
+            fn three_bits(from: &[u8; 3 * LANES]) -> [Words; 2] {
+                let six = _mm256_set_epi32(0, 0, -1, -1, -1, -1, -1, -1);
+                // SAFETY: 24 bytes that are borrowed; what the mask leaves out is not read
+                let words = unsafe { _mm256_maskload_epi32(from.as_ptr().cast(), six) };
+                // the 12 bytes of a block in each quarter
+                let words = _mm256_permutevar8x32_epi32(words, _mm256_set_epi32(7, 5, 4, 3, 7, 2, 1, 0));
+                // the first, second and third byte of each 8 columns
+                let [a, b, c] = [0x0906_0300, 0x0a07_0401, 0x0b08_0502];
+                let each = |d3, d2, d1, d0| _mm256_set_epi32(d3, d2, d1, d0, d3, d2, d1, d0);
+                let select = |d3, d2, d1, d0| _mm256_shuffle_epi8(words, each(d3, d2, d1, d0));
+                let first = _mm256_srlv_epi32(select(b, a, a, a), each(1, 6, 3, 0));
+                let last = _mm256_srlv_epi32(select(c, c, b, b), each(5, 2, 7, 4));
+                // of columns whose bits are of two bytes those of the second
+                let second = _mm256_sllv_epi32(select(a, b, c, a), each(0, 2, 1, 0));
+                let first = _mm256_and_si256(first, each(0x0707_0707, 0x0303_0303, 0x0707_0707, 0x0707_0707));
+                let last = _mm256_and_si256(last, each(0x0707_0707, 0x0707_0707, 0x0101_0101, 0x0707_0707));
+                [
+                    _mm256_or_si256(first, _mm256_and_si256(second, each(0, 0x0404_0404, 0, 0))),
+                    _mm256_or_si256(last, _mm256_and_si256(second, each(0, 0, 0x0606_0606, 0))),
+                ]
+            }
+
             fn prefetch(row: &[u8], at: usize) -> () {
                 _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at).cast());
             }
@@ -200,6 +235,30 @@ macro_rules! primitives {
                     }
                 }
             }
+        }
+
+        /// Four words of rows, from byte `at` of each on.
+        ///
+        /// # Safety
+        /// Every row has 16 bytes from there on.
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn fours(rows: &[&[u8]; LANES], at: usize) -> [Words; 4] {
+            // quarter q of the words of `from` is of row `from` and 4 q
+            let of_rows = |from: usize| {
+                let bytes = |row: usize| rows[row].as_ptr().wrapping_add(at).cast();
+                // SAFETY: the rows have these bytes; any alignment will do
+                unsafe { _mm256_loadu2_m128i(bytes(4 + from), bytes(from)) }
+            };
+            let [a, b, c, d] = [of_rows(0), of_rows(1), of_rows(2), of_rows(3)];
+            let [low, later_low] = [_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d)];
+            let [high, later_high] = [_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d)];
+            [
+                _mm256_unpacklo_epi64(low, later_low),
+                _mm256_unpackhi_epi64(low, later_low),
+                _mm256_unpacklo_epi64(high, later_high),
+                _mm256_unpackhi_epi64(high, later_high),
+            ]
         }
 
         /// Words of rows from byte `at` of each on: `[word, row]`.
