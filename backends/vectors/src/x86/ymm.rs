@@ -184,15 +184,16 @@ macro_rules! primitives {
             }
 
             fn three_bits(from: &[u8; 3 * LANES]) -> [Words; 2] {
-                let six = _mm256_set_epi32(0, 0, -1, -1, -1, -1, -1, -1);
-                // SAFETY: 24 bytes that are borrowed; what the mask leaves out is not read
-                let words = unsafe { _mm256_maskload_epi32(from.as_ptr().cast(), six) };
-                // the 12 bytes of a block in each quarter
-                let words = _mm256_permutevar8x32_epi32(words, _mm256_set_epi32(7, 5, 4, 3, 7, 2, 1, 0));
-                // the first, second and third byte of each 8 columns
+                let [low, high]: [&[u8; 16]; 2] = [&from[..16], &from[8..]].map(|half| half.try_into().expect("24 bytes"));
+                // SAFETY: each 16 bytes that are borrowed; any alignment will do
+                let words = unsafe { _mm256_loadu2_m128i(high.as_ptr().cast(), low.as_ptr().cast()) };
+                // the first, second and third byte of each 8 columns, of two blocks: the last begins at byte 4 of its half
                 let [a, b, c] = [0x0906_0300, 0x0a07_0401, 0x0b08_0502];
                 let each = |d3, d2, d1, d0| _mm256_set_epi32(d3, d2, d1, d0, d3, d2, d1, d0);
-                let select = |d3, d2, d1, d0| _mm256_shuffle_epi8(words, each(d3, d2, d1, d0));
+                let begin = _mm256_set_epi64x(0x0404_0404_0404_0404, 0x0404_0404_0404_0404, 0, 0);
+                let select = |d3, d2, d1, d0| {
+                    _mm256_shuffle_epi8(words, _mm256_add_epi8(each(d3, d2, d1, d0), begin))
+                };
                 let first = _mm256_srlv_epi32(select(b, a, a, a), each(1, 6, 3, 0));
                 let last = _mm256_srlv_epi32(select(c, c, b, b), each(5, 2, 7, 4));
                 // of columns whose bits are of two bytes those of the second
