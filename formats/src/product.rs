@@ -17,6 +17,9 @@ use super::{Affine, Block, Dense, MOST_STREAMS, Scaled, Scratch, WeightFormat, W
 /// f32.
 const SERIAL: [usize; 2] = [1 << 18, 1 << 16];
 
+/// The most that a task reads, about 0.1 ms.
+const TASK_BYTES: usize = 2 << 20;
+
 /// Activations, a row for each token.
 #[derive(Clone, Copy)]
 pub enum TokenRows<'a> {
@@ -69,7 +72,10 @@ pub fn product(rows: WeightRows<'_>, x: TokenRows<'_>, out: &mut [f32]) {
         run.run(rows, 0, out);
     } else {
         let threads = rayon::current_num_threads();
-        let per_task = count.div_ceil(4 * threads).next_multiple_of(Instructions::ROWS);
+        let row_bytes: usize = rows.format.stream_bytes(rows.cols).iter().sum();
+        // a thread that others of the machine hold up is waited for no longer than for the last task
+        let per_task = count.div_ceil(4 * threads).min(TASK_BYTES / row_bytes.max(1) + 1);
+        let per_task = per_task.next_multiple_of(Instructions::ROWS);
         let tasks = out.par_chunks_mut(per_task * tokens).enumerate();
         tasks.for_each(|(i, out)| run.run(rows, i * per_task, out));
     }
