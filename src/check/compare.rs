@@ -46,6 +46,14 @@ impl Bound {
         Bound { of_rms: 20.0 * f32::EPSILON * (cols as f32).sqrt() + steps, rtol: 1e-5 }
     }
 
+    /// Of some of them one after the other: errors of the first are multiplied by numbers up to 5, and are those of a state.
+    pub(super) const COOPERATIVE_CHAIN: Bound = Bound { of_rms: 2e-2, rtol: 2e-3 };
+
+    /// What allows as much as both.
+    pub(super) fn or(self, other: Bound) -> Bound {
+        Bound { of_rms: self.of_rms.max(other.of_rms), rtol: self.rtol.max(other.rtol) }
+    }
+
     /// Of what is kept by the same codes: scales are made of sums in another order.
     pub(super) const SAME_CODES: Bound = Bound { of_rms: 3e-6, rtol: 1e-5 };
 
@@ -147,8 +155,14 @@ pub(super) fn numbers<'a>(
     expected.zip(found).map(one).fold(Apart::default(), Apart::and)
 }
 
-/// Of codes in 8 bits so many may be the next one.
+/// Of codes in 8 bits so many may be the next one, where numbers are equal but for roundings.
 const NEXT_CODES: f32 = 0.05;
+
+/// The same, where numbers are half of what is allowed apart in the mean: a step is the largest of 32, some twice their root
+/// mean square, / 127.
+fn next_codes(bound: Bound) -> f32 {
+    NEXT_CODES + bound.of_rms / 2.0 * 127.0 / 2.0
+}
 
 /// The numbers that a row of packed activations stands for.
 fn unpacked(cols: usize, row: &[f32]) -> Vec<f32> {
@@ -180,7 +194,7 @@ pub(super) fn packed(bound: Bound, words: usize, expected: &[f32], found: &[f32]
             }
         }
     }
-    worst.share = worst.share.max(next as f32 / cols as f32 / NEXT_CODES);
+    worst.share = worst.share.max(next as f32 / cols as f32 / next_codes(bound));
     let pairs = expected[codes..end].chunks_exact(2).zip(found[codes..end].chunks_exact(2));
     for (group, (e, f)) in pairs.enumerate() {
         // a scale is the largest number of its group / 127

@@ -175,6 +175,7 @@ enum Round {
     Formats,
     FormatsOnMatrixUnits,
     Caches,
+    CachesOnMatrixUnits,
 }
 
 /// The shapes of a check.
@@ -235,14 +236,22 @@ impl Rounds {
         failures: &mut Vec<String>,
     ) -> Result<(), CheckError> {
         let (shape, bits, both) = (&self.shape, self.bits, [Form::F32, Form::Int8]);
-        for round in [Round::ModelF32, Round::ModelInt8, Round::Formats, Round::FormatsOnMatrixUnits, Round::Caches] {
+        for round in [
+            Round::ModelF32,
+            Round::ModelInt8,
+            Round::Formats,
+            Round::FormatsOnMatrixUnits,
+            Round::Caches,
+            Round::CachesOnMatrixUnits,
+        ] {
             let (subject, cooperative) = match round {
                 Round::ModelF32 => (subject::model(shape, bits, Form::F32), false),
                 Round::ModelInt8 => (subject::model(shape, bits, Form::Int8), true),
                 Round::Formats => (subject::formats(self.formats, &both), false),
-                Round::FormatsOnMatrixUnits if !gpu.cooperative => continue,
+                Round::FormatsOnMatrixUnits | Round::CachesOnMatrixUnits if !gpu.cooperative => continue,
                 Round::FormatsOnMatrixUnits => (subject::formats(self.formats, &[Form::Int8]), true),
                 Round::Caches => (caches::formats(shape), false),
+                Round::CachesOnMatrixUnits => (caches::formats(shape), true),
             };
             let subject = subject?;
             watch.at(&subject.name, "made ready")?;

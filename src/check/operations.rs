@@ -3,6 +3,7 @@
 //! The CPU goes first and is right by definition: after each operation what the GPU has made is compared and then
 //! overwritten with the CPU's, so that an error shows where it is made and nowhere else.
 
+mod bounds;
 mod expert_down;
 
 use std::collections::BTreeMap;
@@ -289,7 +290,10 @@ impl<'a> Pair<'a> {
             // ids, and what quantise and stream_read make, are equal to the bit
             // whether codes are the next ones is seen here, and needs no room in the scale
             let bound = match recorded {
-                Recorded::Experts(op) => Some(Bound::experts(op.slot.gate.cols, false)),
+                Recorded::Experts(op) => {
+                    let bound = Bound::experts(op.slot.gate.cols, false);
+                    Some(if operation.is_cooperative() { bound.or(Bound::COOPERATIVE_CHAIN) } else { bound })
+                }
                 _ => self.bound(operation, op),
             };
             let of_rows = |compare: &dyn Fn(&[f32], &[f32]) -> Apart| {
@@ -298,7 +302,7 @@ impl<'a> Pair<'a> {
             };
             match (bound, recorded) {
                 (_, Recorded::Kernel { kernel: Op::Attention(attention), .. }) if is_packed(spec) && !same_codes => {
-                    let bound = Bound::attention_to_other_codes(attention.formats);
+                    let bound = operation.with_other_codes(attention.formats);
                     of_rows(&|expected, found| compare::packed_far(bound, spec.width, expected, found))
                 }
                 (Some(bound), _) if is_packed(spec) => {
@@ -311,7 +315,7 @@ impl<'a> Pair<'a> {
             let copied = state.contains(&tensor) && is_convolution(spec);
             let bound = match recorded {
                 Recorded::Kernel { kernel: Op::Attention(attention), .. } if !same_codes => {
-                    Some(Bound::attention_to_other_codes(attention.formats))
+                    Some(operation.with_other_codes(attention.formats))
                 }
                 _ => self.bound(operation, op).filter(|_| !copied),
             };
@@ -323,29 +327,6 @@ impl<'a> Pair<'a> {
         let others = (0..expected.len()).filter(|&i| !is_inside(i));
         let others = compare::numbers(Bound::EXACT, others.clone().map(|i| &expected[i]), others.map(|i| &found[i]));
         inside.and(others)
-    }
-
-    /// What an operation's numbers may be apart; `None`: equal to the bit.
-    fn bound(&self, operation: &Operation<'_>, op: &str) -> Option<Bound> {
-        if let Recorded::Experts(experts) = operation.recorded {
-            let cols = experts.slot.gate.cols.max(experts.slot.down.cols);
-            return Some(Bound::experts(cols, experts.hidden.packed().is_some()));
-        }
-        if operation.shaders.iter().any(|shader| shader.contains("_cooperative")) {
-            return Some(Bound::COOPERATIVE);
-        }
-        if let (Recorded::Kernel { kernel: Op::CombineNorm(combine), .. }, true) =
-            (operation.recorded, operation.shaders.iter().any(|shader| shader.starts_with("expert_down_combine")))
-        {
-            return combine.down.map(|down| Bound::product_and_norm(down.place.cols));
-        }
-        if let Recorded::Kernel { kernel: Op::MatmulNorm(op), .. } = operation.recorded {
-            return Some(Bound::product_and_norm(self.recording.matrices[op.product.matrix.0].cols));
-        }
-        match self.gpu.products_of(operation.index).first() {
-            Some(product) => Some(Bound::product(product.cols)),
-            None => Some(Bound::of_op(op)).filter(|bound| *bound != Bound::EXACT),
-        }
     }
 
     /// Gives the GPU what the CPU has made.

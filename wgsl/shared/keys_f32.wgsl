@@ -15,7 +15,11 @@ fn key_cell(i: u32) -> vec4<f32> {
     return own[i];
 }
 
-// Four elements of the own key as they will be read.
-fn kept_key(i: u32) -> vec4<f32> {
+// Four elements of the own key as they will be read, or what `kept_key` makes them of after a barrier.
+fn keep_key(i: u32) -> vec4<f32> {
     return own[i];
+}
+
+fn kept_key(i: u32, quad: vec4<f32>) -> vec4<f32> {
+    return quad;
 }

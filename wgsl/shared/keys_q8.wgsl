@@ -14,6 +14,10 @@ fn key_cell(i: u32) -> u32 {
     return cell_of_8(0u, i);
 }
 
-fn kept_key(i: u32) -> vec4<f32> {
+fn keep_key(i: u32) -> vec4<f32> {
     return kept_of_8(0u, i);
+}
+
+fn kept_key(i: u32, quad: vec4<f32>) -> vec4<f32> {
+    return quad;
 }
