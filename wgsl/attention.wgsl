@@ -178,17 +178,16 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
     }
     // the token sees of itself what others will see of it
+    let zero = params.splits >> 31u;
     var kept = vec4<f32>();
     if i < dim && local < 64u {
-        kept = keep_key(local);
+        kept = kept_key(local, zero);
     } else if i < dim && local < 128u {
-        kept = keep_value(local - 64u);
+        kept = kept_value(local - 64u, zero);
     }
     workgroupBarrier();
-    if i < dim && local < 64u {
-        own[local] = kept_key(local, kept);
-    } else if i < dim && local < 128u {
-        own[local] = kept_value(local - 64u, kept);
+    if i < dim && local < 128u {
+        own[local] = kept;
     }
     // 16 threads share a position, and others four columns of the values: they read side by side
     let lane = local % 16u;

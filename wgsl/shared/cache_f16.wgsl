@@ -2,13 +2,10 @@
 
 //import own
 
-// Own key and value, as they are stored. Some drivers take what is packed and unpacked at once for what it was before (an
-// H200's does): other threads' reads come between.
-var<workgroup> own_halves: array<vec2<u32>, 128>;
-
-fn keep_halves(i: u32) -> vec4<f32> {
-    own_halves[i] = halves_of_own(i);
-    return vec4<f32>();
+// Own elements as they will be read. Some drivers take what is packed and unpacked at once for what it was before (an H200's
+// does): `zero` is 0, which they cannot know.
+fn kept_halves(i: u32, zero: u32) -> vec4<f32> {
+    return quad_of_halves(halves_of_own(i) | vec2<u32>(zero));
 }
 
 fn quad_of_halves(halves: vec2<u32>) -> vec4<f32> {

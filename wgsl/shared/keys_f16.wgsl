@@ -13,10 +13,6 @@ fn key_cell(i: u32) -> vec2<u32> {
     return halves_of_own(i);
 }
 
-fn keep_key(i: u32) -> vec4<f32> {
-    return keep_halves(i);
-}
-
-fn kept_key(i: u32, quad: vec4<f32>) -> vec4<f32> {
-    return quad_of_halves(own_halves[i]);
+fn kept_key(i: u32, zero: u32) -> vec4<f32> {
+    return kept_halves(i, zero);
 }

@@ -14,10 +14,6 @@ fn key_cell(i: u32) -> u32 {
     return cell_of_4(0u, i);
 }
 
-fn keep_key(i: u32) -> vec4<f32> {
+fn kept_key(i: u32, zero: u32) -> vec4<f32> {
     return kept_of_4(0u, i);
-}
-
-fn kept_key(i: u32, quad: vec4<f32>) -> vec4<f32> {
-    return quad;
 }

@@ -13,10 +13,6 @@ fn value_cell(i: u32) -> vec2<u32> {
     return halves_of_own(64u + i);
 }
 
-fn keep_value(i: u32) -> vec4<f32> {
-    return keep_halves(64u + i);
-}
-
-fn kept_value(i: u32, quad: vec4<f32>) -> vec4<f32> {
-    return quad_of_halves(own_halves[64u + i]);
+fn kept_value(i: u32, zero: u32) -> vec4<f32> {
+    return kept_halves(64u + i, zero);
 }

@@ -13,10 +13,6 @@ fn value_cell(i: u32) -> u32 {
     return cell_of_8(64u, i);
 }
 
-fn keep_value(i: u32) -> vec4<f32> {
+fn kept_value(i: u32, zero: u32) -> vec4<f32> {
     return kept_of_8(64u, i);
-}
-
-fn kept_value(i: u32, quad: vec4<f32>) -> vec4<f32> {
-    return quad;
 }
