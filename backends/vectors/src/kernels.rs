@@ -136,7 +136,9 @@ macro_rules! kernels {
         $(#[$attribute])*
         fn numbers(number: Number, rows: &[&[u8]; LANES], words: &mut [[u32; LANES]], out: &mut [[f32; LANES]]) {
             let bytes = out.len() * number.bytes();
-            assert!(rows.iter().all(|row| row.len() >= bytes), "rows have as many numbers as `out` wants");
+            for row in rows {
+                assert!(row.len() >= bytes, "rows have as many numbers as `out` wants");
+            }
             if number == Number::F32 {
                 let (whole, rest) = out.as_chunks_mut::<4>();
                 for (i, out) in whole.iter_mut().enumerate() {
@@ -237,8 +239,11 @@ macro_rules! kernels {
         $(#[$attribute])*
         #[inline]
         fn rows_of(stream: &[u8], bytes: usize, first: usize, count: usize) -> [&[u8]; LANES] {
-            let stream = &stream[first * bytes..][..count.min(LANES) * bytes];
-            std::array::from_fn(|lane| &stream[lane.min(count - 1) * bytes..][..bytes])
+            let mut rows = [stream; LANES];
+            for (lane, row) in rows.iter_mut().enumerate() {
+                *row = &stream[(first + lane.min(count - 1)) * bytes..][..bytes];
+            }
+            rows
         }
 
         /// The sums of the tokens from `at` on, to `out`, `[row, tokens]`.

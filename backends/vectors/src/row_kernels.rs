@@ -161,10 +161,11 @@ macro_rules! row_kernels {
         /// `affine` of one token.
         $(#[$attribute])*
         fn one_token<const BITS: usize>(w: &Affine<'_>, first: usize, x: &Activations, out: &mut [f32]) {
-            match BITS {
-                // bytes of these begin anywhere in a word
-                5 | 6 => affine_tokens::<BITS, true>(w, first, x, out),
-                _ => affine_rows::<BITS>(w, first, x, out),
+            // bytes of 5 and 6 bits begin anywhere in a word, and short rows would be padded
+            if matches!(BITS, 5 | 6) || w.cols < 32 * LANES {
+                affine_tokens::<BITS, true>(w, first, x, out);
+            } else {
+                affine_rows::<BITS>(w, first, x, out);
             }
         }
 

@@ -310,21 +310,24 @@ fn many_tokens_and_long_rows() {
 /// The largest codes with the largest activations: what 16 bits do not hold.
 #[test]
 fn extremes_do_not_saturate() {
-    for bits in [2, 3, 4, 5, 6, 8] {
-        let (codes, one) = (vec![0xff; 16 * 4 * bits], 1f32.to_le_bytes().repeat(16));
-        let biases = 0f32.to_le_bytes().repeat(16);
-        let number = Number::F32;
+    // of short rows and of long ones
+    for (bits, blocks) in [2, 3, 4, 5, 6, 8].into_iter().flat_map(|bits| [(bits, 1), (bits, 16), (bits, 19)]) {
+        let (codes, one) = (vec![0xff; 16 * 4 * bits * blocks], 1f32.to_le_bytes().repeat(16 * blocks));
+        let biases = 0f32.to_le_bytes().repeat(16 * blocks);
+        let (number, cols) = (Number::F32, 32 * blocks);
         let weights =
-            Affine { bits: bits as u8, group: 32, cols: 32, number, codes: &codes, scales: &one, biases: &biases };
+            Affine { bits: bits as u8, group: 32, cols, number, codes: &codes, scales: &one, biases: &biases };
         for x_code in [127i8, -127, -128] {
-            let mut x = Activations::new(1, 1);
+            let mut x = Activations::new(1, blocks);
             let words = [u32::from_le_bytes([x_code as u8; 4]); 8];
-            *x.block_mut(0, 0) = flashflood_vectors::Block { words, scale: 1.0, ..Default::default() };
+            for block in 0..blocks {
+                *x.block_mut(0, block) = flashflood_vectors::Block { words, scale: 1.0, ..Default::default() };
+            }
             for instructions in Instructions::available() {
                 let mut out = [0.0; 16];
                 weights.times(instructions, 0, &x, &mut out);
-                let expected = 32.0 * ((1 << bits) - 1) as f32 * f32::from(x_code);
-                assert_eq!(out, [expected; 16], "{instructions}, {bits} bits");
+                let expected = (cols * ((1 << bits) - 1)) as f32 * f32::from(x_code);
+                assert_eq!(out, [expected; 16], "{instructions}, {bits} bits, {cols} columns");
             }
         }
     }
