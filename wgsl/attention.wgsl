@@ -178,7 +178,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
     }
     // the token sees of itself what others will see of it
-    let zero = params.splits >> 31u;
+    let zero = params.splits >> 31u; // there are never so many, and no driver knows: see shared/cache_f16.wgsl
     var kept = vec4<f32>();
     if i < dim && local < 64u {
         kept = kept_key(local, zero);

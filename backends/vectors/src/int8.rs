@@ -1,12 +1,14 @@
 //! Products with activations in 8 bits.
 //!
-//! Rows are in lanes: a register holds four columns of each of 16 rows (8 with AVX2), and the four activations of a token
+//! But for one token, whose rows x86 reads one after the other (`row_kernels`), rows are in lanes: a register holds four columns of each of 16 rows (8 with AVX2), and the four activations of a token
 //! are spread to all of them. So the order of additions of a row has nothing to do with how wide registers are, the same
 //! loop serves one token and many, and what is done once for 32 columns is done for all rows at once. To that end the words of rows are
 //! transposed, once for all tokens of a tile; a row is read once, from first to last.
 //!
 //! For each block of 32 columns, in order: the products are added as integers, exactly. Then, with `x_scale` and `x_sum` of
 //! the block, for affine weights `sum = fma(bias, x_sum, fma(products * x_scale, scale, sum))`.
+
+use std::sync::OnceLock;
 
 #[cfg(target_arch = "aarch64")]
 use crate::arm;
@@ -35,12 +37,15 @@ pub struct Activations {
     tokens: usize,
     /// Of all tokens for the first 32 columns, then for the next.
     blocks: Vec<Block>,
+    /// For rows of so many bits and lanes, once a product of one token has asked (see `row_kernels`): a matrix is shared out
+    /// in tasks, which take a microsecond or two on 32 threads.
+    in_rows: OnceLock<([usize; 2], Vec<u32>)>,
 }
 
 impl Activations {
     /// Room for `tokens` tokens of `blocks` blocks.
     pub fn new(tokens: usize, blocks: usize) -> Self {
-        Activations { tokens, blocks: vec![Block::default(); tokens * blocks] }
+        Activations { tokens, blocks: vec![Block::default(); tokens * blocks], in_rows: OnceLock::new() }
     }
 
     /// How many tokens there are.
@@ -55,7 +60,30 @@ impl Activations {
 
     /// Block `block` of token `token`.
     pub fn block_mut(&mut self, token: usize, block: usize) -> &mut Block {
+        self.in_rows.take();
         &mut self.blocks[block * self.tokens + token]
+    }
+
+    /// The blocks of one token.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn of_one_token(&self) -> &[Block] {
+        assert_eq!(self.tokens, 1, "tokens");
+        &self.blocks
+    }
+
+    /// What `arrange` makes for rows of so many bits and lanes, kept from the first time on.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn in_rows(
+        &self,
+        bits: usize,
+        lanes: usize,
+        arrange: impl Fn() -> Vec<u32>,
+    ) -> std::borrow::Cow<'_, [u32]> {
+        let (shape, words) = self.in_rows.get_or_init(|| ([bits, lanes], arrange()));
+        match *shape == [bits, lanes] {
+            true => words.into(),
+            false => arrange().into(),
+        }
     }
 
     /// The blocks of all tokens for some columns.

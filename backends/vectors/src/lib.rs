@@ -5,7 +5,7 @@
 //! product that is added is always fused. The portable form is the definition; tests hold the others to its bits.
 //!
 //! A set of instructions is a file of primitives under one set of names (`transpose`, `dot4`, `fused` …); the loops over them are
-//! `kernels`, written once and compiled for each.
+//! `kernels`, written once and compiled for each; those for one token, `row_kernels`, are for x86 alone.
 
 #[cfg(target_arch = "aarch64")]
 mod arm;

@@ -34,7 +34,7 @@ fn transpose(rows: &[&[u8]; LANES], first: usize, out: &mut [[u32; LANES]]) {
 /// Four words of rows, from byte `at` of each on.
 ///
 /// # Safety
-/// Every row has 16 bytes from there on: other forms of this function want it.
+/// Every row has 16 bytes from there on. Not needed here; the vector forms read without looking.
 unsafe fn fours(rows: &[&[u8]; LANES], at: usize) -> [Words; 4] {
     let mut out = [[0; LANES]; 4];
     transpose(rows, at, &mut out);

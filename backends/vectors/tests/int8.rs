@@ -300,6 +300,9 @@ fn many_tokens_and_long_rows() {
     for bits in [2, 3, 4, 5, 6, 8] {
         affine_case(bits, 64, Number::Bf16, (17, 1, 3, 131), 7);
         affine_case(bits, 128, Number::Bf16, (16, 0, 33, 3), 8);
+        // one token: groups of a block, parts of chunks, tiles of rows with more and with fewer blocks than lanes, and one row
+        affine_case(bits, 32, Number::F32, (49, 1, 67, 1), 10);
+        affine_case(bits, 64, Number::F16, (33, 3, 41, 1), 11);
     }
     small_float_case((true, true), (17, 1, 35, 131), 9);
     for kind in BlockKind::ALL {

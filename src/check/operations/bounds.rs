@@ -28,7 +28,8 @@ impl Pair<'_> {
             return Some(if operation.is_cooperative() { bound.or(Bound::COOPERATIVE_CHAIN) } else { bound });
         }
         if operation.is_cooperative() {
-            return Some(if op == "delta_net" { Bound::COOPERATIVE_CHAIN } else { Bound::COOPERATIVE });
+            let is_chain = matches!(operation.recorded, Recorded::Kernel { kernel: Op::DeltaNet(_), .. });
+            return Some(if is_chain { Bound::COOPERATIVE_CHAIN } else { Bound::COOPERATIVE });
         }
         if let (Recorded::Kernel { kernel: Op::CombineNorm(combine), .. }, true) =
             (operation.recorded, operation.shaders.iter().any(|shader| shader.starts_with("expert_down_combine")))

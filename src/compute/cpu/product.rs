@@ -42,8 +42,8 @@ pub(crate) fn by_token(
         return;
     }
     if tokens == 1 {
-        // rows of one token side by side: of a vocabulary there are 250,000
-        return out[column..].iter_mut().zip(products).for_each(|(out, v)| write(out, *v));
+        // they lie side by side in both, 250,000 of a vocabulary: one loop moves them
+        return out[column..][..products.len()].iter_mut().zip(products).for_each(|(out, v)| write(out, *v));
     }
     let tiles = out.par_chunks_mut(TOKENS * stride).take(tokens.div_ceil(TOKENS)).enumerate();
     tiles.with_min_len(at_least(products.len() / tokens * TOKENS)).for_each(|(i, out)| {

@@ -3,7 +3,7 @@
 //!
 //! | role | is | declares |
 //! | --- | --- | --- |
-//! | `keys` | `keys_FORMAT` | `KeyCell` and `key_cells`, the elements of the binding of a head; `key_quad`, four elements of a head there; `key_cell` and `kept_key`, a cell to write and four elements to be read of the head in `own` |
+//! | `keys` | `keys_FORMAT` | `KeyCell` and `key_cells`, the elements of the binding of a head; `key_quad`, four elements of a head there; `key_cell` and `kept_key`, a cell to write and four elements to be read of the head in `own`; the latter gets a zero that no driver knows to be one |
 //! | `values` | `values_FORMAT` | the same of values |
 //! | `ready` | `ready_nothing`, or what turns heads | `prepare_cache` or `prepare_reading`, before anything is read; `ready_own`, before heads in `own` are stored |
 //! | `turn` | `turn_nothing` or `turn_head` | `turn_head`: queries as keys are, or what values come to back |

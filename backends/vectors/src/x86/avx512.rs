@@ -266,7 +266,7 @@ primitives! {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 #[inline]
 unsafe fn fours(rows: &[&[u8]; LANES], at: usize) -> [Words; 4] {
-    // quarter q of the words of `from` is of row `from` and 4 q
+    // quarter q of `of_rows(from)` is of row `4 q + from`
     let of_rows = |from: usize| {
         // SAFETY: the row has these bytes; any alignment will do
         let quarter = |q: usize| unsafe { _mm_loadu_si128(rows[4 * q + from].as_ptr().add(at).cast()) };

@@ -245,7 +245,7 @@ macro_rules! primitives {
         #[target_feature(enable = $features)]
         #[inline]
         unsafe fn fours(rows: &[&[u8]; LANES], at: usize) -> [Words; 4] {
-            // quarter q of the words of `from` is of row `from` and 4 q
+            // half h of `of_rows(from)` is of row `4 h + from`
             let of_rows = |from: usize| {
                 let bytes = |row: usize| rows[row].as_ptr().wrapping_add(at).cast();
                 // SAFETY: the rows have these bytes; any alignment will do
