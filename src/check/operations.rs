@@ -290,10 +290,9 @@ impl<'a> Pair<'a> {
             // ids, and what quantise and stream_read make, are equal to the bit
             // whether codes are the next ones is seen here, and needs no room in the scale
             let bound = match recorded {
-                Recorded::Experts(op) => {
-                    let bound = Bound::experts(op.slot.gate.cols, false);
-                    Some(if operation.is_cooperative() { bound.or(Bound::COOPERATIVE_CHAIN) } else { bound })
-                }
+                Recorded::Experts(op) => Some(
+                    operation.or_on_matrix_units(Bound::experts(op.slot.gate.cols, false), Bound::COOPERATIVE_CHAIN),
+                ),
                 _ => self.bound(operation, op),
             };
             let of_rows = |compare: &dyn Fn(&[f32], &[f32]) -> Apart| {

@@ -1,7 +1,7 @@
 //! Products with activations in 8 bits.
 //!
-//! But for one token, whose rows x86 reads one after the other (`row_kernels`), rows are in lanes: a register holds four columns of each of 16 rows (8 with AVX2), and the four activations of a token
-//! are spread to all of them. So the order of additions of a row has nothing to do with how wide registers are, the same
+//! But for one token, whose rows x86 reads one after the other (`row_kernels`), rows are in lanes: a register holds four
+//! columns of each of 16 rows (8 with AVX2), and the four activations of a token are spread to all of them. So the order of additions of a row has nothing to do with how wide registers are, the same
 //! loop serves one token and many, and what is done once for 32 columns is done for all rows at once. To that end the words of rows are
 //! transposed, once for all tokens of a tile; a row is read once, from first to last.
 //!

@@ -32,8 +32,8 @@ macro_rules! one_token_in_tiles {
 pub(crate) use one_token_in_tiles;
 
 /// The loops. Of the module around: `LANES` rows in `Words` and `Floats`, and `transpose`, `fours`, `load`, `load_floats`, `store`,
-/// `spread`, `spread_float`, `and`, `or`, `flip`, `left`, `right`, `dot_words`, `as_floats`, `to_floats`, `product`, `sum` `from_halves` and
-/// `fused`; besides, `one_token` of a loop beside them.
+/// `spread`, `spread_float`, `and`, `or`, `flip`, `left`, `right`, `dot_words`, `as_floats`, `to_floats`, `product`, `sum`,
+/// `from_halves` and `fused`; besides, `one_token`, which a macro beside this one makes.
 macro_rules! kernels {
     ($(#[$attribute:meta])*) => {
         use $crate::int8::{Activations, Affine, Block, Number};

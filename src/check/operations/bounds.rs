@@ -8,14 +8,18 @@ use crate::compute::{Op, Recorded};
 
 impl Operation<'_> {
     /// Whether matrix units make some of it.
-    pub(super) fn is_cooperative(&self) -> bool {
+    fn is_cooperative(&self) -> bool {
         self.shaders.iter().any(|shader| shader.contains("_cooperative"))
     }
 
     /// What attention may be apart where a number of the cache got the next code.
     pub(super) fn with_other_codes(&self, formats: [CacheFormat; 2]) -> Bound {
-        let bound = Bound::attention_to_other_codes(formats);
-        if self.is_cooperative() { bound.or(Bound::COOPERATIVE) } else { bound }
+        self.or_on_matrix_units(Bound::attention_to_other_codes(formats), Bound::COOPERATIVE)
+    }
+
+    /// `bound`, or as much as `on_matrix_units` where these make some of it.
+    pub(super) fn or_on_matrix_units(&self, bound: Bound, on_matrix_units: Bound) -> Bound {
+        if self.is_cooperative() { bound.or(on_matrix_units) } else { bound }
     }
 }
 
@@ -25,7 +29,7 @@ impl Pair<'_> {
         if let Recorded::Experts(experts) = operation.recorded {
             let cols = experts.slot.gate.cols.max(experts.slot.down.cols);
             let bound = Bound::experts(cols, experts.hidden.packed().is_some());
-            return Some(if operation.is_cooperative() { bound.or(Bound::COOPERATIVE_CHAIN) } else { bound });
+            return Some(operation.or_on_matrix_units(bound, Bound::COOPERATIVE_CHAIN));
         }
         if operation.is_cooperative() {
             let is_chain = matches!(operation.recorded, Recorded::Kernel { kernel: Op::DeltaNet(_), .. });
