@@ -24,6 +24,8 @@ pub(crate) use pace::{Pace, Wait};
 pub(crate) use plan::PlanError;
 pub use plan::{ExpertBudget, MemoryPlan};
 
+use flashflood_backends::gpu::MatrixUnits;
+
 use plan::Wishes;
 use pressure::PressureWatch;
 
@@ -301,7 +303,11 @@ impl Engine {
                     true => Teams::Measured { kept: true },
                     false => gpu_options.teams,
                 };
-                let gpu_options = GpuOptions { teams, ..gpu_options };
+                // units that take activations in f32 round them, and the weights
+                let rounds = gpu.matrix_units == Some(MatrixUnits::By8);
+                let exact = (rounds && options.activations == Activations::F32).then_some(false);
+                let cooperative = gpu_options.cooperative.or(exact);
+                let gpu_options = GpuOptions { teams, cooperative, ..gpu_options };
                 let runner = GpuExecutor::new(*gpu, recording.clone(), context, slots, gpu_options)?;
                 let mut runner = runner.with_look_ahead(look_ahead);
                 if let (ExpertBudget::All, Some(store)) = (options.experts, &mut store) {

@@ -41,5 +41,10 @@ fn expert_matmul_cooperative_down(@builtin(workgroup_id) group: vec3<u32>, @buil
         return;
     }
     tile_row = (group.y * params.grid_x + group.x) * tile_rows;
-    multiply_tile(expert_matrix(), local);
+    for (var part = 0u; part < tile_parts; part++) {
+        if !take_part(part) {
+            return;
+        }
+        multiply_tile(expert_matrix(), local);
+    }
 }

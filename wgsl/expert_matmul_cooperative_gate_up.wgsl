@@ -75,5 +75,10 @@ fn expert_matmul_cooperative_gate_up(@builtin(workgroup_id) group: vec3<u32>, @b
         return;
     }
     first_hidden = (group.y * params.grid_x + group.x) * (tile_rows / 2u);
-    multiply_tile(expert_matrix(), local);
+    for (var part = 0u; part < tile_parts; part++) {
+        if !take_part(part) {
+            return;
+        }
+        multiply_tile(expert_matrix(), local);
+    }
 }

@@ -5,6 +5,8 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 
+//import add_whole
+//import matrix_unit
 //import place
 //import tile_cooperative
 
@@ -25,13 +27,13 @@ struct Params {
 }
 var<immediate> params: Params;
 
-override edge_sums: u32 = 256u * subgroups;
+override edge_sums: u32 = unit * unit * subgroups;
 
 // binding 0 is `x`, of the activations
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // [rows, cols] of a part: its streams
 @group(0) @binding(2) var<storage, read_write> out: array<f32>; // [tokens, rows]
 
-var<workgroup> edge: array<f32, edge_sums>; // [subgroup, token of 16, row of 16]
+var<workgroup> edge: array<f32, edge_sums>; // [subgroup, token of a unit, row of a unit]
 
 var<private> tile_row: u32; // first of the tile
 var<private> tile_token: u32;
@@ -44,34 +46,32 @@ fn token_start(t: u32) -> u32 {
     return params.x_offset + (params.first_token + min(tile_token + t, params.tokens - 1u)) * params.x_stride;
 }
 
-// Writes 16 rows for 16 tokens, all of which there are.
-fn write_whole(row: u32, token: u32, sums: coop_mat16x16<f32, C>) {
-    // naga 30 evaluates what a store is given only if it has a name
-    let out_stride = params.out_stride;
-    let at = params.out_offset + token * out_stride + row;
+// Writes `unit` rows for `unit` tokens, all of which there are.
+fn write_whole(local: u32, row: u32, token: u32, sums: Sums) {
     if params.accumulate == 1u {
-        let all = coopLoad<coop_mat16x16<f32, C>>(&out[at], out_stride) + sums;
-        coopStore(all, &out[at], out_stride);
+        add_whole(local, row, token, sums);
     } else {
+        // naga 30 evaluates what a store is given only if it has a name
+        let out_stride = params.out_stride;
+        let at = params.out_offset + token * out_stride + row;
         coopStore(sums, &out[at], out_stride);
     }
 }
 
-// Writes those of 16 rows for 16 tokens that there are.
-fn write_edge(local: u32, row: u32, token: u32, sums: coop_mat16x16<f32, C>) {
-    let first = local / 32u * 256u;
-    coopStore(sums, &edge[first], 16u);
+// Writes those of `unit` rows for `unit` tokens that there are.
+fn write_edge(local: u32, row: u32, token: u32, sums: Sums) {
+    let first = local / 32u * unit * unit;
+    coopStore(sums, &edge[first], unit);
     workgroupBarrier();
-    let r = row + local % 16u;
-    for (var k = 0u; k < 8u; k++) {
-        let t = 2u * k + local / 16u % 2u;
-        if r < params.rows && token + t < params.tokens {
-            let at = params.out_offset + (token + t) * params.out_stride + r;
-            let sum = edge[first + 16u * t + local % 16u];
+    for (var n = local % 32u; n < unit * unit; n += 32u) {
+        let r = row + n % unit;
+        let t = token + n / unit;
+        if r < params.rows && t < params.tokens {
+            let at = params.out_offset + t * params.out_stride + r;
             if params.accumulate == 1u {
-                out[at] += sum;
+                out[at] += edge[first + n];
             } else {
-                out[at] = sum;
+                out[at] = edge[first + n];
             }
         }
     }
@@ -82,14 +82,14 @@ fn take_tile(
     local: u32,
     first_row: u32,
     first_token: u32,
-    c00: coop_mat16x16<f32, C>,
-    c01: coop_mat16x16<f32, C>,
-    c02: coop_mat16x16<f32, C>,
-    c03: coop_mat16x16<f32, C>,
-    c10: coop_mat16x16<f32, C>,
-    c11: coop_mat16x16<f32, C>,
-    c12: coop_mat16x16<f32, C>,
-    c13: coop_mat16x16<f32, C>,
+    c00: Sums,
+    c01: Sums,
+    c02: Sums,
+    c03: Sums,
+    c10: Sums,
+    c11: Sums,
+    c12: Sums,
+    c13: Sums,
 ) {
     let row = tile_row + first_row;
     let token = tile_token + first_token;
@@ -97,30 +97,30 @@ fn take_tile(
     let is_aligned = (params.out_offset | params.out_stride) % 4u == 0u;
     let is_whole = tile_row + tile_rows <= params.rows && tile_token + tile_tokens <= params.tokens;
     if is_aligned && is_whole {
-        write_whole(row, token, c00);
-        write_whole(row + 16u, token, c10);
+        write_whole(local, row, token, c00);
+        write_whole(local, row + unit, token, c10);
         if token_tiles > 1u {
-            write_whole(row, token + 16u, c01);
-            write_whole(row + 16u, token + 16u, c11);
+            write_whole(local, row, token + unit, c01);
+            write_whole(local, row + unit, token + unit, c11);
         }
         if token_tiles > 2u {
-            write_whole(row, token + 32u, c02);
-            write_whole(row, token + 48u, c03);
-            write_whole(row + 16u, token + 32u, c12);
-            write_whole(row + 16u, token + 48u, c13);
+            write_whole(local, row, token + 2u * unit, c02);
+            write_whole(local, row, token + 3u * unit, c03);
+            write_whole(local, row + unit, token + 2u * unit, c12);
+            write_whole(local, row + unit, token + 3u * unit, c13);
         }
     } else {
         write_edge(local, row, token, c00);
-        write_edge(local, row + 16u, token, c10);
+        write_edge(local, row + unit, token, c10);
         if token_tiles > 1u {
-            write_edge(local, row, token + 16u, c01);
-            write_edge(local, row + 16u, token + 16u, c11);
+            write_edge(local, row, token + unit, c01);
+            write_edge(local, row + unit, token + unit, c11);
         }
         if token_tiles > 2u {
-            write_edge(local, row, token + 32u, c02);
-            write_edge(local, row, token + 48u, c03);
-            write_edge(local, row + 16u, token + 32u, c12);
-            write_edge(local, row + 16u, token + 48u, c13);
+            write_edge(local, row, token + 2u * unit, c02);
+            write_edge(local, row, token + 3u * unit, c03);
+            write_edge(local, row + unit, token + 2u * unit, c12);
+            write_edge(local, row + unit, token + 3u * unit, c13);
         }
     }
 }

@@ -28,10 +28,19 @@ pub struct Gpu {
     pub limits: wgpu::Limits,
     /// What the adapter could do, used or not.
     pub adapter_features: wgpu::Features,
-    /// Whether it has matrix units that kernels know: 16x16x16 of f16 with sums in f32, subgroups of 32 threads in a row.
-    pub cooperative: bool,
+    /// Its matrix units, if kernels know them.
+    pub matrix_units: Option<MatrixUnits>,
     /// Keeps buffers of experts mapped between tokens.
     pub residency: Residency,
+}
+
+/// Matrix units that kernels know: of f16 with sums in f32, for subgroups of 32 threads in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatrixUnits {
+    /// 8x8x8: Apple's simdgroup matrices.
+    By8,
+    /// 16x16x16: NVIDIA's, by Vulkan.
+    By16,
 }
 
 impl Gpu {
@@ -85,24 +94,27 @@ const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MAT
 /// Bytes of immediates that kernels use.
 const IMMEDIATE_BYTES: u32 = 64;
 
-/// Whether an adapter's matrix units are those that kernels were measured with: NVIDIA's, by Vulkan. Others follow when
-/// somebody has measured them: Intel's driver was slower with them than without (llama.cpp#24404), and Apple's have 8x8.
-fn is_cooperative(adapter: &wgpu::Adapter) -> bool {
+/// The matrix units of an adapter, if kernels know them: NVIDIA's by Vulkan, with which they were measured, and Apple's, which are
+/// the same in all of its GPUs since A14 and M1. Others follow when somebody has measured them: Intel's driver was slower with
+/// them than without (llama.cpp#24404).
+fn matrix_units(adapter: &wgpu::Adapter) -> Option<MatrixUnits> {
     use wgpu::CooperativeScalarType::{F16, F32};
-    let info = adapter.get_info();
-    let fits = |p: &wgpu::CooperativeMatrixProperties| {
-        (p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type) == (16, 16, 16, F16, F32)
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    let (units, size, memory) = match info.backend {
+        wgpu::Backend::Vulkan if info.vendor == 0x10de => (MatrixUnits::By16, 16, 48 << 10),
+        // wgpu names no vendors there, and a wide range of subgroups; Intel's Macs have other makers' GPUs
+        wgpu::Backend::Metal if info.name.starts_with("Apple") => (MatrixUnits::By8, 8, 32 << 10),
+        _ => return None,
     };
-    info.vendor == 0x10de
-        && info.backend == wgpu::Backend::Vulkan
-        && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
-        && adapter.limits().max_compute_workgroup_storage_size >= COOPERATIVE_MEMORY
+    let fits = |p: &wgpu::CooperativeMatrixProperties| {
+        (p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type) == (size, size, size, F16, F32)
+    };
+    let is_known = (units == MatrixUnits::By8 || (info.subgroup_min_size, info.subgroup_max_size) == (32, 32))
+        && limits.max_compute_workgroup_storage_size >= memory
         && adapter.features().contains(COOPERATIVE)
-        && adapter.cooperative_matrix_properties().iter().any(fits)
+        && adapter.cooperative_matrix_properties().iter().any(fits);
+    is_known.then_some(units)
 }
-
-/// Bytes of workgroup memory that kernels for matrix units use at most: all that NVIDIA's driver has.
-const COOPERATIVE_MEMORY: u32 = 48 << 10;
 
 /// Opens the best adapter: discrete before integrated before virtual before software.
 pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
@@ -139,8 +151,8 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
     let info = adapter.get_info();
     // the defaults are WebGPU's: bindings of 128 MiB at most
     let limits = adapter.limits();
-    let cooperative = is_cooperative(&adapter);
-    let (units, experimental_features) = if cooperative {
+    let matrix_units = matrix_units(&adapter);
+    let (units, experimental_features) = if matrix_units.is_some() {
         // SAFETY: of the experimental features only that of matrix units is asked for. Its known holes are matrices loaded
         // outside of bindings and by subgroups that are not whole: the product of matrices takes this path for whole tiles only,
         // those of experts, the delta rule and attention load from and store to workgroup memory alone, their subgroups are
@@ -165,7 +177,7 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
     };
     let (device, queue) = opened.map_err(|cause| GpuError::Open { adapter: info.name.clone(), cause })?;
     let residency = Residency::new(&device, &queue);
-    Ok(Gpu { device, queue, info, limits, adapter_features: adapter.features(), cooperative, residency })
+    Ok(Gpu { device, queue, info, limits, adapter_features: adapter.features(), matrix_units, residency })
 }
 
 type Opened = Result<(wgpu::Device, wgpu::Queue), String>;

@@ -16,6 +16,8 @@ mod subject;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use flashflood_backends::gpu::MatrixUnits;
+
 pub use report::{CheckReport, KernelRow, TimedBy};
 
 use crate::compute::gpu::{Adapters, Gpu, bandwidth, open};
@@ -130,7 +132,7 @@ pub fn check(options: &CheckOptions, progress: &mut dyn FnMut(&str, &str) -> boo
     rounds.run(&gpu, options, &mut watch, &mut rows, &mut failures)?;
     let mut small_moe = Vec::new();
     if options.kernels.is_empty() {
-        match small_moe::compare(&mut watch) {
+        match small_moe::compare(&gpu, &mut watch) {
             Ok(found) => small_moe = found,
             Err(CheckError::Interrupted) => return Err(CheckError::Interrupted),
             Err(error) => failures.push(error.to_string()),
@@ -160,9 +162,8 @@ pub fn check(options: &CheckOptions, progress: &mut dyn FnMut(&str, &str) -> boo
 /// Whether a device may use a kernel at all.
 fn is_used(kernel: &str, gpu: &Gpu) -> bool {
     match kernel {
-        kernel if kernel.contains("_cooperative") => gpu.cooperative,
         kernel if kernel.starts_with("expert_down_combine") => ExpertDown::fits(&gpu.limits),
-        _ => true,
+        kernel => shaders::units_of(kernel).is_none_or(|units| gpu.matrix_units == Some(units)),
     }
 }
 
@@ -245,13 +246,18 @@ impl Rounds {
             Round::CachesOnMatrixUnits,
         ] {
             let (subject, cooperative) = match round {
-                Round::ModelF32 => (subject::model(shape, bits, Form::F32), false),
+                Round::ModelF32 => (subject::model(shape, bits, Form::F32), true),
                 Round::ModelInt8 => (subject::model(shape, bits, Form::Int8), true),
                 Round::Formats => (subject::formats(self.formats, &both), false),
-                Round::FormatsOnMatrixUnits | Round::CachesOnMatrixUnits if !gpu.cooperative => continue,
-                Round::FormatsOnMatrixUnits => (subject::formats(self.formats, &[Form::Int8]), true),
+                Round::FormatsOnMatrixUnits => {
+                    let Some(units) = gpu.matrix_units else { continue };
+                    (subject::formats(self.formats, &[Form::of_units(units)]), true)
+                }
                 Round::Caches => (caches::formats(shape), false),
-                Round::CachesOnMatrixUnits => (caches::formats(shape), true),
+                Round::CachesOnMatrixUnits if gpu.matrix_units == Some(MatrixUnits::By16) => {
+                    (caches::formats(shape), true)
+                }
+                Round::CachesOnMatrixUnits => continue,
             };
             let subject = subject?;
             watch.at(&subject.name, "made ready")?;

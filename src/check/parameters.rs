@@ -19,7 +19,7 @@ use crate::weights::WeightFormat;
 /// Everything in few pieces and in memory: two windows of a cache, two parts of a matrix.
 struct Pieces<'a> {
     recording: &'a Recording,
-    cooperative: bool,
+    cooperative: Option<Form>,
 }
 
 impl ResidentLayout for Pieces<'_> {
@@ -52,21 +52,21 @@ impl ResidentLayout for Pieces<'_> {
     fn all_resident(&self) -> bool {
         true
     }
-    fn cooperative(&self) -> bool {
+    fn cooperative(&self) -> Option<Form> {
         self.cooperative
     }
     fn expert_slab(&self, _: usize) -> Option<ExpertSlab> {
         // once in one slab, once in several
-        (!self.cooperative).then_some(ExpertSlab { number: 0, slot_bytes: 1 << 20 })
+        self.cooperative.is_none().then_some(ExpertSlab { number: 0, slot_bytes: 1 << 20 })
     }
     fn cooperative_delta_net(&self) -> bool {
-        self.cooperative
+        self.cooperative == Some(Form::Int8)
     }
     fn cooperative_attention(&self) -> bool {
-        self.cooperative
+        self.cooperative == Some(Form::Int8)
     }
     fn deep_attention(&self) -> Option<usize> {
-        self.cooperative.then_some(HISTORY / 2)
+        self.cooperative.map(|_| HISTORY / 2)
     }
 }
 
@@ -95,7 +95,7 @@ impl Held {
         }
     }
 
-    fn hold_all(&mut self, subject: &Subject, cooperative: bool) {
+    fn hold_all(&mut self, subject: &Subject, cooperative: Option<Form>) {
         let recording = &*subject.recording;
         let pieces = Pieces { recording, cooperative };
         let prompts = [TOKENS, FEW_TOKENS].map(|tokens| Step::prefill(tokens, HISTORY, LogitRows::Last));
@@ -148,8 +148,9 @@ fn rust_gives_what_wgsl_takes() {
         subject::formats(shapes, &[Form::F32, Form::Int8]).unwrap(),
         caches::formats(&config).unwrap(),
     ] {
-        held.hold_all(&subject, false);
-        held.hold_all(&subject, true);
+        for cooperative in [None, Some(Form::F32), Some(Form::Int8)] {
+            held.hold_all(&subject, cooperative);
+        }
     }
     for shader in shaders::names() {
         let taken = held.taken.get(shader).unwrap_or_else(|| panic!("{shader} is no stage of what is run"));

@@ -112,7 +112,7 @@ impl DeviceReport {
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
             timestamps: gpu.adapter_features.contains(flashflood_backends::gpu::TIMESTAMPS),
             f16: gpu.adapter_features.contains(flashflood_backends::gpu::SHADER_F16),
-            matrix_units: gpu.cooperative,
+            matrix_units: gpu.matrix_units.is_some(),
             bandwidth_gb_per_s: bandwidth.map(|rate| rate / 1e9),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use flashflood_backends::gpu::{Gpu, MatrixUnits};
+
 use super::report::SmallMoeRow;
 use super::{CheckError, Watch};
 use crate::compute::LogitRows;
@@ -17,9 +19,24 @@ const TOKENS: usize = 24;
 /// Positions.
 const CONTEXT: usize = 128;
 
-/// What products multiply with, and by how much of the largest logit the results may differ: sums of f32 in another
-/// order, through all layers; and now and then an activation that rounds to the next of 255 steps.
-const FORMS: [(Activations, &str, f32); 2] = [(Activations::F32, "f32", 1e-3), (Activations::Int8, "int8", 5e-2)];
+/// What products multiply with, on the CPU and on the GPU, and by how much of the largest logit the results may differ: sums of
+/// f32 in another order, through all layers; and now and then an activation that rounds to the next of 255 steps.
+const FORMS: [Compared; 2] = [
+    Compared { on_cpu: Activations::F32, on_gpu: Activations::F32, name: "f32", tolerance: 1e-3 },
+    Compared { on_cpu: Activations::Int8, on_gpu: Activations::Int8, name: "int8", tolerance: 5e-2 },
+];
+/// The same in f16, of prompts, by units that take activations in f32: unlike those that take 8 bits they are not what
+/// [`FORMS`] has.
+const BY_UNITS: Compared =
+    Compared { on_cpu: Activations::F32, on_gpu: Activations::Auto, name: "f32, matrix units", tolerance: 1e-2 };
+
+#[derive(Clone, Copy)]
+struct Compared {
+    on_cpu: Activations,
+    on_gpu: Activations,
+    name: &'static str,
+    tolerance: f32,
+}
 
 /// Greedy text of all prompts: ids, and the logits that each was chosen from.
 struct Written {
@@ -29,21 +46,18 @@ struct Written {
 }
 
 /// A row for each form of activations.
-pub(super) fn compare(watch: &mut Watch<'_>) -> Result<Vec<SmallMoeRow>, CheckError> {
-    FORMS.iter().map(|&(form, name, tolerance)| compare_form(form, name, tolerance, watch)).collect()
+pub(super) fn compare(gpu: &Gpu, watch: &mut Watch<'_>) -> Result<Vec<SmallMoeRow>, CheckError> {
+    let by_units = (gpu.matrix_units == Some(MatrixUnits::By8)).then_some(BY_UNITS);
+    FORMS.into_iter().chain(by_units).map(|compared| compare_form(compared, watch)).collect()
 }
 
-fn compare_form(
-    form: Activations,
-    name: &'static str,
-    tolerance: f32,
-    watch: &mut Watch<'_>,
-) -> Result<SmallMoeRow, CheckError> {
+fn compare_form(compared: Compared, watch: &mut Watch<'_>) -> Result<SmallMoeRow, CheckError> {
+    let Compared { on_cpu, on_gpu, name, tolerance } = compared;
     let what = format!("the small model, activations {name}");
     watch.at(&what, "on the CPU")?;
-    let expected = write(Device::Cpu, form)?;
+    let expected = write(Device::Cpu, on_cpu)?;
     watch.at(&what, "on the GPU")?;
-    let found = write(Device::Gpu, form)?;
+    let found = write(Device::Gpu, on_gpu)?;
     let (mut same_tokens, mut apart, mut agrees) = (0, 0.0f32, true);
     for (e, f) in expected.tokens.chunks(TOKENS).zip(found.tokens.chunks(TOKENS)) {
         for ((id, e), (found_id, f)) in e.iter().zip(f) {

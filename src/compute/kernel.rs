@@ -6,6 +6,7 @@ use flashflood_formats::Codebook;
 
 use super::cpu::CpuMemory;
 use super::ops::{ProductShape, Team};
+use super::shaders::Form;
 use super::step::Step;
 use crate::weights::WeightFormat;
 
@@ -92,9 +93,9 @@ pub(crate) trait ResidentLayout {
     /// Where the slots of a layer's experts begin in [`Resource::Slots`], when all are resident. Layers with experts are
     /// counted from 0.
     fn first_slot(&self, moe_layer: usize) -> usize;
-    /// Whether prompts are multiplied by the matrix units of the device.
-    fn cooperative(&self) -> bool {
-        false
+    /// Activations in which form the matrix units of the device multiply in prompts, if it has any.
+    fn cooperative(&self) -> Option<Form> {
+        None
     }
     /// Whether matrix units take the state of a delta rule through the chunks of a prompt.
     fn cooperative_delta_net(&self) -> bool {

@@ -15,7 +15,8 @@
 //! | `block` | the format's for the form: `block_dense`, `block_affine_*`, `block_separated_*`, or what reads the format | `block_of`: the `Weights` of a row's block |
 //! | `tile_form` | `tile_f32` or `tile_int8` | `tile_sums`: a tile of rows times tokens |
 //! | `tile_scales` | `tile_scales_32` or `tile_scales_16` | scales of a tile of integers, and `add_products` |
-//! | `weight_halves` | `weight_halves`, `weight_halves_16` or `weight_halves_fp8` | `weight_halves`, `activation_halves`: a block in f16 |
+//! | `matrix_unit`, `add_whole` | `matrix_unit_16` and `add_whole_16` with activations in 8 bits, `matrix_unit_8` and `add_whole_8` with those in f32 | what a matrix unit multiplies and adds, and where that lies |
+//! | `weight_halves` | `weight_halves`, `weight_halves_16` or `weight_halves_f32` | `weight_halves`, `activation_halves`: a block in f16 |
 //! | `unit` | `unit_of_block`, or what reads several blocks or another form of codes at a time, with activations in 8 bits | what a thread of a team multiplies at a time: `Unit`, `load_unit`, `dot_unit` |
 //! | `separate_two`, `separate_numbers`, `separate_numbers_16` | the `separate_FORMAT` that declares more | what `unit_*` reads |
 //! | `four_values`, `eight_values`, `eight_signs`, `seven_signs`, `prepare` | `table_of_fours`, `table_of_eights`, `signs_of_*` and `prepare_tables` for teams, else what does without | what codes and signs are looked up in |
@@ -31,6 +32,8 @@ pub(crate) mod taken;
 mod tests;
 
 use std::sync::LazyLock;
+
+use flashflood_backends::gpu::MatrixUnits;
 
 use cached::Cached;
 use formats::{FORMATS, Format, Int8, Table};
@@ -92,13 +95,14 @@ const PRODUCTS: [(File, &[Form]); 11] = [
     (kernel!("matvec_norm"), &Form::ALL),
     // with activations in f32 an H200 is 1 % faster by the two kernels that it is
     (kernel!("expert_down_combine"), &[Form::Int8]),
-    // they round to f16, which activations in f32 are not asked to bear
-    (kernel!("expert_matmul_cooperative_down"), &[Form::Int8]),
-    (kernel!("expert_matmul_cooperative_gate_up"), &[Form::Int8]),
-    (kernel!("matmul_cooperative"), &[Form::Int8]),
+    // units of 16 x 16 with activations in 8 bits, of 8 x 8 with those in f32: what devices that have them multiply fastest
+    // without. All of them round to f16
+    (kernel!("expert_matmul_cooperative_down"), &Form::ALL),
+    (kernel!("expert_matmul_cooperative_gate_up"), &Form::ALL),
+    (kernel!("matmul_cooperative"), &Form::ALL),
 ];
 
-/// Of formats whose [tiles are not of integers](Int8::tile_scales) alone: of the others, 64 pairs of an expert of 512 x 2048
+/// With activations in 8 bits of formats whose [tiles are not of integers](Int8::tile_scales) alone: of the others, 64 pairs of an expert of 512 x 2048
 /// take an H200 less time by dot products (gate and up 70 TFLOP/s, down 68) than by matrix units (84 and 58, with what
 /// becomes of the sums), and few pairs half of it.
 const EXPERTS_ON_UNITS: [&str; 2] = ["expert_matmul_cooperative_down", "expert_matmul_cooperative_gate_up"];
@@ -167,6 +171,14 @@ pub enum Form {
 
 impl Form {
     const ALL: [Form; 2] = [Form::F32, Form::Int8];
+
+    /// What matrix units multiply: on Metal activations are in f32, elsewhere in 8 bits.
+    pub(crate) fn of_units(units: MatrixUnits) -> Form {
+        match units {
+            MatrixUnits::By8 => Form::F32,
+            MatrixUnits::By16 => Form::Int8,
+        }
+    }
 }
 
 /// A kernel of products for one form and format.
@@ -194,6 +206,11 @@ impl Variant {
             ("tile_form", Some(Int8 { tile_scales: Some(_), .. })) => Some(shared!("tile_int8")),
             ("tile_scales", Some(int8)) => int8.tile_scales,
             ("weight_halves", Some(int8)) => Some(int8.weight_halves),
+            ("weight_halves", None) => Some(shared!("weight_halves_f32")),
+            ("matrix_unit", Some(_)) => Some(shared!("matrix_unit_16")),
+            ("matrix_unit", None) => Some(shared!("matrix_unit_8")),
+            ("add_whole", Some(_)) => Some(shared!("add_whole_16")),
+            ("add_whole", None) => Some(shared!("add_whole_8")),
             ("activations", None) => Some(shared!("activations_f32")),
             ("block", None) => Some(self.format.block_f32),
             ("tile_form", _) => Some(shared!("tile_f32")),
@@ -268,6 +285,13 @@ pub fn variant(kernel: &str, form: Form, format: &str) -> &'static str {
 /// Whether there is a kernel for activations and a weight format.
 pub(crate) fn has_variant(kernel: &str, form: Form, format: &str) -> bool {
     VARIANTS.iter().any(|v| v.kernel.name == kernel && v.form == form && v.format.suffix == format)
+}
+
+/// The units that a shader is for, if it is for some.
+pub(crate) fn units_of(name: &str) -> Option<MatrixUnits> {
+    let by_form = VARIANTS.iter().find(|variant| variant.name == name).map(|variant| variant.form);
+    let units = if by_form == Some(Form::F32) { MatrixUnits::By8 } else { MatrixUnits::By16 };
+    name.contains("_cooperative").then_some(units)
 }
 
 /// Every shader by name.

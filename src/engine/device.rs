@@ -55,10 +55,11 @@ impl OpenedDevice {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Activations {
-    /// int8 on the CPU, and on GPUs through Vulkan and DX12, which multiply and add four bytes at a time; else f32.
+    /// int8 on the CPU, and on GPUs through Vulkan and DX12, which multiply and add four bytes at a time; else f32, which
+    /// Apple's matrix units get as f16 in prompts.
     #[default]
     Auto,
-    /// 32-bit floats.
+    /// 32-bit floats, everywhere.
     F32,
     /// 8-bit integers with a scale for every 32: faster, and a little less exact.
     Int8,

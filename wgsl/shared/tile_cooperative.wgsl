@@ -1,7 +1,8 @@
-// Tiles of a product by the matrix units of a device, of weights and activations in f16 with sums in f32. A subgroup, 32
-// threads in a row, keeps 32 rows for `token_tiles` times 16 tokens, and adds 16 columns at a time from first to last: bits
-// depend neither on the tile, nor on the company of a token. Two blocks of 32 columns at a time are in workgroup memory; a
-// block of a row is brought by a thread, two in a row by neighbours, who read and write side by side.
+// Tiles of a product by the matrix units of a device, of weights and activations in f16 with sums in f32. A unit multiplies
+// `unit` x `unit` numbers. A subgroup, 32 threads in a row, keeps twice as many rows for `token_tiles` times as many tokens, and
+// adds `unit` columns at a time from first to last: bits depend neither on the tile, nor on the company of a token. Two blocks
+// of 32 columns at a time are in workgroup memory; a block of a row is brought by a thread, two in a row by neighbours, who
+// read and write side by side.
 //
 // A kernel says where rows and tokens lie, `matrix_row(k)` and `token_start(t)`, which take what is beyond the last to be the
 // last; and what becomes of sums: `take_tile` gets those of a subgroup, from its first row and token on.
@@ -11,32 +12,28 @@ enable wgpu_cooperative_matrix;
 
 //import activations
 //import block
+//import matrix_unit
 //import place
 //import weight_halves
 
 override row_subgroups: u32 = 4u;
 override token_subgroups: u32 = 2u;
-override token_tiles: u32 = 4u; // of 16 tokens, of a subgroup: 1, 2 or 4
+override token_tiles: u32 = 4u; // of a subgroup: 1, 2 or 4
 override subgroups: u32 = row_subgroups * token_subgroups;
 override threads: u32 = 32u * subgroups;
-override tile_rows: u32 = 32u * row_subgroups; // at most `threads`
-override tile_tokens: u32 = 16u * token_tiles * token_subgroups; // likewise
+override tile_rows: u32 = 2u * unit * row_subgroups; // at most `threads`
+override tile_tokens: u32 = unit * token_tiles * token_subgroups; // likewise
 
 const stride: u32 = 18u; // quads from row to row, two of them unused: 8 rows in a row are in banks of their own
-override row_halves: u32 = tile_rows * stride;
-override token_halves: u32 = tile_tokens * stride;
 // a thread brings two at most
 override row_blocks: u32 = 2u * tile_rows;
 override token_blocks: u32 = 2u * tile_tokens;
-
-var<workgroup> halves_of_rows: array<vec4<f16>, row_halves>; // [row, quad of columns, block]
-var<workgroup> halves_of_tokens: array<vec4<f16>, token_halves>; // [token, quad of columns, block]
 
 fn keep_row(brought: u32, w: Weights) {
     let quads = weight_halves(w);
     let at = brought / 2u * stride + brought % 2u;
     for (var k = 0u; k < 8u; k++) {
-        halves_of_rows[at + 2u * k] = quads[k];
+        keep_row_quad(at + 2u * k, quads[k]);
     }
 }
 
@@ -45,7 +42,7 @@ fn keep_token(brought: u32, x: Activations, there_is: bool) {
     let quads = activation_halves(x);
     let at = brought / 2u * stride + brought % 2u;
     for (var k = 0u; k < 8u; k++) {
-        halves_of_tokens[at + 2u * k] = select(vec4<f16>(), quads[k], there_is);
+        keep_token_quad(at + 2u * k, select(vec4<f16>(), quads[k], there_is));
     }
 }
 
@@ -59,22 +56,23 @@ fn multiply_tile(matrix: Place, local: u32) {
     let token_0 = token_start(min(local / 2u, tile_tokens - 1u));
     let token_1 = token_start(min(other / 2u, tile_tokens - 1u));
     // of the subgroup
-    let first_row = local / 32u % row_subgroups * 32u;
-    let first_token = local / 32u / row_subgroups * 16u * token_tiles;
+    let first_row = local / 32u % row_subgroups * 2u * unit;
+    let first_token = local / 32u / row_subgroups * unit * token_tiles;
     let rows_at = first_row * stride;
     let tokens_at = first_token * stride;
+    prepare_sums(local);
     var w0: Weights;
     var w1: Weights;
     var x0: Activations;
     var x1: Activations;
-    var c00: coop_mat16x16<f32, C>;
-    var c01: coop_mat16x16<f32, C>;
-    var c02: coop_mat16x16<f32, C>;
-    var c03: coop_mat16x16<f32, C>;
-    var c10: coop_mat16x16<f32, C>;
-    var c11: coop_mat16x16<f32, C>;
-    var c12: coop_mat16x16<f32, C>;
-    var c13: coop_mat16x16<f32, C>;
+    var c00 = no_sums();
+    var c01 = no_sums();
+    var c02 = no_sums();
+    var c03 = no_sums();
+    var c10 = no_sums();
+    var c11 = no_sums();
+    var c12 = no_sums();
+    var c13 = no_sums();
     if local < row_blocks {
         w0 = block_of(matrix, row_0, min(odd, last));
     }
@@ -116,20 +114,20 @@ fn multiply_tile(matrix: Place, local: u32) {
         if token_blocks > threads {
             x1 = load(token_1, next);
         }
-        for (var k = 0u; k < 16u; k += 4u) {
-            let a0 = coopLoadT<coop_mat16x16<f16, A>>(&halves_of_rows[rows_at + k], stride);
-            let a1 = coopLoadT<coop_mat16x16<f16, A>>(&halves_of_rows[rows_at + 16u * stride + k], stride);
-            let b0 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[tokens_at + k], stride);
+        for (var k = 0u; k < 16u; k += unit / 4u) {
+            let a0 = coopLoadT<UnitA>(&halves_of_rows[cells * (rows_at + k)], cells * stride);
+            let a1 = coopLoadT<UnitA>(&halves_of_rows[cells * (rows_at + unit * stride + k)], cells * stride);
+            let b0 = coopLoad<UnitB>(&halves_of_tokens[cells * (tokens_at + k)], cells * stride);
             c00 = coopMultiplyAdd(a0, b0, c00);
             c10 = coopMultiplyAdd(a1, b0, c10);
             if token_tiles > 1u {
-                let b1 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[tokens_at + 16u * stride + k], stride);
+                let b1 = coopLoad<UnitB>(&halves_of_tokens[cells * (tokens_at + unit * stride + k)], cells * stride);
                 c01 = coopMultiplyAdd(a0, b1, c01);
                 c11 = coopMultiplyAdd(a1, b1, c11);
             }
             if token_tiles > 2u {
-                let b2 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[tokens_at + 32u * stride + k], stride);
-                let b3 = coopLoad<coop_mat16x16<f16, B>>(&halves_of_tokens[tokens_at + 48u * stride + k], stride);
+                let b2 = coopLoad<UnitB>(&halves_of_tokens[cells * (tokens_at + 2u * unit * stride + k)], cells * stride);
+                let b3 = coopLoad<UnitB>(&halves_of_tokens[cells * (tokens_at + 3u * unit * stride + k)], cells * stride);
                 c02 = coopMultiplyAdd(a0, b2, c02);
                 c12 = coopMultiplyAdd(a1, b2, c12);
                 c03 = coopMultiplyAdd(a0, b3, c03);

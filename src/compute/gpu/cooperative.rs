@@ -6,7 +6,7 @@
 mod attention;
 mod delta_net;
 
-use flashflood_backends::gpu::Gpu;
+use flashflood_backends::gpu::{Gpu, MatrixUnits};
 
 use super::device::GpuOptions;
 use super::pipelines::Pipelines;
@@ -30,29 +30,34 @@ const FORMAT: WeightFormat = WeightFormat::Affine(Affine { bits: 4, group: 32, s
 /// Words of the codes, and of the scales with what fills them up to 16 bytes.
 const CODES: usize = ROWS * BLOCKS * 4;
 const SCALES: usize = (ROWS * BLOCKS).next_multiple_of(4);
-/// Words of a packed row of activations.
-const X_WORDS: usize = (COLS / 4 + 2 * BLOCKS).next_multiple_of(4);
+
+/// Words of a row of activations.
+const fn x_words(form: Form) -> usize {
+    match form {
+        Form::F32 => COLS,
+        Form::Int8 => (COLS / 4 + 2 * BLOCKS).next_multiple_of(4),
+    }
+}
 
 /// Decides what matrix units make of `recording` in a context of so many positions.
 pub(super) fn decide(resident: &mut Resident, gpu: &Gpu, recording: &Recording, context: usize, options: &GpuOptions) {
     let is_delta_net = |step: &Recorded| matches!(step, Recorded::Kernel { kernel: Op::DeltaNet(_), .. });
-    resident.cooperative = options.cooperative != Some(false) && works(gpu);
-    resident.cooperative_delta_net =
-        resident.cooperative && recording.steps.iter().any(is_delta_net) && delta_net::works(gpu);
-    resident.cooperative_attention = resident.cooperative && attention::works(gpu, recording);
+    let units = gpu.matrix_units.filter(|_| options.cooperative != Some(false));
+    resident.cooperative = units.map(Form::of_units).filter(|&form| works(gpu, form));
+    // their kernels are for units of 16
+    let by_16 = units == Some(MatrixUnits::By16) && resident.cooperative.is_some();
+    resident.cooperative_delta_net = by_16 && recording.steps.iter().any(is_delta_net) && delta_net::works(gpu);
+    resident.cooperative_attention = by_16 && attention::works(gpu, recording);
     let by_units = (resident.cooperative_attention && context >= Attention::DEEP).then_some(Attention::DEEP);
     resident.deep_attention = options.deep_attention.or(by_units);
 }
 
-/// Whether the device has matrix units, and they are right. Says so if they are not.
-fn works(gpu: &Gpu) -> bool {
-    if !gpu.cooperative {
-        return false;
-    }
-    let shape = ProductShape::new("matmul_cooperative", Form::Int8, FORMAT, ROWS, COLS);
-    let works = CooperativeTile::MATRIX.iter().all(|&tile| {
+/// Whether the device's matrix units, which take activations in this form, are right. Says so if they are not.
+fn works(gpu: &Gpu, form: Form) -> bool {
+    let shape = ProductShape::new("matmul_cooperative", form, FORMAT, ROWS, COLS);
+    let works = CooperativeTile::matrix(form).iter().all(|&tile| {
         let constants = shape.cooperative_constants(tile);
-        is_right(gpu, shape.shader(), constants, tile.grid(ROWS, TOKENS))
+        is_right(gpu, shape, constants, tile.grid(ROWS, TOKENS))
     });
     if !works {
         tracing::warn!("{}: matrix units give wrong numbers and are not used", gpu.info.name);
@@ -92,10 +97,18 @@ fn weights() -> Vec<u32> {
     words
 }
 
-/// As `quantise` packs them for codes of 4 bits: byte b of word j has column 8 (j % 4) + 2 b + j / 4 of a block.
-fn activations() -> Vec<u32> {
-    let mut words = vec![0; TOKENS * X_WORDS];
-    for (token, row) in words.chunks_exact_mut(X_WORDS).enumerate() {
+fn activation(token: usize, col: usize) -> f32 {
+    activation_scale(token, col / 32) * f32::from(activation_code(token, col))
+}
+
+/// As they are, or as `quantise` packs them for codes of 4 bits: byte b of word j has column 8 (j % 4) + 2 b + j / 4 of a
+/// block.
+fn activations(form: Form) -> Vec<u32> {
+    if form == Form::F32 {
+        return (0..TOKENS * COLS).map(|i| activation(i / COLS, i % COLS).to_bits()).collect();
+    }
+    let mut words = vec![0; TOKENS * x_words(form)];
+    for (token, row) in words.chunks_exact_mut(x_words(form)).enumerate() {
         for block in 0..BLOCKS {
             let code = |col: usize| activation_code(token, 32 * block + col);
             for j in 0..8 {
@@ -114,20 +127,19 @@ fn activations() -> Vec<u32> {
 fn expected(row: usize, token: usize) -> (f32, f32) {
     let products = (0..COLS).map(|col| {
         let (scale, bias) = weight_scale(row, col / 32);
-        let x = activation_scale(token, col / 32) * f32::from(activation_code(token, col));
-        (scale * weight_code(row, col) as f32 + bias) * x
+        (scale * weight_code(row, col) as f32 + bias) * activation(token, col)
     });
     products.fold((0.0, 0.0), |(sum, size), v| (sum + v, size + v.abs()))
 }
 
 /// The whole product at once, in one part.
-fn parameters(grid: [u32; 3]) -> Immediates {
+fn parameters(form: Form, grid: [u32; 3]) -> Immediates {
     params! {
         rows: ROWS as u32,
         blocks: BLOCKS as u32,
         grid_x: grid[0],
         x_offset: 0,
-        x_stride: X_WORDS as u32 / 4,
+        x_stride: x_words(form) as u32 / 4,
         out_offset: 0,
         out_stride: STRIDE as u32,
         accumulate: 0,
@@ -139,12 +151,12 @@ fn parameters(grid: [u32; 3]) -> Immediates {
     }
 }
 
-/// Whether a shader multiplies the known numbers as it should: to 1 in 500, f16 has 1 in 2,048.
-fn is_right(gpu: &Gpu, shader: &'static str, constants: Vec<(&'static str, f64)>, grid: [u32; 3]) -> bool {
-    let (x, matrix, out) = (activations(), weights(), vec![0; TOKENS * STRIDE]);
+/// Whether the shader of a product multiplies the known numbers as it should: to 1 in 500, f16 has 1 in 2,048.
+fn is_right(gpu: &Gpu, shape: ProductShape, constants: Vec<(&'static str, f64)>, grid: [u32; 3]) -> bool {
+    let (x, matrix, out) = (activations(shape.form), weights(), vec![0; TOKENS * STRIDE]);
     let written = [false, false, true];
-    let found =
-        run(gpu, shader, constants, &[&x, &matrix, &out], written, &Dispatch::new(0, 0, parameters(grid), grid));
+    let dispatch = Dispatch::new(0, 0, parameters(shape.form, grid), grid);
+    let found = run(gpu, shape.shader(), constants, &[&x, &matrix, &out], written, &dispatch);
     found.is_some_and(|[.., found]| {
         (0..TOKENS).all(|token| {
             (0..ROWS).all(|row| {
@@ -213,8 +225,8 @@ mod tests {
 
     #[test]
     fn parameters_are_those_of_the_kernels() {
-        for shader in ["matmul_int8_q4", "matmul_cooperative_int8_q4"] {
-            assert_eq!(parameters([1; 3]).names(), Taken::by(shader).params, "{shader}");
+        for shader in ["matmul_int8_q4", "matmul_cooperative_int8_q4", "matmul_cooperative_q4"] {
+            assert_eq!(parameters(Form::Int8, [1; 3]).names(), Taken::by(shader).params, "{shader}");
         }
     }
 
@@ -223,11 +235,13 @@ mod tests {
     #[test]
     fn right_is_told_from_wrong() {
         let gpu = pollster::block_on(open(Adapters::Any)).expect("tests need a device, be it a software driver");
-        let shape = ProductShape::new("matmul", Form::Int8, FORMAT, ROWS, COLS);
-        let tile = Tile::MATRIX[1];
-        let [x, y, layers] = tile.grid(ROWS, TOKENS.div_ceil(tile.tokens()));
-        assert!(is_right(&gpu, shape.shader(), shape.tile_constants(tile), [x, y, layers]));
-        assert!(!is_right(&gpu, shape.shader(), shape.tile_constants(tile), [x, y, layers - 1]));
-        assert_eq!(works(&gpu), gpu.cooperative);
+        for form in [Form::F32, Form::Int8] {
+            let shape = ProductShape::new("matmul", form, FORMAT, ROWS, COLS);
+            let tile = Tile::MATRIX[1];
+            let [x, y, layers] = tile.grid(ROWS, TOKENS.div_ceil(tile.tokens()));
+            assert!(is_right(&gpu, shape, shape.tile_constants(tile), [x, y, layers]));
+            assert!(!is_right(&gpu, shape, shape.tile_constants(tile), [x, y, layers - 1]));
+        }
+        assert!(gpu.matrix_units.is_none_or(|units| works(&gpu, Form::of_units(units))));
     }
 }

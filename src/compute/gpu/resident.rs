@@ -9,6 +9,7 @@ use super::caches::CacheWindows;
 use crate::compute::kernel::{ExpertSlab, MatrixPart, ResidentLayout, Resource};
 use crate::compute::ops::{LogitsTopK, ProductShape, Team};
 use crate::compute::recording::{CacheId, MatrixId, Recorded, Recording, TensorId, VectorId, View};
+use crate::compute::shaders::Form;
 use crate::weights::{MOST_STREAMS, Matrix, WeightFormat};
 
 /// Buffers that hold several small weights are at most this large.
@@ -59,8 +60,8 @@ pub(super) struct Resident {
     pub(super) all_resident: bool,
     /// Where each layer's experts begin there.
     pub(super) first_slots: Vec<usize>,
-    /// Matrix units make the products of prompts.
-    pub(super) cooperative: bool,
+    /// Matrix units make the products of prompts whose activations have this form.
+    pub(super) cooperative: Option<Form>,
     /// They take the state of delta rules through prompts.
     pub(super) cooperative_delta_net: bool,
     /// They make attention of prompts.
@@ -124,7 +125,7 @@ impl Resident {
             teams: HashMap::new(),
             all_resident: false,
             first_slots: Vec::new(),
-            cooperative: false,
+            cooperative: None,
             cooperative_delta_net: false,
             cooperative_attention: false,
             deep_attention: None,
@@ -442,7 +443,7 @@ impl ResidentLayout for Resident {
         self.first_slots.get(moe_layer).copied().unwrap_or(0)
     }
 
-    fn cooperative(&self) -> bool {
+    fn cooperative(&self) -> Option<Form> {
         self.cooperative
     }
     fn cooperative_delta_net(&self) -> bool {

@@ -13,6 +13,7 @@ use crate::compute::cpu::{CpuMemory, at_least, by_token, expert_product};
 use crate::compute::kernel::{Binding, Dispatch, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{Recording, ShapeError, View, expect};
+use crate::compute::shaders::Form;
 use crate::compute::{Phase, Step};
 use crate::weights::{MatrixPlace, SlotLayout};
 
@@ -262,7 +263,10 @@ impl Experts {
         self.parts().find_map(|part| match part {
             Part::Product(product) => {
                 let is_one_of = |which| product.shape(which).shader() == shader;
-                [ONE_TOKEN, product.many(false), product.many(true)].into_iter().any(is_one_of).then_some(product.place)
+                [ONE_TOKEN, product.many(None), product.many(Some(product.x.form()))]
+                    .into_iter()
+                    .any(is_one_of)
+                    .then_some(product.place)
             }
             Part::Swiglu(_) => None,
         })
@@ -397,7 +401,7 @@ impl Experts {
     /// [`join`](Self::join) completes those of a batch.
     pub(crate) fn dispatch_tiles(
         &self,
-        cooperative: bool,
+        cooperative: Option<Form>,
         slab: usize,
         kind: usize,
         tiles: Range<usize>,
@@ -409,7 +413,7 @@ impl Experts {
             let Part::Product(product) = part else { continue };
             let Product { place, x, rows, out: y, .. } = product;
             let grid = match product.many(cooperative) {
-                ON_MATRIX_UNITS => CooperativeTile::EXPERT[kind].grid_of(place.rows, tiles.len()),
+                ON_MATRIX_UNITS => CooperativeTile::expert(x.form())[kind].grid_of(place.rows, tiles.len()),
                 _ => Tile::EXPERT[kind].grid(place.rows, tiles.len()),
             };
             let immediates = params! {

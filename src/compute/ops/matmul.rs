@@ -3,13 +3,13 @@ use crate::compute::cpu::{CpuMemory, by_token, matrix_product};
 use crate::compute::kernel::{Binding, Dispatch, Kernel, ResidentLayout, Resource, Stage, params};
 use crate::compute::op::{Operand, Use};
 use crate::compute::recording::{MatrixId, Recording, Rows, ShapeError, View, expect, shape_error};
-use crate::compute::shaders::Form;
 use crate::compute::{Phase, Step};
 
 /// Product of a weight matrix with activations. The kernel of one token is `matvec`, that of many `matmul`.
 ///
-/// On devices whose matrix units are known every product of a prompt with int8 activations is theirs
-/// (`matmul_cooperative`), however few its tokens: otherwise the bits of a token would depend on how a prompt is cut.
+/// On devices whose matrix units are known every product of a prompt with activations in their form is theirs
+/// (`matmul_cooperative`), but exact ones, however few its tokens: otherwise the bits of a token would depend on how a prompt
+/// is cut.
 #[derive(Clone)]
 pub(crate) struct Matmul {
     /// `[tokens, cols]`
@@ -20,7 +20,7 @@ pub(crate) struct Matmul {
     pub out: View,
     /// Adds to what `out` holds.
     pub accumulate: bool,
-    /// `x` is never rounded to 8 bits, whatever is asked for.
+    /// `x` is never rounded, neither to 8 bits nor for matrix units, whatever is asked for.
     pub exact: bool,
     /// For which tokens.
     pub rows: RowsOf,
@@ -53,15 +53,18 @@ impl Matmul {
     }
 }
 
-/// Whether matrix units make the products of prompts.
-fn is_cooperative(form: Form, resident: &dyn ResidentLayout) -> bool {
-    form == Form::Int8 && resident.cooperative()
-}
-
 impl Matmul {
+    /// Whether matrix units make it in prompts.
+    fn is_cooperative(&self, resident: &dyn ResidentLayout) -> bool {
+        resident.cooperative() == Some(self.x.form()) && !self.exact
+    }
+
     /// Its stages of many tokens: those behind the first.
     pub(super) fn stages_of_many(&self, resident: &dyn ResidentLayout) -> usize {
-        if is_cooperative(self.x.form(), resident) { CooperativeTile::MATRIX.len() } else { Tile::MATRIX.len() }
+        match self.is_cooperative(resident) {
+            true => CooperativeTile::matrix(self.x.form()).len(),
+            false => Tile::MATRIX.len(),
+        }
     }
 
     /// See [`Op::operands`](crate::compute::Op).
@@ -140,9 +143,9 @@ impl Kernel for Matmul {
         let squares = Unscaled::binding(self.unscaled, Resource::Tensor(self.x.view().tensor));
         let of_one = groups.iter().map(|group| [&group[..3], &[squares], &group[3..]].concat()).collect();
         let mut stages = vec![Stage { shader: one.shader(), constants, groups: of_one }];
-        if is_cooperative(one.form, resident) {
+        if self.is_cooperative(resident) {
             let many = self.shape("matmul_cooperative", resident);
-            stages.extend(CooperativeTile::MATRIX.map(|tile| {
+            stages.extend(CooperativeTile::matrix(many.form).map(|tile| {
                 let constants = many.cooperative_constants(tile);
                 Stage { shader: many.shader(), constants, groups: groups.clone() }
             }));
@@ -167,7 +170,7 @@ impl Kernel for Matmul {
         }
         let shape = self.shape("matvec", resident);
         let (team, x_view) = (resident.team(&shape), self.x.view());
-        let cooperative = is_cooperative(shape.form, resident);
+        let cooperative = self.is_cooperative(resident);
         for (group, part) in resident.matrix_parts(self.matrix).iter().enumerate() {
             let (stage, grid) = match step.phase {
                 Phase::Decode => {
@@ -175,8 +178,8 @@ impl Kernel for Matmul {
                     (0, [x, y, 1])
                 }
                 Phase::Prefill if cooperative => {
-                    let tile = CooperativeTile::choose(part.rows, tokens);
-                    (1 + tile, CooperativeTile::MATRIX[tile].grid(part.rows, tokens))
+                    let tile = CooperativeTile::choose(shape.form, part.rows, tokens);
+                    (1 + tile, CooperativeTile::matrix(shape.form)[tile].grid(part.rows, tokens))
                 }
                 Phase::Prefill => {
                     let tile = Tile::for_matrix(part.rows, tokens);

@@ -111,7 +111,7 @@ const FP8: Int8 = Int8 {
     activations: shared!("activations_int8_fp8"),
     block: shared!("block_fp8_int8"),
     tile_scales: None,
-    weight_halves: shared!("weight_halves_fp8"),
+    weight_halves: shared!("weight_halves_f32"),
     unit: shared!("unit_of_block"),
 };
 const FP4: Int8 = OF_32.by(shared!("unit_fp4"));

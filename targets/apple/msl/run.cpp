@@ -277,6 +277,7 @@ static void run_script(const std::string &path) {
 } // namespace runner
 
 void wait_for_threadgroup() { runner::wait(); }
+uint32_t thread_in_threadgroup() { return runner::current; }
 
 #ifdef SANITIZED
 // Called with every report: it cannot name a fiber's kernel.

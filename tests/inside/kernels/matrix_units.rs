@@ -1,5 +1,5 @@
-//! The kernels of matrix units on devices that have none: what a unit does, 32 threads do here, each for 8 of its 256 sums
-//! and in f32. So everything around the units is held against the same products without them: which columns, rows and
+//! The kernels of matrix units on devices that have none: what a unit does, 32 threads do here, each for 8 of its 256 sums,
+//! or 2 of 64, and in f32. So everything around the units is held against the same products without them: which columns, rows and
 //! tokens they get, edges, and where sums go. Whether a device's units are right, `check` says there.
 
 use std::collections::BTreeSet;
@@ -15,17 +15,17 @@ use crate::compute::shaders::cached::{suffix_of, with_suffix};
 use crate::compute::shaders::{self, Form};
 use crate::weights::{ScaleType, WeightFormat};
 
-/// What takes the place of units. Matrices in f16 are where they lie: (array, first element, from row to row or token to
-/// token, from column to column); a thread has the sums of one row for 8 tokens.
+/// What takes the place of units of `SIZE` x `SIZE`. Matrices in f16 are where they lie: (array, first element, from row to row
+/// or token to token, from column to column); a thread has the sums of one row for `EACH` tokens.
 const UNITS: &str = "
     var<private> lane: u32;
     fn multiply_add(a: vec4<u32>, b: vec4<u32>, c: mat2x4<f32>) -> mat2x4<f32> {
         var sums = c;
-        for (var i = 0u; i < 8u; i++) {
-            let row = a.y + lane % 16u * a.z;
-            let token = b.y + (lane / 16u * 8u + i) * b.z;
+        for (var i = 0u; i < EACHu; i++) {
+            let row = a.y + lane % SIZEu * a.z;
+            let token = b.y + (lane / SIZEu * EACHu + i) * b.z;
             var sum = 0.0;
-            for (var k = 0u; k < 16u; k += 4u) {
+            for (var k = 0u; k < SIZEu; k += 4u) {
                 sum += dot(four_of(a.x, row + k * a.w, a.w), four_of(b.x, token + k * b.w, b.w));
             }
             sums[i / 4u][i % 4u] += sum;
@@ -36,19 +36,19 @@ const UNITS: &str = "
 /// Sums that units keep, to and from memory that is called `NAME`.
 const MEMORY: &str = "
     fn store_NAME(stored: mat2x4<f32>, at: u32, stride: u32) {
-        for (var i = 0u; i < 8u; i++) {
-            NAME[at + (lane / 16u * 8u + i) * stride + lane % 16u] = stored[i / 4u][i % 4u];
+        for (var i = 0u; i < EACHu; i++) {
+            NAME[at + (lane / SIZEu * EACHu + i) * stride + lane % SIZEu] = stored[i / 4u][i % 4u];
         }
     }
     fn store_rows_NAME(stored: mat2x4<f32>, at: u32, stride: u32) {
-        for (var i = 0u; i < 8u; i++) {
-            NAME[at + lane % 16u * stride + lane / 16u * 8u + i] = stored[i / 4u][i % 4u];
+        for (var i = 0u; i < EACHu; i++) {
+            NAME[at + lane % SIZEu * stride + lane / SIZEu * EACHu + i] = stored[i / 4u][i % 4u];
         }
     }
     fn load_NAME(at: u32, stride: u32) -> mat2x4<f32> {
         var loaded: mat2x4<f32>;
-        for (var i = 0u; i < 8u; i++) {
-            loaded[i / 4u][i % 4u] = NAME[at + (lane / 16u * 8u + i) * stride + lane % 16u];
+        for (var i = 0u; i < EACHu; i++) {
+            loaded[i / 4u][i % 4u] = NAME[at + (lane / SIZEu * EACHu + i) * stride + lane % SIZEu];
         }
         return loaded;
     }";
@@ -77,7 +77,16 @@ fn no_numbers(text: &str) -> String {
 
 /// A kernel without units.
 fn without_units(source: &str) -> String {
-    let text: String = source.lines().filter(|line| !line.starts_with("enable")).flat_map(|l| [l, "\n"]).collect();
+    let is_of_units =
+        |line: &str| line.starts_with("enable") || (line.starts_with("alias") && line.contains("coop_mat"));
+    let lines = source.lines().filter(|line| !is_of_units(line));
+    let mut text: String = lines.flat_map(|l| [l, "\n"]).collect();
+    for (name, is) in [("UnitA", "f16, A"), ("UnitB", "f16, B"), ("Sums", "f32, C")] {
+        for around in ["<NAME>", ": NAME", "-> NAME"] {
+            let named = around.replace("NAME", name);
+            text = text.replace(&named, &around.replace("NAME", &format!("coop_mat16x16<{is}>")));
+        }
+    }
     let (mut halves, mut sums, mut out) = (Vec::new(), BTreeSet::new(), String::new());
     let mut rest = text.as_str();
     while let Some(c) = rest.chars().next() {
@@ -149,7 +158,8 @@ fn without_units(source: &str) -> String {
         ["coop_", "coopLoad", "coopStore", "<f16", "f16("].iter().all(|of_units| !text.contains(of_units)),
         "{text}"
     );
-    text + UNITS
+    let (size, each) = if source.contains("coop_mat8x8") { ("8", "2") } else { ("16", "8") };
+    (text + UNITS).replace("SIZE", size).replace("EACH", each)
 }
 
 /// Runs a shader, with units that are made of threads where it wants some.
@@ -220,12 +230,20 @@ fn buffer(words: &[u32]) -> wgpu::Buffer {
 
 impl Product {
     /// Of `rows` rows with `tokens` tokens; those of experts are pairs in `tiles`, (first, count) each, in any order.
-    fn new(format: WeightFormat, [rows, cols, tokens, outputs]: [usize; 4], tiles: Option<&[[u32; 2]]>) -> Self {
+    fn new(
+        (format, form): (WeightFormat, Form),
+        [rows, cols, tokens, outputs]: [usize; 4],
+        tiles: Option<&[[u32; 2]]>,
+    ) -> Self {
         let mut random = Random::new(3);
-        let x_words = Quantised::words(cols).next_multiple_of(4);
+        let x_words = if form == Form::F32 { cols } else { Quantised::words(cols).next_multiple_of(4) };
         let mut x = vec![0.0f32; tokens * x_words];
         for row in x.chunks_mut(x_words) {
-            pack_row(&random.floats(cols, -1.0, 1.0), format.interleave().unwrap(), row);
+            let columns = random.floats(cols, -1.0, 1.0);
+            match form {
+                Form::F32 => row.copy_from_slice(&columns),
+                Form::Int8 => pack_row(&columns, format.interleave().unwrap(), row),
+            }
         }
         let (mut weights, mut streams) = (Vec::new(), Vec::new());
         for stream in random.weights(format, rows, cols) {
@@ -279,15 +297,17 @@ const FP8: WeightFormat = WeightFormat::Scaled(Scaled::fp8(128, ScaleType::F32))
 fn products_of_matrices() {
     let (q4, nvfp4) = (WeightFormat::affine(4, 32), WeightFormat::Scaled(Scaled::NVFP4));
     let edges = [133, 160, 131];
-    for (format, shape) in [(q4, edges), (nvfp4, [70, 96, 20]), (FP8, [128, 64, 128])] {
+    let by_16 = [(q4, Form::Int8, edges), (nvfp4, Form::Int8, [70, 96, 20]), (FP8, Form::Int8, [128, 64, 128])];
+    let by_8 = [(q4, Form::F32, edges), (WeightFormat::Bf16, Form::F32, [128, 64, 64])];
+    for (format, form, shape) in by_16.into_iter().chain(by_8) {
         let [rows, cols, tokens] = shape;
-        let product = Product::new(format, [rows, cols, tokens, rows.next_multiple_of(4)], None);
-        let shape = |kernel| ProductShape::new(kernel, Form::Int8, format, rows, cols);
+        let product = Product::new((format, form), [rows, cols, tokens, rows.next_multiple_of(4)], None);
+        let shape = |kernel| ProductShape::new(kernel, form, format, rows, cols);
         let (plain, tile) = (shape("matmul"), Tile::MATRIX[1]);
         let grid = tile.grid(rows, tokens.div_ceil(tile.tokens()));
         let expected = product.run(plain.shader(), &plain.tile_constants(tile), grid);
         let units = shape("matmul_cooperative");
-        for tile in CooperativeTile::MATRIX {
+        for tile in CooperativeTile::matrix(form) {
             let found = product.run(units.shader(), &units.cooperative_constants(tile), tile.grid(rows, tokens));
             assert_near(&format!("{format} {rows}x{cols}, {tokens} tokens, {tile:?}"), &expected, &found);
         }
@@ -304,13 +324,14 @@ fn products_of_experts() {
     let few = [[0, 16], [16, 3], [19, 11], [0, 0]];
     let some = [[0, 32], [32, 17], [0, 0], [49, 20]];
     let many = [[0, 64], [64, 45], [109, 17], [0, 0]];
-    for (kind, tiles) in [very_few, few, some, many].into_iter().enumerate() {
+    let kinds = [very_few, few, some, many].into_iter().enumerate();
+    for ((kind, tiles), form) in kinds.flat_map(|kind| [Form::F32, Form::Int8].map(|form| (kind, form))) {
         let pairs = tiles.iter().map(|[_, pairs]| *pairs as usize).sum();
-        let (plain, units) = (Tile::EXPERT[kind], CooperativeTile::EXPERT[kind]);
+        let (plain, units) = (Tile::EXPERT[kind], CooperativeTile::expert(form)[kind]);
         // rows of the weights, and of the output
         for (kernels, rows, outputs) in [(DOWN, 72, 72), (GATE_UP, 192, 96)] {
-            let product = Product::new(FP8, [rows, COLS, pairs, outputs], Some(&tiles));
-            let [plain_shape, shape] = kernels.map(|kernel| ProductShape::new(kernel, Form::Int8, FP8, rows, COLS));
+            let product = Product::new((FP8, form), [rows, COLS, pairs, outputs], Some(&tiles));
+            let [plain_shape, shape] = kernels.map(|kernel| ProductShape::new(kernel, form, FP8, rows, COLS));
             let layers = tiles.len();
             let mut constants = [plain_shape.tile_constants(plain), shape.cooperative_constants(units)];
             let (grids, threads) =
@@ -321,7 +342,7 @@ fn products_of_experts() {
             let expected = product.run(plain_shape.shader(), &constants[0], grids[0]);
             let found = product.run(shape.shader(), &constants[1], grids[1]);
             assert_near(&format!("{} {rows}x{COLS}, {units:?}", kernels[1]), &expected, &found);
-            if kernels == GATE_UP {
+            if kernels == GATE_UP && form == Form::Int8 {
                 packed(&product, outputs, [plain_shape, shape], constants, grids);
             }
         }

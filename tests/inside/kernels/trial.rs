@@ -76,6 +76,8 @@ pub(crate) struct Trial {
     pub(crate) landing: Option<Landing>,
     /// Positions from which on a token's attention is that of a prompt's tiles.
     pub(crate) deep_attention: Option<usize>,
+    /// Whether Apple's matrix units make the products of prompts, where these are those of Metal.
+    pub(crate) on_matrix_units: bool,
     /// Whether a token of a prompt has the same bits however the prompt is cut.
     pub(crate) same_however_cut: bool,
 }
@@ -110,6 +112,7 @@ impl Trial {
             resident: false,
             landing: None,
             deep_attention: None,
+            on_matrix_units: false,
             same_however_cut: true,
         }
     }
@@ -240,6 +243,12 @@ impl Trial {
         all.filter(|t| t.view.tensor == view.tensor).for_each(|t| t.tolerance = Tolerance { atol, rtol });
     }
 
+    /// Takes what all tensors with a tolerance may be apart up to `atol`.
+    pub(crate) fn loosen(&mut self, atol: f32) {
+        let compared = self.tensors.iter_mut().filter(|tensor| tensor.tolerance.atol > 0.0);
+        compared.for_each(|tensor| tensor.tolerance.atol = tensor.tolerance.atol.max(atol));
+    }
+
     /// The same for keys and values of all caches.
     pub(crate) fn kv_within(&mut self, atol: f32, rtol: f32) {
         self.kv_tolerance = Tolerance { atol, rtol };
@@ -299,6 +308,9 @@ impl Trial {
             device.look_up();
         }
         device.deepen(self.deep_attention);
+        if self.on_matrix_units {
+            device.use_matrix_units();
+        }
         let prefill = self.run(&mut device, |_| Phase::Prefill, steps);
         let phase_of = |step| if step < prompts { Phase::Prefill } else { Phase::Decode };
         let decode = self.run(&mut device, phase_of, &cut);

@@ -86,6 +86,8 @@ fn scratch() -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use flashflood_backends::gpu::MatrixUnits;
+
     use super::*;
     use crate::compute::gpu::{Adapters, open};
     use crate::compute::shaders::taken::Taken;
@@ -107,7 +109,7 @@ mod tests {
         }
         let nothing = [vec![0.0; ROWS * VALUE_DIM], vec![0.0; KEY_DIM * VALUE_DIM]];
         assert!(!are_near(&nothing, &nothing), "nothing was computed");
-        assert_eq!(gpu.cooperative && works(&gpu), gpu.cooperative);
+        assert!(gpu.matrix_units != Some(MatrixUnits::By16) || works(&gpu));
     }
 
     #[test]

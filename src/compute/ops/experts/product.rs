@@ -2,7 +2,7 @@
 
 use crate::compute::ops::{CooperativeTile, Input, ProductShape, Tile};
 use crate::compute::recording::View;
-use crate::compute::shaders::has_variant;
+use crate::compute::shaders::{Form, has_variant};
 use crate::weights::MatrixPlace;
 
 /// The kernel of one token that scales its products.
@@ -33,10 +33,10 @@ pub(super) struct Product {
 }
 
 impl Product {
-    /// That of many tokens on a device that has matrix units or none.
-    pub(super) fn many(&self, cooperative: bool) -> usize {
+    /// That of many tokens on a device whose matrix units multiply activations in this form, if it has any.
+    pub(super) fn many(&self, cooperative: Option<Form>) -> usize {
         let (kernel, form, format) = (self.kernels[ON_MATRIX_UNITS], self.x.form(), self.place.format.suffix());
-        if cooperative && has_variant(kernel, form, format) { ON_MATRIX_UNITS } else { MANY_TOKENS }
+        if cooperative == Some(form) && has_variant(kernel, form, format) { ON_MATRIX_UNITS } else { MANY_TOKENS }
     }
 
     pub(super) fn shape(&self, which: usize) -> ProductShape {
@@ -47,7 +47,7 @@ impl Product {
     pub(super) fn tile_constants(&self, shape: ProductShape, kind: usize) -> Vec<(&'static str, f64)> {
         let (mut constants, threads) = match shape.kernel == self.kernels[ON_MATRIX_UNITS] {
             true => {
-                let tile = CooperativeTile::EXPERT[kind];
+                let tile = CooperativeTile::expert(shape.form)[kind];
                 (shape.cooperative_constants(tile), tile.threads())
             }
             false => (shape.tile_constants(Tile::EXPERT[kind]), Tile::EXPERT[kind].threads()),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::compute::ops::{self, Pair, ProductShape};
+use crate::compute::shaders::Form;
 use crate::compute::{
     CacheId, CacheStream, Dispatch, ExpertSlab, Kernel, MatrixId, MatrixPart, Phase, Recorded, Recording,
     ResidentLayout, Resource, Stage, Step, TensorId, VectorId, View,
@@ -48,6 +49,8 @@ struct Layout {
     /// That of all experts, where those are looked up and in one.
     slab: Option<ExpertSlab>,
     deep_attention: Option<usize>,
+    /// Whether products of prompts are those of Apple's matrix units.
+    on_matrix_units: bool,
 }
 
 impl MslDevice {
@@ -88,6 +91,7 @@ impl MslDevice {
             looked_up: None,
             slab: None,
             deep_attention: None,
+            on_matrix_units: false,
         };
         MslDevice {
             folder,
@@ -110,6 +114,11 @@ impl MslDevice {
     /// Tokens take the tiles of prompts from so many positions on.
     pub(crate) fn deepen(&mut self, from: Option<usize>) {
         self.layout.deep_attention = from;
+    }
+
+    /// Matrix units make the products of prompts.
+    pub(crate) fn use_matrix_units(&mut self) {
+        self.layout.on_matrix_units = true;
     }
 
     /// The script of all that was asked for.
@@ -252,7 +261,7 @@ impl MslDevice {
                     for (kind, room) in ops::expert_groups::rooms(pairs, experts).into_iter().enumerate() {
                         let tiles = first..first + room;
                         first = tiles.end;
-                        op.dispatch_tiles(false, slab, kind, tiles, slot_bytes, &mut dispatches);
+                        op.dispatch_tiles(self.layout.cooperative(), slab, kind, tiles, slot_bytes, &mut dispatches);
                     }
                 }
             }
@@ -299,7 +308,14 @@ impl MslDevice {
                 for run in tiles.chunk_by(|a, b| (a.slab, a.kind()) == (b.slab, b.kind())) {
                     let slab = run[0].slab as usize;
                     let tiles = first..first + run.len();
-                    op.dispatch_tiles(false, slab, run[0].kind(), tiles, slot_bytes, &mut dispatches);
+                    op.dispatch_tiles(
+                        self.layout.cooperative(),
+                        slab,
+                        run[0].kind(),
+                        tiles,
+                        slot_bytes,
+                        &mut dispatches,
+                    );
                     first += run.len();
                 }
             }
@@ -397,6 +413,9 @@ impl ResidentLayout for Layout {
         self.slab
     }
 
+    fn cooperative(&self) -> Option<Form> {
+        self.on_matrix_units.then_some(Form::F32)
+    }
     fn deep_attention(&self) -> Option<usize> {
         self.deep_attention
     }

@@ -19,6 +19,7 @@ mod proof;
 mod recorded;
 mod script;
 mod small;
+mod units;
 
 use std::cell::Cell;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-// A block of a row and of activations in f16, the row with one scale, of FP8. What is too large for f16 becomes infinite, and is
-// seen; what is below 6e-8, a hundred-thousandth of usual scales, becomes 0.
+// A block of a row and of activations in f16, from columns in f32: of FP8, and of activations in f32. What is too large for f16
+// becomes infinite, and is seen; what is below 6e-8, a hundred-thousandth of usual scales, becomes 0.
 
 //import activations
 
