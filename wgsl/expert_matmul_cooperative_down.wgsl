@@ -24,7 +24,7 @@ fn token_start(t: u32) -> u32 {
     return select(pair.y, pair.x, of_tokens == 1u) * params.x_stride;
 }
 
-// Of up to 32 pairs of the tile, from pair `first` on.
+// Of the pairs of the tile that are kept, from pair `first` on.
 fn take_sums(local: u32, first: u32) {
     for (var i = local; i < kept_tokens * tile_rows; i += threads) {
         let row = tile_row + i % tile_rows;

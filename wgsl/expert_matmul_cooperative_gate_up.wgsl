@@ -31,7 +31,7 @@ fn hidden_value(t: u32, g: u32, i: u32) -> f32 {
     return gate / (1.0 + exp(-gate)) * sums_of_tile[at + 32u];
 }
 
-// Of up to 32 pairs of the tile, from pair `first` on.
+// Of the pairs of the tile that are kept, from pair `first` on.
 fn take_sums(local: u32, first: u32) {
     let width = tile_rows / 2u;
     if packed == 0u {
@@ -45,8 +45,11 @@ fn take_sums(local: u32, first: u32) {
         }
         return;
     }
-    // 8 threads a group
-    for (var i = local / 8u; i < kept_tokens * width / 32u; i += threads / 8u) {
+    // 8 threads a group; those that are too many do the last one again, and write nothing
+    let groups = kept_tokens * width / 32u;
+    for (var first_group = 0u; first_group < groups; first_group += threads / 8u) {
+        let own = first_group + local / 8u;
+        let i = min(own, groups - 1u);
         let t = i / (width / 32u);
         let g = i % (width / 32u);
         let j = local & 7u;
@@ -57,7 +60,7 @@ fn take_sums(local: u32, first: u32) {
         );
         let q = quantise_group(local, v);
         let hidden = first_hidden + 32u * g;
-        if hidden < params.rows && first + t < tile.y {
+        if own < groups && hidden < params.rows && first + t < tile.y {
             let row = pairs[tile.x + first + t].y * params.out_stride;
             out[row + hidden / 4u + j] = q.word;
             if j == 0u {

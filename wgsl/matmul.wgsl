@@ -5,6 +5,7 @@
 //import place
 //import tile
 //import tile_form
+//import tile_parts
 //import tile_write
 
 struct Params {
@@ -56,5 +57,9 @@ fn write_sum(k: u32, t: u32, sum: f32) {
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     tile_row = (group.y * params.grid_x + group.x) * tile_rows;
     tile_token = group.z * tile_tokens;
-    write_sums(local, tile_sums(Place(params.stream_0, params.stream_1, params.stream_2), local));
+    let of_part = tile_sums(Place(params.stream_0, params.stream_1, params.stream_2), local);
+    let sums = sums_of_parts(local, of_part);
+    if local < part_threads {
+        write_sums(local, sums);
+    }
 }

@@ -6,6 +6,7 @@ use flashflood::compute::gpu::Gpu;
 use flashflood::compute::ops::{CooperativeTile, Tile};
 use flashflood::compute::shaders::{self, Form};
 use flashflood::weights::WeightFormat;
+use flashflood_backends::gpu::MatrixUnits;
 use flashflood_formats::{ScaleType, Scaled};
 
 use super::device::{CODEBOOK, Call, buffer, layout, pipeline, quantise, read, seconds};
@@ -67,7 +68,7 @@ impl Case {
 
     /// Tiles worth a try: those of the program, and some that it could have.
     fn tiles(&self) -> Vec<Tile> {
-        let tile = |row_threads, token_threads, row_sums| Tile { row_threads, token_threads, row_sums };
+        let tile = Tile::new;
         let all = [
             tile(16, 4, 1),
             tile(32, 4, 1),
@@ -137,12 +138,12 @@ pub(crate) fn run(gpu: &Gpu, wanted: &str) {
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     for case in cases() {
         let shader = shaders::variant(case.kernel, case.form, case.format.suffix());
-        if !shader.contains(wanted) || case.is_cooperative() && !gpu.cooperative {
+        if !shader.contains(wanted) || case.is_cooperative() && gpu.matrix_units != Some(MatrixUnits::By16) {
             continue;
         }
         let bench = Bench::new(gpu, case);
         let mut expected: Option<Vec<u32>> = None;
-        if case.kernel == "matmul" && case.form == Form::Int8 && gpu.cooperative {
+        if case.kernel == "matmul" && case.form == Form::Int8 && gpu.matrix_units == Some(MatrixUnits::By16) {
             cooperative(&bench);
         }
         if case.is_cooperative() {
@@ -152,7 +153,7 @@ pub(crate) fn run(gpu: &Gpu, wanted: &str) {
             let best = bench.time(shader, tile);
             let Case { rows, cols, tokens, .. } = case;
             let (name, rate) = (format!("{}x{}", tile.rows(), tile.tokens()), case.operations() / best / 1e12);
-            let Tile { row_threads, token_threads, row_sums } = tile;
+            let Tile { row_threads, token_threads, row_sums, .. } = tile;
             let version = format!("{shader} {row_threads}/{token_threads} x{row_sums}");
             println!("| {version} | {rows} | {cols} | {tokens} | {name} | {:.1} | {rate:.1} |", best * 1e6);
             let found: Vec<u32> = read(gpu, &bench.out, (case.out_rows() * case.tokens * 4) as u64);
@@ -194,12 +195,12 @@ fn cooperative(bench: &Bench<'_>) {
 }
 
 fn tile(row_subgroups: usize, token_subgroups: usize, token_tiles: usize) -> CooperativeTile {
-    CooperativeTile { row_subgroups, token_subgroups, token_tiles }
+    CooperativeTile { unit: 16, row_subgroups, token_subgroups, token_tiles, parts: 1 }
 }
 
 fn print(case: &Case, shader: &str, tile: CooperativeTile, best: f64, rate: f64) {
     let Case { rows, cols, tokens, .. } = case;
-    let CooperativeTile { row_subgroups, token_subgroups, token_tiles } = tile;
+    let CooperativeTile { row_subgroups, token_subgroups, token_tiles, .. } = tile;
     let version = format!("{shader} {row_subgroups}/{token_subgroups} x{token_tiles}");
     let name = format!("{}x{}", tile.rows(), tile.tokens());
     println!("| {version} | {rows} | {cols} | {tokens} | {name} | {:.1} | {rate:.1} |", best * 1e6);

@@ -14,6 +14,7 @@
 //! | `separate` | `separate_FORMAT`, of formats with signed codes | 32 weights of a row for `block_separated_*`: codes, scales and biases |
 //! | `block` | the format's for the form: `block_dense`, `block_affine_*`, `block_separated_*`, or what reads the format | `block_of`: the `Weights` of a row's block |
 //! | `tile_form` | `tile_f32` or `tile_int8` | `tile_sums`: a tile of rows times tokens |
+//! | `tile_parts` | `tile_parts_f32` or `tile_parts_int8` | `sums_of_parts`: what adds up those of parts of the columns |
 //! | `tile_scales` | `tile_scales_32` or `tile_scales_16` | scales of a tile of integers, and `add_products` |
 //! | `matrix_unit`, `add_whole` | `matrix_unit_16` and `add_whole_16` with activations in 8 bits, `matrix_unit_8` and `add_whole_8` with those in f32 | what a matrix unit multiplies and adds, and where that lies |
 //! | `weight_halves` | `weight_halves`, `weight_halves_16` or `weight_halves_f32` | `weight_halves`, `activation_halves`: a block in f16 |
@@ -214,6 +215,8 @@ impl Variant {
             ("activations", None) => Some(shared!("activations_f32")),
             ("block", None) => Some(self.format.block_f32),
             ("tile_form", _) => Some(shared!("tile_f32")),
+            ("tile_parts", Some(Int8 { tile_scales: Some(_), .. })) => Some(shared!("tile_parts_int8")),
+            ("tile_parts", _) => Some(shared!("tile_parts_f32")),
             ("unit", Some(int8)) => Some(int8.unit),
             ("unit", None) => Some(shared!("unit_of_block")),
             ("four_values" | "eight_values", _) => Some(self.table().map_or(shared!("table_of_device"), |t| t.values)),

@@ -61,7 +61,10 @@ fn constants(shader: &str) -> Vec<PipelineConstants> {
     }
     if kernel.contains("matmul") {
         let shape = ProductShape::new(kernel, form, format, 4096, 4096);
-        let tiles = if kernel == "matmul" { &Tile::MATRIX[..] } else { &Tile::EXPERT };
+        let tiles = match kernel {
+            "matmul" => [Tile::of_matrix(form, 4096), Tile::of_matrix(form, 256)].concat(),
+            _ => Tile::EXPERT.to_vec(),
+        };
         let mut all: Vec<_> = tiles.iter().map(|&tile| named(shape.tile_constants(tile))).collect();
         if kernel == "expert_matmul_gate_up" {
             let packed = [("packed", 1.0), ("interleave", 2.0), ("quantisers", tiles[0].threads() as f64)];
@@ -353,6 +356,7 @@ fn pieces<'a>(import: &'a str, shared: &'a BTreeMap<String, String>) -> impl Ite
         "eight_values" => matches!(name, "table_of_device" | "table_of_eights"),
         "kept_table" => matches!(name, "table_of_device" | "table_of_eights" | "table_of_fours"),
         "tile_form" => matches!(name, "tile_f32" | "tile_int8"),
+        "tile_parts" => matches!(name, "tile_parts_f32" | "tile_parts_int8"),
         "tile_scales" => matches!(name, "tile_scales_32" | "tile_scales_16"),
         "weight_halves" => matches!(name, "weight_halves" | "weight_halves_16" | "weight_halves_f32"),
         _ => name == import,

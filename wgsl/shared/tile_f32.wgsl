@@ -7,10 +7,14 @@
 
 override row_quads: u32 = 4u * tile_rows;
 override token_quads: u32 = 4u * tile_tokens;
-override brings_two: bool = tile_rows + tile_tokens > threads;
+override all_row_quads: u32 = column_parts * row_quads; // `threads` at least
+override all_token_quads: u32 = column_parts * token_quads;
+override brings_two: bool = tile_rows + tile_tokens > part_threads;
 
-var<workgroup> rows_of_tile: array<vec4<f32>, row_quads>; // [quad of columns, row]
-var<workgroup> tokens_of_tile: array<vec4<f32>, token_quads>; // [quad of columns, token]
+var<workgroup> rows_of_tile: array<vec4<f32>, all_row_quads>; // [part, quad of columns, row]
+var<workgroup> tokens_of_tile: array<vec4<f32>, all_token_quads>; // [part, quad of columns, token]
+
+var<private> part: u32; // of the columns: the thread's
 
 // Four columns of four tokens, a vector for each column.
 struct FourTokens {
@@ -21,7 +25,7 @@ struct FourTokens {
 }
 
 fn four_tokens(quad: u32, token: u32) -> FourTokens {
-    let at = quad * tile_tokens + token;
+    let at = part * token_quads + quad * tile_tokens + token;
     let t0 = tokens_of_tile[at];
     let t1 = tokens_of_tile[at + token_threads];
     let t2 = tokens_of_tile[at + 2u * token_threads];
@@ -43,7 +47,7 @@ fn add_half_block(row: u32, token: u32, s: Sums) -> Sums {
     var sums = s;
     for (var quad = 0u; quad < 4u; quad++) {
         let x = four_tokens(quad, token);
-        let at = quad * tile_rows + row;
+        let at = part * row_quads + quad * tile_rows + row;
         sums.r0 = add_row(at, x, sums.r0);
         if row_sums > 1u {
             sums.r1 = add_row(at + row_threads, x, sums.r1);
@@ -80,41 +84,50 @@ fn place_of_item(n: u32) -> u32 {
 // Puts 16 columns of an item into workgroup memory.
 fn bring(n: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>) {
     if n < tile_rows {
-        rows_of_tile[n] = c0;
-        rows_of_tile[tile_rows + n] = c1;
-        rows_of_tile[2u * tile_rows + n] = c2;
-        rows_of_tile[3u * tile_rows + n] = c3;
+        let at = part * row_quads + n;
+        rows_of_tile[at] = c0;
+        rows_of_tile[at + tile_rows] = c1;
+        rows_of_tile[at + 2u * tile_rows] = c2;
+        rows_of_tile[at + 3u * tile_rows] = c3;
     } else if n - tile_rows < tile_tokens {
-        let token = n - tile_rows;
-        tokens_of_tile[token] = c0;
-        tokens_of_tile[tile_tokens + token] = c1;
-        tokens_of_tile[2u * tile_tokens + token] = c2;
-        tokens_of_tile[3u * tile_tokens + token] = c3;
+        let at = part * token_quads + n - tile_rows;
+        tokens_of_tile[at] = c0;
+        tokens_of_tile[at + tile_tokens] = c1;
+        tokens_of_tile[at + 2u * tile_tokens] = c2;
+        tokens_of_tile[at + 3u * tile_tokens] = c3;
     }
 }
 
-// The sums of a thread over all columns. All threads of a workgroup call it together.
-fn tile_sums(matrix: Place, local: u32) -> Sums {
+// The sums of a thread over the columns of its part. All threads of a workgroup call it together.
+fn tile_sums(matrix: Place, thread: u32) -> Sums {
+    part = select(thread / part_threads, 0u, column_parts == 1u);
+    let local = thread - part * part_threads;
     let row = first_row(local);
     let token = first_token(local);
     // a thread brings a block of a row or of a token; some bring two where there are more of these than threads
-    let other = local + threads;
+    let other = local + part_threads;
     let its_place = place_of_item(local);
     let other_place = place_of_item(other);
     let last = params.blocks - 1u;
-    var columns = columns_of_item(matrix, local, its_place, 0u);
+    let steps = (params.blocks + column_parts - 1u) / column_parts;
+    let first = part * steps;
+    var columns = columns_of_item(matrix, local, its_place, min(first, last));
     var more: array<vec4<f32>, 8>;
     if brings_two {
-        more = columns_of_item(matrix, other, other_place, 0u);
+        more = columns_of_item(matrix, other, other_place, min(first, last));
     }
     var sums = Sums();
-    for (var block = 0u; block < params.blocks; block++) {
+    for (var step = 0u; step < steps; step++) {
+        // the last parts may be shorter, or none
+        let there_is = column_parts == 1u || first + step <= last;
         bring(local, columns[0], columns[1], columns[2], columns[3]);
         if brings_two {
             bring(other, more[0], more[1], more[2], more[3]);
         }
         workgroupBarrier();
-        sums = add_half_block(row, token, sums);
+        if there_is {
+            sums = add_half_block(row, token, sums);
+        }
         workgroupBarrier();
         bring(local, columns[4], columns[5], columns[6], columns[7]);
         if brings_two {
@@ -122,12 +135,14 @@ fn tile_sums(matrix: Place, local: u32) -> Sums {
         }
         workgroupBarrier();
         // the next block is on its way while this one is multiplied
-        let next = min(block + 1u, last);
+        let next = min(first + step + 1u, last);
         columns = columns_of_item(matrix, local, its_place, next);
         if brings_two {
             more = columns_of_item(matrix, other, other_place, next);
         }
-        sums = add_half_block(row, token, sums);
+        if there_is {
+            sums = add_half_block(row, token, sums);
+        }
         workgroupBarrier();
     }
     return sums;

@@ -1,5 +1,5 @@
-// What becomes of a tile of shared/tile_cooperative.wgsl in the products of experts: 32 tokens at a time are in workgroup
-// memory, where threads find what they want. A kernel takes them: `take_sums(local, t)` is of the tokens from `t` on.
+// What becomes of a tile of shared/tile_cooperative.wgsl in the products of experts: the tokens of two units at a time are in
+// workgroup memory, where threads find what they want. A kernel takes them: `take_sums(local, t)` is of those from `t` on.
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -10,7 +10,7 @@ enable wgpu_cooperative_matrix;
 
 override tile_parts: u32 = 1u; // that a workgroup makes of a tile of pairs, one after the other
 override sum_stride: u32 = tile_rows + 8u; // from token to token, for banks
-override kept_tokens: u32 = min(tile_tokens, 32u);
+override kept_tokens: u32 = min(tile_tokens, 2u * unit);
 override kept_sums: u32 = kept_tokens * sum_stride;
 
 var<workgroup> sums_of_tile: array<f32, kept_sums>; // [token, row]
@@ -46,19 +46,15 @@ fn take_tile(
         coopStore(c01, &sums_of_tile[unit * sum_stride + row], sum_stride);
         coopStore(c11, &sums_of_tile[unit * sum_stride + row + unit], sum_stride);
     }
-    // of 32 tokens at a time
-    if token_tiles > 2u && unit > 8u {
-        workgroupBarrier();
-        take_sums(local, first_token);
-        workgroupBarrier();
-    }
-    if token_tiles > 2u {
-        let at = 2u * unit % 32u * sum_stride + row;
-        coopStore(c02, &sums_of_tile[at], sum_stride);
-        coopStore(c12, &sums_of_tile[at + unit], sum_stride);
-        coopStore(c03, &sums_of_tile[at + unit * sum_stride], sum_stride);
-        coopStore(c13, &sums_of_tile[at + unit * sum_stride + unit], sum_stride);
-    }
     workgroupBarrier();
-    take_sums(local, first_token + 2u * unit * u32(token_tiles > 2u && unit > 8u));
+    take_sums(local, first_token);
+    if token_tiles > 2u {
+        workgroupBarrier();
+        coopStore(c02, &sums_of_tile[row], sum_stride);
+        coopStore(c12, &sums_of_tile[row + unit], sum_stride);
+        coopStore(c03, &sums_of_tile[unit * sum_stride + row], sum_stride);
+        coopStore(c13, &sums_of_tile[unit * sum_stride + row + unit], sum_stride);
+        workgroupBarrier();
+        take_sums(local, first_token + 2u * unit);
+    }
 }

@@ -59,11 +59,16 @@ impl Matmul {
         resident.cooperative() == Some(self.x.form()) && !self.exact
     }
 
+    /// The tiles of many tokens, without matrix units.
+    fn tiles(&self) -> &'static [Tile] {
+        Tile::of_matrix(self.x.form(), self.out.width)
+    }
+
     /// Its stages of many tokens: those behind the first.
     pub(super) fn stages_of_many(&self, resident: &dyn ResidentLayout) -> usize {
         match self.is_cooperative(resident) {
             true => CooperativeTile::matrix(self.x.form()).len(),
-            false => Tile::MATRIX.len(),
+            false => self.tiles().len(),
         }
     }
 
@@ -152,7 +157,7 @@ impl Kernel for Matmul {
             return stages;
         }
         let many = self.shape("matmul", resident);
-        stages.extend(Tile::MATRIX.map(|tile| {
+        stages.extend(self.tiles().iter().map(|&tile| {
             let constants = many.tile_constants(tile);
             Stage { shader: many.shader(), constants, groups: groups.clone() }
         }));
@@ -182,9 +187,9 @@ impl Kernel for Matmul {
                     (1 + tile, CooperativeTile::matrix(shape.form)[tile].grid(part.rows, tokens))
                 }
                 Phase::Prefill => {
-                    let tile = Tile::for_matrix(part.rows, tokens);
-                    let layers = tokens.div_ceil(Tile::MATRIX[tile].tokens());
-                    (1 + tile, Tile::MATRIX[tile].grid(part.rows, layers))
+                    let tiles = self.tiles();
+                    let tile = Tile::choose(tiles, part.rows, tokens);
+                    (1 + tile, tiles[tile].grid(part.rows, tokens.div_ceil(tiles[tile].tokens())))
                 }
             };
             let immediates = params! {

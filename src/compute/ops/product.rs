@@ -46,34 +46,44 @@ pub struct Tile {
     pub token_threads: usize,
     /// Rows of a thread: 1, 2, 4 or 8.
     pub row_sums: usize,
+    /// Parts of the columns, each with so many threads.
+    pub column_parts: usize,
 }
 
 impl Tile {
+    /// A tile of all columns.
+    pub const fn new(row_threads: usize, token_threads: usize, row_sums: usize) -> Self {
+        Tile { row_threads, token_threads, row_sums, column_parts: 1 }
+    }
+
     /// Those that `matmul` is made with: for few tokens, for few tokens or rows, and for many.
-    pub const MATRIX: [Tile; 3] = [
-        Tile { row_threads: 16, token_threads: 4, row_sums: 1 },
-        Tile { row_threads: 8, token_threads: 8, row_sums: 4 },
-        Tile { row_threads: 8, token_threads: 16, row_sums: 8 },
-    ];
+    pub const MATRIX: [Tile; 3] = [Self::new(16, 4, 1), Self::new(8, 8, 4), Self::new(8, 16, 8)];
+    /// Those of matrices of few rows, such as a router's. One after the other their columns take 2 us a block on an H200,
+    /// whatever the tokens.
+    const FEW_ROWS: [Tile; 2] =
+        [Tile { column_parts: 4, ..Self::new(16, 4, 1) }, Tile { column_parts: 4, ..Self::new(8, 8, 4) }];
+    /// So many are few.
+    const FEW: usize = 1024;
     /// Those for the pairs of an expert, few or many. They have 64 rows: 32 hidden values, which share a scale.
-    pub(crate) const EXPERT: [Tile; 4] = [
-        Tile { row_threads: 32, token_threads: 2, row_sums: 2 },
-        Tile { row_threads: 32, token_threads: 4, row_sums: 2 },
-        Tile { row_threads: 16, token_threads: 8, row_sums: 4 },
-        Tile { row_threads: 8, token_threads: 16, row_sums: 8 },
-    ];
+    pub(crate) const EXPERT: [Tile; 4] =
+        [Self::new(32, 2, 2), Self::new(32, 4, 2), Self::new(16, 8, 4), Self::new(8, 16, 8)];
     /// Workgroups of the largest of [`MATRIX`](Self::MATRIX) that keep an H200 busy: with 8 of them, a router of 256 rows
     /// and 128 tokens, a product takes 121 us.
     const ENOUGH_GROUPS: usize = 256;
 
-    /// Which of [`MATRIX`](Self::MATRIX) is for so many rows and tokens.
-    pub(crate) fn for_matrix(rows: usize, tokens: usize) -> usize {
-        let groups = |tile: Tile| rows.div_ceil(tile.rows()) * tokens.div_ceil(tile.tokens());
-        let [_, middle, large] = Self::MATRIX.map(groups);
-        match tokens <= Self::MATRIX[0].tokens() || middle < Self::ENOUGH_GROUPS / 4 {
-            true => 0,
-            false => 1 + usize::from(large >= Self::ENOUGH_GROUPS),
+    /// Those of a matrix of so many rows: which add up in the same order.
+    pub(crate) fn of_matrix(form: Form, rows: usize) -> &'static [Tile] {
+        if form == Form::F32 && rows <= Self::FEW { &Self::FEW_ROWS } else { &Self::MATRIX }
+    }
+
+    /// Which of those [of a matrix](Self::of_matrix) is for so many rows of it and tokens.
+    pub(crate) fn choose(of_matrix: &[Tile], rows: usize, tokens: usize) -> usize {
+        let groups = |tile: &Tile| rows.div_ceil(tile.rows()) * tokens.div_ceil(tile.tokens());
+        if tokens <= of_matrix[0].tokens() || groups(&of_matrix[1]) < Self::ENOUGH_GROUPS / 4 {
+            return 0;
         }
+        let large = of_matrix.get(2).is_some_and(|large| groups(large) >= Self::ENOUGH_GROUPS);
+        1 + usize::from(large)
     }
 
     /// Which of [`EXPERT`](Self::EXPERT) is for so many pairs: the first that holds them, or the largest.
@@ -99,7 +109,7 @@ impl Tile {
 
     /// Threads of its workgroup.
     pub fn threads(&self) -> usize {
-        self.row_threads * self.token_threads
+        self.row_threads * self.token_threads * self.column_parts
     }
 }
 
@@ -215,8 +225,11 @@ impl ProductShape {
 
     /// WGSL constants of the shader of many tokens' product.
     pub fn tile_constants(&self, tile: Tile) -> Vec<(&'static str, f64)> {
-        let Tile { row_threads, token_threads, row_sums } = tile;
-        self.with_scales([("row_threads", row_threads), ("token_threads", token_threads), ("row_sums", row_sums)])
+        let Tile { row_threads, token_threads, row_sums, column_parts } = tile;
+        let threads = [("row_threads", row_threads), ("token_threads", token_threads), ("row_sums", row_sums)];
+        let mut constants = self.with_scales(threads);
+        constants.extend((column_parts > 1).then_some(("column_parts", column_parts as f64)));
+        constants
     }
 
     pub(super) fn with_scales(&self, constants: [(&'static str, usize); 3]) -> Vec<(&'static str, f64)> {
@@ -269,13 +282,20 @@ mod tests {
     #[test]
     fn tiles_are_within_limits() {
         assert!(Tile::EXPERT.iter().all(|tile| tile.rows() == 64 && tile.row_sums > 1));
-        for tile in Tile::MATRIX.into_iter().chain(Tile::EXPERT) {
+        for tile in Tile::MATRIX.into_iter().chain(Tile::FEW_ROWS).chain(Tile::EXPERT) {
+            let threads = tile.threads() / tile.column_parts;
             assert!(tile.row_threads.is_multiple_of(8) && tile.token_threads.is_power_of_two());
             assert!([1, 2, 4, 8].contains(&tile.row_sums));
             // two blocks of a row or token a step, of which a thread brings two of rows at most
-            assert!(tile.rows() == tile.threads() || 2 * tile.rows() <= tile.threads());
-            assert!(2 * tile.tokens() <= tile.threads());
-            assert!(tile.rows() + tile.tokens() <= 2 * tile.threads());
+            assert!(tile.rows() == threads || 2 * tile.rows() <= threads);
+            assert!(2 * tile.tokens() <= threads);
+            assert!(tile.rows() + tile.tokens() <= 2 * threads);
+            if tile.column_parts > 1 {
+                // 16 columns of f32; sums of threads go where the rows were
+                assert!((tile.rows() + tile.tokens()) * 64 * tile.column_parts <= 16 << 10 && tile.threads() <= 256);
+                assert!(4 * tile.rows() >= threads);
+                continue;
+            }
             // two blocks of 32 codes with two scales each; 16 columns of f32 are less
             let bytes = 2 * (32 + 16);
             // the hidden values of a quarter of the pairs, and what quantises them

@@ -174,13 +174,15 @@ fn tiles(seed: u64, many: usize, few: usize, suffixes: [&str; 2]) -> Result<(), 
     Ok(())
 }
 
-/// As many rows and tokens as the larger tiles are for, with edges.
+/// As many rows and tokens as the larger tiles are for, with edges; of the fewest rows the columns are in parts.
 #[test]
 fn matmul_of_many_rows() {
     let mut random = Random::new(21);
-    for (rows, tokens, tile) in [(421, 149, 1), (5_501, 149, 2)] {
-        assert_eq!(Tile::for_matrix(rows, tokens), tile, "{rows} rows");
+    for (rows, tokens, tile) in [(421, 149, 1), (1_100, 149, 1), (5_501, 149, 2)] {
         for (form, suffix) in [(Form::F32, "q4"), (Form::F32, "bf16"), (Form::Int8, "q4")] {
+            let tiles = Tile::of_matrix(form, rows);
+            assert_eq!(Tile::choose(tiles, rows, tokens), tile, "{rows} rows");
+            assert_eq!(tiles[tile].column_parts > 1, rows < 1024 && form == Form::F32);
             let mut trial = Trial::new(5, tokens);
             let format = random.one_of(&formats(suffix));
             let cols = 96usize.next_multiple_of(format.column_multiple());

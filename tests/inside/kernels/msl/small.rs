@@ -1,13 +1,15 @@
 //! Short scripts of what the property tests only reach in long ones: `barriers` tries these first.
 
-use crate::compute::KvFormat;
+use crate::compute::ops::{Matmul, RowsOf, Tile};
 use crate::compute::shaders::Form;
+use crate::compute::{KvFormat, LogitRows};
 
 use crate::inside::kernels::attention::{Heads, Operands, attention_kept};
 use crate::inside::kernels::expert_down;
 use crate::inside::kernels::experts::{layout, routed, with_routers};
-use crate::inside::kernels::matmul_norm;
 use crate::inside::kernels::random::{Random, formats};
+use crate::inside::kernels::trial::Trial;
+use crate::inside::kernels::{matmul, matmul_norm};
 
 /// Experts whose inputs are packed in 8 bits, or the values in between, or both.
 #[test]
@@ -57,6 +59,23 @@ fn large_tiles() {
         let layout = layout(&mut random, 1, &[[format; 3]]);
         routed(2, layout, 1, 1, 41, form).check(&[41]).unwrap();
     }
+}
+
+/// Few rows, whose columns are in parts: blocks that no part has are missing in one and in another.
+#[test]
+fn columns_in_parts() {
+    if super::phase().is_none() {
+        return;
+    }
+    let (rows, cols, tokens) = (993, 160, 41);
+    assert_eq!(Tile::choose(Tile::of_matrix(Form::F32, rows), rows, tokens), 1);
+    let mut trial = Trial::new(4, tokens);
+    trial.logits = LogitRows::All;
+    let matrix = trial.matrix(formats("f16")[0], rows, cols);
+    let (x, out) = (trial.tensor(1, cols).into(), trial.tensor(1, rows));
+    trial.push(Matmul { x, matrix, out, accumulate: true, exact: true, rows: RowsOf::Tokens, unscaled: None });
+    trial.within(out, matmul::atol(cols), 1e-6);
+    trial.check(&[tokens]).unwrap();
 }
 
 /// Pairs that are grouped by expert without the host: an expert that nearly all tokens chose, and tiles of every size.
