@@ -51,7 +51,15 @@ fn a_page_of_decode_holds_what_json_says() {
     assert_eq!((&data["what"], &data["model"]), (&"decode".into(), &"the small model in the program".into()));
     assert!(json["kernels"].as_array().unwrap().len() > 5, "{json}");
     if let Some(page) = rendered(&page) {
-        for wanted in ["Tokens a second", "median of 2 runs", "A token, ms", "Kernels, us a token", "<svg", "<table>"] {
+        for wanted in [
+            "Tokens a second",
+            "median of 2 runs",
+            "A token, ms",
+            "Roofline of the kernels",
+            "Kernels, us a token",
+            "<svg",
+            "<table>",
+        ] {
             assert!(page.contains(wanted), "{wanted} is not in {page}");
         }
         assert!(!page.contains("NaN") && !page.contains("undefined</"), "{page}");
@@ -73,6 +81,36 @@ fn pages_of_prompts_and_of_the_doctor() {
             assert!(page.contains(wanted) && page.contains("<table>") && !page.contains("NaN"), "{page}");
         }
     }
+}
+
+#[test]
+fn a_row_for_each_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("caches.html");
+    let asked = ["--caches", "1MB,3MB,all", "-n", "24", "-r", "2"];
+    let json = bench(&[&asked[..], &["--json", "--report", page.to_str().unwrap()]].concat()).stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let runs = json["runs"].as_array().unwrap();
+    let of = |key: &str| runs.iter().map(|run| run[key].as_f64().unwrap()).collect::<Vec<_>>();
+    let (slots, hits, read) = (of("slots"), of("hit_rate"), of("bytes_read_per_token"));
+    assert_eq!(runs.len(), 6, "{json}");
+    assert!(slots[0] == slots[1] && slots[1] < slots[2] && slots[3] < slots[4], "{json}");
+    assert_eq!(slots[4], of("all_slots")[4]);
+    // more is found in more memory
+    assert!(hits[0] < hits[2] && hits[2] < hits[4], "{json}");
+    assert!(read[0] > read[2] && read[2] > read[4], "{json}");
+    if let Some(page) = rendered(&page) {
+        for wanted in ["Tokens a second by the memory for experts", "Experts found in memory", "<svg"] {
+            assert!(page.contains(wanted) && !page.contains("NaN"), "{wanted} is not in {page}");
+        }
+    }
+    let text = bench(&["--caches", "1MB", "-n", "2", "-r", "1"]).stdout;
+    assert!(
+        text.contains("| cache | experts | of all % |") && text.lines().last().unwrap().starts_with("| "),
+        "{text}"
+    );
+    outcome(&["bench", "--caches", "1MB", "--expert-cache", "2MB"]).misused(&["--caches", "--expert-cache"]);
+    outcome(&["bench", "--caches", "1MB,much"]).misused(&["much"]);
 }
 
 #[test]

@@ -153,13 +153,14 @@ def edit_again_and_on(page, server):
 
 def selection_and_stop(page):
     page.click("#fresh")
+    # a busy machine may look when there are more headings than were waited for
     ask(page, "long 400 200", wait=False)
     first = answer(page).locator(".text h2").first
     expect(first).to_have_text("Part 1")
-    expect(answer(page).locator(".text h2")).to_have_count(2)
+    expect(answer(page).locator(".text h2").nth(1)).to_be_attached()
     # what was selected stays, and so do the elements
     first.evaluate("heading => { window.kept = heading; getSelection().selectAllChildren(heading); }")
-    expect(answer(page).locator(".text h2")).to_have_count(3)
+    expect(answer(page).locator(".text h2").nth(2)).to_be_attached()
     assert page.evaluate("getSelection().toString()") == "Part 1" and page.evaluate("window.kept.isConnected")
     expect(page.locator("#send")).to_be_visible(timeout=20000)
     assert page.evaluate("getSelection().toString()") == "Part 1" and page.evaluate("window.kept.isConnected")
@@ -170,7 +171,7 @@ def selection_and_stop(page):
     expect(answer(page).locator(".end")).to_contain_text("Stopped.")
     # the place where one reads stays while an answer grows
     ask(page, "long 400 200", wait=False)
-    expect(answer(page).locator(".text h2")).to_have_count(1)
+    expect(answer(page).locator(".text h2").nth(0)).to_be_attached()
     page.locator("#scroll").evaluate("place => place.scrollTop = 100")
     page.wait_for_timeout(800)
     assert page.locator("#scroll").evaluate("place => place.scrollTop") == 100
@@ -366,8 +367,8 @@ def machine_room(page, server, name):
             layer, expert, state = event["experts"][at:at + 3]
             there.add((layer, expert)) if state else there.discard((layer, expert))
     expect(page.locator("#machine")).to_contain_text(f"{len(there):,} of {sum(described['layers']):,} experts are in memory")
-    axe(page, "the machine room")
     picture(page, name)
+    axe(page, "the machine room")
     # nobody looks any more: the stream ends
     page.click("#tab-chat")
     since = time.monotonic()

@@ -17,7 +17,7 @@ pub(super) fn run(files: &[std::path::PathBuf]) -> anyhow::Result<()> {
 }
 
 /// What rows are of.
-const ASKED: [&str; 4] = ["context", "tokens", "read_bytes", "depth"];
+const ASKED: [&str; 5] = ["context", "tokens", "read_bytes", "depth", "cache_bytes"];
 
 /// Figures by name.
 type Figures = BTreeMap<String, f64>;

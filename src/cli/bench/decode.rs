@@ -46,11 +46,15 @@ impl Run {
         count as f64 / self.tokens as f64
     }
 
-    fn bytes_per_token(&self) -> f64 {
+    pub(super) fn hit_rate(&self) -> f64 {
+        self.stats.hit_rate()
+    }
+
+    pub(super) fn bytes_per_token(&self) -> f64 {
         self.stats.bytes_read as f64 / self.tokens as f64
     }
 
-    fn read_rate(&self) -> f64 {
+    pub(super) fn read_rate(&self) -> f64 {
         self.stats.bytes_read as f64 / self.decode.as_secs_f64() / 1e9
     }
 }
@@ -107,7 +111,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
                 "ms_per_token": run.ms(run.decode),
                 "bytes_read_per_token": run.bytes_per_token(),
                 "expert_gb_s": run.read_rate(),
-                "hit_rate": run.stats.hit_rate(),
+                "hit_rate": run.hit_rate(),
                 "stall_ms_per_token": run.ms(run.stats.stall_time),
                 "device_wait_ms_per_token": run.ms(run.waited),
                 "host_ms_per_token": run.ms(run.host()),
@@ -134,6 +138,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let state = State::at(&plan, PROMPT + args.tokens);
     let all = json!({ "device": device, "resident_bytes": resident, "peak_bytes": peak, "slots": plan.slots,
         "kv_bytes": state.kv, "state_bytes": state.recurrent,
+        "memory_gb_s": if times.is_empty() { None } else { session.bandwidth()?.map(|rate| rate / 1e9) },
         "read_ceiling_gb_s": read_rate, "round_trip_us": round_trip.map(|t| t.as_secs_f64() * 1e6), "runs": rows,
         "profiled_tokens": profile.tokens + PROMPT, "kernels": kernels });
     if args.present("decode", &all, &all)? {
@@ -175,7 +180,7 @@ fn print_runs(out: &mut impl Write, runs: &[Run], ceiling: &Ceiling) -> io::Resu
             run.ms(run.decode),
             ceiling.least(run.bytes_per_token()).as_secs_f64() * 1e3,
             bytes_for_people(run.bytes_per_token() as u64),
-            run.stats.hit_rate() * 100.0,
+            run.hit_rate() * 100.0,
             run.ms(run.stats.stall_time),
             run.ms(run.waited),
             run.ms(run.host()),
@@ -215,7 +220,7 @@ fn explain_host(out: &mut impl Write, run: &Run) -> io::Result<()> {
 }
 
 /// With `spans`, those of the tokens after the prompt are kept.
-fn decode(
+pub(super) fn decode(
     session: &mut Session<'_>,
     tokens: usize,
     vocab: usize,

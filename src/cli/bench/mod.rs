@@ -1,5 +1,6 @@
 //! `flashflood bench`: what this machine does, each figure beside its ceiling.
 
+mod caches;
 mod ceiling;
 mod compare;
 mod decode;
@@ -14,6 +15,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use flashflood::engine::ExpertBudget;
 use serde_json::Value;
 
 use super::asking::SamplingArgs;
@@ -41,6 +43,10 @@ pub(crate) struct BenchArgs {
     #[arg(short, long, value_name = "N,N", value_delimiter = ',',
         conflicts_with_all = ["cache_trace", "experts", "trace", "compare"])]
     pub(super) depth: Vec<u32>,
+    /// Measure decode with memory for so many bytes of experts after each other, such as 2GB,8GB,all
+    #[arg(long, value_name = "SIZE,SIZE", value_delimiter = ',', value_parser = caches::parse,
+        conflicts_with_all = ["cache_trace", "experts", "trace", "compare", "prompt", "depth", "expert_cache"])]
+    pub(super) caches: Vec<ExpertBudget>,
     /// Tokens to decode in each run
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64, env = "FLASHFLOOD_BENCH_TOKENS")]
     pub(super) tokens: usize,
@@ -87,6 +93,7 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<()> {
     match &args.cache_trace {
         Some(file) => trace::run(&args, file),
         None if args.experts => experts::run(&args),
+        None if !args.caches.is_empty() => caches::run(&args),
         None if !args.depth.is_empty() => depth::run(&args),
         None if !args.prompt.is_empty() => prefill::run(&args),
         None => decode::run(&args),
