@@ -24,8 +24,6 @@ pub(crate) use pace::{Pace, Wait};
 pub(crate) use plan::PlanError;
 pub use plan::{ExpertBudget, MemoryPlan};
 
-use flashflood_backends::gpu::MatrixUnits;
-
 use plan::Wishes;
 use pressure::PressureWatch;
 
@@ -199,6 +197,8 @@ pub struct Engine {
     /// The device finds experts by itself: all are in memory, and which are used the host is not told.
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only the server's clients look"))]
     looks_up: bool,
+    /// Prompts are multiplied in f16 where tokens of decode are in f32.
+    pub(crate) rounds_prompts: bool,
 }
 
 impl Engine {
@@ -286,6 +286,7 @@ impl Engine {
         let experts = Arc::new(weights.experts);
         drop(weights.resident);
         let has_experts = !experts.layers.is_empty();
+        let rounds_prompts = options.activations.rounds_prompts(&device);
         let looks_up = has_experts && options.experts == ExpertBudget::All && matches!(device, OpenedDevice::Gpu(_));
         let store =
             |memory: Arc<dyn SlotMemory>| ExpertStore::new(experts.clone(), memory, reader.clone(), READ_THREADS);
@@ -303,9 +304,8 @@ impl Engine {
                     true => Teams::Measured { kept: true },
                     false => gpu_options.teams,
                 };
-                // units that take activations in f32 round them, and the weights
-                let rounds = gpu.matrix_units == Some(MatrixUnits::By8);
-                let exact = (rounds && options.activations == Activations::F32).then_some(false);
+                let allows = |units| options.activations.allows(units);
+                let exact = gpu.matrix_units.is_some_and(|units| !allows(units)).then_some(false);
                 let cooperative = gpu_options.cooperative.or(exact);
                 let gpu_options = GpuOptions { teams, cooperative, ..gpu_options };
                 let runner = GpuExecutor::new(*gpu, recording.clone(), context, slots, gpu_options)?;
@@ -342,6 +342,7 @@ impl Engine {
             pace,
             activity,
             looks_up,
+            rounds_prompts,
         };
         if options.experts == ExpertBudget::Auto {
             engine.watch = engine.store.as_ref().and_then(|store| PressureWatch::new(store, &engine.plan));

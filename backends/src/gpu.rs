@@ -4,6 +4,8 @@ pub mod chain;
 mod dxc;
 mod instance;
 
+use std::fmt;
+
 use crate::residency::Residency;
 
 /// Which adapters may be taken.
@@ -41,6 +43,15 @@ pub enum MatrixUnits {
     By8,
     /// 16x16x16: NVIDIA's, by Vulkan.
     By16,
+}
+
+impl fmt::Display for MatrixUnits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MatrixUnits::By8 => "8x8",
+            MatrixUnits::By16 => "16x16",
+        })
+    }
 }
 
 impl Gpu {
@@ -94,16 +105,15 @@ const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MAT
 /// Bytes of immediates that kernels use.
 const IMMEDIATE_BYTES: u32 = 64;
 
-/// The matrix units of an adapter, if kernels know them: NVIDIA's by Vulkan, with which they were measured, and Apple's, which are
-/// the same in all of its GPUs since A14 and M1. Others follow when somebody has measured them: Intel's driver was slower with
-/// them than without (llama.cpp#24404).
+/// The matrix units of an adapter, if kernels know them: NVIDIA's by Vulkan, with which they were measured, and those of
+/// Apple's GPUs, which nobody has measured yet. Others follow when somebody has: Intel's driver was slower with them than
+/// without (llama.cpp#24404).
 fn matrix_units(adapter: &wgpu::Adapter) -> Option<MatrixUnits> {
     use wgpu::CooperativeScalarType::{F16, F32};
     let (info, limits) = (adapter.get_info(), adapter.limits());
     let (units, size, memory) = match info.backend {
         wgpu::Backend::Vulkan if info.vendor == 0x10de => (MatrixUnits::By16, 16, 48 << 10),
-        // wgpu names no vendors there, and a wide range of subgroups; Intel's Macs have other makers' GPUs
-        wgpu::Backend::Metal if info.name.starts_with("Apple") => (MatrixUnits::By8, 8, 32 << 10),
+        wgpu::Backend::Metal if has_simdgroup_matrices(&info.name) => (MatrixUnits::By8, 8, 32 << 10),
         _ => return None,
     };
     let fits = |p: &wgpu::CooperativeMatrixProperties| {
@@ -114,6 +124,13 @@ fn matrix_units(adapter: &wgpu::Adapter) -> Option<MatrixUnits> {
         && adapter.features().contains(COOPERATIVE)
         && adapter.cooperative_matrix_properties().iter().any(fits);
     is_known.then_some(units)
+}
+
+/// Whether a device of Metal is one of Apple's GPUs, all of which have had SIMD groups of 32 threads and their matrices since A14
+/// and M1: wgpu's feature, which is asked for as well, is also that of other makers' GPUs in Macs, and names no vendors.
+/// Devices of virtual machines and simulators are left alone.
+fn has_simdgroup_matrices(name: &str) -> bool {
+    name.starts_with("Apple") && !["Paravirtual", "imulator"].iter().any(|of_none| name.contains(of_none))
 }
 
 /// Opens the best adapter: discrete before integrated before virtual before software.
@@ -153,11 +170,12 @@ pub async fn open(adapters: Adapters) -> Result<Gpu, GpuError> {
     let limits = adapter.limits();
     let matrix_units = matrix_units(&adapter);
     let (units, experimental_features) = if matrix_units.is_some() {
-        // SAFETY: of the experimental features only that of matrix units is asked for. Its known holes are matrices loaded
-        // outside of bindings and by subgroups that are not whole: the product of matrices takes this path for whole tiles only,
-        // those of experts, the delta rule and attention load from and store to workgroup memory alone, their subgroups are
-        // whole. A product of matrices with a known result is computed at start, without which none of them is used; two
-        // chunks of the delta rule and some tokens of attention, without which these are not.
+        // SAFETY: of the experimental features only that of matrix units is asked for. Its known holes are matrices loaded and
+        // stored outside of bindings, and by subgroups that are not whole: the product of matrices takes this path for whole tiles
+        // only, those of experts, the delta rule and attention load from and store to workgroup memory alone. Workgroups are
+        // whole subgroups of 32 threads, which Vulkan says and all of Apple's GPUs have. A product of matrices with a known
+        // result, by the same code as those of experts, is computed at start, without which none of them is used; two chunks
+        // of the delta rule and some tokens of attention, without which these are not.
         (COOPERATIVE, unsafe { wgpu::ExperimentalFeatures::enabled() })
     } else {
         (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled())
@@ -206,4 +224,23 @@ pub fn shader_module(device: &wgpu::Device, name: &str, source: &str, checks: bo
     // kernel is dispatched, so indices stay within the bindings; all loops end after a count known from those shapes;
     // and the tests run every kernel with checks on as well and compare the results.
     unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apples_own_gpus_are_told_from_others() {
+        for (name, has) in [
+            ("Apple M3 Max", true),
+            ("Apple A17 Pro GPU", true),
+            ("Apple Paravirtual device", false),
+            ("Apple iOS simulator GPU", false),
+            ("AMD Radeon Pro 5500M", false),
+            ("Intel(R) UHD Graphics 630", false),
+        ] {
+            assert_eq!(has_simdgroup_matrices(name), has, "{name}");
+        }
+    }
 }

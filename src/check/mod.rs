@@ -171,6 +171,8 @@ fn is_used(kernel: &str, gpu: &Gpu) -> bool {
 #[derive(Clone, Copy)]
 enum Round {
     ModelF32,
+    /// Where matrix units take activations in f32.
+    ModelF32OnMatrixUnits,
     ModelInt8,
     /// Products without matrix units, which the model's may use.
     Formats,
@@ -239,6 +241,7 @@ impl Rounds {
         let (shape, bits, both) = (&self.shape, self.bits, [Form::F32, Form::Int8]);
         for round in [
             Round::ModelF32,
+            Round::ModelF32OnMatrixUnits,
             Round::ModelInt8,
             Round::Formats,
             Round::FormatsOnMatrixUnits,
@@ -246,7 +249,11 @@ impl Rounds {
             Round::CachesOnMatrixUnits,
         ] {
             let (subject, cooperative) = match round {
-                Round::ModelF32 => (subject::model(shape, bits, Form::F32), true),
+                Round::ModelF32 => (subject::model(shape, bits, Form::F32), false),
+                Round::ModelF32OnMatrixUnits if gpu.matrix_units == Some(MatrixUnits::By8) => {
+                    (subject::model(shape, bits, Form::F32), true)
+                }
+                Round::ModelF32OnMatrixUnits => continue,
                 Round::ModelInt8 => (subject::model(shape, bits, Form::Int8), true),
                 Round::Formats => (subject::formats(self.formats, &both), false),
                 Round::FormatsOnMatrixUnits => {

@@ -88,8 +88,8 @@ pub struct DeviceReport {
     pub timestamps: bool,
     /// Whether it computes in 16 bits.
     pub f16: bool,
-    /// Whether it has matrix units that kernels know.
-    pub matrix_units: bool,
+    /// The size of its matrix units, if kernels know them.
+    pub matrix_units: Option<String>,
     /// GB/s at which a kernel that does nothing else reads memory.
     pub bandwidth_gb_per_s: Option<f64>,
 }
@@ -112,7 +112,7 @@ impl DeviceReport {
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
             timestamps: gpu.adapter_features.contains(flashflood_backends::gpu::TIMESTAMPS),
             f16: gpu.adapter_features.contains(flashflood_backends::gpu::SHADER_F16),
-            matrix_units: gpu.matrix_units.is_some(),
+            matrix_units: gpu.matrix_units.map(|units| units.to_string()),
             bandwidth_gb_per_s: bandwidth.map(|rate| rate / 1e9),
         }
     }

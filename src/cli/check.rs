@@ -117,7 +117,7 @@ fn print(out: &mut impl Write, report: &CheckReport) -> io::Result<()> {
         device.subgroups.1,
         device.max_threads,
         bytes_for_people(device.max_workgroup_memory.into()),
-        if device.matrix_units { "; matrix units" } else { "" },
+        device.matrix_units.as_ref().map_or(String::new(), |size| format!("; matrix units of {size}")),
         device.bandwidth_gb_per_s.map_or(String::new(), |rate| format!("; reads memory at {rate:.1} GB/s")),
     )?;
     writeln!(out, "shapes: {}", report.shapes)?;

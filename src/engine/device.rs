@@ -66,6 +66,18 @@ pub enum Activations {
 }
 
 impl Activations {
+    /// Whether matrix units may multiply prompts: those that take activations in f32 round them, and the weights, to f16.
+    pub(crate) fn allows(self, units: MatrixUnits) -> bool {
+        self != Activations::F32 || Form::of_units(units) != Form::F32
+    }
+
+    /// Whether prompts are multiplied in f16 where tokens of decode are in f32.
+    pub(crate) fn rounds_prompts(self, device: &OpenedDevice) -> bool {
+        let OpenedDevice::Gpu(gpu) = device else { return false };
+        self.on(device) == Form::F32
+            && gpu.matrix_units.is_some_and(|units| Form::of_units(units) == Form::F32 && self.allows(units))
+    }
+
     /// The form to record for a device.
     pub(crate) fn on(self, device: &OpenedDevice) -> Form {
         match self {

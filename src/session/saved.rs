@@ -116,7 +116,8 @@ impl Session<'_> {
 
     fn identity(&self) -> Identity {
         let engine = &*self.engine;
-        Identity::new(engine.config.as_bytes(), &engine.embed, &engine.recording, &engine.state)
+        let (config, rounds) = (engine.config.as_bytes(), engine.rounds_prompts);
+        Identity::new(config, &engine.embed, &engine.recording, &engine.state, rounds)
     }
 
     fn write_sections(&mut self, header: &Header, writer: &mut SessionWriter) -> Result<(), SessionError> {

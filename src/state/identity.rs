@@ -61,8 +61,15 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Of a model that is open; `config` is its `config.json` as it was found.
-    pub(crate) fn new(config: &[u8], embed: &Matrix, recording: &Recording, state: &[LayerState]) -> Identity {
+    /// Of a model that is open; `config` is its `config.json` as it was found, `rounds_prompts` whether prompts are multiplied
+    /// in f16 where tokens of decode are in f32.
+    pub(crate) fn new(
+        config: &[u8],
+        embed: &Matrix,
+        recording: &Recording,
+        state: &[LayerState],
+        rounds_prompts: bool,
+    ) -> Identity {
         let mut sum = Xxh3::new();
         sum.update(config);
         // Tensors of the model, each once and in no order, however they are stacked: options that change no bits, such as
@@ -87,7 +94,11 @@ impl Identity {
             Recorded::Experts(op) => op.x.packed().is_some(),
             _ => false,
         };
-        let activations = if recording.steps.iter().any(is_packed) { "int8" } else { "f32" };
+        let activations = match (recording.steps.iter().any(is_packed), rounds_prompts) {
+            (true, _) => "int8",
+            (false, true) => "f32, of prompts f16",
+            (false, false) => "f32",
+        };
         let form = format!("experts {}, activations {activations}", formats.join(" and "));
         let layers = state.iter().map(|layer| match layer {
             LayerState::Attention { kv } => {

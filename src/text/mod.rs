@@ -105,7 +105,9 @@ pub enum TextError {
         found: f64,
     },
     /// A logit is NaN or +infinity: the model's arithmetic broke before the sampler.
-    #[error("logit of token {token} is {value}: expected a finite number (or -inf for a masked token)")]
+    #[error(
+        "logit of token {token} is {value}: expected a finite number (or -inf for a masked token; hint: a damaged model, or numbers beyond f16 on a GPU: flashflood verify, --activations f32)"
+    )]
     Logit {
         /// The token's id.
         token: u32,

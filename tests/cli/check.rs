@@ -33,7 +33,9 @@ fn every_kernel_is_checked() {
     for form in report["small_moe"].as_array().unwrap() {
         assert!(form["agrees"] == true && form["gpu_tokens_per_s"].as_f64().unwrap() > 0.0, "{form}");
     }
-    assert_eq!(report["small_moe"].as_array().unwrap().len(), 2);
+    let forms: Vec<&str> =
+        report["small_moe"].as_array().unwrap().iter().map(|form| form["activations"].as_str().unwrap()).collect();
+    assert!(forms.starts_with(&["f32", "int8"]), "{forms:?}");
     for key in ["name", "backend", "driver", "max_binding", "subgroups"] {
         assert!(!report["device"][key].is_null(), "{key}: {report}");
     }

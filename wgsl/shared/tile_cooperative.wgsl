@@ -1,8 +1,8 @@
 // Tiles of a product by the matrix units of a device, of weights and activations in f16 with sums in f32. A unit multiplies
-// `unit` x `unit` numbers. A subgroup, 32 threads in a row, keeps twice as many rows for `token_tiles` times as many tokens, and
-// adds `unit` columns at a time from first to last: bits depend neither on the tile, nor on the company of a token. Two blocks
-// of 32 columns at a time are in workgroup memory; a block of a row is brought by a thread, two in a row by neighbours, who
-// read and write side by side.
+// `unit` x `unit` numbers. A subgroup, 32 threads in a row, keeps twice as many rows for `token_tiles` times as many tokens.
+// Two blocks of 32 columns at a time are in workgroup memory, quads of the one between those of the other, and are added
+// `unit` columns at a time in that order: bits depend neither on the tile, nor on the company of a token. A block of a row is
+// brought by a thread, two in a row by neighbours, who read and write side by side.
 //
 // A kernel says where rows and tokens lie, `matrix_row(k)` and `token_start(t)`, which take what is beyond the last to be the
 // last; and what becomes of sums: `take_tile` gets those of a subgroup, from its first row and token on.

@@ -182,7 +182,6 @@ fn run<const N: usize>(
     written: [bool; N],
     dispatch: &Dispatch,
 ) -> Option<[Vec<f32>; N]> {
-    let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
     let buffers = words.map(|words| {
         let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("matrix units"),
@@ -198,22 +197,34 @@ fn run<const N: usize>(
         if written[i] { Binding::write(tensor) } else { Binding::read(tensor) }
     };
     let stage = Stage { shader, constants, groups: vec![(0..N).map(binding).collect()] };
-    let ready = Pipelines::new(&gpu.device, false).ready(&stage, |binding: Binding| match binding.1 {
+    let bound = |binding: Binding| match binding.1 {
         Resource::Tensor(TensorId(i)) => Some(buffers[i].as_entire_buffer_binding()),
         _ => None,
-    });
+    };
+    let ready = unless_refused(&gpu.device, || Pipelines::new(&gpu.device, false).ready(&stage, bound))?;
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     ready.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), dispatch);
     let readbacks = buffers.each_ref().map(|buffer| Readback::new(&gpu.device, buffer.size()));
     for (buffer, readback) in buffers.iter().zip(&readbacks) {
         readback.copy(&mut encoder, buffer, 0, 0, buffer.size());
     }
-    let submission = gpu.queue.submit([encoder.finish()]);
+    let submission = unless_refused(&gpu.device, || gpu.queue.submit([encoder.finish()]))?;
     let mut found = [const { Vec::new() }; N];
     for ((found, buffer), readback) in found.iter_mut().zip(&buffers).zip(&readbacks) {
         *found = readback.read(&submission, buffer.size(), bytemuck::pod_collect_to_vec::<u8, f32>).ok()?;
     }
-    pollster::block_on(scope.pop()).is_none().then_some(found)
+    Some(found)
+}
+
+/// What `work` makes, unless the device refuses some of it. Code that a driver's compiler does not take is an internal
+/// error: a device whose compiler takes none for its matrix units goes on without them.
+fn unless_refused<T>(device: &wgpu::Device, work: impl FnOnce() -> T) -> Option<T> {
+    let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal];
+    let scopes = filters.map(|filter| device.push_error_scope(filter));
+    let made = work();
+    // the last one first
+    let refused = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).count();
+    (refused == 0).then_some(made)
 }
 
 #[cfg(test)]
@@ -228,6 +239,23 @@ mod tests {
         for shader in ["matmul_int8_q4", "matmul_cooperative_int8_q4", "matmul_cooperative_q4"] {
             assert_eq!(parameters(Form::Int8, [1; 3]).names(), Taken::by(shader).params, "{shader}");
         }
+    }
+
+    /// A kernel that cannot be one of the device's is no error of the device, and nobody else hears of it.
+    #[test]
+    fn what_is_refused_is_done_without() {
+        let gpu = pollster::block_on(open(Adapters::Any)).expect("tests need a device, be it a software driver");
+        let stage = |threads: f64| Stage {
+            shader: "matmul_q4",
+            constants: vec![("row_threads", threads), ("token_threads", 4.0), ("row_sums", 1.0)],
+            groups: vec![],
+        };
+        let make = |threads| {
+            unless_refused(&gpu.device, || Pipelines::new(&gpu.device, false).ready(&stage(threads), |_| None))
+                .is_some()
+        };
+        assert!(make(16.0));
+        assert!(!make(1e6), "no workgroup has so many threads");
     }
 
     /// The product that every device has passes; with fewer tokens than it should make, it does not. Where there are

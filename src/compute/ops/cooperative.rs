@@ -5,7 +5,7 @@ use crate::compute::kernel::fold;
 use crate::compute::shaders::Form;
 
 /// What a workgroup of a product by matrix units makes. It changes the speed and nothing else: an output is added up `unit`
-/// columns at a time from first to last.
+/// columns at a time, in one order for all tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CooperativeTile {
     /// Rows, tokens and columns that a unit takes: 16 with activations in 8 bits, 8 with those in f32.
@@ -37,7 +37,8 @@ impl CooperativeTile {
     /// more, as a unit has 16.
     const EXPERT_BY_16: [CooperativeTile; 4] =
         [Self::new(16, 4, 1, 1), Self::new(16, 4, 1, 1), Self::new(16, 4, 1, 2), Self::new(16, 4, 1, 4)];
-    /// 64 pairs would want 32 sums of a thread of a subgroup more, or twice the threads.
+    /// 64 pairs are made 32 at a time, as if for two: weights are unpacked twice, as llama.cpp's kernel does for every 32. Sums
+    /// of 64 in a subgroup would take 32 registers of each thread instead of 16.
     const EXPERT_BY_8: [CooperativeTile; 4] = [
         Self::new(8, 4, 1, 1),
         Self::new(8, 4, 1, 2),

@@ -36,8 +36,8 @@ pub(crate) struct Team {
     pub sums: usize,
 }
 
-/// What a workgroup of a product of many tokens makes: some rows for some tokens. It changes the speed and nothing else:
-/// an output is added up over the columns from first to last.
+/// What a workgroup of a product of many tokens makes: some rows for some tokens. It changes the speed and nothing else: all
+/// tiles of a matrix add up an output over the same parts of the columns, each from first to last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
     /// Threads that share out the rows: a multiple of 8.
@@ -46,7 +46,7 @@ pub struct Tile {
     pub token_threads: usize,
     /// Rows of a thread: 1, 2, 4 or 8.
     pub row_sums: usize,
-    /// Parts of the columns, each with so many threads.
+    /// Parts of the columns, each with threads of its own.
     pub column_parts: usize,
 }
 
@@ -62,8 +62,9 @@ impl Tile {
     /// whatever the tokens.
     const FEW_ROWS: [Tile; 2] =
         [Tile { column_parts: 4, ..Self::new(16, 4, 1) }, Tile { column_parts: 4, ..Self::new(8, 8, 4) }];
-    /// So many are few.
-    const FEW: usize = 1024;
+    /// So many are few: that of a router of 256 experts is. More have enough workgroups, and tiles that use again what they
+    /// bring.
+    const FEW: usize = 320;
     /// Those for the pairs of an expert, few or many. They have 64 rows: 32 hidden values, which share a scale.
     pub(crate) const EXPERT: [Tile; 4] =
         [Self::new(32, 2, 2), Self::new(32, 4, 2), Self::new(16, 8, 4), Self::new(8, 16, 8)];

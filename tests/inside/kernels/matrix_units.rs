@@ -342,7 +342,7 @@ fn products_of_experts() {
             let expected = product.run(plain_shape.shader(), &constants[0], grids[0]);
             let found = product.run(shape.shader(), &constants[1], grids[1]);
             assert_near(&format!("{} {rows}x{COLS}, {units:?}", kernels[1]), &expected, &found);
-            if kernels == GATE_UP && form == Form::Int8 {
+            if kernels == GATE_UP {
                 packed(&product, outputs, [plain_shape, shape], constants, grids);
             }
         }

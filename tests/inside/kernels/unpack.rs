@@ -34,7 +34,9 @@ fn columns(matrix: &Matrix, form: Form) -> [Vec<f32>; 2] {
     cpu.write(x.tensor, &identity);
     cpu.run(step, &[], &[0.0; 4], None).unwrap();
     let on_cpu = cpu.read(out.tensor).to_vec();
-    let mut gpu = GpuExecutor::new(gpu(), recording, 32, None, GpuOptions::default()).unwrap();
+    let mut gpu =
+        GpuExecutor::new(gpu(), recording, 32, None, GpuOptions { cooperative: Some(false), ..GpuOptions::default() })
+            .unwrap();
     gpu.write(x.tensor, &identity);
     gpu.run(step, &[], &[0.0; 4], None).unwrap();
     let on_gpu = gpu.read(out.tensor).unwrap();
@@ -158,7 +160,14 @@ fn every_block() {
         let outs: Vec<_> = outs.collect();
         let mut identity = vec![0.0; cols * x.stride];
         (0..cols).for_each(|i| identity[i * x.stride + i] = 1.0);
-        let mut gpu = GpuExecutor::new(gpu(), recording.into(), cols, None, GpuOptions::default()).unwrap();
+        let mut gpu = GpuExecutor::new(
+            gpu(),
+            recording.into(),
+            cols,
+            None,
+            GpuOptions { cooperative: Some(false), ..GpuOptions::default() },
+        )
+        .unwrap();
         gpu.write(x.tensor, &identity);
         gpu.run(Step::prefill(cols, 0, LogitRows::All), &[], &[0.0; 4], None).unwrap();
         let mut row = vec![0.0; cols];

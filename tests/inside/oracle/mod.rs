@@ -264,7 +264,7 @@ fn resident_mode_changes_nothing() {
                 experts,
                 chunk: Some(40),
                 kv: KvFormat::F32,
-                activations: if name == "tiny" { Activations::Auto } else { Activations::Int8 },
+                activations: if name == "tiny" { Activations::F32 } else { Activations::Int8 },
                 ..EngineOptions::default()
             };
             let mut engine = open_on(&folder(name), &options, gpu);

@@ -54,7 +54,8 @@ fn on_cpu(source: &ModelSource, recording: Recording, tokens: &[u32]) -> (Vec<f3
 
 fn on_gpu(source: &ModelSource, recording: Recording, tokens: &[u32]) -> (Vec<f32>, Vec<Vec<u32>>) {
     let gpu = pollster::block_on(open(Adapters::Any)).expect("tests need a device, be it a software driver");
-    let (layout, options) = (source.experts(), GpuOptions::default());
+    let options = GpuOptions { cooperative: Some(false), ..GpuOptions::default() };
+    let layout = source.experts();
     let (sets, binding) = (SlotSets::new(layout, layout.experts()), options.binding_on(&gpu));
     let slots = GpuSlots::new(&gpu, sets, layout.slot_bytes(), layout.most_of_a_token(), binding, None).unwrap();
     let slots = Arc::new(slots);

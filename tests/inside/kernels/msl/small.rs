@@ -67,7 +67,7 @@ fn columns_in_parts() {
     if super::phase().is_none() {
         return;
     }
-    let (rows, cols, tokens) = (993, 160, 41);
+    let (rows, cols, tokens) = (289, 160, 249);
     assert_eq!(Tile::choose(Tile::of_matrix(Form::F32, rows), rows, tokens), 1);
     let mut trial = Trial::new(4, tokens);
     trial.logits = LogitRows::All;

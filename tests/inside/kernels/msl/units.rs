@@ -24,11 +24,11 @@ fn atol(cols: usize) -> f32 {
     1e-3 * (cols as f32).sqrt()
 }
 
-/// Whole tiles and edges, an even number of blocks and an odd one, sums that are written and that are added.
-fn product(format: WeightFormat, steps: &[usize]) {
+/// Whole tiles and edges, sums that are written and that are added.
+fn product(format: WeightFormat, least_cols: usize, steps: &[usize]) {
     let mut trial = Trial::new(7, *steps.iter().max().unwrap());
     (trial.on_matrix_units, trial.logits) = (true, LogitRows::All);
-    let cols = 96usize.next_multiple_of(format.column_multiple());
+    let cols = least_cols.next_multiple_of(format.column_multiple());
     for (accumulate, rows) in [(false, 132), (true, 132), (true, 61)] {
         let matrix = trial.matrix(format, rows, cols);
         let (x, out) = (trial.tensor(1, cols), trial.tensor(1, rows));
@@ -44,7 +44,7 @@ fn products_of_matrices() {
     if super::phase().is_none() {
         return;
     }
-    each_format().into_iter().for_each(|format| product(format, &[37]));
+    each_format().into_iter().for_each(|format| product(format, 96, &[37]));
 }
 
 /// All tiles.
@@ -53,8 +53,11 @@ fn few_tokens() {
     if super::phase().is_none() {
         return;
     }
-    product(formats("q4")[0], &[64, 7, 16]);
-    product(formats("f16")[0], &[9, 1]);
+    product(formats("q4")[0], 96, &[64, 7, 16]);
+    // one block, and two
+    product(formats("q4")[0], 32, &[9]);
+    product(formats("f16")[0], 32, &[9, 1]);
+    product(formats("f16")[0], 64, &[9]);
 }
 
 /// What is exact stays so.
