@@ -9,7 +9,7 @@ usage() {
 ./test.sh [--all] [--verbose]
 
 Installs what the tests need where it can (a software Vulkan driver, spirv-val and clang, with apt-get on Debian and
-Ubuntu; with --all also a browser and valgrind), or says what to install. Then: format, lints, tests, documentation,
+Ubuntu; with --all also a browser, valgrind and nginx), or says what to install. Then: format, lints, tests, documentation,
 sizes of files and packages.
 
   --all       also what targets/ has for platforms that are not at hand (the default when CI=true): type-check for iOS,
@@ -117,6 +117,8 @@ missing_helpers() {
     # the page is tested in a browser, the C library under valgrind
     command -v chromium >/dev/null || command -v google-chrome >/dev/null || echo chromium
     command -v valgrind >/dev/null || echo valgrind
+    # replicas of the server stand behind it; it is where only root looks
+    command -v nginx >/dev/null || [[ -x /usr/sbin/nginx ]] || echo nginx-light
     python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
 

@@ -41,6 +41,13 @@ pub(super) fn python(folder: &str, packages: &[&str], modules: &str) -> Result<P
     Ok(python)
 }
 
+/// Says that a test cannot be run here.
+pub(super) fn skip(name: &str, reason: &str) {
+    let is_required = std::env::var("FLASHFLOOD_CLIENT_TESTS").is_ok_and(|value| value == "require");
+    assert!(!is_required, "{reason}");
+    eprintln!("SKIPPED {name}: {reason}");
+}
+
 /// Runs a script of `tests/clients` against a server with a key, with `more` as its last argument.
 pub(super) fn run_script(
     name: &str,
@@ -59,12 +66,7 @@ pub(super) fn run_script_against(
 ) {
     let (python, more) = match more().and_then(|more| Ok((python()?, more))) {
         Ok(found) => found,
-        Err(reason) => {
-            let is_required = std::env::var("FLASHFLOOD_CLIENT_TESTS").is_ok_and(|value| value == "require");
-            assert!(!is_required, "{reason}");
-            eprintln!("SKIPPED {name}: {reason}");
-            return;
-        }
+        Err(reason) => return skip(name, &reason),
     };
     let server = Server::start(&[&["--api-key", "secret", "--model-name", "small-moe"], arguments].concat());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name);

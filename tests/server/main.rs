@@ -14,6 +14,8 @@ mod load;
 mod page;
 mod protocols;
 mod reliability;
+#[cfg(unix)]
+mod replicas;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
