@@ -167,7 +167,7 @@ assert len(killed) == 1
 homes = [conversation.turns[KILL - 2][0] for conversation in conversations]
 assert set(homes) <= set(processes) and min(map(homes.count, processes)) > 0, f"not spread: {homes}"
 
-read_anew, reused, prompts = 0, 0, 0
+moved_at_all, unsaved, reused, prompts = 0, 0, 0, 0
 for conversation, home in zip(conversations, homes):
     moves = 0
     for n, (before, turn) in enumerate(zip(conversation.turns, conversation.turns[1:]), 2):
@@ -182,18 +182,21 @@ for conversation, home in zip(conversations, homes):
                 # beside what all conversations begin with
                 assert turn[2] <= conversation.turns[0][1] / 2, what
             else:
-                # but for the last turn of the one that was answered last: nobody had taken its place yet
-                assert turn[2] >= conversation.turns[n - 3][1], what
+                assert turn[2] > conversation.turns[0][1], what
+                unsaved += turn[2] < before[1]
             moves += 1
     assert moves == (home == victim), f"{conversation.name} moved {moves} times"
-    read_anew += moves
+    moved_at_all += moves
     # only streams break, only once, and only while their replica dies
     for since, until in conversation.broken:
         assert conversation.streams and home == victim and since <= killed[0] <= until, f"{conversation.name} broke"
     assert len(conversation.broken) <= 1, conversation.broken
 
+# the one that was answered last: no other one had taken its place since
+assert unsaved <= 1, f"{unsaved} conversations were not on the disk"
+
 times = sorted(turn[4] for conversation in conversations for turn in conversation.turns)
 print(f"{len(times)} turns answered in {wall:.1f} s, conversations {' and '.join(str(homes.count(name)) for name in processes)}, "
-      f"{100 * reused / prompts:.1f}% of later prompts reused, {read_anew} moved ({moved}), "
+      f"{100 * reused / prompts:.1f}% of later prompts reused, {moved_at_all} moved ({moved}), "
       f"{sum(len(conversation.broken) for conversation in conversations)} streams repeated, "
       f"median {1000 * statistics.median(times):.0f} ms, 95th percentile {1000 * times[len(times) * 95 // 100]:.0f} ms")
