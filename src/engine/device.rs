@@ -1,4 +1,4 @@
-use flashflood_backends::gpu::{Adapters, Gpu, GpuError, open};
+use flashflood_backends::gpu::{Adapters, Gpu, GpuError, MatrixUnits, open};
 use flashflood_vectors::Instructions;
 
 use crate::compute::shaders::Form;
@@ -95,5 +95,20 @@ impl Activations {
                 _ => Form::F32,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exact_activations_are_left_to_no_unit_that_rounds_them() {
+        for activations in [Activations::Auto, Activations::Int8] {
+            assert!([MatrixUnits::By8, MatrixUnits::By16].into_iter().all(|units| activations.allows(units)));
+        }
+        // those of 16 take activations in 8 bits, and none of these in f32
+        assert!(!Activations::F32.allows(MatrixUnits::By8) && Activations::F32.allows(MatrixUnits::By16));
+        assert!(!Activations::Auto.rounds_prompts(&OpenedDevice::Cpu));
     }
 }

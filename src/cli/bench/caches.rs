@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use flashflood::bytes_for_people;
-use flashflood::engine::{ExpertBudget, MemoryPlan};
+use flashflood::engine::MemoryPlan;
 use serde_json::{Value, json};
 
 use super::BenchArgs;
@@ -47,7 +47,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
             writeln!(
                 out,
                 "| {} | {} | {:.1} | {:.1} | {:.2} | {:.1} | {} | {:.2} |",
-                bytes_for_people(plan.experts as u64),
+                bytes_for_people(plan.experts),
                 plan.slots,
                 100.0 * plan.slots as f64 / plan.all_slots.max(1) as f64,
                 run.rate(),
@@ -67,9 +67,4 @@ fn row(plan: &MemoryPlan, run: &Run) -> Value {
         "tokens_per_s": run.rate(), "ms_per_token": run.ms(run.decode), "hit_rate": run.hit_rate(),
         "bytes_read_per_token": run.bytes_per_token(), "expert_gb_s": run.read_rate(),
     })
-}
-
-/// `auto`, `all` or a size.
-pub(super) fn parse(text: &str) -> Result<ExpertBudget, String> {
-    text.parse().map_err(|e| format!("{e}"))
 }

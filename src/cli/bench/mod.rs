@@ -44,7 +44,7 @@ pub(crate) struct BenchArgs {
         conflicts_with_all = ["cache_trace", "experts", "trace", "compare"])]
     pub(super) depth: Vec<u32>,
     /// Measure decode with memory for so many bytes of experts after each other, such as 2GB,8GB,all
-    #[arg(long, value_name = "SIZE,SIZE", value_delimiter = ',', value_parser = caches::parse,
+    #[arg(long, value_name = "SIZE,SIZE", value_delimiter = ',',
         conflicts_with_all = ["cache_trace", "experts", "trace", "compare", "prompt", "depth", "expert_cache"])]
     pub(super) caches: Vec<ExpertBudget>,
     /// Tokens to decode in each run

@@ -248,7 +248,9 @@ mod tests {
         let stage = |threads: f64| Stage {
             shader: "matmul_q4",
             constants: vec![("row_threads", threads), ("token_threads", 4.0), ("row_sums", 1.0)],
-            groups: vec![],
+            groups: vec![
+                [Binding::read, Binding::read, Binding::write].map(|of| of(Resource::Tensor(TensorId(0)))).into(),
+            ],
         };
         let make = |threads| {
             unless_refused(&gpu.device, || Pipelines::new(&gpu.device, false).ready(&stage(threads), |_| None))
