@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests of backends/vectors for aarch64 under qemu: NEON and dotprod against the portable form, bit for bit.
+# Runs the tests of backends/vectors for aarch64 under qemu: NEON, dotprod and i8mm against the portable form, bit for bit.
 #
 #   targets/arm/vectors.sh
 #

@@ -87,58 +87,6 @@ macro_rules! block_kernels {
             packed.map(|word| and(right(word, 4 * (b % 2) as u32), 0x0f0f_0f0f))
         }
 
-        /// Adds 32 columns of signed codes that have become unsigned.
-        $(#[$attribute])*
-        #[inline]
-        fn add_symmetric<const BITS: usize, const ONE: bool>(
-            codes: [Words; 8],
-            scale: Floats,
-            x: &[Block],
-            sums: &mut Sums<'_, ONE>,
-        ) {
-            add(x, sums, |x, sum| {
-                let products = dot_words::<BITS>(spread(x.lost[2] as u32), &codes, &x.words);
-                fused(product(to_floats(products), spread_float(x.scale)), scale, sum)
-            });
-        }
-
-        /// The same where the first half has another scale than the last.
-        $(#[$attribute])*
-        #[inline]
-        fn add_halves<const BITS: usize, const ONE: bool>(
-            codes: [Words; 8],
-            scales: [Floats; 2],
-            x: &[Block],
-            sums: &mut Sums<'_, ONE>,
-        ) {
-            add(x, sums, |x, sum| {
-                let low = dot_words::<BITS>(spread(x.lost[0] as u32), &codes[..4], &x.words[..4]);
-                let high = dot_words::<BITS>(spread(x.lost[1] as u32), &codes[4..], &x.words[4..]);
-                let both = fused(scales[1], to_floats(high), product(scales[0], to_floats(low)));
-                fused(both, spread_float(x.scale), sum)
-            });
-        }
-
-        /// The same where each half has a bias besides, and codes are from 0 on.
-        $(#[$attribute])*
-        #[inline]
-        fn add_biased_halves<const BITS: usize, const ONE: bool>(
-            codes: [Words; 8],
-            scales: [Floats; 2],
-            biases: [Floats; 2],
-            x: &[Block],
-            sums: &mut Sums<'_, ONE>,
-        ) {
-            add(x, sums, |x, sum| {
-                let low = dot_words::<BITS>(spread(0), &codes[..4], &x.words[..4]);
-                let high = dot_words::<BITS>(spread(0), &codes[4..], &x.words[4..]);
-                let bias = product(biases[0], spread_float(x.halves[0]));
-                let bias = fused(biases[1], spread_float(x.halves[1]), bias);
-                let both = fused(scales[1], to_floats(high), fused(scales[0], to_floats(low), bias));
-                fused(both, spread_float(x.scale), sum)
-            });
-        }
-
         /// Two bits of 32 columns of a block of 256 whose codes begin at byte `byte`: of each 32 bytes the lowest pairs are the
         /// first 32 columns.
         $(#[$attribute])*

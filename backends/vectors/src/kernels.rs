@@ -33,7 +33,7 @@ pub(crate) use one_token_in_tiles;
 
 /// The loops. Of the module around: `LANES` rows in `Words` and `Floats`, and `transpose`, `fours`, `load`, `load_floats`, `store`,
 /// `spread`, `spread_float`, `and`, `or`, `flip`, `left`, `right`, `dot_words`, `as_floats`, `to_floats`, `product`, `sum`,
-/// `from_halves` and `fused`; besides, `one_token`, which a macro beside this one makes.
+/// `from_halves` and `fused`; besides, `one_token`, which a macro beside this one makes, and `add_block`, of `add_kernels`.
 macro_rules! kernels {
     ($(#[$attribute:meta])*) => {
         use $crate::int8::{Activations, Affine, Block, Number};
@@ -204,35 +204,6 @@ macro_rules! kernels {
         fn zero_sums<const ONE: bool>(each: &mut [[f32; LANES]]) -> Sums<'_, ONE> {
             each.fill([0.0; LANES]);
             Sums { one: spread_float(0.0), each }
-        }
-
-        /// Changes the sums of each token.
-        $(#[$attribute])*
-        #[inline]
-        fn add<const ONE: bool>(x: &[Block], sums: &mut Sums<'_, ONE>, of: impl Fn(&Block, Floats) -> Floats) {
-            if ONE {
-                sums.one = of(&x[0], sums.one);
-            } else {
-                for (x, sums) in x.iter().zip(&mut *sums.each) {
-                    store(of(x, load_floats(sums)), sums);
-                }
-            }
-        }
-
-        /// Adds a block of all rows to the sums of each token.
-        $(#[$attribute])*
-        #[inline]
-        fn add_block<const BITS: usize, const ONE: bool>(
-            codes: [Words; 8],
-            scale: Floats,
-            bias: Floats,
-            x: &[Block],
-            sums: &mut Sums<'_, ONE>,
-        ) {
-            add(x, sums, |x, sum| {
-                let products = product(to_floats(dot_words::<BITS>(spread(0), &codes, &x.words)), spread_float(x.scale));
-                fused(bias, spread_float(x.sum), fused(products, scale, sum))
-            });
         }
 
         /// The rows that lanes are for: beyond the last one the last again.

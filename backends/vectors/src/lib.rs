@@ -7,6 +7,7 @@
 //! A set of instructions is a file of primitives under one set of names (`transpose`, `dot4`, `fused` …); the loops over them are
 //! `kernels`, written once and compiled for each; those for one token, `row_kernels`, are for x86 alone.
 
+mod add_kernels;
 #[cfg(target_arch = "aarch64")]
 mod arm;
 mod block_kernels;
@@ -55,6 +56,10 @@ pub enum Instructions {
     #[cfg(target_arch = "aarch64")]
     #[non_exhaustive]
     NeonDotprod,
+    /// The same with products of two rows and two tokens at a time.
+    #[cfg(target_arch = "aarch64")]
+    #[non_exhaustive]
+    NeonI8mm,
 }
 
 impl Instructions {
@@ -83,7 +88,11 @@ impl Instructions {
         }
         #[cfg(target_arch = "aarch64")]
         {
-            if std::arch::is_aarch64_feature_detected!("dotprod") {
+            use std::arch::is_aarch64_feature_detected as has;
+            if has!("dotprod") && has!("i8mm") {
+                all.push(Instructions::NeonI8mm);
+            }
+            if has!("dotprod") {
                 all.push(Instructions::NeonDotprod);
             }
             all.push(Instructions::Neon);
@@ -128,6 +137,8 @@ impl fmt::Display for Instructions {
             Instructions::Neon => "NEON",
             #[cfg(target_arch = "aarch64")]
             Instructions::NeonDotprod => "NEON with dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonI8mm => "NEON with i8mm",
         })
     }
 }
@@ -152,6 +163,9 @@ macro_rules! dispatch {
             // SAFETY: `available` found dotprod on this processor
             #[cfg(target_arch = "aarch64")]
             Instructions::NeonDotprod => unsafe { arm::dotprod::$function $(::<$generic>)? ($($argument),*) },
+            // SAFETY: and i8mm
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonI8mm => unsafe { arm::i8mm::$function $(::<$generic>)? ($($argument),*) },
         }
     };
 }

@@ -1,5 +1,6 @@
 //! The definition, for every processor: lanes are elements of arrays, which compilers turn into what vectors there are.
 
+use crate::add_kernels::add_by_token;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::{dot_words, kernels, one_token_in_tiles};
@@ -253,6 +254,7 @@ fn smaller(a: Floats, b: Floats) -> Floats {
 }
 
 dot_words!();
+add_by_token!();
 kernels!();
 one_token_in_tiles!();
 float_kernels!();

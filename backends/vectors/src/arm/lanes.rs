@@ -223,3 +223,39 @@ macro_rules! primitives {
     )*};
 }
 pub(super) use primitives;
+
+/// `dot4` by `sdot`, compiled for `$features`.
+macro_rules! products_of_bytes {
+    ($features:literal) => {
+        /// `sdot`, whose intrinsic is not stable yet.
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn add_products(sums: Words, a: Words, b: Words) -> Words {
+            let mut sums = sums;
+            // SAFETY: registers alone, of an instruction that functions with this feature are called for
+            unsafe {
+                std::arch::asm!(
+                    "sdot {sums:v}.4s, {a:v}.16b, {b:v}.16b",
+                    sums = inout(vreg) sums,
+                    a = in(vreg) a,
+                    b = in(vreg) b,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            sums
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
+            if BITS == 8 {
+                // as signed bytes, which are 128 less: twice 64 times the sum of x
+                let half = spread(0x4040_4040);
+                add_products(add_products(add_products(sums, flip(codes), x), half, x), half, x)
+            } else {
+                add_products(sums, codes, x)
+            }
+        }
+    };
+}
+pub(super) use products_of_bytes;

@@ -3,6 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::lanes::primitives;
+use crate::add_kernels::add_by_token;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::{dot_words, kernels, one_token_in_tiles};
@@ -24,6 +25,7 @@ fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
 }
 
 dot_words!(#[target_feature(enable = "neon")]);
+add_by_token!(#[target_feature(enable = "neon")]);
 kernels!(#[target_feature(enable = "neon")]);
 one_token_in_tiles!(#[target_feature(enable = "neon")]);
 float_kernels!(#[target_feature(enable = "neon")]);

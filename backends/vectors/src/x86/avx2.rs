@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::ymm::primitives;
+use crate::add_kernels::add_by_token;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::kernels;
@@ -62,6 +63,7 @@ fn dot_words<const BITS: usize>(sums: Words, codes: &[Words], x: &[u32]) -> Word
     sums
 }
 
+add_by_token!(#[target_feature(enable = "avx2,fma,f16c")]);
 kernels!(#[target_feature(enable = "avx2,fma,f16c")]);
 row_kernels!(#[target_feature(enable = "avx2,fma,f16c")]);
 float_kernels!(#[target_feature(enable = "avx2,fma,f16c")]);

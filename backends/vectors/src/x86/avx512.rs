@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::add_kernels::add_by_token;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::{dot_words, kernels};
@@ -309,6 +310,7 @@ unsafe fn window(rows: &[&[u8]; LANES], at: usize, out: &mut [[u32; LANES]; 16])
 }
 
 dot_words!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
+add_by_token!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 row_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 float_kernels!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);

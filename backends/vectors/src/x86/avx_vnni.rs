@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::ymm::primitives;
+use crate::add_kernels::add_by_token;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
 use crate::kernels::{dot_words, kernels};
@@ -18,6 +19,7 @@ fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
 }
 
 dot_words!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
+add_by_token!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 row_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 float_kernels!(#[target_feature(enable = "avx2,fma,f16c,avxvnni")]);
