@@ -7,7 +7,7 @@ use super::lanes::{primitives, products_of_bytes};
 use crate::add_kernels::add_by_two;
 use crate::block_kernels::block_kernels;
 use crate::float_kernels::float_kernels;
-use crate::kernels::{dot_words, kernels, one_token_in_tiles};
+use crate::kernels::{kernels, one_token_in_tiles};
 use crate::table_kernels::table_kernels;
 
 primitives!("neon,dotprod,i8mm");
@@ -64,7 +64,6 @@ fn two_by_two(from: [u32; 2], rows: &[Words], x: &[u32], y: &[u32]) -> [Words; 2
     [vuzp1q_u32(first, last), vuzp2q_u32(first, last)]
 }
 
-dot_words!(#[target_feature(enable = "neon,dotprod,i8mm")]);
 add_by_two!(#[target_feature(enable = "neon,dotprod,i8mm")]);
 kernels!(#[target_feature(enable = "neon,dotprod,i8mm")]);
 one_token_in_tiles!(#[target_feature(enable = "neon,dotprod,i8mm")]);

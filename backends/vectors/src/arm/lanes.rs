@@ -1,6 +1,6 @@
 //! What NEON has with and without products of bytes: 4 rows.
 
-/// The primitives of 4 rows, compiled for `$features`; `dot4` is the module's own.
+/// The primitives of 4 rows, compiled for `$features`; `dot_words` is the module's own.
 macro_rules! primitives {
     ($features:literal) => {
         const LANES: usize = 4;
@@ -224,10 +224,10 @@ macro_rules! primitives {
 }
 pub(super) use primitives;
 
-/// `dot4` by `sdot`, compiled for `$features`.
+/// `dot_words` by `sdot`, whose intrinsics are not stable yet, compiled for `$features`.
 macro_rules! products_of_bytes {
     ($features:literal) => {
-        /// `sdot`, whose intrinsic is not stable yet.
+        /// Adds the products of each word's bytes.
         #[target_feature(enable = $features)]
         #[inline]
         fn add_products(sums: Words, a: Words, b: Words) -> Words {
@@ -245,16 +245,46 @@ macro_rules! products_of_bytes {
             sums
         }
 
+        /// The same with one word of `b` for all of `a`.
         #[target_feature(enable = $features)]
         #[inline]
-        fn dot4<const BITS: usize>(sums: Words, codes: Words, x: Words) -> Words {
-            if BITS == 8 {
-                // as signed bytes, which are 128 less: twice 64 times the sum of x
-                let half = spread(0x4040_4040);
-                add_products(add_products(add_products(sums, flip(codes), x), half, x), half, x)
-            } else {
-                add_products(sums, codes, x)
+        fn add_products_with<const WORD: usize>(sums: Words, a: Words, b: Words) -> Words {
+            let mut sums = sums;
+            // SAFETY: as above
+            unsafe {
+                std::arch::asm!(
+                    "sdot {sums:v}.4s, {a:v}.16b, {b:v}.4b[{word}]",
+                    sums = inout(vreg) sums,
+                    a = in(vreg) a,
+                    b = in(vreg) b,
+                    word = const WORD,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
             }
+            sums
+        }
+
+        /// Adds the products of words of codes, of `BITS` bits, with those of `x`: 4 at a time, or 8.
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn dot_words<const BITS: usize>(sums: Words, codes: &[Words], x: &[u32]) -> Words {
+            let mut sums = sums;
+            for (codes, x) in codes.as_chunks::<4>().0.iter().zip(x.as_chunks().0) {
+                let (x, mut codes) = (load(x), *codes);
+                if BITS == 8 {
+                    // as signed bytes, which are 128 less
+                    for code in &mut codes {
+                        *code = flip(*code);
+                    }
+                    let lost = vaddvq_u32(add_products(spread(0), spread(0x0101_0101), x));
+                    sums = add_words(sums, spread(lost << 7));
+                }
+                sums = add_products_with::<0>(sums, codes[0], x);
+                sums = add_products_with::<1>(sums, codes[1], x);
+                sums = add_products_with::<2>(sums, codes[2], x);
+                sums = add_products_with::<3>(sums, codes[3], x);
+            }
+            sums
         }
     };
 }
