@@ -119,6 +119,8 @@ missing_helpers() {
     command -v valgrind >/dev/null || echo valgrind
     # replicas of the server stand behind it; it is where only root looks
     command -v nginx >/dev/null || [[ -x /usr/sbin/nginx ]] || echo nginx-light
+    # the Kotlin sample runs on a Java virtual machine
+    command -v kotlinc >/dev/null && command -v javac >/dev/null || echo kotlin default-jdk-headless
     python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
 
@@ -309,6 +311,7 @@ if [[ $all == yes ]]; then
     step iphone targets/ios/static-library.sh
     step hlsl targets/windows/hlsl.sh
     step arm targets/arm/vectors.sh
+    step kotlin targets/android/kotlin.sh
     step page targets/page/build.sh --check
 fi
 
