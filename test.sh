@@ -9,8 +9,8 @@ usage() {
 ./test.sh [--all] [--verbose]
 
 Installs what the tests need where it can (a software Vulkan driver, spirv-val and clang, with apt-get on Debian and
-Ubuntu; with --all also a browser, valgrind and nginx), or says what to install. Then: format, lints, tests, documentation,
-sizes of files and packages.
+Ubuntu; with --all also a browser, valgrind, nginx, a JDK and Kotlin), or says what to install. Then: format, lints, tests,
+documentation, sizes of files and packages.
 
   --all       also what targets/ has for platforms that are not at hand (the default when CI=true): type-check for iOS,
               macOS, Windows and Android, build the library for iPhones, run ARM's vector instructions under qemu, compile
