@@ -52,6 +52,17 @@ impl Case {
         self.kernel.contains("cooperative")
     }
 
+    /// The units that there are kernels for.
+    fn units(&self) -> MatrixUnits {
+        if self.form == Form::F32 { MatrixUnits::By8 } else { MatrixUnits::By16 }
+    }
+
+    /// A tile of these units.
+    fn tile(&self, [row_subgroups, token_subgroups, token_tiles]: [usize; 3]) -> CooperativeTile {
+        let unit = if self.units() == MatrixUnits::By8 { 8 } else { 16 };
+        CooperativeTile { unit, row_subgroups, token_subgroups, token_tiles, parts: 1 }
+    }
+
     fn operations(&self) -> f64 {
         2.0 * (self.rows * self.cols * self.tokens * self.matrices()) as f64
     }
@@ -125,8 +136,9 @@ fn cases() -> Vec<Case> {
     for (kernel, rows, cols) in
         [("expert_matmul_cooperative_gate_up", 2048, 4096), ("expert_matmul_cooperative_down", 4096, 1024)]
     {
-        for tokens in [10, 80] {
-            cases.extend([q4, FP8].map(|format| Case { kernel, format, form: Form::Int8, rows, cols, tokens }));
+        // of integers in 4 bits there are none
+        for (format, form) in [(FP8, Form::Int8), (FP8, Form::F32), (q4, Form::F32)] {
+            cases.extend([10, 80].map(|tokens| Case { kernel, format, form, rows, cols, tokens }));
         }
     }
     cases
@@ -138,12 +150,13 @@ pub(crate) fn run(gpu: &Gpu, wanted: &str) {
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     for case in cases() {
         let shader = shaders::variant(case.kernel, case.form, case.format.suffix());
-        if !shader.contains(wanted) || case.is_cooperative() && gpu.matrix_units != Some(MatrixUnits::By16) {
+        let has_units = gpu.matrix_units == Some(case.units());
+        if !shader.contains(wanted) || case.is_cooperative() && !has_units {
             continue;
         }
         let bench = Bench::new(gpu, case);
         let mut expected: Option<Vec<u32>> = None;
-        if case.kernel == "matmul" && case.form == Form::Int8 && gpu.matrix_units == Some(MatrixUnits::By16) {
+        if case.kernel == "matmul" && has_units {
             cooperative(&bench);
         }
         if case.is_cooperative() {
@@ -167,8 +180,8 @@ pub(crate) fn run(gpu: &Gpu, wanted: &str) {
     }
 }
 
-/// Measures the product by matrix units, and compares it with that by dot products of integers: f16 has 11 bits, so
-/// that outputs differ by little of the largest one.
+/// Measures the product by matrix units, and compares it with that without: f16 has 11 bits, so that outputs differ by little of
+/// the largest one.
 fn cooperative(bench: &Bench<'_>) {
     let Case { format, form, rows, cols, tokens, .. } = bench.case;
     let bytes = (rows * tokens * 4) as u64;
@@ -177,7 +190,11 @@ fn cooperative(bench: &Bench<'_>) {
     let size = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
     let shape = flashflood::compute::ops::ProductShape::new("matmul_cooperative", form, format, rows, cols);
     let mut first: Option<Vec<u32>> = None;
-    for tile in [tile(2, 1, 1), tile(2, 1, 4), tile(4, 1, 4), tile(4, 2, 4)] {
+    for tile in [[2, 1, 1], [4, 1, 1], [2, 1, 4], [4, 1, 4], [4, 2, 4]].map(|of| bench.case.tile(of)) {
+        // a workgroup brings one block of a row or two a thread
+        if tile.rows().max(tile.tokens()) > 32 * tile.row_subgroups * tile.token_subgroups {
+            continue;
+        }
         let grid = [rows.div_ceil(tile.rows()) as u32, 1, tokens.div_ceil(tile.tokens()) as u32];
         let best = bench.time_with(shape.shader(), &shape.cooperative_constants(tile), grid);
         let rate = bench.case.operations() / best / 1e12;
@@ -194,10 +211,6 @@ fn cooperative(bench: &Bench<'_>) {
     }
 }
 
-fn tile(row_subgroups: usize, token_subgroups: usize, token_tiles: usize) -> CooperativeTile {
-    CooperativeTile { unit: 16, row_subgroups, token_subgroups, token_tiles, parts: 1 }
-}
-
 fn print(case: &Case, shader: &str, tile: CooperativeTile, best: f64, rate: f64) {
     let Case { rows, cols, tokens, .. } = case;
     let CooperativeTile { row_subgroups, token_subgroups, token_tiles, .. } = tile;
@@ -210,7 +223,10 @@ fn print(case: &Case, shader: &str, tile: CooperativeTile, best: f64, rate: f64)
 fn cooperative_experts(bench: &Bench<'_>) {
     let Case { kernel, format, form, rows, cols, .. } = bench.case;
     let shape = flashflood::compute::ops::ProductShape::new(kernel, form, format, rows, cols);
-    for tile in [tile(2, 1, 1), tile(4, 1, 1), tile(2, 1, 4), tile(4, 1, 4)] {
+    for tile in [[2, 1, 1], [4, 1, 1], [2, 1, 4], [4, 1, 4]].map(|of| bench.case.tile(of)) {
+        if bench.case.gates() && !tile.rows().is_multiple_of(64) {
+            continue;
+        }
         let mut constants = shape.cooperative_constants(tile);
         if bench.case.gates() {
             constants.push(("quantisers", 32.0 * tile.row_subgroups as f64));
