@@ -16,6 +16,8 @@ from pathlib import Path
 
 MACH_O_64, ARM64 = 0xFEEDFACF, 0x0100000C
 SYMTAB, BUILD_VERSION, IOS = 0x2, 0x32, 2
+# of objects that also iOS 11 takes, as rustup's standard library: there were no others for arm64 then
+VERSION_MIN_IPHONEOS = 0x25
 # of a symbol's type: debugging, visible outside, the kind, and the kind "not defined here"
 STAB, EXTERNAL, KIND, UNDEFINED = 0xE0, 0x01, 0x0E, 0x00
 
@@ -54,6 +56,8 @@ def symbols(name: str, data: bytes):
         command, size = struct.unpack_from("<2I", data, place)
         if command == BUILD_VERSION:
             (platform,) = struct.unpack_from("<I", data, place + 8)
+        if command == VERSION_MIN_IPHONEOS:
+            platform = IOS
         if command == SYMTAB:
             table, count, texts, _ = struct.unpack_from("<4I", data, place + 8)
             for index in range(count):
