@@ -103,9 +103,9 @@ const PRODUCTS: [(File, &[Form]); 11] = [
     (kernel!("matmul_cooperative"), &Form::ALL),
 ];
 
-/// With activations in 8 bits of formats whose [tiles are not of integers](Int8::tile_scales) alone: of the others, 64 pairs of an expert of 512 x 2048
-/// take an H200 less time by dot products (gate and up 70 TFLOP/s, down 68) than by matrix units (84 and 58, with what
-/// becomes of the sums), and few pairs half of it.
+/// With activations in 8 bits of formats whose [tiles are not of integers](Int8::tile_scales) alone: of the others, 64 pairs of
+/// an expert of 512 x 2048 take an H200 less time by dot products (gate and up 70 TFLOP/s, down 68) than by matrix units (84
+/// and 58, with what becomes of the sums), and few pairs half of it.
 const EXPERTS_ON_UNITS: [&str; 2] = ["expert_matmul_cooperative_down", "expert_matmul_cooperative_gate_up"];
 
 /// Pieces that are imported by their own name.
