@@ -1,7 +1,8 @@
 // Causal attention over a prompt by the matrix units of a device, as attention_prefill.wgsl: the same tiles, splits and
 // leaves. Queries, keys, values and weights are multiplied in f16 and added up in f32.
-// A workgroup goes through its split by runs of 32 positions. Scores are S^T = K Q^T, one tile of 16 x 16 a subgroup, and
-// outputs O^T += V^T W^T, a quarter of a head a subgroup. Weights are exp(score - reference): a reference moves only where
+// A workgroup goes through its split by runs of 32 positions. Scores are S^T = K Q^T, one tile of 16 x 16 a subgroup, or of
+// half a head where there are 16 rows, and outputs O^T += V^T W^T, a quarter of a head a subgroup. Keys and values of a run are
+// on their way while the run before is computed. Weights are exp(score - reference): a reference moves only where
 // a score is more than 8 above it, so that outputs are rarely scaled; they go through `sums` for it, as a unit's numbers
 // have no place that WGSL knows. Rows have references of their own: bits of one do not depend on the others, as long as f16
 // holds all values of the cache (65,504 at most): an infinite one is no number to rows that do not see it either.
@@ -22,6 +23,11 @@ override dim4: u32 = dim / 4u;
 override parts: u32 = dim / 64u; // of 16 elements, of a subgroup's quarter
 override stride: u32 = dim4 + 2u; // quads: 8 rows in a row are in banks of their own
 override halves: u32 = 32u * stride;
+override query_cells: u32 = rows * stride;
+override pieces: u32 = 32u / rows; // of a head, whose scores are added: one, or two
+override score_quads: u32 = dim4 / pieces; // of a row, that a subgroup multiplies
+override sharers: u32 = 128u / rows; // threads that have a row of weights together
+override own_quads: u32 = rows / 16u; // of weights, that one of them has: one, or two
 override brought: u32 = dim4 / 4u; // quads of 32 positions that a thread brings
 
 @group(0) @binding(0) var<storage, read> keys: array<KeyCell>; // [positions, kv_heads, key_cells]
@@ -31,10 +37,10 @@ override brought: u32 = dim4 / 4u; // quads of 32 positions that a thread brings
 const lowest: f32 = -3.0e38;
 const room: f32 = 8.0; // exp(8) is far from what f16 holds, and what is 2,981 times as small is still exact to 1 in 2,048
 
-var<workgroup> query_halves: array<vec4<f16>, halves>; // [32 rows, dim]
+var<workgroup> query_halves: array<vec4<f16>, query_cells>; // [rows, dim]
 var<workgroup> run_halves: array<vec4<f16>, halves>; // [32 positions, dim]: keys, then values
 var<workgroup> weight_halves: array<vec4<f16>, 320>; // [32 rows, 32 positions and 8]
-var<workgroup> sums: array<f32, 1152>; // scores [32 rows, 32 positions and 4]; outputs [subgroup, 16 rows, 16]
+var<workgroup> sums: array<vec4<f32>, 288>; // scores [pieces, rows, 32 positions and 4]; outputs [subgroup, 16 rows, 16]
 var<workgroup> shrinks: array<f32, 32>; // of the rows
 var<workgroup> moved: vec4<u32>; // whether one of them is not 1, in this run and the next one in turn
 
@@ -87,29 +93,36 @@ fn keep_queries(kv: u32, tile: u32, local: u32) {
     }
 }
 
+// Four scores of a row: those from position `4 * i` of the run on.
+fn score_quad(row: u32, i: u32) -> vec4<f32> {
+    let scores = sums[row * 9u + i];
+    if pieces == 1u {
+        return scores;
+    }
+    return scores + sums[144u + row * 9u + i];
+}
+
 // Scales outputs that a subgroup keeps, of 16 elements of rows from `row` on.
 fn shrunk(o: coop_mat16x16<f32, C>, row: u32, local: u32) -> coop_mat16x16<f32, C> {
-    let its = local / 32u * 256u;
-    coopStore(o, &sums[its], 16u);
+    let its = local / 32u * 64u;
+    coopStore(o, &sums[its], 4u);
     workgroupBarrier();
-    for (var n = local % 32u; n < 256u; n += 32u) {
-        sums[its + n] *= shrinks[row + n / 16u];
+    for (var n = local % 32u; n < 64u; n += 32u) {
+        sums[its + n] *= shrinks[row + n / 4u];
     }
     workgroupBarrier();
-    let scaled = coopLoad<coop_mat16x16<f32, C>>(&sums[its], 16u);
+    let scaled = coopLoad<coop_mat16x16<f32, C>>(&sums[its], 4u);
     workgroupBarrier();
     return scaled;
 }
 
 // Writes outputs that subgroups keep, of 16 elements from `element` on of rows from `row` on.
 fn leave_outputs(o: coop_mat16x16<f32, C>, kv: u32, row: u32, split_index: u32, element: u32, local: u32) {
-    let its = local / 32u * 256u;
-    coopStore(o, &sums[its], 16u);
+    let its = local / 32u * 64u;
+    coopStore(o, &sums[its], 4u);
     workgroupBarrier();
     for (var n = local % 32u; n < 64u; n += 32u) {
-        let at = its + 4u * n;
-        let v = vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]);
-        leave(kv, row + n / 4u, split_index, 1u + element / 4u + n % 4u, v);
+        leave(kv, row + n / 4u, split_index, 1u + element / 4u + n % 4u, sums[its + n]);
     }
     workgroupBarrier();
 }
@@ -128,14 +141,16 @@ fn attention_prefill_cooperative(
     // whole runs that no row sees are left out
     let from_row = max(split_row, seen_from(first) / 32u * 32u);
     let subgroup = local / 32u;
-    // of the scores: 16 positions, and 16 rows
+    // of the scores: 16 positions, and 16 rows, or a piece of the head
     let its_positions = 16u * (subgroup % 2u);
-    let its_rows = 16u * (subgroup / 2u);
+    let its_rows = subgroup / 2u * (2u - pieces) * 16u;
+    let its_piece = subgroup / 2u * (pieces - 1u) * score_quads;
+    let its_scores = subgroup / 2u * 144u + its_positions / 4u;
     // of the outputs: quads of a quarter of a head
     let its_quads = subgroup * parts * 4u;
-    // of the weights: a row, and 8 positions of a run
-    let row = local / 4u;
-    let eight = local % 4u * 8u;
+    // of the weights: a row, and some quads of positions of a run
+    let row = local / sharers;
+    let own = local % sharers * own_quads;
     // a row that no query has sees nothing
     let is_filled = first + row < params.tokens * (heads / kv_heads);
     let seen = select(0u, seen_by(first + row), is_filled);
@@ -154,57 +169,59 @@ fn attention_prefill_cooperative(
         moved = vec4<u32>();
     }
     keep_queries(kv, group.x, local);
-    var quads: array<vec4<f16>, 16>;
+    var next_keys: array<vec4<f16>, 16>;
+    var next_values: array<vec4<f16>, 16>;
     if from_row < to_row {
-        quads = bring_keys(from_row, to_row, kv, local);
+        next_keys = bring_keys(from_row, to_row, kv, local);
+        next_values = bring_values(from_row, to_row, kv, local);
     }
     for (var start = from_row; start < to_row; start += 32u) {
-        keep_run(quads, local);
+        keep_run(next_keys, local);
         workgroupBarrier();
-        // on their way while scores are computed
-        quads = bring_values(start, to_row, kv, local);
+        next_keys = bring_keys(min(start + 32u, to_row - 1u), to_row, kv, local);
         var scores: coop_mat16x16<f32, C>;
-        for (var d = 0u; d < dim4; d += 4u) {
+        for (var d = its_piece; d < its_piece + score_quads; d += 4u) {
             let a = coopLoadT<coop_mat16x16<f16, A>>(&run_halves[its_positions * stride + d], stride);
             let b = coopLoad<coop_mat16x16<f16, B>>(&query_halves[its_rows * stride + d], stride);
             scores = coopMultiplyAdd(a, b, scores);
         }
-        coopStore(scores, &sums[its_rows * 36u + its_positions], 36u);
+        coopStore(scores, &sums[its_scores], 9u);
         workgroupBarrier();
-        keep_run(quads, local);
+        keep_run(next_values, local);
+        next_values = bring_values(min(start + 32u, to_row - 1u), to_row, kv, local);
         let turn = (start - from_row) / 32u % 2u;
-        var mine: array<f32, 8>;
-        var top = lowest;
-        for (var j = 0u; j < 32u; j++) {
-            let p = start + j;
-            let is_seen = p >= unseen && p < seen;
-            top = max(top, select(lowest, sums[row * 36u + j], is_seen));
+        var tops = vec4<f32>(lowest);
+        for (var i = 0u; i < 8u; i++) {
+            let positions = vec4<u32>(start + 4u * i) + vec4<u32>(0u, 1u, 2u, 3u);
+            let is_its = is_seen(positions, vec4<u32>(unseen), vec4<u32>(seen));
+            tops = max(tops, select(vec4<f32>(lowest), score_quad(row, i), is_its));
         }
+        let top = max(max(tops.x, tops.y), max(tops.z, tops.w));
         let moves = top > reference + room;
         let new_reference = select(reference, top, moves);
-        for (var j = 0u; j < 8u; j++) {
-            let p = start + eight + j;
-            let weight = exp(sums[row * 36u + eight + j] - new_reference);
-            mine[j] = f32(f16(select(0.0, weight, p >= unseen && p < seen)));
+        var added = 0.0;
+        for (var i = own; i < own + own_quads; i++) {
+            let positions = vec4<u32>(start + 4u * i) + vec4<u32>(0u, 1u, 2u, 3u);
+            let is_its = is_seen(positions, vec4<u32>(unseen), vec4<u32>(seen));
+            let weights = exp(score_quad(row, i) - vec4<f32>(new_reference));
+            let quad = vec4<f16>(select(vec4<f32>(), weights, is_its));
+            weight_halves[row * 10u + i] = quad;
+            let rounded = vec4<f32>(quad);
+            added += (rounded.x + rounded.y) + (rounded.z + rounded.w);
         }
         // exactly 1 for rows whose reference stays
         let shrink = select(1.0, exp(reference - new_reference), moves);
         reference = new_reference;
-        total = total * shrink
-            + (((mine[0] + mine[1]) + (mine[2] + mine[3])) + ((mine[4] + mine[5]) + (mine[6] + mine[7])));
-        let to = row * 10u + eight / 4u;
-        weight_halves[to] = vec4<f16>(vec4<f32>(mine[0], mine[1], mine[2], mine[3]));
-        weight_halves[to + 1u] = vec4<f16>(vec4<f32>(mine[4], mine[5], mine[6], mine[7]));
-        if eight == 0u {
+        total = total * shrink + added;
+        if own == 0u {
             shrinks[row] = shrink;
         }
         if moves {
             moved[turn] = 1u;
         }
         let any = workgroupUniformLoad(&moved);
-        // on their way while outputs are computed
-        quads = bring_keys(min(start + 32u, to_row - 1u), to_row, kv, local);
-        if any[turn] == 1u {
+        // there is nothing to scale before the first run
+        if start > from_row && any[turn] == 1u {
             o00 = shrunk(o00, 0u, local);
             if parts > 1u {
                 o10 = shrunk(o10, 0u, local);
@@ -265,10 +282,13 @@ fn attention_prefill_cooperative(
         // the next run overwrites values, scores and weights
         workgroupBarrier();
     }
-    sums[local] = total;
+    sums[local].x = total;
     workgroupBarrier();
-    if eight == 0u {
-        let all = (sums[local] + sums[local + 1u]) + (sums[local + 2u] + sums[local + 3u]);
+    if own == 0u {
+        var all = 0.0;
+        for (var i = 0u; i < sharers; i += 4u) {
+            all += (sums[local + i].x + sums[local + i + 1u].x) + (sums[local + i + 2u].x + sums[local + i + 3u].x);
+        }
         leave(kv, first + row, group.y, 0u, vec4<f32>(reference, all, 0.0, 0.0));
     }
     workgroupBarrier();

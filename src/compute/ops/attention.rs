@@ -252,8 +252,7 @@ impl Kernel for Attention {
     fn scratch_bytes(&self, context: usize, tokens: usize) -> usize {
         // one split more: windows of the cache end with a split that is not full
         let splits = |of: usize| context.div_ceil(of) + 1;
-        // no split of a token is shorter
-        let of_token = self.prefill_bytes(splits(decode::SPLIT), 1);
+        let of_token = self.prefill_bytes(splits(decode::SPLIT).max(decode::most_tile_splits(context)), 1);
         self.prefill_bytes(splits(prefill::SPLIT), tokens).max(of_token)
     }
 

@@ -53,6 +53,23 @@ const MEMORY: &str = "
         return loaded;
     }";
 
+/// The same where it is made of quads.
+const MEMORY_OF_QUADS: &str = "
+    fn store_NAME(stored: mat2x4<f32>, at: u32, stride: u32) {
+        for (var i = 0u; i < EACHu; i++) {
+            let to = 4u * at + (lane / SIZEu * EACHu + i) * 4u * stride + lane % SIZEu;
+            NAME[to / 4u][to % 4u] = stored[i / 4u][i % 4u];
+        }
+    }
+    fn load_NAME(at: u32, stride: u32) -> mat2x4<f32> {
+        var loaded: mat2x4<f32>;
+        for (var i = 0u; i < EACHu; i++) {
+            let place = 4u * at + (lane / SIZEu * EACHu + i) * 4u * stride + lane % SIZEu;
+            loaded[i / 4u][i % 4u] = NAME[place / 4u][place % 4u];
+        }
+        return loaded;
+    }";
+
 /// The pieces of a call `CALL&NAME[AT], STRIDE)` that `text` begins with.
 fn call<'a>(text: &'a str, call: &str) -> Option<([&'a str; 3], &'a str)> {
     let (name, rest) = text.strip_prefix(call)?.strip_prefix('&')?.split_once('[')?;
@@ -138,7 +155,10 @@ fn without_units(source: &str) -> String {
     ] {
         text = text.replace(half, single);
     }
-    sums.iter().for_each(|name| text += &MEMORY.replace("NAME", name));
+    for name in sums {
+        let in_quads = text.contains(&format!("{name}: array<vec4<f32>"));
+        text += &if in_quads { MEMORY_OF_QUADS } else { MEMORY }.replace("NAME", name);
+    }
     text += "\nfn four_of(which: u32, at: u32, step: u32) -> vec4<f32> {\n    switch which {\n";
     for (id, (name, in_quads)) in halves.iter().enumerate() {
         let each = ["at", "at + step", "at + 2u * step", "at + 3u * step"].map(|at| match in_quads {

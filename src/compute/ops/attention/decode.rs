@@ -1,5 +1,7 @@
 //! Attention of one token: by `wgsl/attention.wgsl`, or deep in a context by the tiles of a prompt on matrix units.
 
+use flashflood_formats::CacheFormat;
+
 use super::prefill::Tiles;
 use super::{Attention, stage};
 use crate::compute::Step;
@@ -8,18 +10,25 @@ use crate::compute::kernel::{Dispatch, ResidentLayout, params};
 /// Positions that one workgroup attends to.
 pub(super) const SPLIT: usize = 512;
 /// The same in the tiles of a prompt: from so many positions on, so many. One workgroup is slow to begin and to end, and many
-/// have more to join: on an H200 256, 512 and 1,024 positions give 339, 322 and 304 tokens/s at 8,192 (35B shape), 312, 323
-/// and 300 at 32,768, and 225, 240 and 249 at 131,072.
-pub(super) const TILE_SPLITS: [(usize, usize); 2] = [(0, 512), (1 << 16, 1024)];
+/// have more to join: on an H200 256 and 512 positions give 347 and 335 tokens/s at 8,192 (35B shape), 322 and 331 at 32,768;
+/// 512 and 1,024 256 and 264 at 131,072.
+pub(super) const TILE_SPLITS: [(usize, usize); 3] = [(0, 256), (1 << 14, 512), (1 << 16, 1024)];
+/// Splits of a context's tiles wherever in it a token is, with one that is not full.
+pub(super) fn most_tile_splits(context: usize) -> usize {
+    let ends = TILE_SPLITS.iter().skip(1).map(|(from, _)| *from).chain([usize::MAX]);
+    TILE_SPLITS.iter().zip(ends).map(|((_, split), end)| context.min(end).div_ceil(*split) + 1).max().unwrap_or(0)
+}
+
 /// Threads of a workgroup: every device has so many.
 pub(super) const THREADS: usize = 256;
 /// Threads that join the splits of a head: every device has so many.
 pub(super) const MERGE_THREADS: usize = 256;
 
 impl Attention {
-    /// Positions from which on tiles on matrix units are faster: they fill only as many rows as queries share a KV head, but
-    /// read a key once, where `attention` reads it once for each of those (H200: 335 tokens/s at 8,192, 272 at 32,768).
-    pub(crate) const DEEP: usize = 12_288;
+    /// Positions of f16 from which on tiles on matrix units are faster: they fill only as many rows as queries share a KV head,
+    /// but read a key once, where `attention` reads it once for each of those (H200, 35B shape: 335 tokens/s with either at
+    /// 6,200, then 330 and 344 at 8,192, 325 and 341 at 12,300).
+    pub(crate) const DEEP: usize = 6_144;
 
     /// Queries of a KV head from which on that pays: with 8 of them it was measured, one alone reads keys once as it is.
     const DEEP_QUERIES: usize = 4;
@@ -27,8 +36,11 @@ impl Attention {
     /// From which position on tiles make the attention of a token, if they do.
     pub(super) fn deep_from(&self, resident: &dyn ResidentLayout) -> Option<usize> {
         let fits = self.fits_matrix_units() && self.queries_per_key() >= Self::DEEP_QUERIES;
+        // codes are made halves on the way: in 8 and 4 bits 322 and 314 tokens/s at 8,192, with tiles 315 and 305
+        let halves = self.formats == [CacheFormat::F16; 2];
+        let deep = resident.deep_attention().map(|deep| if halves { deep } else { 2 * deep });
         // without matrix units only where a test asks for it
-        resident.deep_attention().filter(|_| fits || !resident.cooperative_attention())
+        deep.filter(|_| fits || !resident.cooperative_attention())
     }
 
     pub(super) fn dispatch_decode(&self, resident: &dyn ResidentLayout, step: &Step, out: &mut Vec<Dispatch>) {
