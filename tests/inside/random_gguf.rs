@@ -11,7 +11,7 @@ use crate::model::{Mixer, Published};
 use super::*;
 
 /// A published shape with few and narrow layers.
-fn small(of: Published, layers: usize) -> Value {
+pub(super) fn small(of: Published, layers: usize) -> Value {
     let mut config = of.config(Some(layers));
     let sizes = [
         ("hidden_size", 512),
@@ -38,7 +38,7 @@ fn small(of: Published, layers: usize) -> Value {
     config
 }
 
-fn written(config: &Value, kind: &str, path: &Path) {
+pub(super) fn written(config: &Value, kind: &str, path: &Path) {
     let file = random_gguf(Path::new("small"), config.clone(), kind, 7).unwrap();
     let told = std::cell::Cell::new(0);
     file.write(&mut std::fs::File::create(path).unwrap(), &|bytes| told.set(told.get() + bytes)).unwrap();

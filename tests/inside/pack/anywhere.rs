@@ -126,37 +126,71 @@ fn no_damage_of_a_pack_changes_logits_without_a_word() {
     assert!(found > damages() / 2);
 }
 
-/// What the hub knows the hashes of: a snapshot, and a GGUF file.
+/// Moves `files` to where the hub's client keeps them: `FOLDER/hub/blobs/HASH`, and links in a snapshot. The snapshot, and the
+/// blobs.
 #[cfg(all(feature = "hub", unix))]
-#[test]
-fn no_damage_of_a_download_is_missed() {
-    use crate::hub::verify_downloaded;
+fn downloaded(folder: &Path, files: &[PathBuf]) -> (PathBuf, Vec<PathBuf>) {
     use sha2::{Digest, Sha256};
 
+    let (blobs, snapshot) = (folder.join("hub/blobs"), folder.join("hub/snapshots/c0ffee"));
+    [&blobs, &snapshot].iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+    let blob = |path: &PathBuf| {
+        let hash: String = Sha256::digest(fs::read(path).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
+        let blob = blobs.join(&hash);
+        fs::rename(path, &blob).unwrap();
+        let link = snapshot.join(path.file_name().unwrap());
+        std::os::unix::fs::symlink(Path::new("../../blobs").join(&hash), link).unwrap();
+        blob
+    };
+    let all = files.iter().map(blob).collect();
+    (snapshot, all)
+}
+
+/// Damages each of the blobs of `snapshot`, which is opened at `model`: whoever asks `verify` is told, whatever the model
+/// computes.
+#[cfg(all(feature = "hub", unix))]
+fn each_damage_is_told(snapshot: &Path, model: &Path, blobs: &[PathBuf], seed: u64) {
+    use crate::hub::verify_downloaded;
+
+    let expected = logits(model).unwrap();
+    assert_eq!(verify_downloaded(snapshot, &|_| ()).unwrap().intact, blobs.len());
+    let (mut changes, mut at_opening, mut other) = (0, 0, 0);
+    each_damage(blobs, Random(seed), |path, how| {
+        changes += 1;
+        match logits(model) {
+            Err(_) => at_opening += 1,
+            Ok(logits) => other += usize::from(logits != expected),
+        }
+        assert!(verify_downloaded(snapshot, &|_| ()).is_err(), "{}: {how}: not found", path.display());
+    });
+    println!(
+        "{changes} changes, all told by verify; {at_opening} end at opening, {other} give other logits until somebody asks"
+    );
+    assert!(at_opening > 0 && other > 0, "{at_opening}, {other}");
+}
+
+#[cfg(all(feature = "hub", unix))]
+#[test]
+fn no_damage_of_a_snapshot_is_missed() {
     let (temp, model, _) = folders();
     source_of(&model, 1, &config());
-    fs::write(model.join("model.gguf"), [b"GGUF".as_slice(), &[7; 40_000]].concat()).unwrap();
-    let (blobs, snapshot) = (temp.path().join("hub/blobs"), temp.path().join("hub/snapshots/c0ffee"));
-    [&blobs, &snapshot].iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+    let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/small-moe");
+    for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"] {
+        fs::copy(small.join(name), model.join(name)).unwrap();
+    }
     let mut all = Vec::new();
     files(&model, &mut all);
-    let all: Vec<PathBuf> = all
-        .iter()
-        .map(|path| {
-            let bytes = fs::read(path).unwrap();
-            let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
-            let blob = blobs.join(&hash);
-            fs::write(&blob, bytes).unwrap();
-            let link = snapshot.join(path.file_name().unwrap());
-            std::os::unix::fs::symlink(Path::new("../../blobs").join(&hash), link).unwrap();
-            blob
-        })
-        .collect();
-    assert_eq!(verify_downloaded(&snapshot, &|_| ()).unwrap().intact, all.len());
-    let mut found = 0;
-    each_damage(&all, Random(29), |path, how| {
-        assert!(verify_downloaded(&snapshot, &|_| ()).is_err(), "{}: {how}: not found", path.display());
-        found += 1;
-    });
-    println!("{} damages, {found} of them changes, all found", damages());
+    let (snapshot, blobs) = downloaded(temp.path(), &all);
+    each_damage_is_told(&snapshot, &snapshot, &blobs, 29);
+}
+
+#[cfg(all(feature = "hub", unix))]
+#[test]
+fn no_damage_of_a_gguf_file_is_missed() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("model.gguf");
+    let config = super::super::random_gguf::small(crate::model::Published::Qwen35A3b, 4);
+    super::super::random_gguf::written(&config, "Q4_0", &path);
+    let (snapshot, blobs) = downloaded(temp.path(), &[path]);
+    each_damage_is_told(&snapshot, &snapshot.join("model.gguf"), &blobs, 31);
 }
