@@ -12,10 +12,10 @@ Installs what the tests need where it can (a software Vulkan driver, spirv-val a
 Ubuntu; with --all also a browser, valgrind, nginx, a JDK and Kotlin), or says what to install. Then: format, lints, tests,
 documentation, sizes of files and packages.
 
-  --all       also what targets/ has for platforms that are not at hand (the default when CI=true): type-check for iOS,
-              macOS, Windows and Android, build the library for iPhones, run ARM's vector instructions under qemu, compile
-              the kernels with Microsoft's DXC under Wine, whose packages are installed; the first time takes ten minutes
-              or so
+  --all       also licences and known faults of dependencies, with cargo-deny if it is installed, and what targets/ has
+              for platforms that are not at hand (the default when CI=true): type-check for iOS, macOS, Windows and
+              Android, build the library for iPhones, run ARM's vector instructions under qemu, compile the kernels with
+              Microsoft's DXC under Wine, whose packages are installed; the first time takes ten minutes or so
   --verbose   show what every step prints, not only when it fails
 END
 }
@@ -297,6 +297,24 @@ package() {
     done
 }
 
+# What may be depended on (deny.toml). cargo-deny is not installed here: building it takes two cores more
+# than two minutes, and GitHub's machines get it built (.github/workflows).
+dependencies() {
+    if ! cargo deny --version >/dev/null 2>&1; then
+        echo "cargo-deny is not installed: cargo install --locked cargo-deny"
+        [[ ${GITHUB_ACTIONS:-} != true ]] || exit 1
+        exit 77
+    fi
+    cargo deny check licenses bans sources
+    # known faults are a list on GitHub, which cannot be reached from everywhere
+    if ! cargo deny fetch db; then
+        note "known faults (advisories) were not looked for: their list cannot be fetched"
+        [[ ${GITHUB_ACTIONS:-} != true ]] || exit 1
+        return
+    fi
+    cargo deny check advisories
+}
+
 begin=$(date +%s)
 step format cargo fmt --all --check -- --color never
 step lints cargo clippy --workspace --all-targets -- -D warnings
@@ -307,6 +325,7 @@ step lines count_lines
 step bytes count_bytes
 step package package
 if [[ $all == yes ]]; then
+    step deps dependencies
     for platform in apple windows android; do step $platform targets/type-check.sh $platform; done
     step iphone targets/ios/static-library.sh
     step hlsl targets/windows/hlsl.sh

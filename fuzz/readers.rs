@@ -3,19 +3,24 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use flashflood_formats::CacheFormat;
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
+use crate::engine::{Device, Engine, EngineOptions};
 use crate::experts::trace::Trace;
-use crate::model::shape_of_config;
-use crate::request::Request;
-use crate::state::{Identity, SessionReader};
+use crate::model::{GgufHead, ModelSource, shape_of_config, verify_numbers};
+use crate::request::{Language, Request};
+use crate::state::{Identity, LayerContent, SessionReader, StreamShape};
 use crate::text::{AnswerForm, ChatTemplate, GenerationConfig, GrammarCompiler, Message, QWEN, ReplyParser, Tokenizer};
-use crate::weights::gguf::Gguf;
 use crate::weights::pack::Manifest;
 use crate::weights::safetensors::TensorSet;
+
+#[cfg(feature = "server")]
+mod connection;
 
 /// What a target is called in errors.
 const NAME: &str = "input";
@@ -60,9 +65,17 @@ pub fn safetensors(bytes: &[u8]) {
     }
 }
 
-/// A GGUF file.
+/// A GGUF file: what is listed of it, and the model in it as it is opened, without computing anything.
 pub fn gguf(bytes: &[u8]) {
-    with_file(bytes, |path| drop(Gguf::open(path)));
+    with_file(bytes, |path| {
+        drop(GgufHead::of_file(path));
+        // another file is none of a model, whatever is in it
+        if bytes.starts_with(b"GGUF")
+            && let Ok(source) = ModelSource::open(path)
+        {
+            drop((verify_numbers(&source), source.tokenizer(), source.chat_template()));
+        }
+    });
 }
 
 /// The manifest of a pack.
@@ -90,11 +103,58 @@ pub fn generation_config(bytes: &[u8]) {
     }
 }
 
-/// A session file.
+/// A session file, all of it. Checksums would hide what stands behind them, so that of the header is made right, and what
+/// those of sections say is passed over.
 pub fn session(bytes: &[u8]) {
-    // the model is not known: all that is read before it matters
-    let identity = Identity { fingerprint: 0, form: String::new(), layers: Vec::new() };
-    with_file(bytes, |path| drop(SessionReader::open(path, &identity)));
+    let file = sealed(bytes);
+    let stream = |width, format| StreamShape { width, format };
+    // of a model without layers everything but them is read; the other one has a layer of each kind
+    let layers = match le(&file, 24, 4) {
+        0 => Vec::new(),
+        _ => vec![
+            LayerContent::State(vec![stream(2, CacheFormat::F32), stream(1, CacheFormat::F32)]),
+            LayerContent::Cache(vec![stream(32, CacheFormat::Q8 { head: 32 }), stream(1, CacheFormat::F16)]),
+        ],
+    };
+    let identity = Identity { fingerprint: 0, form: String::new(), layers };
+    with_file(&file, |path| {
+        let Ok(mut reader) = SessionReader::open(path, &identity) else { return };
+        let header = reader.header.clone();
+        header.usable(&header.tokens);
+        for section in header.sections() {
+            if reader.begin(&section).is_err() {
+                break;
+            }
+            // the file was held against what its header says, so it has these bytes
+            let mut rows = vec![0; usize::try_from(section.bytes).unwrap_or(0)];
+            if reader.bytes(&mut rows).is_err() {
+                break;
+            }
+            drop(reader.end(&section));
+        }
+    });
+}
+
+/// The number of `bytes` bytes at `at`; 0 where there are none.
+fn le(file: &[u8], at: usize, bytes: usize) -> u64 {
+    let bytes = file.get(at..at + bytes).unwrap_or_default();
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// A session file whose header, as long as its own numbers make it, has the checksum that it should have.
+fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let mut file = bytes.to_vec();
+    let [form, layers, states] = [12, 24, 28].map(|at| le(bytes, at, 4));
+    let [tokens, streams] = [32, 40].map(|at| le(bytes, at, 8));
+    let ends = [streams.checked_mul(16), tokens.checked_mul(4)]
+        .into_iter()
+        .try_fold(48 + form, |all, more| all.checked_add(more?));
+    let end = ends.and_then(|end| usize::try_from(end.checked_add(8 * layers + 16 * states)?).ok());
+    if let Some(end) = end.filter(|end| file.len().checked_sub(8).is_some_and(|last| *end <= last)) {
+        let sum = xxh3_64(&file[..end]);
+        file[end..end + 8].copy_from_slice(&sum.to_le_bytes());
+    }
+    file
 }
 
 /// A trace of experts.
@@ -139,11 +199,29 @@ pub fn schema(bytes: &[u8]) {
     }
 }
 
-/// The body of a chat.
+/// A request. The body of a chat is made ready for the small model. Everything else is for a server that still loads its
+/// model: the body for a path that stands on a line in front of it, or the bytes of a connection.
 pub fn request(bytes: &[u8]) {
-    if let Ok(body) = serde_json::from_slice(bytes) {
-        drop(Request::from_openai_chat(body));
+    match bytes.first() {
+        Some(b'{') => chat(bytes),
+        #[cfg(feature = "server")]
+        Some(b'/') => connection::post(bytes),
+        #[cfg(feature = "server")]
+        _ => connection::send(bytes),
+        #[cfg(not(feature = "server"))]
+        _ => {}
     }
+}
+
+fn chat(bytes: &[u8]) {
+    static LANGUAGE: OnceLock<Arc<Language>> = OnceLock::new();
+    let Ok(Ok(asked)) = serde_json::from_slice(bytes).map(Request::from_openai_chat) else { return };
+    let language = LANGUAGE.get_or_init(|| {
+        let options = EngineOptions { device: Device::Cpu, context: Some(1024), ..EngineOptions::default() };
+        let engine = Engine::embedded(&options).expect("the model in the program opens");
+        engine.language().expect("it has a tokenizer")
+    });
+    drop(language.prepare(asked));
 }
 
 #[cfg(test)]

@@ -22,4 +22,6 @@ pub(crate) use file::{CACHE_BLOCK, Header, SessionReader, SessionWriter};
 pub use folder::SessionFolder;
 pub(crate) use folder::Usable;
 pub(crate) use identity::Identity;
+#[cfg(any(test, fuzzing))]
+pub(crate) use identity::{LayerContent, StreamShape};
 pub use memory::SessionMemory;
