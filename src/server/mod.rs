@@ -13,6 +13,7 @@ mod completions;
 mod connections;
 mod error;
 mod infill;
+mod keeping;
 mod lingering;
 mod llama_completion;
 mod machine;
@@ -28,6 +29,7 @@ mod responses_kept;
 mod responses_stream;
 mod routes;
 mod sse;
+mod threads;
 mod tokenize;
 mod worker;
 
@@ -61,8 +63,7 @@ const SESSION_SHARE: u64 = 16;
 /// What the state of the last conversation gets to be written: gigabytes, on a slow disk.
 const KEEPING: Duration = Duration::from_secs(120);
 
-/// Threads on which requests are made ready, and how many of them may make grammars, which take up to two seconds.
-const READY_THREADS: usize = 4;
+/// How many of the threads that make requests ready may make grammars, which take up to two seconds.
 const GRAMMARS: usize = 2;
 
 /// How the model is served.
@@ -88,7 +89,8 @@ pub struct ServeOptions {
     pub model: String,
     /// Where thoughts stand in a chat's message.
     pub reasoning: ReasoningField,
-    /// Where the state of conversations is kept when another one takes its place, and at the end.
+    /// Where the state of conversations is kept: when another one takes its place, when nobody asks for a while, and at
+    /// the end.
     pub sessions: Option<SessionFolder>,
     /// Bytes for the state of conversations that others took the place of; `None` is a sixteenth of what is free once the
     /// model is loaded.
@@ -140,7 +142,12 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
-    /// Sockets or threads.
+    /// The system has no thread for it.
+    #[error(
+        "the system has no thread for the server: {0} (hint: raise ulimit -u, or the container's limit of processes)"
+    )]
+    Threads(io::Error),
+    /// Sockets.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The model.
@@ -179,13 +186,7 @@ pub fn serve<E: Into<Box<dyn Error + Send + Sync>>>(
     if !address.ip().is_loopback() && options.api_key.is_none() && !options.insecure {
         return Err(ServeError::Open { address });
     }
-    // requests are text; tokenizing and templates run on the blocking threads, of which there need not be many
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(READY_THREADS)
-        .thread_name("http")
-        .enable_all()
-        .build()?;
+    let runtime = threads::runtime()?;
     // the model's files and conversations have the other half
     let descriptors = flashflood_backends::descriptors(2 * options.connections as u64) / 2;
     let connections = options.connections.min(usize::try_from(descriptors).unwrap_or(usize::MAX));
@@ -202,7 +203,7 @@ pub fn serve<E: Into<Box<dyn Error + Send + Sync>>>(
     let ended = runtime.block_on(async {
         let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
         listening(listener.local_addr()?);
-        let engine = start_engine(server.clone(), open)?;
+        let engine = start_engine(server.clone(), open).map_err(ServeError::Threads)?;
         run(server.clone(), listener, engine, stop).await
     });
     // a request whose client never reads must not hold the program

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::keeping::Keeping;
 use super::metrics::Metrics;
 use crate::state::{SessionMemory, common_prefix};
 use crate::{Engine, Event, Finish, Generated, Prepared, Session, SessionError, SessionFolder};
@@ -97,6 +98,15 @@ pub(crate) struct Queue {
     aborted: AtomicBool,
 }
 
+/// What the queue has for the engine.
+enum Next {
+    Job(Box<Job>),
+    /// Nothing for a while.
+    Quiet,
+    /// Nothing any more.
+    Closed,
+}
+
 #[derive(Default)]
 struct Waiting {
     jobs: VecDeque<Job>,
@@ -130,20 +140,26 @@ impl Queue {
         Ok(())
     }
 
-    /// The next request, which then runs; `None` when the queue is closed and empty.
-    fn next(&self) -> Option<Job> {
+    /// The next request, which then runs, or that there was none for `quiet`.
+    fn next(&self, quiet: Option<Duration>) -> Next {
+        let since = Instant::now();
         let mut waiting = self.lock();
         waiting.running = false;
         loop {
             match waiting.jobs.pop_front() {
-                Some(job) if job.events.is_closed() => {}
+                Some(job) if job.events.is_closed() => continue,
                 Some(job) => {
                     waiting.running = true;
-                    return Some(job);
+                    return Next::Job(Box::new(job));
                 }
-                None if waiting.closed => return None,
-                None => waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                None if waiting.closed => return Next::Closed,
+                None => {}
             }
+            waiting = match quiet.map(|quiet| quiet.saturating_sub(since.elapsed())) {
+                None => self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Next::Quiet,
+                Some(left) => self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
     }
 
@@ -182,17 +198,32 @@ pub(crate) fn work(
     engine: &mut Engine,
     queue: &Queue,
     metrics: &Metrics,
-    mut sessions: Option<SessionFolder>,
+    sessions: Option<SessionFolder>,
     session_memory: u64,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut session = engine.session()?;
     let mut memory = SessionMemory::new(session_memory);
     // where the conversation that was answered last may part from its next turn
     let mut boundary = 0;
-    while let Some(job) = queue.next() {
-        take_up(&mut session, &mut memory, sessions.as_mut(), job.prepared.prompt(), boundary);
+    let mut keeping = sessions.map(Keeping::new);
+    loop {
+        let job = match queue.next(keeping.as_ref().and_then(Keeping::quiet)) {
+            Next::Job(job) => job,
+            Next::Quiet => {
+                if let Some(keeping) = &mut keeping {
+                    keeping.keep_while(&mut session, || queue.depth() == 0);
+                }
+                continue;
+            }
+            Next::Closed => break,
+        };
+        take_up(&mut session, &mut memory, keeping.as_mut(), job.prepared.prompt(), boundary);
         boundary = job.prepared.last_boundary();
-        let end = match compute(&mut session, queue, metrics, &job) {
+        let computed = compute(&mut session, queue, metrics, &job);
+        if let Some(keeping) = &mut keeping {
+            keeping.changed();
+        }
+        let end = match computed {
             Ok(Some(done)) => JobEvent::Done(done),
             Ok(None) => continue,
             Err(error) => {
@@ -202,8 +233,8 @@ pub(crate) fn work(
         };
         send(&job, queue, end);
     }
-    if let Some(sessions) = &mut sessions {
-        keep(&mut session, sessions);
+    if let Some(keeping) = &mut keeping {
+        keeping.keep(&mut session);
     }
     Ok(())
 }
@@ -213,7 +244,7 @@ pub(crate) fn work(
 fn take_up(
     session: &mut Session<'_>,
     memory: &mut SessionMemory,
-    mut sessions: Option<&mut SessionFolder>,
+    mut keeping: Option<&mut Keeping>,
     prompt: &[u32],
     boundary: usize,
 ) {
@@ -221,9 +252,9 @@ fn take_up(
         if let Err(error) = session.keep_in(memory) {
             tracing::warn!("this session is not kept in memory: {error}");
         }
-        if let Some(sessions) = &mut sessions {
-            keep(session, sessions);
-            sessions.begin_another();
+        if let Some(keeping) = &mut keeping {
+            keeping.keep(session);
+            keeping.begin_another();
         }
     }
     // without a state the prompt is computed, or the answer says what is wrong
@@ -232,17 +263,11 @@ fn take_up(
         Ok(None) => {}
         Err(error) => tracing::warn!("a session in memory could not be used: {error}"),
     }
-    if let Some(sessions) = sessions {
-        match session.restore(sessions, prompt) {
+    if let Some(keeping) = keeping {
+        match session.restore(keeping.folder(), prompt) {
             Ok(restored) => restored.refused.iter().for_each(|refused| tracing::warn!("{refused}")),
             Err(error) => tracing::warn!("a session file could not be used: {error}"),
         }
-    }
-}
-
-fn keep(session: &mut Session<'_>, sessions: &mut SessionFolder) {
-    if let Err(error) = session.save(sessions) {
-        tracing::warn!("this session is not kept: {error}");
     }
 }
 
@@ -352,14 +377,31 @@ mod tests {
         readers.remove(1);
         let (last, mut last_reader) = job(1);
         queue.submit(last).unwrap();
-        assert!(queue.next().is_some());
+        assert!(matches!(queue.next(None), Next::Job(_)));
         assert_eq!((queue.depth(), queue.submit(job(1).0)), (2, Err(Refused::Full)));
         queue.close();
         assert_eq!(queue.submit(job(1).0), Err(Refused::Stopping));
         // those that waited are told at once
-        assert!(queue.next().is_none());
+        assert!(matches!(queue.next(None), Next::Closed));
         let last = last_reader.blocking_recv();
         assert!(matches!(last, Some(JobEvent::Refused(Refused::Stopping))));
+    }
+
+    #[test]
+    fn the_queue_tells_of_quiet() {
+        let (queue, quiet) = (Queue::new(1), Duration::from_millis(50));
+        let since = Instant::now();
+        assert!(matches!(queue.next(Some(quiet)), Next::Quiet) && since.elapsed() >= quiet);
+        // who came and left does not make it quiet for longer
+        let (left, reader) = job(1);
+        queue.submit(left).unwrap();
+        drop(reader);
+        assert!(matches!(queue.next(Some(quiet)), Next::Quiet));
+        let (asked, _reader) = job(1);
+        queue.submit(asked).unwrap();
+        assert!(matches!(queue.next(Some(Duration::ZERO)), Next::Job(_)));
+        queue.close();
+        assert!(matches!(queue.next(Some(quiet)), Next::Closed));
     }
 
     #[test]

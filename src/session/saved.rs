@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use super::{Session, SessionError};
-use crate::compute::{LayerState, Recording};
+use crate::compute::{ExecuteError, LayerState, Recording};
 use crate::state::{
     CACHE_BLOCK, Checkpoint, Header, Identity, Reason, SessionFileError, SessionFolder, SessionMemory, SessionReader,
     SessionWriter, Usable,
@@ -66,6 +66,19 @@ impl Session<'_> {
     /// # Errors
     /// A session that is [`Broken`](SessionError::Broken), the device's errors, and those of [`SessionFolder::save`].
     pub fn save(&mut self, folder: &mut SessionFolder) -> Result<Option<PathBuf>, SessionError> {
+        self.save_while(folder, &mut || true)
+    }
+
+    /// As [`save`](Self::save), as long as `go_on` says, which is asked every few megabytes: what was begun is gone then,
+    /// and the files are as they were.
+    ///
+    /// # Errors
+    /// As there, and [`ExecuteError::Interrupted`].
+    pub(crate) fn save_while(
+        &mut self,
+        folder: &mut SessionFolder,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<PathBuf>, SessionError> {
         if self.broken {
             return Err(SessionError::Broken);
         }
@@ -73,7 +86,7 @@ impl Session<'_> {
             return Ok(None);
         }
         let header = self.header();
-        folder.save(&header, |writer| self.write_sections(&header, writer)).map(Some)
+        folder.save(&header, |writer| self.write_sections(&header, writer, go_on)).map(Some)
     }
 
     /// Keeps the session in memory, if it is there and fits, for [`take_from`](Self::take_from).
@@ -87,7 +100,7 @@ impl Session<'_> {
         let header = self.header();
         if memory.has_room_for(&header) {
             let mut writer = SessionWriter::in_memory(&header);
-            self.write_sections(&header, &mut writer)?;
+            self.write_sections(&header, &mut writer, &mut || true)?;
             memory.keep(header, writer.into_memory());
         }
         Ok(())
@@ -120,7 +133,13 @@ impl Session<'_> {
         Identity::new(config, &engine.embed, &engine.recording, &engine.state, rounds)
     }
 
-    fn write_sections(&mut self, header: &Header, writer: &mut SessionWriter) -> Result<(), SessionError> {
+    fn write_sections(
+        &mut self,
+        header: &Header,
+        writer: &mut SessionWriter,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<(), SessionError> {
+        let mut check = || if go_on() { Ok(()) } else { Err(ExecuteError::Interrupted) };
         let engine = &mut *self.engine;
         let live = engine.runner.read_states(&engine.recording.state)?;
         for section in header.sections() {
@@ -128,6 +147,7 @@ impl Session<'_> {
             match engine.state[section.layer] {
                 LayerState::Attention { kv } => {
                     for first in (0..section.position).step_by(CACHE_BLOCK) {
+                        check()?;
                         let last = section.position.min(first + CACHE_BLOCK);
                         for stream in 0..engine.recording.caches[kv.0].streams.len() {
                             writer.bytes(&engine.runner.read_cache_rows(kv, stream, first..last)?)?;
@@ -135,6 +155,7 @@ impl Session<'_> {
                     }
                 }
                 state => {
+                    check()?;
                     let checkpoint = self.checkpoints.last_until(section.position);
                     let states = checkpoint.filter(|c| c.position == section.position).map_or(&live, |c| &c.state);
                     for tensor in state_tensors(&engine.recording, &state) {
@@ -144,7 +165,8 @@ impl Session<'_> {
             }
             writer.end()?;
         }
-        Ok(())
+        // from here on the disk has the word
+        Ok(check()?)
     }
 
     /// Loads the state after `usable` tokens, and the checkpoints before.

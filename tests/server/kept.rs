@@ -1,5 +1,8 @@
 //! State that outlives the server, and one conversation that another takes the place of.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -25,16 +28,16 @@ fn usage(server: &Server, messages: Value) -> (u64, u64) {
 }
 
 /// Files of sessions that are whole.
-fn files(folder: &std::path::Path) -> usize {
+fn files(folder: &Path) -> usize {
     files_that_end(folder, "session")
 }
 
 /// Files of sessions that were begun.
-fn parts(folder: &std::path::Path) -> usize {
+fn parts(folder: &Path) -> usize {
     files_that_end(folder, "part")
 }
 
-fn files_that_end(folder: &std::path::Path, end: &str) -> usize {
+fn files_that_end(folder: &Path, end: &str) -> usize {
     let entries = std::fs::read_dir(folder).unwrap().flatten();
     entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == end)).count()
 }
@@ -105,4 +108,121 @@ fn a_kill_at_any_moment_loses_nothing_that_was_kept() {
     assert_eq!(usage(&server, turns("kept", 2)), undisturbed);
     let stderr = server.stderr.lock().unwrap().clone();
     assert!(!stderr.contains("WARN"), "no file is half written: {stderr}");
+}
+
+/// How a server ends whose clients are at work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Killed,
+    /// When its clients have had their answers and the state of the last one was written.
+    KilledInQuiet,
+    Told,
+}
+
+/// A client with a conversation of its own, until it hears nothing more: the turns that were answered, and the tokens of
+/// the last one's prompt.
+fn converse(server: &Server, name: &str, goes_on: &AtomicBool) -> Option<(usize, u64)> {
+    let turn = |count: usize| {
+        let body = json!({"messages": turns(name, count), "temperature": 0, "max_tokens": 4}).to_string();
+        let head =
+            format!("POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Request-Id: {name}-{count}");
+        let mut stream = TcpStream::connect(&server.address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.write_all(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).ok()?;
+        let answer = Answer::read(stream).ok().filter(|answer| answer.status == 200)?;
+        // half an answer is none
+        let answer: Value = serde_json::from_str(&answer.body).ok()?;
+        Some((count, answer["usage"]["prompt_tokens"].as_u64()?))
+    };
+    (1..).take_while(|_| goes_on.load(Ordering::Relaxed)).map_while(turn).last()
+}
+
+/// Ends a server at a moment at which its clients are at work, and gives the answers that they had and those of them whose
+/// state must be there: all, unless it is killed, which may lose the one that no other conversation came after.
+fn finished_before(
+    end: End,
+    server: &mut Server,
+    names: &[String],
+    moment: Duration,
+) -> Vec<(String, usize, u64, bool)> {
+    let goes_on = &AtomicBool::new(true);
+    let running = &*server;
+    let finished: Vec<_> = std::thread::scope(|scope| {
+        let clients: Vec<_> = names.iter().map(|name| scope.spawn(move || converse(running, name, goes_on))).collect();
+        std::thread::sleep(moment);
+        match end {
+            End::Killed => running.signal("-KILL"),
+            End::KilledInQuiet => {}
+            End::Told => running.signal("-TERM"),
+        }
+        goes_on.store(false, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let log = || server.stderr.lock().unwrap().clone();
+    if end == End::KilledInQuiet {
+        let since = Instant::now();
+        while log().rfind(" kept tokens=") < log().rfind(": computed ") {
+            assert!(since.elapsed() < PATIENCE, "nothing is written in a quiet moment: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server.signal("-KILL");
+    }
+    let log = log();
+    assert_eq!(server.ended(), (end == End::Told).then_some(0));
+    let must = |name: &str, count: usize| {
+        let after = log.split_once(&format!("id=\"{name}-{count}\"")).map_or("", |(_, after)| after);
+        let of_others = |line: &&str| line.contains(": computed ") && !line.contains(&format!("id=\"{name}-"));
+        end != End::Killed || after.lines().skip(1).any(|line| of_others(&line))
+    };
+    let named = names.iter().zip(finished).filter_map(|(name, finished)| Some((name.clone(), finished?)));
+    named.map(|(name, (count, prompt))| (name.clone(), count, prompt, must(&name, count))).collect()
+}
+
+/// Moments that are random, and the same each time. FLASHFLOOD_KILLS is how many there are.
+#[cfg(unix)]
+#[test]
+fn every_finished_state_is_there_whenever_the_server_ends() {
+    let kills = std::env::var("FLASHFLOOD_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+    let mut seed = 21u64;
+    let mut random = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let (mut half_written, mut expected, mut finished, mut found) = (0, 0, 0, 0);
+    for round in 0..kills {
+        let folder = tempfile::tempdir().unwrap();
+        let drain = if round % 2 == 0 { "0" } else { "20" };
+        let arguments = ["--queue", "64", "--drain-seconds", drain, "--session-dir", folder.path().to_str().unwrap()];
+        let end = [End::Killed, End::KilledInQuiet, End::Told][round % 3];
+        let moment = Duration::from_millis(100 + random(if end == End::KilledInQuiet { 700 } else { 2_500 }));
+        let names: Vec<String> = ["red", "blue", "green", "grey"].map(|name| format!("{name}{round}")).into();
+        let mut server = Server::start(&arguments);
+        let answered = finished_before(end, &mut server, &names, moment);
+        let begun = parts(folder.path());
+        half_written += begun;
+        let next = Server::start(&arguments);
+        let (mut round_expected, mut round_found) = (0, 0);
+        for (name, count, prompt, must) in &answered {
+            let (_, cached) = usage(&next, turns(name, count + 1));
+            let is_there = cached >= *prompt;
+            assert!(
+                is_there || !must,
+                "round {round}, {end:?} after {moment:?}: {name} was answered {count} times: {cached} of {prompt}; {}",
+                server.stderr.lock().unwrap()
+            );
+            round_expected += usize::from(*must);
+            round_found += usize::from(is_there);
+        }
+        println!(
+            "{end:?} after {moment:?}, drain {drain}: {} finished, {round_expected} expected, {round_found} found, {begun} half written",
+            answered.len()
+        );
+        let stderr = next.stderr.lock().unwrap().clone();
+        assert!(!stderr.contains("WARN"), "no file is half written: {stderr}");
+        (expected, finished, found) = (expected + round_expected, finished + answered.len(), found + round_found);
+    }
+    println!(
+        "{kills} moments, {half_written} half written; {finished} states finished, {expected} expected, {found} found"
+    );
+    assert!(expected > kills, "{expected} states in {kills} rounds: the load is none");
 }
