@@ -1,35 +1,50 @@
 //! What happens when a part of a mapped file is not there: the disk failed, or somebody shortened the file.
 
-/// Ends the program with a message and exit code 1, where it would end with a signal and none. For programs: a library
-/// leaves the signals of its process alone. On Linux only: macOS tells a stack that overflows by the same signal.
+/// Ends the program with a message that names the file and exit code 1, where it would end with a signal and no word. For
+/// programs: a library leaves the signals of its process alone. Windows, which keeps mapped files as long as they are, has
+/// no such signal.
 pub fn explain_lost_pages() {
-    #[cfg(target_os = "linux")]
+    #[cfg(unix)]
     system::explain();
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod system {
-    const MESSAGE: &[u8] =
-        b"error: a part of a model's file could not be read: the disk failed, or the file was shortened\n\
-        hint: `flashflood verify MODEL` says which file it is\n";
+    use std::os::unix::ffi::OsStrExt;
+    use std::sync::OnceLock;
 
-    extern "C" fn lost(_: libc::c_int) {
-        // SAFETY: the bytes are static, and both calls may be made in a handler of a signal. What is lost cannot be gone
-        // on without, so nothing returns to it.
-        unsafe {
-            libc::write(libc::STDERR_FILENO, MESSAGE.as_ptr().cast(), MESSAGE.len());
-            libc::_exit(1);
+    use crate::last_words::{Line, end, handle};
+    use crate::origin::origin_at;
+
+    /// What was called before at the same signal: macOS tells a stack that overflows by it, which std has words for.
+    static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+
+    extern "C" fn lost(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: the system gives a handler with SA_SIGINFO a pointer to what it knows, which for this signal has an
+        // address.
+        let address = unsafe { (*info).si_addr() }.addr();
+        if let Some(file) = origin_at(address) {
+            let name = Line::of(file.path.as_os_str().as_bytes());
+            end(&[
+                b"error: ",
+                name.bytes(),
+                b": a part of it could not be read: the disk failed, or the file was shortened\n\
+                hint: `flashflood verify MODEL` finds what is damaged; a download or a copy of the file may help\n",
+            ]);
+        }
+        // not a file of ours: whoever had the signal before has it again, when what caused it is tried once more
+        if let Some(before) = BEFORE.get() {
+            // SAFETY: the pointer is to a value that the system filled in when the handler was set.
+            unsafe { libc::sigaction(signal, before, std::ptr::null_mut()) };
+        } else {
+            // SAFETY: the call takes numbers; what is called at first ends the program.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
 
     pub(super) fn explain() {
-        let handler: extern "C" fn(libc::c_int) = lost;
-        // SAFETY: a zeroed `sigaction` is one without flags and with an empty mask; the handler is a function of the type
-        // that a handler without SA_SIGINFO has, and does what a handler may.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = handler as libc::sighandler_t;
-            libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
+        if let Some(before) = handle(libc::SIGBUS, lost) {
+            let _ = BEFORE.set(before);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
+use crate::origin;
 use crate::positioned::read_exact_at;
 
 /// The bytes of a file, which live as long as this value: mapped read-only, or read.
@@ -25,6 +26,12 @@ pub struct Mapped {
 impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
         &self.map[..self.len]
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        origin::forget(&self.map);
     }
 }
 
@@ -46,7 +53,10 @@ pub fn map_file(path: &Path) -> io::Result<MapOutcome> {
     // SAFETY: the map is read-only and is only ever seen as plain bytes, for which every value is valid. What is left
     // is that another process rewrites the file meanwhile: weight files are written once and replaced by rename.
     match unsafe { Mmap::map(&file) } {
-        Ok(map) => Ok(MapOutcome::Mapped(Mapped { len: map.len(), map })),
+        Ok(map) => {
+            origin::remember(&map, path, &file.metadata()?);
+            Ok(MapOutcome::Mapped(Mapped { len: map.len(), map }))
+        }
         Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(error),
         Err(error) => Ok(MapOutcome::Refused(error)),
     }

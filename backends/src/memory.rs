@@ -17,10 +17,8 @@ pub fn available_memory() -> u64 {
         return available;
     }
     let free = system().map_or(UNKNOWN, |system| system.available_memory());
-    match cgroup_room() {
-        Some(room) => free.min(room.available),
-        None => free,
-    }
+    let free = cgroup_room().map_or(free, |room| free.min(room.available));
+    limits_room().map_or(free, |room| free.min(room.available))
 }
 
 /// Bytes of memory of the machine, or the limit of the control group this process is in when that is less; on iOS the
@@ -29,10 +27,43 @@ pub fn total_memory() -> u64 {
     let total = system().map_or(UNKNOWN, |system| system.total_memory());
     #[cfg(target_vendor = "apple")]
     let total = apple::limit().map_or(total, |limit| total.min(limit));
-    match cgroup_room() {
-        Some(room) => total.min(room.limit),
-        None => total,
-    }
+    let total = cgroup_room().map_or(total, |room| total.min(room.limit));
+    limits_room().map_or(total, |room| total.min(room.limit))
+}
+
+/// Whether this process is limited by itself.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn has_limits() -> bool {
+    limits_room().is_some()
+}
+
+/// What the limits of this process leave (`ulimit -v`, `ulimit -d`), where it has any.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn limits_room() -> Option<Room> {
+    let of = |resource, used: &str| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the pointer is to a local of the type that the call fills in.
+        let is_known = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
+        let limit = (is_known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)?;
+        let left = limit.saturating_sub(status_bytes(used)?);
+        // stacks of threads and what allocators keep in reserve are addresses as well
+        Some(Room { limit, available: left / 4 * 3 })
+    };
+    let rooms = [of(libc::RLIMIT_AS, "VmSize:"), of(libc::RLIMIT_DATA, "VmData:")];
+    rooms.into_iter().flatten().min_by_key(|room| room.available)
+}
+
+/// Other systems have these limits as well, and do not hold anybody to them.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn limits_room() -> Option<Room> {
+    None
+}
+
+/// What a limit leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    limit: u64,
+    available: u64,
 }
 
 /// The most bytes of memory this process has occupied so far, where the system says.
@@ -83,13 +114,13 @@ fn system() -> Option<System> {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn cgroup_room() -> Option<cgroup::Room> {
+fn cgroup_room() -> Option<Room> {
     let read = |path: &std::path::Path| std::fs::read_to_string(path).ok();
     cgroup::room(&read)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn cgroup_room() -> Option<cgroup::Room> {
+fn cgroup_room() -> Option<Room> {
     None
 }
 
@@ -101,12 +132,7 @@ fn cgroup_room() -> Option<cgroup::Room> {
 mod cgroup {
     use std::path::{Path, PathBuf};
 
-    /// What the tightest of the groups around this process leaves.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) struct Room {
-        pub(super) limit: u64,
-        pub(super) available: u64,
-    }
+    use super::Room;
 
     type Read<'a> = &'a dyn Fn(&Path) -> Option<String>;
 

@@ -14,6 +14,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use flashflood_backends::private::shared_file_in_place_of;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -328,7 +329,7 @@ impl Job<'_> {
     fn write_bytes(&self, name: &str, bytes: &[u8]) -> Result<(), FileError> {
         let path = self.out.join(name);
         let part = part(&path);
-        let written = fs::File::create(&part).and_then(|mut file| {
+        let written = shared_file_in_place_of(&part).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });

@@ -1,10 +1,11 @@
 //! Rows of activations of all tokens: in memory where there is room, else in a file.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flashflood_backends::positioned::{read_exact_at, write_all_at};
+use flashflood_backends::private::shared_file_in_place_of;
 
 use crate::file_error::FileError;
 
@@ -25,9 +26,7 @@ impl Rows {
         let place = match in_memory {
             true => Place::Memory(vec![0.0; width * tokens]),
             false => {
-                let mut options = OpenOptions::new();
-                let file = options.read(true).write(true).create(true).truncate(true).open(path);
-                let file = file.map_err(FileError::io("create", path))?;
+                let file = shared_file_in_place_of(path).map_err(FileError::io("create", path))?;
                 file.set_len((width * tokens * 4) as u64).map_err(FileError::io("write", path))?;
                 Place::File { file, path: path.to_owned() }
             }
@@ -96,7 +95,7 @@ impl Rows {
         let part = part(path);
         match &mut self.place {
             Place::Memory(values) => {
-                let file = File::create(&part).map_err(FileError::io("create", &part))?;
+                let file = shared_file_in_place_of(&part).map_err(FileError::io("create", &part))?;
                 let mut out = BufWriter::new(file);
                 out.write_all(bytemuck::cast_slice(values)).map_err(FileError::io("write", &part))?;
                 let file = out.into_inner().map_err(|e| FileError::io("write", &part)(e.into_error()))?;

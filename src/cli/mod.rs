@@ -34,10 +34,10 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use config_file::{ConfigFile, ConfigFileError};
+use flashflood_backends::NO_MEMORY_HINT;
 
 const AFTER_HELP: &str = "A flag --some-flag may also be given as FLASHFLOOD_SOME_FLAG in the environment, or as some-flag \
 in the configuration file, ~/.config/flashflood/config.toml (FLASHFLOOD_CONFIG names another). Flags come before the \
@@ -130,6 +130,8 @@ fn parse() -> Parsed {
 
 /// Parses the command line, runs the command, and turns errors into `error:` and `hint:` lines.
 pub(crate) fn main() -> ExitCode {
+    flashflood_backends::explain_lost_pages();
+    flashflood_backends::explain_no_memory();
     let Parsed { cli, config, program, matches } = parse();
     if let Err(error) = &config
         && !cli.command.runs_without_configuration()
@@ -157,7 +159,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) if args.log_format == serve::LogFormat::Json => log.json().flatten_event(true).init(),
         _ => log.with_ansi(colour).without_time().with_target(false).init(),
     }
-    flashflood_backends::explain_lost_pages();
     if let Err(error) = start_threads() {
         report(&error);
         return ExitCode::FAILURE;
@@ -207,16 +208,13 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Starts the threads that compute: as many as the environment wants, within what is of use.
+/// Starts the threads that compute.
 fn start_threads() -> anyhow::Result<()> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let wanted = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0);
-    // where many more threads wait for each other than there are processors, nothing comes to its end
-    let count = wanted.unwrap_or(processors).min(4 * processors);
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(count)
-        .build_global()
-        .with_context(|| format!("the system has no {count} threads for this program (hint: RAYON_NUM_THREADS=1)"))
+    let count = flashflood_backends::machine::threads();
+    rayon::ThreadPoolBuilder::new().num_threads(count).build_global().map_err(|error| {
+        let hint = "RAYON_NUM_THREADS=1, or raise the limit of this program (ulimit -v)";
+        anyhow::anyhow!("the system has no {count} threads for this program: {error} (hint: {hint})")
+    })
 }
 
 /// Whoever reads our output has enough: `flashflood run … | head`.
@@ -229,6 +227,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// `error: what: why`, and the hint, if there is one, on a line of its own.
 fn report(error: &anyhow::Error) {
     let (message, hint) = split_hint(error);
+    // whatever it was that failed: without memory it had to
+    let hint = hint.or_else(|| flashflood_backends::refused_memory().map(|_| NO_MEMORY_HINT.to_owned()));
     // nobody may be reading these either
     let mut out = std::io::stderr();
     let _ = writeln!(out, "error: {}", notes::printable(&message));

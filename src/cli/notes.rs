@@ -10,7 +10,10 @@ macro_rules! note {
 pub(crate) use note;
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::Write;
+
+use serde::Serialize;
 
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", printable(line));
@@ -27,9 +30,37 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// JSON for standard output. Characters that terminals take for orders, and JSON lets stand as they are, are escaped: it is
+/// the same JSON.
+pub(crate) fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(value)?;
+    let is_order = |c: char| c.is_control() && c != '\n';
+    if !text.contains(is_order) {
+        return Ok(text);
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_order(c) {
+            true => {
+                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+            }
+            false => escaped.push(c),
+        }
+    }
+    Ok(escaped)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_says_the_same_without_orders() {
+        let text = "a\x1b[2J\u{9b}1m\x7f\nZoé";
+        let json = json(&[text]).expect("is JSON");
+        assert!(!json.contains(|c: char| c.is_control() && c != '\n'), "{json:?}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).expect("is JSON"), [text]);
+    }
 
     #[test]
     fn orders_to_terminals_are_not_carried_out() {

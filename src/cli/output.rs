@@ -1,6 +1,6 @@
 //! Files that a command was told to write.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,16 @@ pub(super) fn write_private(path: &Path, write: impl FnOnce(&Path) -> anyhow::Re
         private::new_file_in(&folder_of(path), &name, "part").map(|(unfinished, _)| unfinished)
     };
     write_beside(path, beside, write)
+}
+
+/// A file that only its owner may read, in the place of what had its name; a link is replaced and not followed. A device or
+/// a pipe is written to as it is.
+pub(super) fn private_file(path: &Path) -> anyhow::Result<File> {
+    // /dev/stdout is a link
+    let is_device =
+        path.starts_with("/dev") || fs::metadata(path).is_ok_and(|known| !known.is_file() && !known.is_dir());
+    let file = if is_device { OpenOptions::new().write(true).open(path) } else { private::file_in_place_of(path) };
+    file.with_context(|| path.display().to_string())
 }
 
 fn folder_of(path: &Path) -> PathBuf {

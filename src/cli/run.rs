@@ -1,6 +1,5 @@
 //! `flashflood run`: one prompt, one answer.
 
-use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
@@ -11,6 +10,7 @@ use flashflood::{CheckpointOptions, Finish, Generated, Message, Request, Request
 use super::asking::{AnswerArgs, Screen, SessionArgs, say_that_it_is_a_toy};
 use super::kernel_table::KernelTable;
 use super::model::ModelArgs;
+use super::output::private_file;
 use super::{Interrupted, interrupted};
 use crate::cli::notes::note;
 
@@ -64,7 +64,7 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut session = engine.session()?;
     // a path that cannot be written is better known before the text
     let trace_file = match &args.trace_experts {
-        Some(path) => Some((path, File::create(path).with_context(|| path.display().to_string())?)),
+        Some(path) => Some((path, private_file(path)?)),
         None => None,
     };
     if trace_file.is_some() {

@@ -3,7 +3,10 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use flashflood_backends::NO_MEMORY_HINT;
+
 use crate::experts::StoreError;
+use crate::file_error::FileError;
 
 use super::recording::Recording;
 
@@ -138,9 +141,15 @@ pub enum ExecuteError {
     /// An expert could not be read.
     #[error(transparent)]
     Experts(#[from] StoreError),
+    /// A file of resident weights could not be read, on its way to the device.
+    #[error(transparent)]
+    Weights(#[from] FileError),
     /// The GPU failed.
     #[error("GPU: {0}")]
     Gpu(String),
+    /// The system has no memory for what a model needs beside its weights.
+    #[error("there is no memory for the {0} (hint: {hint})", hint = NO_MEMORY_HINT)]
+    NoMemory(&'static str),
     /// A step that the recording was not made for.
     #[error("{what}: expected at most {most}, found {found}")]
     TooLarge {

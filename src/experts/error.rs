@@ -168,7 +168,7 @@ pub enum StoreError {
         cause: String,
     },
     /// The system gave no thread.
-    #[error("cannot start a thread to read experts: {cause}")]
+    #[error("cannot start a thread to read experts: {cause} (hint: {hint})", hint = flashflood_backends::NO_MEMORY_HINT)]
     Threads {
         /// What the system said.
         cause: io::Error,

@@ -1,7 +1,7 @@
 //! A repository into the cache: several files at once, each from where its last download stopped, checked against its
 //! hash before it gets its name.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use flashflood_backends::folders::link_to_file;
 use flashflood_backends::positioned::sync_folder;
+use flashflood_backends::private;
 use glob::{MatchOptions, Pattern};
 use ureq::http::StatusCode;
 use ureq::http::header::CONTENT_RANGE;
@@ -193,9 +194,13 @@ impl Download<'_> {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 0..CONNECTIONS.min(files.len()) {
-                scope.spawn(work);
+            for _ in 1..CONNECTIONS.min(files.len()) {
+                // fewer at a time where the system has no more threads
+                if std::thread::Builder::new().name("download".to_owned()).spawn_scoped(scope, work).is_err() {
+                    break;
+                }
             }
+            work();
         });
         match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
@@ -244,8 +249,7 @@ impl Download<'_> {
         }
         let path = self.unfinished(file);
         let url = self.hub.url(&self.pull.name, self.commit, file);
-        let options = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path);
-        let mut part = options.map_err(HubError::io("open", &path))?;
+        let mut part = private::file_to_go_on_with(&path).map_err(HubError::io("open", &path))?;
         // released when this process ends, however it ends
         match part.try_lock() {
             Ok(()) => {}
@@ -397,9 +401,17 @@ fn link(blobs: &Path, snapshot: &Path, file: &RepositoryFile) -> Result<(), HubE
 
 /// Writes a small file at once: either the old one or the new one is there.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(HubError::io("create", folder))?;
-    }
-    let part = path.with_extension("part");
-    fs::write(&part, bytes).and_then(|()| fs::rename(&part, path)).map_err(HubError::io("write", path))
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(HubError::io("create", folder))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    private::remove_left_over(folder, &name, PART);
+    let (part, mut file) = private::new_shared_file_in(folder, &name, PART).map_err(HubError::io("create", path))?;
+    let written = file.write_all(bytes).and_then(|()| fs::rename(&part, path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&part);
+        HubError::io("write", path)(error)
+    })
 }
+
+/// What names of files that are not yet whole end with.
+const PART: &str = "part";

@@ -193,7 +193,10 @@ impl Language {
     }
 
     /// As [`prepare`](Self::prepare), as long as `is_wanted`: a grammar may take a moment.
-    pub(crate) fn prepare_while(
+    ///
+    /// # Errors
+    /// As there, and that it was given up.
+    pub fn prepare_while(
         self: &Arc<Self>,
         mut request: Request,
         is_wanted: &dyn Fn() -> bool,

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
-use flashflood_backends::{MapOutcome, map_file, read_parts_of_file};
+use flashflood_backends::{MapOutcome, NO_MEMORY_HINT, map_file, read_parts_of_file};
 
 use crate::file_error::FileError;
 
@@ -21,7 +21,11 @@ pub(crate) fn file_bytes(
     first: u64,
     wanted: impl Fn(&Bytes) -> Vec<Range<u64>>,
 ) -> Result<Bytes, FileError> {
-    match map_file(path).map_err(FileError::io("read", path))? {
+    let refused = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::OutOfMemory => FileError::io("map", path)(error).hint(NO_MEMORY_HINT),
+        _ => FileError::io("read", path)(error),
+    };
+    match map_file(path).map_err(refused)? {
         MapOutcome::Mapped(mapped) => Ok(Bytes::from_owner(mapped)),
         MapOutcome::Refused(error) => {
             tracing::info!("{}: read, as the file system maps no files ({error})", path.display());

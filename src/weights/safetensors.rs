@@ -15,7 +15,7 @@ use header::IS_COMPLETE;
 pub(crate) use header::{Entry, read_header};
 
 use crate::file_error::FileError;
-use crate::weights::{file_bytes, is_streamed};
+use crate::weights::{file_bytes, in_memory, is_streamed};
 use flashflood_formats::Dense;
 
 /// A tensor of a [`TensorSet`].
@@ -43,11 +43,22 @@ impl Tensor {
 
     /// The elements of an F32, F16 or BF16 tensor; `None` for any other dtype.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
-        let dense = self.dense()?;
-        let mut values = vec![0.0; self.bytes.len() / dense.bytes()];
-        dense.unpack(&self.bytes, &mut values);
-        Some(values)
+        Some(numbers(self.dense()?, &self.bytes))
     }
+
+    /// The same, read from its file.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn read_f32(&self) -> Result<Option<Vec<f32>>, FileError> {
+        self.dense().map(|dense| Ok(numbers(dense, &in_memory(&self.bytes)?))).transpose()
+    }
+}
+
+fn numbers(dense: Dense, bytes: &[u8]) -> Vec<f32> {
+    let mut values = vec![0.0; bytes.len() / dense.bytes()];
+    dense.unpack(bytes, &mut values);
+    values
 }
 
 /// The tensors of a snapshot, wherever they lie.

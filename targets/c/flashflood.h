@@ -78,7 +78,8 @@ int flashflood_session_send(flashflood_session *session,
                             void *context,
                             char **error);
 
-// Ends the answer that is being made at its next token, from any thread. Without one it does nothing.
+// Ends the answer that is being made at its next token, and a grammar that is being made for it at once, from any thread.
+// Without one it does nothing.
 //
 // # Safety
 // `session` is null or of an open engine.

@@ -146,3 +146,109 @@ fn sessions_are_their_owners_alone() {
     let files: Vec<PathBuf> = fs::read_dir(&sessions).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!((files.len(), mode(&files[0])), (1, 0o600));
 }
+
+/// A file that is mapped gets shorter, or its disk fails: a word and an exit code, and no signal.
+#[cfg(unix)]
+#[test]
+fn a_mapped_file_that_is_shortened() {
+    use std::io::Read;
+    let pack = Copy::of_pack();
+    let path = pack.0.path().to_str().unwrap();
+    // an answer that is bound to be long
+    let schema = r#"{"type": "string", "pattern": "^x{2000}$"}"#;
+    let run = ["run", "--device", "cpu", "-n", "4000", "--json-schema", schema, "Count.", "-m"];
+    let mut child = flashflood(&[&run[..], &[path]].concat()).spawn().unwrap();
+    // what it says is read, so that it goes on
+    let mut said = child.stdout.take().unwrap();
+    let mut first = [0; 16];
+    said.read_exact(&mut first).unwrap();
+    let resident = pack.0.path().join("resident.safetensors");
+    fs::OpenOptions::new().write(true).open(&resident).unwrap().set_len(4096).unwrap();
+    let reader = std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
+    let outcome = ended(child);
+    reader.join().unwrap().unwrap();
+    outcome.failed(&[resident.to_str().unwrap(), "the file was shortened", "flashflood verify"]);
+}
+
+/// Addresses that cannot be had (`ulimit -v`): a run does what it should, or says what it lacks and what to do.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_is_not_there() {
+    let pack = in_repository("models/small-moe");
+    let mut ends = Vec::new();
+    // KiB: from what the program does not even start with to what is enough
+    for step in 0..60 {
+        let limit = (20_000.0 * 1.1f64.powi(step)) as u64;
+        let limited = |arguments: &[&str]| {
+            let run = flashflood(arguments);
+            let mut limited = Command::new("sh");
+            limited.arg("-c").arg(format!("ulimit -c 0; ulimit -v {limit}; exec \"$0\" \"$@\"")).arg(run.get_program());
+            limited.args(run.get_args()).envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let output = limited.spawn().unwrap().wait_with_output().unwrap();
+            (output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        // the system cannot load it
+        if limited(&["--version"]).0 != Some(0) {
+            assert!(limit < 200_000, "{limit} KiB");
+            continue;
+        }
+        let (code, written, said) =
+            limited(&["run", "--device", "cpu", "-n", "4", "--raw", "a", "-m", pack.to_str().unwrap()]);
+        match code {
+            Some(0) => assert!(!written.is_empty()),
+            Some(1) => assert!(said.contains("\nhint: ") && said.contains("error: "), "{limit} KiB: {said}"),
+            _ => panic!("{limit} KiB: {code:?}: {said}"),
+        }
+        ends.push((limit, code));
+    }
+    assert_eq!(ends.last().map(|(_, code)| *code), Some(Some(0)), "{ends:?}");
+}
+
+/// What experts a text needs says much about the text.
+#[cfg(unix)]
+#[test]
+fn traces_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (victim, trace) = (folder.path().join("victim"), folder.path().join("trace"));
+    fs::write(&victim, "kept").unwrap();
+    std::os::unix::fs::symlink(&victim, &trace).unwrap();
+    let run = |trace: &str| stdout(&["run", "--device", "cpu", "-n", "3", "--raw", "a", "--trace-experts", trace]);
+    run(trace.to_str().unwrap());
+    let meta = fs::symlink_metadata(&trace).unwrap();
+    assert!(meta.is_file() && meta.len() > 0, "{meta:?}");
+    assert_eq!((meta.permissions().mode() & 0o777, fs::read_to_string(&victim).unwrap()), (0o600, "kept".to_owned()));
+    // devices stay what they are
+    run("/dev/null");
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+}
+
+/// Names come with a model: they order terminals to do nothing.
+#[cfg(unix)]
+#[test]
+fn what_models_say_of_themselves_is_text() {
+    let places = list::places();
+    let named = |start: &Path, name: &str| start.join(name.replace('!', "\u{1b}]0;owned\u{7}\u{9b}2J\u{7f}"));
+    let config = "{\"model_type\": \"a\\u001b[2Jb\\u009b1m\", \"torch_dtype\": \"c\\u0007\"}";
+    let other = places.0.path().join("models--org--other/snapshots/abc123/config.json");
+    fs::write(&other, config).unwrap();
+    let pack = Copy::of_pack();
+    fs::write(named(pack.0.path(), "x!y.json"), "{}").unwrap();
+    let pack_path = pack.path().to_owned();
+    let snapshot = Copy::of("tests/golden/oracle/mini_next");
+    fs::write(snapshot.file("config.json"), config).unwrap();
+    let snapshot_path = snapshot.path().to_owned();
+    for arguments in [
+        &["list"][..],
+        &["list", "--json"],
+        &["inspect", "--device", "cpu", &pack_path],
+        &["inspect", "--device", "cpu", "--json", &pack_path],
+        &["inspect", "--device", "cpu", &snapshot_path],
+    ] {
+        let outcome = ended(list::with_places(arguments, &places).spawn().unwrap());
+        let all = format!("{}{}", outcome.stdout, outcome.stderr);
+        assert!(!all.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{arguments:?}: {all:?}");
+        assert!(all.contains("2J"), "what was said is there: {arguments:?}: {all:?}");
+    }
+}

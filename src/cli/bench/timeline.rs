@@ -1,13 +1,14 @@
 //! `flashflood bench --trace FILE`: what host and device did for a few tokens, in the format of Chrome's tracing, which
 //! ui.perfetto.dev and chrome://tracing show.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context;
 use flashflood::compute::Span;
 use serde_json::{Value, json};
+
+use crate::cli::output::private_file;
 
 /// Tokens that are shown.
 pub(super) const TOKENS: usize = 4;
@@ -21,7 +22,7 @@ pub(super) struct Track {
 /// Writes the tracks, one below the other, each from its own beginning.
 pub(super) fn write(path: &Path, tracks: &[Track]) -> anyhow::Result<()> {
     let name = || path.display().to_string();
-    let mut file = BufWriter::new(File::create(path).with_context(name)?);
+    let mut file = BufWriter::new(private_file(path)?);
     serde_json::to_writer(&mut file, &json!({ "traceEvents": events(tracks) })).with_context(name)?;
     file.flush().with_context(name)
 }

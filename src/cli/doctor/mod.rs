@@ -148,7 +148,7 @@ pub(crate) fn run(
     }
     let mut out = io::stdout().lock();
     match args.json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(&diagnosis)?)?,
+        true => writeln!(out, "{}", crate::cli::notes::json(&diagnosis)?)?,
         false => print(&mut out, &diagnosis)?,
     }
     let failed = diagnosis.findings.iter().filter(|finding| finding.status == Status::Fail).count();

@@ -16,6 +16,7 @@ use flashflood::weights::{ExpertFile, Listing};
 use serde::Serialize;
 
 use super::model::ModelArgs;
+use crate::cli::notes;
 use parts::ModelPart;
 pub(super) use parts::parts;
 
@@ -127,11 +128,14 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<()> {
         config: Shapes::new(shape),
         model: source.root,
     };
-    let mut out = io::stdout().lock();
+    let mut text = Vec::new();
     match json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(&summary)?)?,
-        false => print(&mut out, &summary)?,
+        true => writeln!(text, "{}", notes::json(&summary)?)?,
+        false => print(&mut text, &summary)?,
     }
+    // names of files and tensors are whatever somebody called them
+    let text = String::from_utf8_lossy(&text);
+    io::stdout().lock().write_all(notes::printable(&text).as_bytes())?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ mod gguf;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::cli::notes::{note, printable};
+use crate::cli::notes::{json, note, printable};
 use anyhow::Context;
 use clap::Args;
 use etcetera::BaseStrategy;
@@ -85,7 +85,7 @@ pub(crate) fn run(args: ListArgs) -> anyhow::Result<()> {
     stores.iter().for_each(|store| gguf::of_ollama(store, &mut models));
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&models)?)?;
+        writeln!(out, "{}", json(&models)?)?;
     } else if models.is_empty() {
         let places = [cache.as_ref().map(Cache::root), packs.as_deref()].into_iter().flatten();
         let places: Vec<String> = places.map(|place| place.display().to_string()).collect();

@@ -33,16 +33,28 @@ pub(crate) struct CpuDevice {
 impl Runner<CpuDevice> {
     /// Allocates tensors and caches for `context` positions. Experts are computed in `slots`; a recording without routed
     /// experts needs none.
-    pub(crate) fn new(recording: Arc<Recording>, context: usize, slots: Option<Arc<HostSlots>>) -> Self {
+    ///
+    /// # Errors
+    /// Where there is no memory for them.
+    pub(crate) fn make(
+        recording: Arc<Recording>,
+        context: usize,
+        slots: Option<Arc<HostSlots>>,
+    ) -> Result<Self, ExecuteError> {
         let device = CpuDevice {
-            memory: CpuMemory::new(&recording, context),
+            memory: CpuMemory::new(&recording, context)?,
             recording: recording.clone(),
             slots,
             choice: Choice::default(),
             marked: Vec::new(),
             profile: None,
         };
-        Runner::of(recording, context, device)
+        Ok(Runner::of(recording, context, device))
+    }
+
+    /// The same for recordings that are known to be small.
+    pub(crate) fn new(recording: Arc<Recording>, context: usize, slots: Option<Arc<HostSlots>>) -> Self {
+        Self::make(recording, context, slots).expect("there is memory for a small recording")
     }
 
     /// Writes a tensor, rows of its stride: for tests of kernels.

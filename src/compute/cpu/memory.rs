@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use crate::compute::ExecuteError;
 use crate::compute::recording::{CacheId, CacheSpec, CacheStream, MatrixId, Recording, TensorId, VectorId, View};
 use crate::weights::Matrix;
 
@@ -20,9 +21,9 @@ pub(crate) struct CpuCache {
 }
 
 impl CpuCache {
-    fn new(spec: &CacheSpec, positions: usize) -> CpuCache {
-        let rows = |stream: &CacheStream| vec![0; stream.row_bytes() / 4 * positions];
-        CpuCache { streams: spec.streams.iter().map(rows).collect() }
+    fn new(spec: &CacheSpec, positions: usize) -> Option<CpuCache> {
+        let rows = |stream: &CacheStream| zeros((stream.row_bytes() / 4).checked_mul(positions)?);
+        Some(CpuCache { streams: spec.streams.iter().map(rows).collect::<Option<_>>()? })
     }
 
     /// A stream in its format, row after row.
@@ -48,15 +49,20 @@ impl CpuCache {
 
 impl CpuMemory {
     /// Allocates the tensors of a recording and caches of `context` positions, all zero.
-    pub(crate) fn new(recording: &Recording, context: usize) -> Self {
-        let zeros = |n: usize| vec![0.0f32; n];
-        CpuMemory {
-            tensors: (0..recording.tensors.len()).map(|i| zeros(recording.elements(TensorId(i)))).collect(),
+    ///
+    /// # Errors
+    /// Where there is no memory for them.
+    pub(crate) fn new(recording: &Recording, context: usize) -> Result<Self, ExecuteError> {
+        let tensors = (0..recording.tensors.len()).map(|i| zeros(recording.elements(TensorId(i)))).collect();
+        let tensors: Option<Vec<Vec<f32>>> = tensors;
+        let caches: Option<Vec<CpuCache>> = recording.caches.iter().map(|spec| CpuCache::new(spec, context)).collect();
+        Ok(CpuMemory {
+            tensors: tensors.ok_or(ExecuteError::NoMemory("activations"))?,
             vectors: recording.vectors.iter().map(|(_, v)| v.clone()).collect(),
             matrices: recording.matrices.clone(),
-            caches: recording.caches.iter().map(|spec| CpuCache::new(spec, context)).collect(),
+            caches: caches.ok_or(ExecuteError::NoMemory("keys and values of the context"))?,
             rope: Vec::new(),
-        }
+        })
     }
 
     /// Elements of a tensor, row after row. U32 tensors hold their bits.
@@ -112,6 +118,13 @@ impl CpuMemory {
     pub(crate) fn write(&mut self, id: TensorId, values: &[f32]) {
         self.tensors[id.0][..values.len()].copy_from_slice(values);
     }
+}
+
+/// Zeros that take memory when they are first written; `None` where `vec!` would end the program.
+fn zeros<T: Copy + Default>(count: usize) -> Option<Vec<T>> {
+    // asked for, given back, and asked for again: only `vec!` gets zeros from the system that nobody has to write
+    Vec::<T>::new().try_reserve_exact(count).ok()?;
+    Some(vec![T::default(); count])
 }
 
 /// Row `r` of a view of a tensor.

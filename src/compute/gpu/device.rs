@@ -168,7 +168,7 @@ impl GpuDevice {
         let scratch2 = recording.logits.map_or(16, |l| LogitsTopK::scratch_entries(l.width) * 8) as u64;
         let table = slots.as_ref().map_or(0, |slots| slots.slots());
         let mut resident =
-            Resident::new(&gpu.device, &gpu.queue, &recording, context, options.limits_on(&gpu), scratch2, table);
+            Resident::new(&gpu.device, &gpu.queue, &recording, context, options.limits_on(&gpu), scratch2, table)?;
         super::cooperative::decide(&mut resident, &gpu, &recording, context, &options);
         if let (Some(slots), true) = (&slots, ExpertDown::fits(&gpu.limits)) {
             resident.expert_slabs = slots.single_slabs(&recording);

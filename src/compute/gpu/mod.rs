@@ -18,6 +18,7 @@ mod slots;
 mod spans;
 mod staging;
 mod state;
+mod upload;
 
 pub(crate) use autotune::Teams;
 pub(crate) use device::{GpuExecutor, GpuOptions};

@@ -6,11 +6,13 @@ use std::ops::Range;
 use flashflood_formats::Codebook;
 
 use super::caches::CacheWindows;
+use super::upload::Upload;
 use crate::compute::kernel::{ExpertSlab, MatrixPart, ResidentLayout, Resource};
 use crate::compute::ops::{LogitsTopK, ProductShape, Team};
 use crate::compute::recording::{CacheId, MatrixId, Recorded, Recording, TensorId, VectorId, View};
 use crate::compute::shaders::Form;
-use crate::weights::{MOST_STREAMS, Matrix, WeightFormat};
+use crate::file_error::FileError;
+use crate::weights::{MOST_STREAMS, Matrix, WeightFormat, read_mapped};
 
 /// Buffers that hold several small weights are at most this large.
 const SHARED_BUFFER: u64 = 256 << 20;
@@ -18,8 +20,6 @@ const SHARED_BUFFER: u64 = 256 << 20;
 const ALIGN: u64 = 256;
 /// Sections within a part start at multiples of this, so that kernels may read 16 bytes at a time.
 const SECTION: u64 = 16;
-/// Upload at most so much before the staging memory is given back.
-const UPLOAD: usize = 64 << 20;
 /// Scratch of kernels over several tokens at a time: they go through a step in runs of as many tokens as fit. The chunked
 /// delta rule of the 397B takes 75 KB a token, so that this is a run of 896 tokens.
 const SCRATCH: u64 = 64 << 20;
@@ -76,6 +76,9 @@ pub(super) struct Resident {
 
 impl Resident {
     /// Allocates and uploads. `binding` is the largest binding, in bytes; `threads` the most a workgroup may have.
+    ///
+    /// # Errors
+    /// A file of weights that cannot be read.
     pub(super) fn new(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
@@ -84,7 +87,7 @@ impl Resident {
         (binding, threads): (u64, usize),
         scratch2: u64,
         slots: usize,
-    ) -> Self {
+    ) -> Result<Self, FileError> {
         let buffer = |label: &str, size: u64| storage(device, label, size);
         let tensors = (0..recording.tensors.len())
             .map(|i| buffer(&recording.tensors[i].label, recording.elements(TensorId(i)) as u64 * 4))
@@ -135,8 +138,8 @@ impl Resident {
         resident.place_weights(recording);
         resident.clear();
         resident.reach(recording, 1);
-        resident.upload(recording);
-        resident
+        resident.upload(recording)?;
+        Ok(resident)
     }
 
     /// Zeroes all but weights. wgpu would do so when it first sees a buffer used, but it may see none of its dispatches
@@ -235,28 +238,17 @@ impl Resident {
             .collect();
     }
 
-    fn upload(&self, recording: &Recording) {
-        let mut staged = 0;
+    fn upload(&self, recording: &Recording) -> Result<(), FileError> {
+        let mut upload = Upload::new(&self.device, &self.queue);
         // of each buffer
         let mut written: Vec<Vec<Range<u64>>> = vec![Vec::new(); self.buffers.len()];
         let mut write = |region: &Region, offset: u64, bytes: &[u8]| {
             let start = region.offset + offset;
             if bytes.is_empty() {
-                return;
+                return Ok(());
             }
             written[region.buffer].push(start..start + bytes.len() as u64);
-            // in pieces, so that staging memory stays small beside the weights
-            for (i, piece) in bytes.chunks(UPLOAD).enumerate() {
-                let at = region.offset + offset + (i * UPLOAD) as u64;
-                self.queue.write_buffer(&self.buffers[region.buffer], at, piece);
-                staged += piece.len();
-                if staged >= UPLOAD {
-                    self.queue.submit([]);
-                    // an error here shows again, with a message, at the first step
-                    let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
-                    staged = 0;
-                }
-            }
+            upload.write(&self.buffers[region.buffer], start, bytes)
         };
         for (matrix, (_, _, parts, regions)) in recording.matrices.iter().zip(&self.matrices) {
             for (part, region) in parts.iter().zip(regions) {
@@ -264,20 +256,21 @@ impl Resident {
                 for (stream, at) in part.streams.into_iter().enumerate() {
                     if rows.blocks.iter().any(|block| block.streams[stream].len() % 4 != 0) {
                         // a buffer is written in whole words
-                        write(region, u64::from(at) * 4, &joined(&rows, stream));
+                        write(region, u64::from(at) * 4, &joined(&rows, stream)?)?;
                         continue;
                     }
                     let mut at = u64::from(at) * 4;
                     for block in &rows.blocks {
-                        write(region, at, &block.streams[stream]);
+                        write(region, at, &block.streams[stream])?;
                         at += block.streams[stream].len() as u64;
                     }
                 }
             }
         }
         for ((_, values), region) in recording.vectors.iter().zip(&self.vectors) {
-            write(region, 0, bytemuck::cast_slice(values));
+            write(region, 0, bytemuck::cast_slice(values))?;
         }
+        upload.finish();
         for (book, buffer) in &self.codebooks {
             self.queue.write_buffer(buffer, 0, bytemuck::cast_slice(book.words()));
         }
@@ -292,6 +285,7 @@ impl Resident {
             }
         }
         self.queue.submit([encoder.finish()]);
+        Ok(())
     }
 
     /// The binding of a resource; `slabs` are those expert slots that are there.
@@ -398,10 +392,13 @@ fn codebooks(recording: &Recording) -> impl Iterator<Item = Codebook> {
 }
 
 /// A stream of all blocks, in whole words.
-fn joined(matrix: &Matrix, stream: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = matrix.blocks.iter().flat_map(|block| block.streams[stream].iter().copied()).collect();
+fn joined(matrix: &Matrix, stream: usize) -> Result<Vec<u8>, FileError> {
+    let (mut bytes, mut read) = (Vec::new(), Vec::new());
+    for block in &matrix.blocks {
+        bytes.extend_from_slice(read_mapped(&block.streams[stream], &mut read)?);
+    }
     bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
+    Ok(bytes)
 }
 
 impl ResidentLayout for Resident {

@@ -3,6 +3,7 @@
 use super::names::GgufNames;
 use super::{Gguf, Tensor, plain, types};
 use crate::file_error::FileError;
+use crate::weights::in_memory;
 use crate::weights::layout::{ExpertFile, LayerExperts};
 use crate::weights::matrix::{Matrix, MatrixBlock, Vector};
 use crate::weights::source::{ExpertShape, MatrixRole, VectorRole, WeightSource};
@@ -51,7 +52,7 @@ impl WeightSource for GgufSource {
         let matrix = self.stored(name, rows, cols)?;
         let turned = name.ends_with(".attention.q") || name.ends_with(".attention.k");
         Ok(match self.names.interleaved_heads {
-            Some(dim) if turned => halves(&matrix, dim),
+            Some(dim) if turned => halves(&matrix.in_memory()?, dim),
             _ => matrix,
         })
     }
@@ -151,7 +152,7 @@ impl Gguf {
             return Err(self.wrong(tensor, format!("F32, F16 or BF16 {shape:?}")));
         };
         let mut values = vec![0.0; shape.iter().product()];
-        dense.unpack(&tensor.bytes, &mut values);
+        dense.unpack(&in_memory(&tensor.bytes)?, &mut values);
         match values.iter().position(|value| !value.is_finite()) {
             Some(i) => Err(self.bad_number(tensor, i, "a finite number", values[i])),
             None => Ok(values),

@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use super::PackError;
 use super::manifest::{KNOWN_FORMATS, LayerRecords};
 use crate::file_error::FileError;
+use crate::weights::in_memory;
 use crate::weights::layout::{ExpertFile, LayerExperts, Part, Place, SlotLayout};
 use crate::weights::matrix::{Matrix, MatrixBlock, Vector};
 use crate::weights::source::{ExpertShape, MatrixRole, VectorRole, WeightSource};
@@ -52,7 +53,7 @@ impl Resident {
     fn vector(&self, name: &str, shape: &[usize]) -> Result<Vector, FileError> {
         match self.tensors.info(name) {
             Some(info) if info.dtype == Dtype::F32 && info.shape == shape => {
-                let bytes = self.bytes(info);
+                let bytes = in_memory(&self.bytes(info))?;
                 let values: Vector = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
                 match values.iter().find(|v| !v.is_finite()) {
                     None => Ok(values),

@@ -139,7 +139,7 @@ impl Output<'_> {
         for first in (0..matrix.rows).step_by(rows_per_chunk) {
             let last = (first + rows_per_chunk).min(matrix.rows);
             let mut row = first;
-            for block in matrix.slice_rows(first..last).blocks {
+            for block in matrix.slice_rows(first..last).in_memory()?.blocks {
                 // the first stream's memory begins with the chunk, that of the others with the matrix
                 let mut begins = [row; MOST_STREAMS];
                 begins[0] = row - first;

@@ -6,9 +6,11 @@ use super::FLOATS;
 use super::quantization::Quantization;
 use super::stored::{FIRST, Found};
 use crate::file_error::FileError;
+use crate::weights::in_memory;
 use crate::weights::matrix::{Matrix, MatrixBlock, Vector};
+use crate::weights::read_mapped::StreamBuffers;
 use crate::weights::safetensors::{Dtype, Tensor, TensorSet};
-use flashflood_formats::{MOST_STREAMS, Stored, WeightFormat, WeightRows};
+use flashflood_formats::{MOST_STREAMS, Stored, WeightFormat};
 
 pub(super) struct Reader<'a> {
     pub(super) tensors: &'a TensorSet,
@@ -45,7 +47,7 @@ impl<'a> Reader<'a> {
             format!("{FLOATS} {}", shapes.join(" or "))
         };
         let tensor = self.tensor(name, expected)?;
-        let values = tensor.to_f32().filter(|_| shapes.contains(&tensor.shape));
+        let values = tensor.read_f32()?.filter(|_| shapes.contains(&tensor.shape));
         let values = values.ok_or_else(|| self.wrong(tensor, expected()))?;
         match values.iter().position(|value| !value.is_finite()) {
             Some(i) => Err(self.not_finite(tensor, format!("element {i}"), values[i])),
@@ -68,7 +70,17 @@ impl<'a> Reader<'a> {
         let as_it_is = |i: usize| described.iter().position(|tensor| tensor.stream == Some(i));
         let mut written: [Vec<u8>; MOST_STREAMS] =
             std::array::from_fn(|i| vec![0; if as_it_is(i).is_some() { 0 } else { rows * bytes[i] }]);
-        let read: Vec<&[u8]> = tensors.iter().map(|tensor| &tensor.bytes[..]).collect();
+        // codes that stay as they are nobody looks at
+        let read: Vec<Bytes> = tensors
+            .iter()
+            .zip(&described)
+            .map(|(tensor, described)| match described.stream {
+                Some(0) => Ok(tensor.bytes.clone()),
+                _ if tensors.len() == 1 => Ok(tensor.bytes.clone()),
+                _ => in_memory(&tensor.bytes),
+            })
+            .collect::<Result<_, FileError>>()?;
+        let read: Vec<&[u8]> = read.iter().map(|bytes| &bytes[..]).collect();
         stored.arrange(rows, cols, &read, written.each_mut().map(|bytes| &mut bytes[..]));
         let mut written = written.into_iter();
         let streams = std::array::from_fn(|i| {
@@ -78,8 +90,8 @@ impl<'a> Reader<'a> {
         let block = MatrixBlock { rows, streams };
         // dense weights are gigabytes that nobody has read yet: only scales are looked at
         if tensors.len() > 1 {
-            let bytes: [&[u8]; MOST_STREAMS] = block.streams.each_ref().map(|bytes| &bytes[..]);
-            if let Some(bad) = (WeightRows { format, cols, streams: bytes }).first_not_finite() {
+            let mut buffers = StreamBuffers::default();
+            if let Some(bad) = buffers.numbers((format, cols), &block)?.first_not_finite() {
                 // what is rewritten comes from the tensor in the stream's place
                 let holder = as_it_is(bad.stream).unwrap_or(bad.stream.min(tensors.len() - 1));
                 return Err(self.not_finite(tensors[holder], format!("row {}", bad.row), bad.value));

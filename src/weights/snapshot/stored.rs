@@ -13,6 +13,7 @@
 use super::quantization::{BLOCK, Mode, NO_ACT_ORDER};
 use super::reader::Reader;
 use crate::file_error::FileError;
+use crate::weights::in_memory;
 use crate::weights::safetensors::{Dtype, Tensor};
 use flashflood_formats::{Affine, ScaleType, Scaled, Stored, StoredScales, WeightFormat};
 
@@ -187,7 +188,8 @@ impl<'a> Reader<'a> {
     pub(super) fn check_order(&self, module: &str) -> Result<(), FileError> {
         let found = ["g_idx", "weight_g_idx"].iter().find_map(|name| self.tensors.get(&format!("{module}.{name}")));
         let Some(tensor) = found else { return Ok(()) };
-        let groups = tensor.bytes.as_chunks::<4>().0;
+        let bytes = in_memory(&tensor.bytes)?;
+        let groups = bytes.as_chunks::<4>().0;
         if groups.iter().map(|group| i32::from_le_bytes(*group)).is_sorted() {
             return Ok(());
         }

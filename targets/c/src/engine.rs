@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use flashflood::{Engine, Language, OpenRequest, Session};
+use flashflood_backends::machine;
 use serde_json::{Value, json};
 
 use crate::flashflood_session;
@@ -61,6 +62,7 @@ impl Shared {
 
 impl flashflood_engine {
     pub(crate) fn open(options: &str) -> Result<Self, Failure> {
+        start_threads();
         let open = request(options)?;
         let (work, todo) = channel::<Work>();
         let (tell, told) = channel();
@@ -139,7 +141,15 @@ fn request(options: &str) -> Result<OpenRequest, Failure> {
     OpenRequest::from_json(&parsed(options, "options_json")?).map_err(|e| Failure::Other(format!("options_json: {e}")))
 }
 
+/// Starts the threads that compute, unless the process has them: a library's own default takes whatever number the
+/// environment names, and thousands of them come to no end.
+pub(crate) fn start_threads() {
+    // where the system has none, whoever needs them says so
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(machine::threads()).build_global();
+}
+
 /// Where memory would go.
 pub(crate) fn memory_plan(options: &str) -> Result<Value, Failure> {
+    start_threads();
     Ok(json!(request(options)?.memory_plan().map_err(Failure::of)?))
 }

@@ -5,7 +5,7 @@
 //! suspend, and whether an answer is being made. While one is suspended, answers of the others wait. State that conversations share is found by comparing prompts, so
 //! sessions need no state of their own, and their answers are computed one after the other.
 //!
-//! Nothing is global. No panic leaves a function. Misuse is defined where C allows it:
+//! Nothing is global but the pool of threads that compute. No panic leaves a function. Misuse is defined where C allows it:
 //!
 //! | misuse | what happens |
 //! | --- | --- |
@@ -13,6 +13,7 @@
 //! | two answers at a time on one session | the second call is an error, at once |
 //! | a session after `flashflood_session_close` | an error, as long as its engine is open |
 //! | a session that is cancelled or closed while it answers | the answer ends at a token, `send` returns |
+//! | a schema that no grammar can be made of in two seconds | an error |
 //! | closing an engine while its sessions answer | answers end at a token; close returns after them |
 //! | a callback that calls `send`, `save`, `restore` or `flashflood_engine_close` | an error (close: nothing); `cancel`, `suspend`, `resume` and `flashflood_session_close` are allowed there |
 //! | saving the state of a session when another one has answered since | an error |
@@ -189,7 +190,8 @@ unsafe fn switch(session: *mut flashflood_session, turn: impl FnOnce(&flashflood
     });
 }
 
-/// Ends the answer that is being made at its next token, from any thread. Without one it does nothing.
+/// Ends the answer that is being made at its next token, and a grammar that is being made for it at once, from any thread.
+/// Without one it does nothing.
 ///
 /// # Safety
 /// `session` is null or of an open engine.

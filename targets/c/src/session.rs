@@ -91,7 +91,14 @@ impl flashflood_session {
     /// Answers a request; `on_event` is told JSON.
     pub(crate) fn send(self: &Arc<Self>, request: &str, mut on_event: impl FnMut(CString)) -> Result<(), Failure> {
         let _answering = self.begin()?;
-        let prepared = self.prepared(request)?;
+        let prepared = match self.prepared(request, &|| !self.is_over(&self.switches())) {
+            // what was given up is not said to be wrong
+            Err(_) if self.is_over(&self.switches()) => {
+                on_event(c_string(done("cancelled", None).to_string()));
+                return Ok(());
+            }
+            prepared => prepared?,
+        };
         let (tell, news) = sync_channel(EVENTS);
         let session = self.clone();
         let turn = Arc::new(Turn::default());
@@ -218,7 +225,7 @@ impl flashflood_session {
 
     pub(crate) fn restore(self: &Arc<Self>, folder: &str, request: &str) -> Result<(), Failure> {
         let (folder, session) = (folder.to_owned(), self.clone());
-        let prepared = self.prepared(request)?;
+        let prepared = self.prepared(request, &|| true)?;
         self.on_engine(move |live| {
             let folder = SessionFolder::open(Path::new(&folder), FOLDER_SPACE).map_err(Failure::of)?;
             let restored = live.restore(&folder, prepared.prompt()).map_err(Failure::of)?;
@@ -232,9 +239,9 @@ impl flashflood_session {
         })
     }
 
-    fn prepared(&self, request: &str) -> Result<Prepared, Failure> {
+    fn prepared(&self, request: &str, is_wanted: &dyn Fn() -> bool) -> Result<Prepared, Failure> {
         let request = Request::from_openai_chat(parsed(request, "request_json")?).map_err(Failure::of)?;
-        self.engine.language.prepare(request).map_err(Failure::of)
+        self.engine.language.prepare_while(request, is_wanted).map_err(Failure::of)
     }
 
     /// Runs `work` on the engine's thread and waits for it.

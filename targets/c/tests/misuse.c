@@ -35,6 +35,30 @@ static const char *LONG_ANSWER =
     "{\"messages\": [{\"role\": \"user\", \"content\": \"Count.\"}], \"temperature\": 0, \"response_format\": {\"type\": "
     "\"json_schema\", \"json_schema\": {\"schema\": {\"type\": \"string\", \"pattern\": \"^x{2000}$\"}}}}";
 
+/* Schemas that once overflowed a stack or took every core for good. */
+static char *bomb(int kind) {
+    static char request[1 << 20];
+    char *end = request;
+    end += sprintf(end, "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}], \"max_tokens\": 5, \"response_format\": "
+                        "{\"type\": \"json_schema\", \"json_schema\": {\"schema\": ");
+    if (kind == 0) { /* a chain */
+        end += sprintf(end, "{\"$ref\": \"#/$defs/d0\", \"$defs\": {");
+        for (int i = 0; i < 400; i++)
+            end += sprintf(end, "\"d%d\": {\"type\": \"array\", \"items\": {\"$ref\": \"#/$defs/d%d\"}}, ", i, i + 1);
+        end += sprintf(end, "\"d400\": {\"type\": \"integer\"}}}");
+    } else if (kind == 1) { /* patterns that hold at once */
+        end += sprintf(end, "{\"type\": \"string\", \"allOf\": [{}");
+        for (int i = 0; i < 200; i++) end += sprintf(end, ", {\"pattern\": \"^.*a%d.*$\"}", i);
+        end += sprintf(end, "]}");
+    } else { /* an object of many members */
+        end += sprintf(end, "{\"type\": \"object\", \"required\": [\"p\"");
+        for (int i = 0; i < 8000; i++) end += sprintf(end, ", \"p%d\"", i);
+        end += sprintf(end, "]}");
+    }
+    sprintf(end, "}}}");
+    return request;
+}
+
 struct told {
     flashflood_session *session, *other;
     atomic_int texts, suspended, resumed, done, cancelled;
@@ -120,6 +144,10 @@ int main(int count, char **arguments) {
     REFUSED(flashflood_session_send(session, "{}", NULL, NULL, &error) != 0, "messages");
     REFUSED(flashflood_session_send(session, "{\"messages\": []}", NULL, NULL, &error) != 0, "no messages");
     CHECK(flashflood_session_send(session, "[", NULL, NULL, NULL) != 0);
+    for (int kind = 0; kind < 3; kind++) {
+        REFUSED(flashflood_session_send(session, bomb(kind), NULL, NULL, &error) != 0, "the grammar cannot be used");
+        REFUSED(flashflood_session_restore(session, arguments[1], bomb(kind), &error) != 0, "the grammar cannot be used");
+    }
     /* nobody listens, and nobody wants the error */
     CHECK(flashflood_session_send(session, QUESTION, NULL, NULL, NULL) == 0);
 
