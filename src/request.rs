@@ -158,6 +158,11 @@ impl RequestError {
         RequestError { kind: RequestErrorKind::Invalid, message: message.into(), field: None }
     }
 
+    /// There is no room for it now.
+    pub(crate) fn busy(message: impl Into<String>) -> Self {
+        RequestError { kind: RequestErrorKind::Busy, ..Self::invalid(message) }
+    }
+
     /// The request asks for what is not there.
     pub(crate) fn unsupported(field: &str, what: &str) -> Self {
         RequestError { kind: RequestErrorKind::Unsupported, ..Self::invalid(what) }.at(field)

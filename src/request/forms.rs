@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Request, RequestError, RequestErrorKind, ToolChoice};
+use super::{Request, RequestError, ToolChoice};
 use crate::text::{AnswerForm, Grammar, GrammarError, ModelText};
 
 /// Whether a grammar may have to be made for it, which takes a moment.
@@ -25,9 +25,7 @@ pub(super) fn grammar_of(
     let grammar = |form: AnswerForm, field: &'static str| {
         let compiler = text.grammars().map_err(|reason| RequestError::invalid(reason).at(field))?;
         compiler.compile_while(form, is_wanted).map_err(|e| match e {
-            GrammarError::Busy(_) | GrammarError::Unwanted => {
-                RequestError { kind: RequestErrorKind::Busy, ..RequestError::invalid(e.to_string()) }
-            }
+            GrammarError::Busy(_) | GrammarError::Unwanted => RequestError::busy(e.to_string()),
             GrammarError::NoEnd | GrammarError::Unusable { .. } => RequestError::invalid(e.to_string()).at(field),
         })
     };

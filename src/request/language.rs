@@ -407,6 +407,7 @@ impl Language {
                     return Ok((text, Some(Conversation { messages, tools, is_begun })));
                 }
                 Ok(text) => drop(dropped.get_or_insert((text, messages))),
+                Err(e @ TextError::TemplateBusy { .. }) => return Err(RequestError::busy(e.to_string())),
                 Err(e) => drop(refused.get_or_insert(e)),
             }
         }

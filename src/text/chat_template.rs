@@ -11,7 +11,7 @@ use std::time::Duration;
 use minijinja::{Error, ErrorKind, Value};
 use serde_json::Map;
 
-use super::aside::Aside;
+use super::aside::{Aside, GivenUp};
 use super::jinja::{self, Template};
 use super::special_tokens::special_tokens;
 use super::{Message, TextError};
@@ -45,7 +45,7 @@ impl Named {
         let threads = Aside::new("template", jinja::STACK, LONGEST);
         let text = source.to_owned();
         let template = threads.run(&|| true, move || Template::new(&text, clock).map(Arc::new));
-        let template = template.map_err(|e| at(0, e.to_string()))?.map_err(|e| template_error(origin, &e))?;
+        let template = template.map_err(|e| given_up(origin, &e))?.map_err(|e| template_error(origin, &e))?;
         Ok(Named { origin: origin.to_path_buf(), source: source.to_owned(), template, threads })
     }
 
@@ -54,7 +54,7 @@ impl Named {
         let template = template.clone();
         match threads.run(&|| true, move || template.render(variables)) {
             Ok(rendered) => rendered.map_err(|e| template_error(origin, &e)),
-            Err(e) => Err(TextError::ChatTemplate { path: origin.clone(), line: 0, reason: e.to_string() }),
+            Err(e) => Err(given_up(origin, &e)),
         }
     }
 }
@@ -128,6 +128,15 @@ fn as_transformers(message: serde_json::Value) -> serde_json::Value {
     all.into()
 }
 
+/// Why a template was not tried, or not to its end.
+fn given_up(origin: &Path, reason: &GivenUp) -> TextError {
+    let said = reason.to_string();
+    match reason {
+        GivenUp::Busy(_) | GivenUp::NoThread(_) => TextError::TemplateBusy { reason: said },
+        _ => TextError::ChatTemplate { path: origin.to_path_buf(), line: 0, reason: said },
+    }
+}
+
 fn template_error(origin: &Path, error: &Error) -> TextError {
     let mut reason = match error.detail() {
         _ if error.kind() == ErrorKind::OutOfFuel => "this takes too many steps: it seems to go on for ever".to_owned(),
@@ -175,6 +184,19 @@ mod tests {
     /// Renders `source` with `values` as its variables.
     fn rendered(source: &str, values: serde_json::Value) -> Result<String, TextError> {
         template(source).render(&[], None, false, values.as_object().unwrap())
+    }
+
+    #[test]
+    fn while_others_take_too_long_a_template_has_to_wait() {
+        let mut template = template("x");
+        let threads = Aside::new("template", 256 << 10, Duration::from_millis(30));
+        template.default.threads = threads.clone();
+        for _ in 0..2 {
+            let outcome = threads.run(&|| true, || std::thread::sleep(Duration::from_secs(2)));
+            assert!(matches!(outcome, Err(GivenUp::TooLong(_))));
+        }
+        let outcome = template.render(&[], None, false, &Map::new());
+        assert!(matches!(outcome, Err(TextError::TemplateBusy { .. })), "{outcome:?}");
     }
 
     #[test]

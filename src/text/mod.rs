@@ -82,6 +82,12 @@ pub enum TextError {
         /// What the template engine, or the template's own `raise_exception`, said.
         reason: String,
     },
+    /// The chat template could not be tried: there is no thread for it, or others that took too long still have theirs.
+    #[error("the chat template has to wait: {reason}")]
+    TemplateBusy {
+        /// What is missing.
+        reason: String,
+    },
     /// `generation_config.json` is not JSON, or one of its values has the wrong type.
     #[error("{}: {key}: expected {expected}, found {found}", path.display())]
     GenerationConfig {
