@@ -319,7 +319,7 @@ impl Engine {
                 let slots = || HostSlots::new(plan.slots, experts.slot_bytes()).map(Arc::new);
                 let slots = has_experts.then(slots).transpose()?;
                 let store = slots.clone().map(|slots| store(slots)).transpose()?;
-                let runner = CpuExecutor::make(recording.clone(), context, slots)?.with_look_ahead(look_ahead);
+                let runner = CpuExecutor::try_new(recording.clone(), context, slots)?.with_look_ahead(look_ahead);
                 (Box::new(runner), store)
             }
         };

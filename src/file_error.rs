@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use flashflood_backends::NO_MEMORY_HINT;
+
 /// A file or folder that is not what it should be. Its text names the path, the place in it, what was expected and what
 /// was found, and on a second line a hint where there is one.
 #[derive(Debug)]
@@ -55,8 +57,9 @@ impl FileError {
     pub(crate) fn io(action: impl Into<String>, path: &Path) -> impl FnOnce(io::Error) -> FileError {
         let (action, path) = (action.into(), path.to_owned());
         move |source| {
+            let hint = if source.kind() == io::ErrorKind::OutOfMemory { NO_MEMORY_HINT } else { "" };
             let problem = Problem::Io { action, source };
-            Fields { path, place: String::new(), problem, hint: String::new() }.into()
+            Fields { path, place: String::new(), problem, hint: hint.to_owned() }.into()
         }
     }
 

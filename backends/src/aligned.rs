@@ -37,6 +37,7 @@ fn zeroed(len: usize) -> Option<Vec<u8>> {
     // SAFETY: the layout is not of size zero.
     let start = unsafe { alloc_zeroed(layout) };
     if start.is_null() {
+        crate::forget_refused();
         return None;
     }
     // SAFETY: `start` comes from the global allocator with the layout of `len` bytes, which is what a vector of that

@@ -1,21 +1,41 @@
 //! What a program says when it cannot go on, from where little more than that may be done: a handler of a signal.
 
-/// Writes the parts to standard error, one after the other, and ends the program with exit code 1. Nothing is allocated
-/// and nothing else of the process runs, so that handlers of signals may call it.
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Longer than what is said: pipes take as much without another's text between.
+const MOST: usize = 1024;
+
+/// Writes the parts to standard error, together, and ends the program with exit code 1. Nothing is allocated and nothing
+/// else of the process runs, so that handlers of signals may call it. Of several threads that do, one speaks.
 pub(crate) fn end(parts: &[&[u8]]) -> ! {
-    for mut part in parts.iter().copied() {
-        while !part.is_empty() {
-            // SAFETY: the pointer and length are those of a slice; the call may be made in a handler of a signal.
-            let written = unsafe { libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len()) };
-            match usize::try_from(written) {
-                Ok(written) if written > 0 => part = &part[written.min(part.len())..],
-                // nobody reads
-                _ => break,
-            }
+    static SPEAKS: AtomicBool = AtomicBool::new(false);
+    while SPEAKS.swap(true, Ordering::Relaxed) {
+        // SAFETY: the call may be made in a handler of a signal; the thread that speaks ends the program.
+        unsafe { libc::pause() };
+    }
+    let (text, len) = joined(parts);
+    let mut text = &text[..len];
+    while !text.is_empty() {
+        // SAFETY: the pointer and length are those of a slice; the call may be made in a handler of a signal.
+        let written = unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+        match usize::try_from(written) {
+            Ok(written) if written > 0 => text = &text[written.min(text.len())..],
+            // nobody reads
+            _ => break,
         }
     }
     // SAFETY: the call may be made in a handler of a signal, and does not return.
     unsafe { libc::_exit(1) }
+}
+
+/// The parts one after the other, as far as there is room, and how long they are.
+fn joined(parts: &[&[u8]]) -> ([u8; MOST], usize) {
+    let (mut text, mut len) = ([0; MOST], 0);
+    for (to, from) in text.iter_mut().zip(parts.iter().copied().flatten()) {
+        *to = *from;
+        len += 1;
+    }
+    (text, len)
 }
 
 /// Lets `handler` be called at `signal`, on the stack that std has for it when that of the thread is full. What was called
@@ -75,6 +95,13 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_said_together() {
+        let (text, len) = joined(&[b"error: ", b"", b"a\n"]);
+        assert_eq!(&text[..len], b"error: a\n");
+        assert_eq!(joined(&[&[b'x'; 600], &[b'y'; 600]]).1, MOST);
+    }
 
     #[test]
     fn lines_are_short_and_plain() {

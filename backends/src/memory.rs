@@ -31,10 +31,10 @@ pub fn total_memory() -> u64 {
     limits_room().map_or(total, |room| total.min(room.limit))
 }
 
-/// Whether this process is limited by itself.
+/// Bytes that the limits of this process leave, where it has any.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub(crate) fn has_limits() -> bool {
-    limits_room().is_some()
+pub(crate) fn left_by_limits() -> Option<u64> {
+    limits_room().map(|room| room.available)
 }
 
 /// What the limits of this process leave (`ulimit -v`, `ulimit -d`), where it has any.
@@ -45,6 +45,8 @@ fn limits_room() -> Option<Room> {
         // SAFETY: the pointer is to a local of the type that the call fills in.
         let is_known = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
         let limit = (is_known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)?;
+        #[cfg_attr(target_pointer_width = "64", expect(clippy::useless_conversion, reason = "32 bits elsewhere"))]
+        let limit = u64::from(limit);
         let left = limit.saturating_sub(status_bytes(used)?);
         // stacks of threads and what allocators keep in reserve are addresses as well
         Some(Room { limit, available: left / 4 * 3 })

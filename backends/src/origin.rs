@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::sync::TryLockError;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// A place in a file that is mapped.
@@ -44,29 +46,49 @@ impl Origin {
     /// Opens the file: maps need no descriptors, and a model may have more files than a process may have open.
     ///
     /// # Errors
-    /// What the system says; another file of this name.
+    /// What the system says; [`io::ErrorKind::Other`] for another file of this name.
     pub fn open(&self) -> io::Result<File> {
         let file = File::open(&self.file.path)?;
         match identity(&file.metadata()?) == self.file.identity {
             true => Ok(file),
-            false => Err(io::Error::other("it was replaced or changed while it was in use")),
+            false => Err(io::Error::other("another file has this name now")),
         }
     }
 }
 
-/// The file that has a map at `address`. It allocates nothing and waits for nobody, so that a handler of a signal that
-/// came of a read of that address may call it.
+/// What is mapped at an address.
 #[cfg(unix)]
-pub(crate) fn origin_at(address: usize) -> Option<Arc<Known>> {
-    let maps = MAPS.try_read().ok()?;
-    let (first, (len, file)) = maps.range(..=address).next_back()?;
-    // a map ends with its last page
-    (address - first < len.next_multiple_of(crate::PAGE)).then(|| file.clone())
+pub(crate) enum AtAddress {
+    File(Arc<Known>),
+    /// No file.
+    Nothing,
+    /// Another thread maps a file just now: nobody can say.
+    Busy,
+}
+
+/// What has a map at `address`. It allocates nothing and waits for nobody, so that a handler of a signal that came of a
+/// read of that address may call it.
+#[cfg(unix)]
+pub(crate) fn origin_at(address: usize) -> AtAddress {
+    let maps = match MAPS.try_read() {
+        Ok(maps) => maps,
+        Err(TryLockError::Poisoned(maps)) => maps.into_inner(),
+        Err(TryLockError::WouldBlock) => return AtAddress::Busy,
+    };
+    match maps.range(..=address).next_back() {
+        // a map ends with its last page
+        Some((first, (len, file))) if address - first < len.next_multiple_of(crate::PAGE) => {
+            AtAddress::File(file.clone())
+        }
+        _ => AtAddress::Nothing,
+    }
 }
 
 /// Remembers a map until it is forgotten.
 pub(crate) fn remember(map: &[u8], path: &Path, metadata: &Metadata) {
-    let known = Known { path: path.to_owned(), identity: identity(metadata) };
+    // the process may go to another folder
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let known = Known { path, identity: identity(metadata) };
     let mut maps = MAPS.write().unwrap_or_else(PoisonError::into_inner);
     maps.insert(map.as_ptr().addr(), (map.len(), Arc::new(known)));
 }
@@ -76,13 +98,14 @@ pub(crate) fn forget(map: &[u8]) {
     MAPS.write().unwrap_or_else(PoisonError::into_inner).remove(&map.as_ptr().addr());
 }
 
-/// A file that was shortened or written to is left to whoever reads it to find out.
+/// The same after the file was shortened or written to: whoever reads it finds out.
 #[cfg(unix)]
 fn identity(metadata: &Metadata) -> [u64; 3] {
     use std::os::unix::fs::MetadataExt;
     [metadata.dev(), metadata.ino(), 0]
 }
 
+/// The best that std tells; another after the file was shortened.
 #[cfg(not(unix))]
 fn identity(metadata: &Metadata) -> [u64; 3] {
     let made = metadata.created().ok().and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok());
@@ -110,6 +133,21 @@ mod tests {
         std::fs::write(&other, [8; 10_000]).expect("writes");
         let _ = std::fs::rename(&other, &path);
         #[cfg(unix)]
-        assert!(found.open().is_err(), "another file has its name");
+        assert_eq!(found.open().expect_err("another file has its name").kind(), io::ErrorKind::Other);
+    }
+    #[test]
+    fn paths_are_absolute() {
+        // the manifest of this crate, whose folder tests run in
+        let MapOutcome::Mapped(mapped) = map_file(Path::new("Cargo.toml")).expect("there is such a file") else {
+            return;
+        };
+        let found = origin(mapped.as_ref()).expect("it is mapped");
+        assert!(found.path().is_absolute() && found.open().is_ok(), "{found:?}");
+        #[cfg(unix)]
+        {
+            let start = mapped.as_ref().as_ptr().addr();
+            assert!(matches!(origin_at(start), AtAddress::File(file) if file.path == found.path()));
+            assert!(matches!(origin_at(8), AtAddress::Nothing));
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use flashflood_backends::private::shared_file_in_place_of;
+use flashflood_backends::new_files::shared_file_in_place_of;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use flashflood_backends::new_files::shared_file_in_place_of;
 use flashflood_backends::positioned::{read_exact_at, write_all_at};
-use flashflood_backends::private::shared_file_in_place_of;
 
 use crate::file_error::FileError;
 

@@ -47,7 +47,7 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<()> {
         Some(folder) => folder,
         None => data_folder().context("no home folder (hint: --chat-dir DIR)")?.join("chats"),
     };
-    flashflood_backends::private::folder(&folder).with_context(|| folder.display().to_string())?;
+    flashflood_backends::new_files::private_folder(&folder).with_context(|| folder.display().to_string())?;
     // a session folder that cannot be made is better known before the first answer
     let keeps_sessions = args.saved.session_dir.is_some();
     let states = match args.saved.open()? {

@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use config_file::{ConfigFile, ConfigFileError};
-use flashflood_backends::NO_MEMORY_HINT;
+use flashflood_backends::{NO_MEMORY_HINT, NO_THREADS_HINT};
 
 const AFTER_HELP: &str = "A flag --some-flag may also be given as FLASHFLOOD_SOME_FLAG in the environment, or as some-flag \
 in the configuration file, ~/.config/flashflood/config.toml (FLASHFLOOD_CONFIG names another). Flags come before the \
@@ -212,8 +212,10 @@ pub(crate) fn main() -> ExitCode {
 fn start_threads() -> anyhow::Result<()> {
     let count = flashflood_backends::machine::threads();
     rayon::ThreadPoolBuilder::new().num_threads(count).build_global().map_err(|error| {
-        let hint = "RAYON_NUM_THREADS=1, or raise the limit of this program (ulimit -v)";
-        anyhow::anyhow!("the system has no {count} threads for this program: {error} (hint: {hint})")
+        anyhow::anyhow!(
+            "the system has no {count} threads for this program: {error} (hint: {NO_THREADS_HINT}, or set \
+             RAYON_NUM_THREADS=1)"
+        )
     })
 }
 
@@ -227,14 +229,19 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// `error: what: why`, and the hint, if there is one, on a line of its own.
 fn report(error: &anyhow::Error) {
     let (message, hint) = split_hint(error);
-    // whatever it was that failed: without memory it had to
-    let hint = hint.or_else(|| flashflood_backends::refused_memory().map(|_| NO_MEMORY_HINT.to_owned()));
+    let hint = hint.or_else(|| error.chain().any(is_no_memory).then(|| NO_MEMORY_HINT.to_owned()));
     // nobody may be reading these either
     let mut out = std::io::stderr();
     let _ = writeln!(out, "error: {}", notes::printable(&message));
     if let Some(hint) = hint {
         let _ = writeln!(out, "hint: {}", notes::printable(&hint));
     }
+}
+
+/// Whether an error is that there was no memory.
+fn is_no_memory(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::OutOfMemory)
+        || error.is::<std::collections::TryReserveError>()
 }
 
 /// `what: why` of an error and its causes, and the hint that the message carries at its end.

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use flashflood_backends::private;
+use flashflood_backends::new_files;
 
 /// Writes `path` by `write`, which is given the place to write to. A file appears when it is whole, and nothing else is
 /// replaced: a device, a pipe or a link is written to as it is, since to rename onto it would remove it.
@@ -17,7 +17,7 @@ pub(super) fn write_whole(path: &Path, write: impl FnOnce(&Path) -> anyhow::Resu
 pub(super) fn write_private(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let beside = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        private::new_file_in(&folder_of(path), &name, "part").map(|(unfinished, _)| unfinished)
+        new_files::new_private_file_in(&folder_of(path), &name, "part").map(|(unfinished, _)| unfinished)
     };
     write_beside(path, beside, write)
 }
@@ -25,11 +25,23 @@ pub(super) fn write_private(path: &Path, write: impl FnOnce(&Path) -> anyhow::Re
 /// A file that only its owner may read, in the place of what had its name; a link is replaced and not followed. A device or
 /// a pipe is written to as it is.
 pub(super) fn private_file(path: &Path) -> anyhow::Result<File> {
-    // /dev/stdout is a link
-    let is_device =
-        path.starts_with("/dev") || fs::metadata(path).is_ok_and(|known| !known.is_file() && !known.is_dir());
-    let file = if is_device { OpenOptions::new().write(true).open(path) } else { private::file_in_place_of(path) };
+    let file = match is_device(path) {
+        // behind what a shell was told to keep of it
+        true => OpenOptions::new().append(true).open(path),
+        false => new_files::private_file_in_place_of(path),
+    };
     file.with_context(|| path.display().to_string())
+}
+
+/// Whether `path` is a device, a pipe, or a name that the system has for an open file, such as /dev/stdout.
+fn is_device(path: &Path) -> bool {
+    // others may write to folders below /dev, such as /dev/shm
+    let is_of_system = || {
+        let folder = fs::canonicalize(folder_of(path)).unwrap_or_default();
+        let is_link = fs::symlink_metadata(path).is_ok_and(|known| known.is_symlink());
+        is_link && (folder == Path::new("/dev") || folder.starts_with("/proc")) || folder == Path::new("/dev/fd")
+    };
+    fs::metadata(path).is_ok_and(|known| !known.is_file() && !known.is_dir()) || is_of_system()
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -119,5 +131,37 @@ mod tests {
         .unwrap();
         assert!(!fs::metadata(null).unwrap().is_file());
         assert_eq!(files(folder.path()), ["file", "link"]);
+    }
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_private_file_below_dev_is_one_and_an_open_file_is_gone_on_with() {
+        use std::io::Write;
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::PermissionsExt;
+        let write = |path: &Path| private_file(path).unwrap().write_all(b"new").unwrap();
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let (path, victim) = (folder.path().join("trace"), folder.path().join("victim"));
+        write(&path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&path, "longer than that").unwrap();
+        write(&path);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_file(&path).unwrap();
+        fs::write(&victim, "kept").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        write(&path);
+        assert_eq!(
+            (fs::read_to_string(&victim).unwrap(), fs::read_to_string(&path).unwrap().len()),
+            ("kept".into(), 3)
+        );
+        // as /dev/stdout is a link to
+        let open = File::options().write(true).open(&victim).unwrap();
+        for start in ["/proc/self/fd", "/dev/fd"] {
+            fs::write(&victim, "longer than that").unwrap();
+            write(&Path::new(start).join(open.as_raw_fd().to_string()));
+            assert_eq!(fs::read_to_string(&victim).unwrap(), "new");
+        }
+        write(Path::new("/dev/null"));
     }
 }

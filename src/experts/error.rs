@@ -168,7 +168,7 @@ pub enum StoreError {
         cause: String,
     },
     /// The system gave no thread.
-    #[error("cannot start a thread to read experts: {cause} (hint: {hint})", hint = flashflood_backends::NO_MEMORY_HINT)]
+    #[error("cannot start a thread to read experts: {cause} (hint: {hint})", hint = flashflood_backends::NO_THREADS_HINT)]
     Threads {
         /// What the system said.
         cause: io::Error,
@@ -228,7 +228,7 @@ pub enum StoreError {
         slot: usize,
     },
     /// The system gave no memory for a slot.
-    #[error("no memory for expert slot {slot} of {bytes} bytes; give a smaller --expert-cache")]
+    #[error("no memory for expert slot {slot} of {bytes} bytes (hint: a smaller --expert-cache)")]
     OutOfMemory {
         /// The slot.
         slot: usize,

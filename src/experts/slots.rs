@@ -57,7 +57,10 @@ impl HostSlots {
     /// `slots` slots of `slot_bytes` bytes each.
     pub(crate) fn new(slots: usize, slot_bytes: usize) -> Result<Self, StoreError> {
         let mut all = Vec::new();
-        all.try_reserve_exact(slots).map_err(|_| StoreError::OutOfMemory { slot: 0, bytes: slot_bytes })?;
+        all.try_reserve_exact(slots).map_err(|_| {
+            flashflood_backends::forget_refused();
+            StoreError::OutOfMemory { slot: 0, bytes: slot_bytes }
+        })?;
         all.resize_with(slots, || RwLock::new(AlignedBuffer::empty()));
         Ok(HostSlots { slots: all, slot_bytes })
     }

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use flashflood_backends::folders::link_to_file;
+use flashflood_backends::new_files;
 use flashflood_backends::positioned::sync_folder;
-use flashflood_backends::private;
 use glob::{MatchOptions, Pattern};
 use ureq::http::StatusCode;
 use ureq::http::header::CONTENT_RANGE;
@@ -249,7 +249,7 @@ impl Download<'_> {
         }
         let path = self.unfinished(file);
         let url = self.hub.url(&self.pull.name, self.commit, file);
-        let mut part = private::file_to_go_on_with(&path).map_err(HubError::io("open", &path))?;
+        let mut part = new_files::file_to_go_on_with(&path).map_err(HubError::io("open", &path))?;
         // released when this process ends, however it ends
         match part.try_lock() {
             Ok(()) => {}
@@ -404,8 +404,8 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(HubError::io("create", folder))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    private::remove_left_over(folder, &name, PART);
-    let (part, mut file) = private::new_shared_file_in(folder, &name, PART).map_err(HubError::io("create", path))?;
+    new_files::remove_left_over(folder, &name, PART);
+    let (part, mut file) = new_files::new_shared_file_in(folder, &name, PART).map_err(HubError::io("create", path))?;
     let written = file.write_all(bytes).and_then(|()| fs::rename(&part, path));
     written.map_err(|error| {
         let _ = fs::remove_file(&part);

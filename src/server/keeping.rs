@@ -3,9 +3,9 @@
 //!
 //! What is written in a quiet moment is the whole state, gigabytes for a long conversation of a large model. A conversation
 //! that goes on at once, as an agent's does after every call of a tool, must not pay for that at each turn: the moment has
-//! to be [`QUIET`] long, and [`SHARE`] times as long as the last file took to be written. So at most one part in
-//! [`SHARE`] of the time goes into such files, and a request that comes meanwhile is not kept waiting: the file is given
-//! up, except where the disk is already asked to make it durable.
+//! to be [`QUIET`] long, and after a file as long as [`RATE`] and [`SHARE`] say. So at most one part in [`SHARE`] of the
+//! time goes into such files, and they wear out no disk. A request that comes meanwhile is not kept waiting: the file is
+//! given up, except where the disk is already asked to make it durable.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,10 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How many times as long as the last file took.
 const SHARE: u32 = 10;
 
+/// Bytes a second of files that are written in quiet moments: 1.8 TB a day at most, where disks of the size of a large model
+/// are made for several hundred TB.
+const RATE: u64 = 20 << 20;
+
 /// The files of a server's conversations, and whether they have what there is.
 pub(super) struct Keeping {
     folder: SessionFolder,
@@ -25,13 +29,13 @@ pub(super) struct Keeping {
     is_kept: bool,
     /// Whether the next quiet moment is used: once for a state, so that a full disk is not told of every second.
     waits: bool,
-    /// What the last file took.
-    took: Duration,
+    /// How long nobody must have asked for anything before the next one.
+    rest: Duration,
 }
 
 impl Keeping {
     pub(super) fn new(folder: SessionFolder) -> Self {
-        Keeping { folder, is_kept: true, waits: false, took: Duration::ZERO }
+        Keeping { folder, is_kept: true, waits: false, rest: QUIET }
     }
 
     pub(super) fn folder(&self) -> &SessionFolder {
@@ -45,7 +49,7 @@ impl Keeping {
 
     /// How long nobody must have asked for anything until the state is written; `None` when there is nothing to write.
     pub(super) fn quiet(&self) -> Option<Duration> {
-        self.waits.then(|| QUIET.max(self.took * SHARE))
+        self.waits.then_some(self.rest)
     }
 
     /// Writes the state, unless a file has it.
@@ -59,20 +63,23 @@ impl Keeping {
             return;
         }
         let begun = Instant::now();
+        let mut bytes = 0;
         match session.save_while(&mut self.folder, &mut go_on) {
             Err(SessionError::Execute(ExecuteError::Interrupted)) => {
-                self.took = self.took.max(begun.elapsed());
+                self.rest = self.rest.max(begun.elapsed() * SHARE);
                 return;
             }
             Ok(None) => self.is_kept = true,
-            Ok(Some(_)) => {
+            Ok(Some(path)) => {
                 self.is_kept = true;
+                bytes = std::fs::metadata(path).map_or(0, |file| file.len());
                 let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 tracing::info!(tokens = session.tokens().len(), milliseconds, "kept");
             }
             Err(error) => tracing::warn!("this session is not kept: {error}"),
         }
-        (self.took, self.waits) = (begun.elapsed(), false);
+        self.waits = false;
+        self.rest = QUIET.max(begun.elapsed() * SHARE).max(Duration::from_millis(1000 * bytes / RATE));
     }
 
     /// The state is of another conversation from now on, whose files replace none of this one's.
@@ -120,8 +127,7 @@ mod tests {
             });
             assert!(before.exists() && files() == 1 && keeping.quiet().is_some(), "after {given_up} of {parts} parts");
         }
-        keeping.took = QUIET;
-        assert_eq!(keeping.quiet(), Some(QUIET * SHARE));
+        assert!(keeping.quiet().unwrap() >= QUIET);
         keeping.keep(&mut session);
         // the next turn has replaced the one before
         assert!(!before.exists() && files() == 1 && keeping.quiet().is_none());

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use flashflood_backends::new_files;
 use flashflood_backends::positioned::sync_folder;
-use flashflood_backends::private;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::file::{Header, SessionReader, SessionWriter};
@@ -57,7 +57,7 @@ impl SessionFolder {
     /// # Errors
     /// What the system refuses.
     pub fn open(path: &Path, space: u64) -> Result<SessionFolder, SessionFileError> {
-        private::folder(path).map_err(SessionFileError::io("create", path))?;
+        new_files::private_folder(path).map_err(SessionFileError::io("create", path))?;
         let folder = SessionFolder { path: path.to_owned(), space, saved: None, told: Arc::default() };
         folder.drop_parts();
         Ok(folder)
@@ -124,7 +124,7 @@ impl SessionFolder {
         let name = format!("{:016x}-{:016x}", header.identity.fingerprint, xxh3_64(ids) ^ header.identity.kv_code());
         let path = self.path.join(format!("{name}.{EXTENSION}"));
         // several programs may save the same timeline at the same time
-        let made = private::new_file_in(&self.path, &name, PART);
+        let made = new_files::new_private_file_in(&self.path, &name, PART);
         let (part, file) = made.map_err(SessionFileError::io("create a file in", &self.path))?;
         let written = SessionWriter::create(&part, file, header).map_err(E::from).and_then(|mut writer| {
             write(&mut writer)?;
@@ -236,8 +236,8 @@ mod tests {
     #[test]
     fn what_killed_programs_left_behind_goes_and_what_is_written_stays() {
         let (_root, folder) = folder();
-        let (left, _) = private::new_file_in(&folder.path, "left", PART).unwrap();
-        let (written, file) = private::new_file_in(&folder.path, "written", PART).unwrap();
+        let (left, _) = new_files::new_private_file_in(&folder.path, "left", PART).unwrap();
+        let (written, file) = new_files::new_private_file_in(&folder.path, "written", PART).unwrap();
         file.lock().unwrap();
         let victim = folder.path.join("victim");
         fs::write(&victim, "precious").unwrap();

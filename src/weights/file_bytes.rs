@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
-use flashflood_backends::{MapOutcome, NO_MEMORY_HINT, map_file, read_parts_of_file};
+use flashflood_backends::{MapOutcome, map_file, read_parts_of_file};
 
 use crate::file_error::FileError;
 
@@ -22,7 +22,7 @@ pub(crate) fn file_bytes(
     wanted: impl Fn(&Bytes) -> Vec<Range<u64>>,
 ) -> Result<Bytes, FileError> {
     let refused = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::OutOfMemory => FileError::io("map", path)(error).hint(NO_MEMORY_HINT),
+        std::io::ErrorKind::OutOfMemory => FileError::io("map", path)(error),
         _ => FileError::io("read", path)(error),
     };
     match map_file(path).map_err(refused)? {

@@ -15,6 +15,8 @@ const PIECE: usize = 4 << 20;
 
 const HINT: &str = "the disk failed, or the file was changed while it was in use";
 
+const REPLACED: &str = "open the model again; files that are in use must stay as they are";
+
 /// Whether `bytes` are of a file that is mapped.
 pub(crate) fn is_mapped(bytes: &[u8]) -> bool {
     origin(bytes).is_some()
@@ -38,7 +40,9 @@ pub(crate) fn read_mapped<'a>(bytes: &'a [u8], buffer: &'a mut Vec<u8>) -> Resul
 fn fill(origin: &Origin, out: &mut [u8]) -> Result<(), FileError> {
     let (path, len) = (origin.path(), out.len());
     let wrong = |offset: u64, len: usize, error: std::io::Error| {
-        FileError::io(format!("read {len} bytes at offset {offset}"), path)(error).hint(HINT)
+        // as `Origin::open` says of another file
+        let hint = if error.kind() == std::io::ErrorKind::Other { REPLACED } else { HINT };
+        FileError::io(format!("read {len} bytes at offset {offset}"), path)(error).hint(hint)
     };
     let file = origin.open().map_err(|error| wrong(origin.offset, len, error))?;
     let read = |(index, piece): (usize, &mut [u8])| {

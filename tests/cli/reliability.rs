@@ -175,7 +175,7 @@ fn a_mapped_file_that_is_shortened() {
 #[test]
 fn memory_that_is_not_there() {
     let pack = in_repository("models/small-moe");
-    let mut ends = Vec::new();
+    let (mut ends, mut silent) = (Vec::new(), 0);
     // KiB: from what the program does not even start with to what is enough
     for step in 0..60 {
         let limit = (20_000.0 * 1.1f64.powi(step)) as u64;
@@ -198,10 +198,16 @@ fn memory_that_is_not_there() {
         match code {
             Some(0) => assert!(!written.is_empty()),
             Some(1) => assert!(said.contains("\nhint: ") && said.contains("error: "), "{limit} KiB: {said}"),
+            // at the edge of what the system can load it kills some programs before their first instruction, and not others
+            None if said.is_empty() => silent += 1,
             _ => panic!("{limit} KiB: {code:?}: {said}"),
         }
         ends.push((limit, code));
+        if matches!(ends[..], [.., (_, Some(0)), (_, Some(0)), (_, Some(0))]) {
+            break;
+        }
     }
+    assert!(silent <= 2, "{silent} of {ends:?}");
     assert_eq!(ends.last().map(|(_, code)| *code), Some(Some(0)), "{ends:?}");
 }
 

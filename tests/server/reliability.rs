@@ -189,7 +189,7 @@ fn a_backlog_is_told_and_the_state_is_kept() {
             std::iter::once(first).chain(waiting.into_iter().map(Answer::read)).map(Result::ok).collect();
         assert!(answers.iter().flatten().filter(|answer| answer.status == 503).count() > 5, "{answers:?}");
         assert_eq!(server.ended(), Some(0));
-        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(20) + PATIENCE, "{:?}", since.elapsed());
         let kept: Vec<_> = std::fs::read_dir(&sessions).unwrap().flatten().map(|entry| entry.path()).collect();
         assert!(!kept.iter().any(|path| path.extension().is_some_and(|end| end == "part")), "{kept:?}");
         // the next server has the state of each that was answered to its end, and of the one that was cut off
@@ -208,7 +208,7 @@ fn a_backlog_is_told_and_the_state_is_kept() {
             finished += 1;
         }
         assert!(finished >= if drain == "0" { 1 } else { 2 }, "drain {drain}: {finished} were answered");
-        assert!(kept.len() > usize::from(drain == "0"), "drain {drain}: {kept:?}");
+        assert!(kept.len() >= 2, "drain {drain}: {kept:?}");
         let stderr = next.stderr.lock().unwrap().clone();
         assert!(!stderr.contains("WARN"), "{stderr}");
     }
@@ -218,16 +218,28 @@ fn a_backlog_is_told_and_the_state_is_kept() {
 #[cfg(target_os = "linux")]
 #[test]
 fn standard_error_may_be_full() {
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = flashflood(&["serve", "--port", &port.to_string(), "--device", "cpu"]);
-    let child = command.stderr(full).spawn().unwrap();
-    let mut server = Server { child, address: format!("127.0.0.1:{port}"), stderr: Arc::default() };
-    let since = Instant::now();
-    while TcpStream::connect(&server.address).is_err() || server.get("/health").status != 200 {
-        assert!(since.elapsed() < PATIENCE && server.child.try_wait().unwrap().is_none(), "it did not start");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    // the port cannot be read from its log, and other tests take free ones as well
+    let start = |_| {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = flashflood(&["serve", "--port", &port.to_string(), "--device", "cpu"]);
+        let child = command.stderr(full).spawn().unwrap();
+        let mut server = Server { child, address: format!("127.0.0.1:{port}"), stderr: Arc::default() };
+        let since = Instant::now();
+        loop {
+            // a stranger's server would answer as well: this one still runs after it was asked
+            let answers = TcpStream::connect(&server.address).is_ok() && server.get("/health").status == 200;
+            if server.child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            if answers {
+                return Some(server);
+            }
+            assert!(since.elapsed() < PATIENCE, "it did not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let mut server = (0..5).find_map(start).expect("a port that nobody else takes");
     assert_eq!(server.post(CHAT, &json!({"messages": 3})).status, 400);
     assert_eq!(server.ask(CHAT, &peru())["choices"][0]["message"]["content"], "Lima");
     server.signal("-TERM");
@@ -235,6 +247,7 @@ fn standard_error_may_be_full() {
 }
 
 /// What fails inside is told in the log, with its file; who asked hears no path.
+#[cfg(unix)]
 #[test]
 fn errors_of_the_server_name_no_paths() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use flashflood_backends::private;
+use flashflood_backends::new_files;
 
 /// What `text` becomes in `$VISUAL` or `$EDITOR`. It is a file of its owner's alone in `folder` meanwhile.
 pub(super) fn edited(text: &str, folder: &Path) -> anyhow::Result<String> {
@@ -14,7 +14,7 @@ pub(super) fn edited(text: &str, folder: &Path) -> anyhow::Result<String> {
         bail!("neither VISUAL nor EDITOR names an editor (hint: export EDITOR=nano)");
     };
     let (path, mut file) =
-        private::new_file_in(folder, "question", "md").with_context(|| folder.display().to_string())?;
+        new_files::new_private_file_in(folder, "question", "md").with_context(|| folder.display().to_string())?;
     let written = file.write_all(text.as_bytes());
     drop(file);
     let changed = written.context("the question").and_then(|()| {

@@ -36,7 +36,7 @@ impl Runner<CpuDevice> {
     ///
     /// # Errors
     /// Where there is no memory for them.
-    pub(crate) fn make(
+    pub(crate) fn try_new(
         recording: Arc<Recording>,
         context: usize,
         slots: Option<Arc<HostSlots>>,
@@ -54,7 +54,7 @@ impl Runner<CpuDevice> {
 
     /// The same for recordings that are known to be small.
     pub(crate) fn new(recording: Arc<Recording>, context: usize, slots: Option<Arc<HostSlots>>) -> Self {
-        Self::make(recording, context, slots).expect("there is memory for a small recording")
+        Self::try_new(recording, context, slots).expect("there is memory for a small recording")
     }
 
     /// Writes a tensor, rows of its stride: for tests of kernels.

@@ -123,8 +123,18 @@ impl CpuMemory {
 /// Zeros that take memory when they are first written; `None` where `vec!` would end the program.
 fn zeros<T: Copy + Default>(count: usize) -> Option<Vec<T>> {
     // asked for, given back, and asked for again: only `vec!` gets zeros from the system that nobody has to write
-    Vec::<T>::new().try_reserve_exact(count).ok()?;
-    Some(vec![T::default(); count])
+    let mut room = Vec::<T>::new();
+    let asked = room.try_reserve_exact(count);
+    // a compiler may take it that memory which nobody looks at is there
+    std::hint::black_box(&room);
+    drop(room);
+    match asked {
+        Ok(()) => Some(vec![T::default(); count]),
+        Err(_) => {
+            flashflood_backends::forget_refused();
+            None
+        }
+    }
 }
 
 /// Row `r` of a view of a tensor.
@@ -135,4 +145,25 @@ pub(crate) fn row(tensor: &[f32], view: View, r: usize) -> &[f32] {
 /// The columns of a view in one row of its tensor.
 pub(crate) fn row_mut(row: &mut [f32], view: View) -> &mut [f32] {
     &mut row[view.offset..][..view.width]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flashflood_formats::CacheFormat;
+
+    #[test]
+    fn more_than_there_is_is_refused() {
+        for count in [1 << 46, usize::MAX / 4, usize::MAX] {
+            assert!(zeros::<f32>(count).is_none(), "{count}");
+        }
+        let mut recording = Recording::default();
+        let keys = CacheStream { name: "keys", width: 64, format: CacheFormat::F32 };
+        recording.caches.push(CacheSpec { label: "kv".to_owned(), streams: vec![keys] });
+        for context in [1 << 46, usize::MAX] {
+            let refused = CpuMemory::new(&recording, context).map(drop);
+            assert!(matches!(refused, Err(ExecuteError::NoMemory(_))), "{refused:?}");
+        }
+        assert!(CpuMemory::new(&recording, 8).is_ok());
+    }
 }

@@ -7,8 +7,8 @@
 //! padding to general.alignment, then the data
 //! ```
 //!
-//! A string is its length u64 and its bytes. Everything is little-endian. Nothing is copied but names: an array stays a
-//! view of the file, so a header costs no more memory than the file has bytes.
+//! A string is its length u64 and its bytes. Everything is little-endian. What is mapped is read first, to a length that the
+//! header turns out to have; arrays stay views of what was read.
 
 use std::path::Path;
 
@@ -18,9 +18,16 @@ use super::types::{self, GgmlType};
 use super::value::{Array, Kind, Metadata, Value};
 use crate::file_error::FileError;
 use crate::weights::names::check_unique;
+use crate::weights::{in_memory, is_mapped};
 
 /// What helps when part of a file is not there.
 pub(super) const IS_COMPLETE: &str = "is the download complete?";
+
+/// Bytes of a mapped file that are read at first: small models have shorter headers.
+const FIRST: usize = 1 << 20;
+
+/// A longer header of a mapped file is no header: tokens and merges make up to 20 MB.
+const MOST: usize = 1 << 30;
 
 /// Most dimensions of a tensor, as in ggml.
 const MOST_DIMENSIONS: usize = 4;
@@ -47,11 +54,28 @@ pub(super) struct Header {
 /// Reads and checks the header of the GGUF file `bytes`. `path` is for messages.
 ///
 /// # Errors
-/// A file that is not GGUF of version 2 or 3 and little-endian, one that ends early, keys or tensors that are there
+/// A file that cannot be read, that is not GGUF of version 2 or 3 and little-endian, one that ends early, keys or tensors that are there
 /// twice, and tensors that do not lie in the file, overlap, or do not have the bytes of their elements.
 pub(super) fn read_header(path: &Path, bytes: &Bytes) -> Result<Header, FileError> {
-    let mut cursor = Cursor { path, bytes, at: 0 };
-    let [tensor_count, key_count] = preamble(&mut cursor)?;
+    let mut len = if is_mapped(bytes) { bytes.len().min(FIRST) } else { bytes.len() };
+    loop {
+        let read = in_memory(&bytes.slice(..len))?;
+        let mut cursor = Cursor { path, bytes: &read, file_bytes: bytes.len(), at: 0, lacks: None };
+        let header = parse(&mut cursor);
+        match cursor.lacks {
+            None => return header,
+            Some(end) if end > MOST => {
+                let expected = format!("a header of at most {MOST} bytes");
+                return Err(FileError::new(path, "header", expected, format!("one of at least {end} bytes")));
+            }
+            Some(end) => len = end.max(2 * len).min(bytes.len()),
+        }
+    }
+}
+
+fn parse(cursor: &mut Cursor<'_>) -> Result<Header, FileError> {
+    let path = cursor.path;
+    let [tensor_count, key_count] = preamble(cursor)?;
     let mut metadata = Metadata::new(path);
     for n in 0..key_count {
         let key = cursor.string(|| format!("the name of key {n} of {key_count}"))?;
@@ -66,7 +90,7 @@ pub(super) fn read_header(path: &Path, bytes: &Bytes) -> Result<Header, FileErro
         raw.push(cursor.tensor(n, tensor_count)?);
     }
     let data = (cursor.at as u64).next_multiple_of(alignment);
-    let entries = raw.into_iter().map(|raw| raw.check(path, data, alignment, bytes.len() as u64));
+    let entries = raw.into_iter().map(|raw| raw.check(path, data, alignment, cursor.file_bytes as u64));
     let tensors = entries.collect::<Result<Vec<Entry>, FileError>>()?;
     check_places(path, &tensors)?;
     Ok(Header { metadata, tensors })
@@ -110,9 +134,9 @@ fn preamble(cursor: &mut Cursor<'_>) -> Result<[u64; 2], FileError> {
     let counts = [cursor.u64(|| "the number of tensors".to_owned())?, cursor.u64(|| "the number of keys".to_owned())?];
     // the shortest tensor has 24 bytes, the shortest key 13
     for (count, least, what) in [(counts[0], 24, "tensors"), (counts[1], 13, "keys")] {
-        let most = bytes.len() as u64 / least;
+        let most = cursor.file_bytes as u64 / least;
         if count > most {
-            let expected = format!("at most {most} in a file of {} bytes", bytes.len());
+            let expected = format!("at most {most} in a file of {} bytes", cursor.file_bytes);
             return Err(FileError::new(path, format!("number of {what}"), expected, count));
         }
     }
@@ -188,20 +212,27 @@ impl RawTensor {
 /// Reads one thing after the other.
 struct Cursor<'a> {
     path: &'a Path,
+    /// Of the file, the first ones.
     bytes: &'a Bytes,
+    file_bytes: usize,
     at: usize,
+    /// The end of what the file has and `bytes` do not, where that was wanted.
+    lacks: Option<usize>,
 }
 
 impl Cursor<'_> {
     /// The next `count` bytes; `what` they are is for the message.
     fn take(&mut self, count: u64, what: impl FnOnce() -> String) -> Result<Bytes, FileError> {
-        let left = self.bytes.len() - self.at;
-        match usize::try_from(count).ok().filter(|count| *count <= left) {
-            Some(count) => {
-                self.at += count;
-                Ok(self.bytes.slice(self.at - count..self.at))
+        let left = self.file_bytes - self.at;
+        let end = usize::try_from(count).ok().filter(|count| *count <= left).map(|count| self.at + count);
+        match end {
+            Some(end) if end <= self.bytes.len() => {
+                let taken = self.bytes.slice(self.at..end);
+                self.at = end;
+                Ok(taken)
             }
-            None => {
+            _ => {
+                self.lacks = end;
                 let place = format!("header, byte {}", self.at);
                 let found = format!("{left} before the file ends");
                 Err(FileError::new(self.path, place, format!("{count} bytes of {}", what()), found).hint(IS_COMPLETE))

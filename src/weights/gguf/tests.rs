@@ -228,3 +228,23 @@ proptest! {
         let _ = header(&bytes);
     }
 }
+
+/// What is mapped is not touched: a header is read to its end, and a part that is gone is an error, and no signal.
+#[test]
+fn a_header_is_read_and_may_be_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    // longer than what is read at first, twice
+    let mut long = valid();
+    long.put("a.long", Value::Texts(vec!["x".repeat(1000); 2500]));
+    std::fs::write(&path, long.bytes()).unwrap();
+    let mapped = map(&path).unwrap();
+    let found = read_header(&path, &mapped).unwrap();
+    assert_eq!(found.tensors, header(&long.bytes()).unwrap().tensors);
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(2_000_000).unwrap();
+    // what was read does not need the file
+    assert_eq!(found.metadata.size("a.u8").unwrap(), Some(200));
+    let error = read_header(&path, &mapped).map(drop).unwrap_err().to_string();
+    let expected = ["model.gguf: cannot read ", "\nhint: "];
+    assert!(expected.iter().all(|part| error.contains(part)), "{error}");
+}

@@ -11,9 +11,13 @@ use serde::Deserialize;
 
 use crate::file_error::FileError;
 use crate::weights::names::check_unique;
+use crate::weights::read_mapped;
 
 /// What helps when part of a file is not there.
 pub(super) const IS_COMPLETE: &str = "is the download complete?";
+
+/// Bytes that say what a file is and how long its header.
+const START: usize = 64;
 
 /// A longer header is no header: published models stay below 10 MB.
 const MAX_HEADER: u64 = 100_000_000;
@@ -72,18 +76,21 @@ impl<'de> Deserialize<'de> for RawHeader {
     }
 }
 
-/// Reads and checks the header of the safetensors file `bytes`. `path` is for messages.
+/// Reads and checks the header of the safetensors file `bytes`, which are not touched where they are mapped. `path` is for
+/// messages.
 ///
 /// # Errors
-/// A header that is longer than the file or not JSON, a name that occurs twice, a range that is not in the file, does
+/// A file that cannot be read, a header that is longer than the file or not JSON, a name that occurs twice, a range that is not in the file, does
 /// not hold exactly the tensor's elements or overlaps another, and bytes that belong to no tensor.
 pub(crate) fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, FileError> {
     let file_bytes = bytes.len() as u64;
-    if FileError::is_git_lfs(bytes) {
+    let mut buffer = Vec::new();
+    let start = read_mapped(&bytes[..bytes.len().min(START)], &mut buffer)?;
+    if FileError::is_git_lfs(start) {
         return Err(FileError::git_lfs(path));
     }
     let bad_length = |expected: String, found: String| Err(FileError::new(path, "header", expected, found));
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+    let Some(length) = start.first_chunk::<8>() else {
         return bad_length("8 bytes of length".to_owned(), format!("a file of {file_bytes} bytes"));
     };
     let length = u64::from_le_bytes(*length);
@@ -93,7 +100,8 @@ pub(crate) fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, FileE
         return bad_length(expected, format!("{length} bytes"));
     }
     let header_bytes = usize::try_from(length).expect("no longer than the bytes in memory");
-    let RawHeader(raw) = serde_json::from_slice(&rest[..header_bytes]).map_err(FileError::syntax(path, "header"))?;
+    let header = read_mapped(&bytes[8..][..header_bytes], &mut buffer)?;
+    let RawHeader(raw) = serde_json::from_slice(header).map_err(FileError::syntax(path, "header"))?;
 
     let data_start = 8 + length;
     let mut entries = Vec::with_capacity(raw.len());

@@ -217,3 +217,18 @@ fn parts_without_an_index_are_taken_together() {
 fn pointers_of_git_lfs_are_named() {
     refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", &["a git-lfs pointer", "git lfs pull"]);
 }
+
+/// What is mapped is not touched: a part that is gone is an error, and no signal.
+#[test]
+fn a_header_that_is_lost_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    std::fs::write(&path, file(&valid().to_string(), 28)).unwrap();
+    let mapped = map(&path).unwrap();
+    for (left, lost) in [(64, "offset 8: "), (8, "offset 0: ")] {
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(left).unwrap();
+        let error = TensorSet::from_bytes(&path, mapped.clone()).unwrap_err().to_string();
+        let expected = ["model.safetensors: cannot read ", lost, "\nhint: "];
+        assert!(expected.iter().all(|part| error.contains(part)), "{error}");
+    }
+}

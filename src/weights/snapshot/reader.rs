@@ -70,14 +70,13 @@ impl<'a> Reader<'a> {
         let as_it_is = |i: usize| described.iter().position(|tensor| tensor.stream == Some(i));
         let mut written: [Vec<u8>; MOST_STREAMS] =
             std::array::from_fn(|i| vec![0; if as_it_is(i).is_some() { 0 } else { rows * bytes[i] }]);
-        // codes that stay as they are nobody looks at
+        // those that stay as they are nobody looks at here
         let read: Vec<Bytes> = tensors
             .iter()
             .zip(&described)
-            .map(|(tensor, described)| match described.stream {
-                Some(0) => Ok(tensor.bytes.clone()),
-                _ if tensors.len() == 1 => Ok(tensor.bytes.clone()),
-                _ => in_memory(&tensor.bytes),
+            .map(|(tensor, described)| match described.stream.is_some() || tensors.len() == 1 {
+                true => Ok(tensor.bytes.clone()),
+                false => in_memory(&tensor.bytes),
             })
             .collect::<Result<_, FileError>>()?;
         let read: Vec<&[u8]> = read.iter().map(|bytes| &bytes[..]).collect();

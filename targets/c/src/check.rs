@@ -25,7 +25,7 @@ pub(crate) fn check(options: &str) -> Result<Value, Failure> {
             }
         }
     }
-    crate::engine::start_threads();
+    crate::engine::start_threads()?;
     let report = flashflood::check(&wanted, &mut |_, _| true).map_err(Failure::of)?;
     let mut told = json!(report);
     told["mismatches"] = json!(report.mismatches());

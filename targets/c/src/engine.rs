@@ -1,12 +1,13 @@
 //! The engine handle: a thread that owns the model.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use flashflood::{Engine, Language, OpenRequest, Session};
-use flashflood_backends::machine;
+use flashflood_backends::{NO_THREADS_HINT, machine};
 use serde_json::{Value, json};
 
 use crate::flashflood_session;
@@ -62,7 +63,7 @@ impl Shared {
 
 impl flashflood_engine {
     pub(crate) fn open(options: &str) -> Result<Self, Failure> {
-        start_threads();
+        start_threads()?;
         let open = request(options)?;
         let (work, todo) = channel::<Work>();
         let (tell, told) = channel();
@@ -143,13 +144,24 @@ fn request(options: &str) -> Result<OpenRequest, Failure> {
 
 /// Starts the threads that compute, unless the process has them: a library's own default takes whatever number the
 /// environment names, and thousands of them come to no end.
-pub(crate) fn start_threads() {
-    // where the system has none, whoever needs them says so
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(machine::threads()).build_global();
+pub(crate) fn start_threads() -> Result<(), Failure> {
+    // rayon tries once
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    let started = STARTED.get_or_init(|| {
+        let count = machine::threads();
+        match rayon::ThreadPoolBuilder::new().num_threads(count).build_global() {
+            // what the system said; an error without it is that there are threads
+            Err(error) if error.source().is_some() => {
+                Err(format!("the system has no {count} threads: {error} (hint: {NO_THREADS_HINT})"))
+            }
+            _ => Ok(()),
+        }
+    });
+    started.clone().map_err(Failure::Other)
 }
 
 /// Where memory would go.
 pub(crate) fn memory_plan(options: &str) -> Result<Value, Failure> {
-    start_threads();
+    start_threads()?;
     Ok(json!(request(options)?.memory_plan().map_err(Failure::of)?))
 }

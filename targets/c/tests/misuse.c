@@ -35,7 +35,7 @@ static const char *LONG_ANSWER =
     "{\"messages\": [{\"role\": \"user\", \"content\": \"Count.\"}], \"temperature\": 0, \"response_format\": {\"type\": "
     "\"json_schema\", \"json_schema\": {\"schema\": {\"type\": \"string\", \"pattern\": \"^x{2000}$\"}}}}";
 
-/* Schemas that once overflowed a stack or took every core for good. */
+/* Schemas that may overflow a stack, or take every core for good. */
 static char *bomb(int kind) {
     static char request[1 << 20];
     char *end = request;

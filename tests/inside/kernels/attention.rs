@@ -108,7 +108,7 @@ proptest! {
     }
 }
 
-/// Tokens of decode by the tiles of a prompt, in one split and in two, with all formats of caches.
+/// Tokens of decode by the tiles of a prompt, in two splits and in three, with all formats of caches.
 #[test]
 fn deep_attention() {
     for (at, kept) in KvFormat::ALL.into_iter().enumerate() {

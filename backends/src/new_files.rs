@@ -1,5 +1,5 @@
-//! Files that are nobody else's business: only their owner may read them, and their names cannot be known before. And files
-//! that others may read, in folders that they may write to: no link of theirs is followed.
+//! New files, in folders that others may write to: no link of theirs is followed, and names cannot be known before. Private
+//! ones are nobody else's business: only their owner may read them.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -11,7 +11,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// What the system says; `AlreadyExists` where anything has that name.
-pub fn new_file(path: &Path) -> io::Result<File> {
+pub fn new_private_file(path: &Path) -> io::Result<File> {
     let mut options = new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
@@ -29,15 +29,15 @@ fn new() -> OpenOptions {
 ///
 /// # Errors
 /// What the system says; `AlreadyExists` where somebody was faster.
-pub fn file_in_place_of(path: &Path) -> io::Result<File> {
+pub fn private_file_in_place_of(path: &Path) -> io::Result<File> {
     remove(path)?;
-    new_file(path)
+    new_private_file(path)
 }
 
 /// The same for a file that others may read, as far as the user lets them.
 ///
 /// # Errors
-/// As [`file_in_place_of`].
+/// As [`private_file_in_place_of`].
 pub fn shared_file_in_place_of(path: &Path) -> io::Result<File> {
     remove(path)?;
     new().open(path)
@@ -51,7 +51,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Opens the file at `path` to read it and to write more, or makes it, for whoever the user lets read it. A link of that
-/// name is refused.
+/// name is refused, with a hint.
 ///
 /// # Errors
 /// What the system says.
@@ -60,15 +60,18 @@ pub fn file_to_go_on_with(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
-    options.open(path)
+    options.open(path).map_err(|error| match std::fs::symlink_metadata(path).is_ok_and(|known| known.is_symlink()) {
+        true => io::Error::new(error.kind(), "a link has this name (hint: remove the link)"),
+        false => error,
+    })
 }
 
 /// Makes a file in `folder` for its owner alone, whose name begins with `start`, ends with `end`, and cannot be foreseen.
 ///
 /// # Errors
 /// What the system says.
-pub fn new_file_in(folder: &Path, start: &str, end: &str) -> io::Result<(PathBuf, File)> {
-    unforeseen(folder, start, end, new_file)
+pub fn new_private_file_in(folder: &Path, start: &str, end: &str) -> io::Result<(PathBuf, File)> {
+    unforeseen(folder, start, end, new_private_file)
 }
 
 /// The same for a file that others may read, as far as the user lets them.
@@ -79,7 +82,7 @@ pub fn new_shared_file_in(folder: &Path, start: &str, end: &str) -> io::Result<(
     unforeseen(folder, start, end, |path| new().open(path))
 }
 
-/// Removes what programs that were killed left of [`new_file_in`] in `folder`, where it is older than an hour.
+/// Removes what programs that were killed left of [`new_private_file_in`] in `folder`, where it is older than an hour.
 pub fn remove_left_over(folder: &Path, start: &str, end: &str) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -97,14 +100,14 @@ fn unforeseen(
     folder: &Path,
     start: &str,
     end: &str,
-    new_file: impl Fn(&Path) -> io::Result<File>,
+    make: impl Fn(&Path) -> io::Result<File>,
 ) -> io::Result<(PathBuf, File)> {
     loop {
         // keys of the hasher come from the system's random numbers
         let mut hasher = RandomState::new().build_hasher();
         hasher.write_u32(std::process::id());
         let path = folder.join(format!("{start}.{:016x}.{end}", hasher.finish()));
-        match new_file(&path) {
+        match make(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
@@ -116,7 +119,7 @@ fn unforeseen(
 ///
 /// # Errors
 /// What the system says.
-pub fn folder(path: &Path) -> io::Result<()> {
+pub fn private_folder(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -137,16 +140,16 @@ mod tests {
     fn only_the_owner_and_no_links() {
         let root = tempfile::tempdir().expect("makes a folder");
         let inner = root.path().join("a/b");
-        folder(&inner).expect("makes it");
-        folder(&inner).expect("it is there");
+        private_folder(&inner).expect("makes it");
+        private_folder(&inner).expect("it is there");
         assert_eq!(mode(&inner), 0o700);
-        let (path, _) = new_file_in(&inner, "name", "part").expect("makes it");
+        let (path, _) = new_private_file_in(&inner, "name", "part").expect("makes it");
         assert_eq!(mode(&path), 0o600);
-        let (other, _) = new_file_in(&inner, "name", "part").expect("makes another");
+        let (other, _) = new_private_file_in(&inner, "name", "part").expect("makes another");
         assert_ne!(path, other);
         let link = inner.join("link");
         std::os::unix::fs::symlink(root.path().join("victim"), &link).expect("makes a link");
-        assert!(new_file(&link).is_err() && !root.path().join("victim").exists());
+        assert!(new_private_file(&link).is_err() && !root.path().join("victim").exists());
     }
 
     #[test]
@@ -160,8 +163,9 @@ mod tests {
             std::os::unix::fs::symlink(&victim, &link).expect("makes a link");
         };
         make_link();
-        assert!(file_to_go_on_with(&link).is_err());
-        file_in_place_of(&link).expect("takes its place");
+        let refused = file_to_go_on_with(&link).expect_err("a link is not followed").to_string();
+        assert!(refused.contains("(hint: remove the link)"), "{refused}");
+        private_file_in_place_of(&link).expect("takes its place");
         assert_eq!(mode(&link), 0o600);
         make_link();
         shared_file_in_place_of(&link).expect("takes its place");
