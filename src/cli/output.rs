@@ -158,9 +158,9 @@ mod tests {
         // as /dev/stdout is a link to
         let open = File::options().write(true).open(&victim).unwrap();
         for start in ["/proc/self/fd", "/dev/fd"] {
-            fs::write(&victim, "longer than that").unwrap();
+            fs::write(&victim, "kept and ").unwrap();
             write(&Path::new(start).join(open.as_raw_fd().to_string()));
-            assert_eq!(fs::read_to_string(&victim).unwrap(), "new");
+            assert_eq!(fs::read_to_string(&victim).unwrap(), "kept and new");
         }
         write(Path::new("/dev/null"));
     }
