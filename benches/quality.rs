@@ -7,7 +7,8 @@
 //! prints rows to stdout and a table to stderr. `embedded` is the model in the program.
 //!
 //! With `--kv f16,q8,k8v4,tq4` each model is held against itself with keys and values in f32, and `--behind N` puts stories of
-//! so many tokens in front of each document: what was told to be remembered lies that far from the beginning then.
+//! so many tokens between what a document tells to remember and its first question; others come behind them as a whole. f32
+//! has its line as well: how far the model itself remembers.
 //!
 //! With a reference the answers of all documents are counted, not only those of the first of each kind: one is right where
 //! every token of it is the most likely one after the document up to there, which one pass over the document tells. So the
@@ -28,7 +29,7 @@ use flashflood::engine::{Activations, Device, Engine, EngineOptions, ExpertBudge
 use flashflood::model::ModelSource;
 use flashflood::text::Tokenizer;
 use rows::{Row, Rows, format_of};
-use score::{Answers, Kind, Loss};
+use score::{Answers, END_OF_TURN, Kind, Loss};
 
 const EVAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/small-moe/snapshot-8bit/eval.jsonl");
 
@@ -46,7 +47,7 @@ struct Arguments {
     /// Formats of keys and values to hold against f32, instead
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "reference")]
     kv: Vec<KvFormat>,
-    /// Tokens of stories in front of each document
+    /// Tokens of stories before the first question of each document
     #[arg(long, default_value_t = 0)]
     behind: usize,
     /// Kinds of documents [default: all]
@@ -105,7 +106,7 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let rows = Rows::new("quality");
     let mut kinds = score::read_kinds(&arguments.eval)?;
-    put_stories_in_front(&mut kinds, &arguments)?;
+    put_stories_before_questions(&mut kinds, &arguments)?;
     kinds.retain(|kind| arguments.kinds.is_empty() || arguments.kinds.contains(&kind.name));
     if !arguments.kv.is_empty() {
         return formats_of_keys_and_values(&arguments, &rows, &kinds);
@@ -146,7 +147,7 @@ fn formats_of_keys_and_values(arguments: &Arguments, rows: &Rows, kinds: &[Kind]
     let mut all = Vec::new();
     for model in &arguments.models {
         let mut reference = open_with(model, Activations::F32, KvFormat::F32, arguments)?;
-        for &kv in &arguments.kv {
+        for kv in arguments.kv.iter().copied().chain([KvFormat::F32]) {
             let Measured { mut engine, mut scores } = open_with(model, Activations::F32, kv, arguments)?;
             let found = distance(&mut reference.engine, &mut engine, kinds, arguments)?;
             scores.kinds.clone_from(&found.kinds);
@@ -163,8 +164,14 @@ fn formats_of_keys_and_values(arguments: &Arguments, rows: &Rows, kinds: &[Kind]
     Ok(())
 }
 
-/// Stories of `--behind` tokens before each document that is no story, cut at the end of a sentence.
-fn put_stories_in_front(kinds: &mut [Kind], arguments: &Arguments) -> anyhow::Result<()> {
+/// Where a document's first question begins, if something to remember comes before it; otherwise where it begins.
+fn first_question(text: &str) -> usize {
+    let turn = &text[..text.find(END_OF_TURN).unwrap_or(text.len())];
+    turn.find("Remember this.").and_then(|_| turn.rfind("What is")).unwrap_or(0)
+}
+
+/// Stories of `--behind` tokens, cut at the end of a sentence, before the first question of each document that is no story.
+fn put_stories_before_questions(kinds: &mut [Kind], arguments: &Arguments) -> anyhow::Result<()> {
     let Some(stories) = kinds.iter().find(|kind| !kind.has_answers()).filter(|_| arguments.behind > 0) else {
         return Ok(());
     };
@@ -179,7 +186,7 @@ fn put_stories_in_front(kinds: &mut [Kind], arguments: &Arguments) -> anyhow::Re
         front += sentence;
     }
     for kind in kinds.iter_mut().filter(|kind| kind.has_answers()) {
-        kind.texts.iter_mut().for_each(|text| *text = format!("{front}{text}"));
+        kind.texts.iter_mut().for_each(|text| text.insert_str(first_question(text), &front));
     }
     Ok(())
 }

@@ -12,9 +12,13 @@ use std::time::Duration;
 /// # Errors
 /// What the system says; `AlreadyExists` where anything has that name.
 pub fn new_private_file(path: &Path) -> io::Result<File> {
-    let mut options = new();
+    let options = new();
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let options = {
+        let mut options = options;
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options
+    };
     options.open(path)
 }
 

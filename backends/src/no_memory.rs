@@ -55,6 +55,7 @@ pub fn forget_refused() {
 }
 
 /// Bytes that this thread asked for last and that were not there.
+#[cfg(any(unix, test))]
 fn refused() -> Option<usize> {
     REFUSED.try_with(Cell::get).ok().filter(|bytes| *bytes > 0)
 }

@@ -16,7 +16,7 @@ const LONGEST_ANSWER: usize = 80;
 /// Comes before every answer.
 const ANSWER_FOLLOWS: &str = "</think>\n\n";
 /// Comes after every answer.
-const END_OF_TURN: &str = "<|im_end|>";
+pub(crate) const END_OF_TURN: &str = "<|im_end|>";
 
 /// The documents of one kind, in the order of the file.
 pub(crate) struct Kind {
