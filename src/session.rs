@@ -68,6 +68,14 @@ pub enum SessionError {
     File(#[from] SessionFileError),
 }
 
+#[cfg(feature = "server")]
+impl SessionError {
+    /// Whether somebody gave up what was to be done, and nothing is wrong.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        matches!(self, SessionError::Execute(ExecuteError::Interrupted))
+    }
+}
+
 /// One timeline of tokens on an engine.
 pub struct Session<'a> {
     engine: &'a mut Engine,

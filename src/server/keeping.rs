@@ -9,8 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::compute::ExecuteError;
-use crate::{Session, SessionError, SessionFolder};
+use crate::{Session, SessionFolder};
 
 /// How long nobody has asked for anything at least.
 const QUIET: Duration = Duration::from_secs(1);
@@ -65,7 +64,7 @@ impl Keeping {
         let begun = Instant::now();
         let mut bytes = 0;
         match session.save_while(&mut self.folder, &mut go_on) {
-            Err(SessionError::Execute(ExecuteError::Interrupted)) => {
+            Err(error) if error.is_interrupted() => {
                 self.rest = self.rest.max(begun.elapsed() * SHARE);
                 return;
             }
@@ -95,7 +94,6 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
-    use crate::compute::LogitRows;
     use crate::{Device, Engine, EngineOptions};
 
     #[test]
@@ -104,7 +102,7 @@ mod tests {
         let files = || std::fs::read_dir(root.path()).unwrap().count();
         let mut engine = Engine::embedded(&EngineOptions { device: Device::Cpu, ..EngineOptions::default() }).unwrap();
         let mut session = engine.session().unwrap();
-        session.extend(&[1, 2, 3], LogitRows::Last, |_, _| true).unwrap();
+        [1, 2, 3].into_iter().for_each(|token| session.decode(token).unwrap());
         let mut keeping = Keeping::new(SessionFolder::open(root.path(), 1 << 30).unwrap());
         assert_eq!(keeping.quiet(), None);
         keeping.changed();
