@@ -132,6 +132,7 @@ mod tests {
         assert!(!fs::metadata(null).unwrap().is_file());
         assert_eq!(files(folder.path()), ["file", "link"]);
     }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_private_file_below_dev_is_one_and_an_open_file_is_gone_on_with() {

@@ -54,8 +54,8 @@ pub(super) struct Header {
 /// Reads and checks the header of the GGUF file `bytes`. `path` is for messages.
 ///
 /// # Errors
-/// A file that cannot be read, that is not GGUF of version 2 or 3 and little-endian, one that ends early, keys or tensors that are there
-/// twice, and tensors that do not lie in the file, overlap, or do not have the bytes of their elements.
+/// A file that cannot be read, that is not GGUF of version 2 or 3 and little-endian, one that ends early, keys or tensors
+/// that are there twice, and tensors that do not lie in the file, overlap, or do not have the bytes of their elements.
 pub(super) fn read_header(path: &Path, bytes: &Bytes) -> Result<Header, FileError> {
     let mut len = if is_mapped(bytes) { bytes.len().min(FIRST) } else { bytes.len() };
     loop {

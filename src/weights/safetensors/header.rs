@@ -80,8 +80,8 @@ impl<'de> Deserialize<'de> for RawHeader {
 /// messages.
 ///
 /// # Errors
-/// A file that cannot be read, a header that is longer than the file or not JSON, a name that occurs twice, a range that is not in the file, does
-/// not hold exactly the tensor's elements or overlaps another, and bytes that belong to no tensor.
+/// A file that cannot be read, a header that is longer than the file or not JSON, a name that occurs twice, a range that is
+/// not in the file, does not hold exactly the tensor's elements or overlaps another, and bytes that belong to no tensor.
 pub(crate) fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, FileError> {
     let file_bytes = bytes.len() as u64;
     let mut buffer = Vec::new();

@@ -13,6 +13,7 @@ pub(super) const SPLIT: usize = 512;
 /// have more to join: on an H200 256 and 512 positions give 347 and 335 tokens/s at 8,192 (35B shape), 322 and 331 at 32,768;
 /// 512 and 1,024 256 and 264 at 131,072.
 pub(super) const TILE_SPLITS: [(usize, usize); 3] = [(0, 256), (1 << 14, 512), (1 << 16, 1024)];
+
 /// Splits of a context's tiles wherever in it a token is, with one that is not full.
 pub(super) fn most_tile_splits(context: usize) -> usize {
     let ends = TILE_SPLITS.iter().skip(1).map(|(from, _)| *from).chain([usize::MAX]);
