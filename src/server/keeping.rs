@@ -78,7 +78,7 @@ impl Keeping {
             Err(error) => tracing::warn!("this session is not kept: {error}"),
         }
         self.waits = false;
-        self.rest = QUIET.max(begun.elapsed() * SHARE).max(Duration::from_millis(1000 * bytes / RATE));
+        self.rest = rest_after(begun.elapsed(), bytes);
     }
 
     /// The state is of another conversation from now on, whose files replace none of this one's.
@@ -87,6 +87,11 @@ impl Keeping {
         // what it is taken from has it, or there is nothing to write yet
         (self.is_kept, self.waits) = (true, false);
     }
+}
+
+/// How long nobody must ask for anything after a file of so many bytes that took so long.
+fn rest_after(took: Duration, bytes: u64) -> Duration {
+    QUIET.max(took * SHARE).max(Duration::from_millis(1000 * bytes / RATE))
 }
 
 #[cfg(test)]
@@ -125,7 +130,9 @@ mod tests {
             });
             assert!(before.exists() && files() == 1 && keeping.quiet().is_some(), "after {given_up} of {parts} parts");
         }
-        assert!(keeping.quiet().unwrap() >= QUIET);
+        let [short, long] = [Duration::from_millis(1), QUIET];
+        assert_eq!([rest_after(short, 1000), rest_after(long, 1000)], [QUIET, QUIET * SHARE]);
+        assert_eq!(rest_after(short, 30 * RATE), 30 * QUIET);
         keeping.keep(&mut session);
         // the next turn has replaced the one before
         assert!(!before.exists() && files() == 1 && keeping.quiet().is_none());
